@@ -1,0 +1,1 @@
+//! The edges: sockets, directories, certificates, clocks. The only files that name rustls or inotify.

@@ -1,0 +1,179 @@
+//! One pod's entry in the `ConfigMap`: the published window, the only source of truth for a running pod.
+//!
+//! Deterministic on the way out (the same plan gives the same bytes), lenient on the way in (keys of newer servers are
+//! ignored), strict on what matters (both bounds, not inverted). Nothing here reads a file.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+
+use super::duration::{DurationError, PromDuration};
+use super::window::{Bound, BoundError, InvertedWindow, Window};
+
+/// An entry is a few lines; anything larger is not one of ours. Bytes.
+pub const MAX_ENTRY_BYTES: usize = 16 * 1024;
+
+/// What the `ConfigMap` says about one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The shard's number, newest first.
+    pub shard: u32,
+    /// The replica's number within the shard.
+    pub replica: u32,
+    /// The published window.
+    pub window: Window,
+    /// How long the sidecar drains before a change, if not what it was started with.
+    pub drain: Option<PromDuration>,
+}
+
+/// Why a text is not an entry.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// Larger than [`MAX_ENTRY_BYTES`].
+    #[error("the entry has {0} bytes, more than the {MAX_ENTRY_BYTES} an entry may have")]
+    TooLarge(usize),
+    /// Not the YAML that an entry is.
+    #[error("the entry is not what we write: {0}; expected the keys shard, replica, min_time and max_time")]
+    Yaml(String),
+    /// A bound that Thanos would not read.
+    #[error("{key}: {why}")]
+    Bound {
+        /// Which of the two keys.
+        key: &'static str,
+        /// What is wrong with it.
+        why: BoundError,
+    },
+    /// The bounds exclude each other.
+    #[error(transparent)]
+    Inverted(#[from] InvertedWindow),
+    /// A drain that is no duration.
+    #[error("drain: {0}")]
+    Drain(#[from] DurationError),
+    /// A negative drain.
+    #[error("drain: {0} is negative; write 0s for none")]
+    NegativeDrain(PromDuration),
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    shard: u32,
+    #[serde(default)]
+    replica: u32,
+    min_time: String,
+    max_time: String,
+    drain: Option<String>,
+}
+
+impl Entry {
+    /// Reads an entry. `now` is needed only for a window that mixes a relative with an absolute bound.
+    ///
+    /// # Errors
+    /// [`EntryError`], which names the key and the value.
+    pub fn parse(text: &str, now: DateTime<Utc>) -> Result<Self, EntryError> {
+        if text.len() > MAX_ENTRY_BYTES {
+            return Err(EntryError::TooLarge(text.len()));
+        }
+        let raw: Raw = serde_saphyr::from_str(text).map_err(|e| EntryError::Yaml(e.without_snippet().to_string()))?;
+        let bound = |key, text: &str| text.parse::<Bound>().map_err(|why| EntryError::Bound { key, why });
+        let window = Window {
+            min: bound("min_time", &raw.min_time)?,
+            max: bound("max_time", &raw.max_time)?,
+        }
+        .checked(now)?;
+        let drain = raw.drain.map(|text| text.parse::<PromDuration>()).transpose()?;
+        if let Some(drain) = drain.filter(|d| *d < PromDuration::ZERO) {
+            return Err(EntryError::NegativeDrain(drain));
+        }
+        Ok(Self {
+            shard: raw.shard,
+            replica: raw.replica,
+            window,
+            drain,
+        })
+    }
+
+    /// The bytes that stand in the `ConfigMap`.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        let mut text = String::with_capacity(96);
+        // Writing into a String does not fail, and none of these values needs YAML quoting (RFC 3339 times do).
+        let quoted = |bound: Bound| match bound {
+            Bound::Relative(duration) => duration.to_string(),
+            Bound::Absolute(_) => format!("\"{bound}\""),
+        };
+        let _ = write!(
+            text,
+            "shard: {}\nreplica: {}\nmin_time: {}\nmax_time: {}\n",
+            self.shard,
+            self.replica,
+            quoted(self.window.min),
+            quoted(self.window.max)
+        );
+        if let Some(drain) = self.drain {
+            let _ = writeln!(text, "drain: {drain}");
+        }
+        text
+    }
+}
+
+/// The `ConfigMap` key of a pod's entry.
+#[must_use]
+pub fn key(pod: &str) -> String {
+    format!("{pod}.yaml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone;
+
+    fn now() -> DateTime<Utc> {
+        Utc.with_ymd_and_hms(2026, 11, 21, 0, 0, 0).unwrap()
+    }
+
+    #[test]
+    fn the_contract_document_reads_back() {
+        let text = "shard: 0\nreplica: 0\nmin_time: -124d8h\nmax_time: 1d\n";
+        let entry = Entry::parse(text, now()).unwrap();
+        assert_eq!(entry.to_yaml(), text);
+        let newer = Entry::parse(&format!("{text}something_new: [1, 2]\ndrain: 5s\n"), now()).unwrap();
+        assert_eq!(newer.drain, Some(PromDuration::from_secs(5)));
+        assert_eq!(newer.window, entry.window);
+    }
+
+    #[test]
+    fn an_absolute_window_reads_back() {
+        let window = Window {
+            min: "2026-01-31T00:00:00Z".parse().unwrap(),
+            max: "2026-02-28T00:00:00Z".parse().unwrap(),
+        };
+        let entry = Entry {
+            shard: 1,
+            replica: 2,
+            window,
+            drain: None,
+        };
+        assert_eq!(Entry::parse(&entry.to_yaml(), now()).unwrap(), entry);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let long = "x".repeat(MAX_ENTRY_BYTES + 1);
+        for (text, why) in [
+            ("", "expected the keys"),
+            ("[]", "expected the keys"),
+            ("shard: 0\nmin_time: -1d\n", "max_time"),
+            ("shard: zero\nmin_time: -1d\nmax_time: 0s\n", "line 1, column 8"),
+            ("shard: 0\nmin_time: -1.5d\nmax_time: 0s\n", "min_time"),
+            ("shard: 0\nmin_time: ''\nmax_time: 0s\n", "min_time"),
+            ("shard: 0\nmin_time: -1d\nmax_time: -2d\n", "inverted"),
+            ("shard: 0\nmin_time: -1d\nmax_time: 0s\ndrain: -1s\n", "negative"),
+            ("shard: 0\nshard: 1\nmin_time: -1d\nmax_time: 0s\n", "duplicate"),
+            (long.as_str(), "bytes"),
+        ] {
+            let error = Entry::parse(text, now()).unwrap_err().to_string();
+            assert!(error.contains(why), "{text:.40}: {error}");
+        }
+    }
+}

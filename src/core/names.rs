@@ -1,0 +1,72 @@
+//! Every name that users, dashboards and manifests depend on, in one place.
+//!
+//! A test compares `deploy/` with these; nothing else in the tree spells them out.
+
+/// Prefix of every label and annotation of ours.
+pub const PREFIX: &str = "thanos-timeshard.io/";
+
+/// Namespace label that switches injection on, with the value [`INJECTION_ENABLED`].
+pub const NAMESPACE_LABEL: &str = "thanos-timeshard.io/injection";
+/// The one value of [`NAMESPACE_LABEL`] that switches injection on.
+pub const INJECTION_ENABLED: &str = "enabled";
+
+/// Label or annotation on a pod: `"false"` opts out, `"true"` vouches that the image is Thanos.
+pub const INJECT: &str = "thanos-timeshard.io/inject";
+/// Label on injected pods: the shard's number, newest first.
+pub const SHARD_LABEL: &str = "thanos-timeshard.io/shard";
+/// Annotation on injected pods: JSON that says what was injected and from which source.
+pub const STATUS_ANNOTATION: &str = "thanos-timeshard.io/status";
+/// Annotation on a pod: JSON array, the command the launcher runs instead of the one it would find.
+pub const COMMAND_ANNOTATION: &str = "thanos-timeshard.io/command";
+/// Annotation on a `StatefulSet` or pod: `"true"` lets us replace time flags that the user set.
+pub const REPLACE_TIME_FLAGS: &str = "thanos-timeshard.io/replace-time-flags";
+/// Annotation on a `StatefulSet` or pod: `"true"` reloads in place although a liveness probe may kill a long load.
+pub const RELOAD_DESPITE_LIVENESS: &str = "thanos-timeshard.io/reload-despite-liveness";
+/// Annotation on a `StatefulSet`: plan for this many pods now, so that scaling down to it becomes safe.
+pub const TARGET_REPLICAS: &str = "thanos-timeshard.io/target-replicas";
+
+/// Label on every object that we own.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY_LABEL`] on objects that we own.
+pub const MANAGED_BY: &str = "thanos-timeshard";
+/// Label that the `StatefulSet` controller puts on pods (Kubernetes 1.28 and newer): the raw ordinal.
+pub const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
+/// What the name of a `StatefulSet`'s `ConfigMap` ends in, unless the configuration names it.
+pub const CONFIGMAP_SUFFIX: &str = "-time-shards";
+
+/// Container name of the injected sidecar.
+pub const SIDECAR: &str = "config-sidecar";
+/// Init container that installs the agent in the classic form (clusters before 1.29).
+pub const SIDECAR_INSTALL: &str = "config-sidecar-install";
+/// Volume that sidecar and launcher share (emptyDir).
+pub const SHARED_VOLUME: &str = "timeshard-shared";
+/// Volume with the `StatefulSet`'s windows (optional `ConfigMap`).
+pub const CONFIG_VOLUME: &str = "timeshard-config";
+/// Where [`SHARED_VOLUME`] is mounted, in both containers.
+pub const SHARED_DIR: &str = "/run/timeshard";
+/// Where [`CONFIG_VOLUME`] is mounted, in the sidecar only.
+pub const CONFIG_DIR: &str = "/etc/timeshard";
+/// File name of the agent binary, in the image (at `/`) and in the shared directory.
+pub const AGENT: &str = "timeshard-agent";
+/// The agent as the launcher's command: [`SHARED_DIR`] and [`AGENT`].
+pub const AGENT_IN_SHARED_DIR: &str = "/run/timeshard/timeshard-agent";
+/// The agent in our own image.
+pub const AGENT_IN_IMAGE: &str = "/timeshard-agent";
+/// Port of the sidecar's HTTP server.
+pub const SIDECAR_PORT: u16 = 10908;
+/// User of our image, and of the sidecar beside a thanos that runs as root.
+pub const NON_ROOT_UID: i64 = 65532;
+
+/// Thanos' default HTTP port (`--http-address`).
+pub const THANOS_HTTP_PORT: u16 = 10902;
+/// Thanos' default gRPC port (`--grpc-address`).
+pub const THANOS_GRPC_PORT: u16 = 10901;
+
+/// Path of the mutating webhook.
+pub const MUTATE_PATH: &str = "/mutate";
+/// Port of the webhook (HTTPS).
+pub const WEBHOOK_PORT: u16 = 8443;
+/// Port of the server's own HTTP endpoints.
+pub const ADMIN_PORT: u16 = 8080;
+/// Version of the agent's `/status` document and of the `ConfigMap`'s entries.
+pub const CONTRACT: u32 = 1;
