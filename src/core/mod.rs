@@ -3,7 +3,10 @@
 //! Architecture invariant: nothing here knows tokio, a Kubernetes client, a file, the environment or a clock.
 //! Time comes in as a value. `tests/layering.rs` reads the `use` lines and fails on anything else.
 
+pub mod config;
 pub mod duration;
 pub mod entry;
+pub mod located;
 pub mod names;
+pub mod plan;
 pub mod window;
