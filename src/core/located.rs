@@ -168,11 +168,7 @@ mod tests {
 
     #[test]
     fn duplicates_bombs_and_broken_text_are_refused_with_a_place() {
-        let bomb = format!(
-            "a: &a [x]\n{}",
-            (0..30).map(|i| format!("b{i}: &b{i} [*a, *a]\n")).collect::<String>()
-        );
-        assert!(read(&bomb).is_ok(), "a few aliases are fine");
+        assert!(read("a: &a [x]\nb: [*a, *a]\n").is_ok(), "a few aliases are fine");
         for text in ["a: 1\na: 2\n", "a: [1, 2\n", "a: \"x\n", "a: b: c\n"] {
             let error = read(text).unwrap_err();
             assert!(error.line > 0, "{text:?}: {error:?}");

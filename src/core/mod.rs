@@ -6,9 +6,11 @@
 pub mod config;
 pub mod duration;
 pub mod entry;
+pub mod fleet;
 pub mod located;
 pub mod mutation;
 pub mod names;
+pub mod notice;
 pub mod patch;
 pub mod plan;
 pub mod pod;

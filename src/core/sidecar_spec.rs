@@ -3,6 +3,8 @@
 //! Fits Pod Security `restricted` with a read-only root, keeps a Guaranteed pod Guaranteed (requests equal limits), and
 //! carries nothing that belongs to one pod except by the downward API, so that a copied template stays harmless.
 
+#![allow(clippy::struct_field_names, reason = "the field names are Kubernetes'")]
+
 use std::borrow::Cow;
 
 use serde::Serialize;

@@ -191,7 +191,7 @@ impl Config {
                 ("operator", Kind::Map(keys)) => each(keys, source, "operator", &mut problems, |p, k, n, out| operator.set(&p, k, n, out)),
                 ("sharding", Kind::Map(keys)) => each(keys, source, "sharding", &mut problems, |p, k, n, out| draft.set(p, k, n, out)),
                 ("injection", Kind::Map(keys)) => each(keys, source, "injection", &mut problems, |p, k, n, out| {
-                    injection.set(&p, k, n, out)
+                    injection.set(&p, k, n, out);
                 }),
                 ("operator" | "sharding" | "injection", other) => {
                     problems.push(key_place().refuse(format!("{} is not accepted: write a block of keys", other.shown())));

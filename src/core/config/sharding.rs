@@ -133,10 +133,9 @@ impl Sharding {
             }
             return;
         };
-        if let Some(pair) = given.value.windows(2).find(|pair| pair[0] >= pair[1]) {
+        if let Some([earlier, later]) = given.value.array_windows::<2>().find(|[earlier, later]| earlier >= later) {
             problems.push(given.place.refuse(format!(
-                "{} stands before {}: ages must grow from entry to entry, newest first",
-                pair[0], pair[1]
+                "{earlier} stands before {later}: ages must grow from entry to entry, newest first"
             )));
         }
         if let Some(last) = given.value.last().filter(|last| **last >= self.retention) {

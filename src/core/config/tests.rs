@@ -43,6 +43,7 @@ fn both_spellings_mean_the_same() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn every_mistake_names_place_key_value_and_remedy() {
     for (text, place, words) in [
         (

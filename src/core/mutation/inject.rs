@@ -369,7 +369,7 @@ fn time_flag_edits(candidate: &Candidate<'_>, window: Window, command: &mut Vec<
 }
 
 /// Applies edits to words, of which the first `offset` were taken away.
-fn edited<'a>(words: Vec<Cow<'a, str>>, mut edits: Vec<Edit>, offset: usize) -> Vec<Cow<'a, str>> {
+fn edited(words: Vec<Cow<'_, str>>, mut edits: Vec<Edit>, offset: usize) -> Vec<Cow<'_, str>> {
     let mut words = words;
     edits.sort_by_key(|edit| std::cmp::Reverse(edit.index()));
     for edit in edits {
