@@ -4,6 +4,8 @@
 //! `main -> cli -> {webhook, refresher, sidecar, launcher} -> adapters -> core`.
 
 pub mod adapters;
+#[cfg(feature = "server")]
+pub mod cli;
 pub mod core;
 #[cfg(feature = "server")]
 pub mod webhook;

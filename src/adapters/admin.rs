@@ -65,19 +65,9 @@ pub fn router(admin: Admin) -> Router {
 
 /// Serves the routes until the process ends: probes and scrapes are answered during the drain too.
 pub async fn serve(listener: TcpListener, router: Router) {
-    let limits = Limits {
-        connections: CONNECTIONS,
-        idle: Duration::from_mins(1),
-        ..Limits::default()
-    };
-    let edge = Edge {
-        listener,
-        tls: None,
-        limits,
-        drain: Duration::ZERO,
-        stats: Arc::new(ServeStats::default()),
-        shutdown: Shutdown::never(),
-    };
+    let limits = Limits { connections: CONNECTIONS, idle: Duration::from_mins(1), ..Limits::default() };
+    let edge =
+        Edge { listener, tls: None, limits, drain: Duration::ZERO, stats: Arc::new(ServeStats::default()), shutdown: Shutdown::never() };
     edge.serve(TowerToHyperService::new(router)).await;
 }
 

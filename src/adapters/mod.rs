@@ -3,7 +3,13 @@
 #[cfg(feature = "server")]
 pub mod admin;
 pub mod clock;
+#[cfg(feature = "server")]
+pub mod cluster;
+#[cfg(feature = "server")]
+pub mod config_file;
 pub mod dir_watch;
+#[cfg(feature = "server")]
+pub mod events;
 #[cfg(feature = "server")]
 pub mod serve;
 pub mod signals;

@@ -283,16 +283,9 @@ fn read_pair(generation: &Path, shown: &Path) -> Result<Pair, TlsError> {
 }
 
 fn read_file(path: &Path, shown: &Path) -> Result<Vec<u8>, TlsError> {
-    let failed = |source| TlsError::Read {
-        path: shown.to_path_buf(),
-        source,
-    };
+    let failed = |source| TlsError::Read { path: shown.to_path_buf(), source };
     let mut content = Vec::new();
-    File::open(path)
-        .map_err(failed)?
-        .take(FILE_LIMIT_BYTES + 1)
-        .read_to_end(&mut content)
-        .map_err(failed)?;
+    File::open(path).map_err(failed)?.take(FILE_LIMIT_BYTES + 1).read_to_end(&mut content).map_err(failed)?;
     if content.len() as u64 > FILE_LIMIT_BYTES {
         return Err(TlsError::TooLarge { path: shown.to_path_buf() });
     }
@@ -300,34 +293,19 @@ fn read_file(path: &Path, shown: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 fn parse(chain: &[u8], chain_path: &Path, key: &[u8], key_path: &Path) -> Result<Pair, TlsError> {
-    let not_pem = |path: &Path, wanted, error: pem::Error| TlsError::Pem {
-        path: path.to_path_buf(),
-        wanted,
-        reason: error.to_string(),
-    };
-    let chain = CertificateDer::pem_slice_iter(chain)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| not_pem(chain_path, "certificate", error))?;
-    let leaf = chain
-        .first()
-        .ok_or_else(|| not_pem(chain_path, "certificate", pem::Error::NoItemsFound))?;
+    let not_pem = |path: &Path, wanted, error: pem::Error| TlsError::Pem { path: path.to_path_buf(), wanted, reason: error.to_string() };
+    let chain =
+        CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>().map_err(|error| not_pem(chain_path, "certificate", error))?;
+    let leaf = chain.first().ok_or_else(|| not_pem(chain_path, "certificate", pem::Error::NoItemsFound))?;
     let not_after_unix_seconds = not_after(leaf, chain_path)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| not_pem(key_path, "private key", error))?;
-    let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|reason| TlsError::Pair {
-        path: key_path.to_path_buf(),
-        reason,
-    })?;
-    Ok(Pair {
-        key: Arc::new(key),
-        not_after_unix_seconds,
-    })
+    let key = CertifiedKey::from_der(chain, key, &ring::default_provider())
+        .map_err(|reason| TlsError::Pair { path: key_path.to_path_buf(), reason })?;
+    Ok(Pair { key: Arc::new(key), not_after_unix_seconds })
 }
 
 fn not_after(leaf: &CertificateDer<'_>, path: &Path) -> Result<i64, TlsError> {
-    let invalid = |reason: String| TlsError::Certificate {
-        path: path.to_path_buf(),
-        reason,
-    };
+    let invalid = |reason: String| TlsError::Certificate { path: path.to_path_buf(), reason };
     let parsed = x509_cert::Certificate::from_der(leaf).map_err(|error| invalid(error.to_string()))?;
     let seconds = parsed.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
     i64::try_from(seconds).map_err(|error| invalid(error.to_string()))

@@ -14,15 +14,8 @@ use serde::{Serialize, Serializer};
 pub struct PromDuration(i64);
 
 /// Milliseconds of each unit, largest first, as Prometheus defines them.
-const UNITS: [(&str, i64); 7] = [
-    ("y", 365 * 86_400_000),
-    ("w", 7 * 86_400_000),
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const UNITS: [(&str, i64); 7] =
+    [("y", 365 * 86_400_000), ("w", 7 * 86_400_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Go's `time.Duration` ends at about 292 years, and Thanos refuses more.
 const MAX_MILLIS: i64 = i64::MAX / 1_000_000;
@@ -80,11 +73,7 @@ impl PromDuration {
     /// As chrono's duration; saturates.
     #[must_use]
     pub fn to_chrono(self) -> chrono::TimeDelta {
-        let end = if self.0 < 0 {
-            chrono::TimeDelta::MIN
-        } else {
-            chrono::TimeDelta::MAX
-        };
+        let end = if self.0 < 0 { chrono::TimeDelta::MIN } else { chrono::TimeDelta::MAX };
         chrono::TimeDelta::try_milliseconds(self.0).unwrap_or(end)
     }
 }
@@ -114,10 +103,7 @@ impl FromStr for PromDuration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, DurationError> {
-        let fail = |why| DurationError {
-            text: text.chars().take(64).collect(),
-            why,
-        };
+        let fail = |why| DurationError { text: text.chars().take(64).collect(), why };
         let (negative, digits) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -138,11 +124,7 @@ impl FromStr for PromDuration {
                 return Err(fail("a unit needs a whole number before it"));
             }
             if unit.is_empty() {
-                return Err(fail(if after.starts_with('.') {
-                    "fractions are not allowed"
-                } else {
-                    "a number needs a unit after it"
-                }));
+                return Err(fail(if after.starts_with('.') { "fractions are not allowed" } else { "a number needs a unit after it" }));
             }
             if !UNITS.iter().any(|(name, _)| *name == unit) {
                 return Err(fail("the unit is unknown"));

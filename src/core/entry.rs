@@ -1,4 +1,4 @@
-//! One pod's entry in the `ConfigMap`: the published window, the only source of truth for a running pod.
+//! One pod's entry in the ConfigMap: the published window, the only source of truth for a running pod.
 //!
 //! Deterministic on the way out (the same plan gives the same bytes), lenient on the way in (keys of newer servers are
 //! ignored), strict on what matters (both bounds, not inverted). Nothing here reads a file.
@@ -14,7 +14,7 @@ use super::window::{Bound, BoundError, InvertedWindow, Window};
 /// An entry is a few lines; anything larger is not one of ours. Bytes.
 pub const MAX_ENTRY_BYTES: usize = 16 * 1024;
 
-/// What the `ConfigMap` says about one pod.
+/// What the ConfigMap says about one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The shard's number, newest first.
@@ -76,24 +76,15 @@ impl Entry {
         }
         let raw: Raw = serde_saphyr::from_str(text).map_err(|e| EntryError::Yaml(e.without_snippet().to_string()))?;
         let bound = |key, text: &str| text.parse::<Bound>().map_err(|why| EntryError::Bound { key, why });
-        let window = Window {
-            min: bound("min_time", &raw.min_time)?,
-            max: bound("max_time", &raw.max_time)?,
-        }
-        .checked(now)?;
+        let window = Window { min: bound("min_time", &raw.min_time)?, max: bound("max_time", &raw.max_time)? }.checked(now)?;
         let drain = raw.drain.map(|text| text.parse::<PromDuration>()).transpose()?;
         if let Some(drain) = drain.filter(|d| *d < PromDuration::ZERO) {
             return Err(EntryError::NegativeDrain(drain));
         }
-        Ok(Self {
-            shard: raw.shard,
-            replica: raw.replica,
-            window,
-            drain,
-        })
+        Ok(Self { shard: raw.shard, replica: raw.replica, window, drain })
     }
 
-    /// The bytes that stand in the `ConfigMap`.
+    /// The bytes that stand in the ConfigMap.
     #[must_use]
     pub fn to_yaml(&self) -> String {
         let mut text = String::with_capacity(96);
@@ -117,7 +108,7 @@ impl Entry {
     }
 }
 
-/// The `ConfigMap` key of a pod's entry.
+/// The ConfigMap key of a pod's entry.
 #[must_use]
 pub fn key(pod: &str) -> String {
     format!("{pod}.yaml")
@@ -144,16 +135,8 @@ mod tests {
 
     #[test]
     fn an_absolute_window_reads_back() {
-        let window = Window {
-            min: "2026-01-31T00:00:00Z".parse().unwrap(),
-            max: "2026-02-28T00:00:00Z".parse().unwrap(),
-        };
-        let entry = Entry {
-            shard: 1,
-            replica: 2,
-            window,
-            drain: None,
-        };
+        let window = Window { min: "2026-01-31T00:00:00Z".parse().unwrap(), max: "2026-02-28T00:00:00Z".parse().unwrap() };
+        let entry = Entry { shard: 1, replica: 2, window, drain: None };
         assert_eq!(Entry::parse(&entry.to_yaml(), now()).unwrap(), entry);
     }
 

@@ -11,7 +11,7 @@ use super::entry::Entry;
 use super::names;
 use super::plan::Plan;
 
-/// What is observed of a `StatefulSet`.
+/// What is observed of a StatefulSet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatefulSetFacts {
     /// Its namespace.
@@ -26,7 +26,7 @@ pub struct StatefulSetFacts {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What admission needs of a `StatefulSet`.
+/// What admission needs of a StatefulSet.
 #[derive(Clone, Debug)]
 pub struct Known {
     /// Its own sharding: the file's, overridden by its annotations.
@@ -44,7 +44,7 @@ pub struct Known {
     facts: StatefulSetFacts,
 }
 
-/// The entries of one `ConfigMap`, by pod.
+/// The entries of one ConfigMap, by pod.
 pub type Entries = HashMap<String, Entry>;
 
 type ByNamespace<T> = HashMap<String, HashMap<String, Arc<T>>>;
@@ -106,12 +106,7 @@ impl Fleet {
     /// Nothing observed yet: every pod gets the file's defaults.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
-        Self {
-            unknown: Arc::new(unknown(&config)),
-            config,
-            statefulsets: HashMap::new(),
-            configmaps: HashMap::new(),
-        }
+        Self { unknown: Arc::new(unknown(&config)), config, statefulsets: HashMap::new(), configmaps: HashMap::new() }
     }
 
     /// The configuration in force.
@@ -120,13 +115,10 @@ impl Fleet {
         &self.config
     }
 
-    /// What is known of a `StatefulSet`; the defaults, with start 0, for one that was not observed yet.
+    /// What is known of a StatefulSet; the defaults, with start 0, for one that was not observed yet.
     #[must_use]
     pub fn known(&self, namespace: &str, statefulset: &str) -> &Known {
-        self.statefulsets
-            .get(namespace)
-            .and_then(|by_name| by_name.get(statefulset))
-            .unwrap_or(&self.unknown)
+        self.statefulsets.get(namespace).and_then(|by_name| by_name.get(statefulset)).unwrap_or(&self.unknown)
     }
 
     /// The published entry of a pod.
@@ -137,7 +129,7 @@ impl Fleet {
         by_name.get(&self.config.operator.configmap_of(namespace, statefulset))?.get(pod)
     }
 
-    /// Every observed `StatefulSet`.
+    /// Every observed StatefulSet.
     pub fn statefulsets(&self) -> impl Iterator<Item = &Known> {
         self.statefulsets.values().flat_map(|by_name| by_name.values().map(AsRef::as_ref))
     }
@@ -145,18 +137,14 @@ impl Fleet {
     /// With another configuration; annotations that do not fit it keep their last good meaning.
     #[must_use]
     pub fn with_config(&self, config: Arc<Config>) -> Self {
-        let mut next = Self {
-            unknown: Arc::new(unknown(&config)),
-            config,
-            ..self.clone()
-        };
+        let mut next = Self { unknown: Arc::new(unknown(&config)), config, ..self.clone() };
         for known in next.statefulsets.values_mut().flat_map(HashMap::values_mut) {
             *known = Arc::new(Known::new(&next.config, known.facts.clone(), Some(known)));
         }
         next
     }
 
-    /// With a `StatefulSet` as observed now; `None` when that changes nothing.
+    /// With a StatefulSet as observed now; `None` when that changes nothing.
     #[must_use]
     pub fn with_statefulset(&self, facts: StatefulSetFacts) -> Option<Self> {
         let before = self.statefulsets.get(&facts.namespace).and_then(|by_name| by_name.get(&facts.name));
@@ -170,7 +158,7 @@ impl Fleet {
         Some(next)
     }
 
-    /// Without a `StatefulSet`.
+    /// Without a StatefulSet.
     #[must_use]
     pub fn without_statefulset(&self, namespace: &str, name: &str) -> Self {
         let mut next = self.clone();
@@ -178,18 +166,15 @@ impl Fleet {
         next
     }
 
-    /// With a `ConfigMap` as observed now.
+    /// With a ConfigMap as observed now.
     #[must_use]
     pub fn with_configmap(&self, namespace: &str, name: &str, entries: Entries) -> Self {
         let mut next = self.clone();
-        next.configmaps
-            .entry(namespace.to_owned())
-            .or_default()
-            .insert(name.to_owned(), Arc::new(entries));
+        next.configmaps.entry(namespace.to_owned()).or_default().insert(name.to_owned(), Arc::new(entries));
         next
     }
 
-    /// Without a `ConfigMap`.
+    /// Without a ConfigMap.
     #[must_use]
     pub fn without_configmap(&self, namespace: &str, name: &str) -> Self {
         let mut next = self.clone();
@@ -224,17 +209,8 @@ mod tests {
     use super::*;
 
     fn facts(replicas: u32, annotations: &[(&str, &str)]) -> StatefulSetFacts {
-        let annotations = annotations
-            .iter()
-            .map(|(key, value)| (format!("thanos-timeshard.io/{key}"), (*value).to_owned()))
-            .collect();
-        StatefulSetFacts {
-            namespace: "ns".to_owned(),
-            name: "store".to_owned(),
-            replicas,
-            ordinals_start: 0,
-            annotations,
-        }
+        let annotations = annotations.iter().map(|(key, value)| (format!("thanos-timeshard.io/{key}"), (*value).to_owned())).collect();
+        StatefulSetFacts { namespace: "ns".to_owned(), name: "store".to_owned(), replicas, ordinals_start: 0, annotations }
     }
 
     fn fleet() -> Fleet {
@@ -256,13 +232,7 @@ mod tests {
         assert_eq!(known.sharding.total_shards(), Some(4));
         assert!(known.problem.as_ref().unwrap().contains("\"many\""), "{:?}", known.problem);
         let healed = bad.with_statefulset(facts(8, &[("total-shards", "2")])).unwrap();
-        assert_eq!(
-            (
-                healed.known("ns", "store").sharding.total_shards(),
-                &healed.known("ns", "store").problem
-            ),
-            (Some(2), &None)
-        );
+        assert_eq!((healed.known("ns", "store").sharding.total_shards(), &healed.known("ns", "store").problem), (Some(2), &None));
     }
 
     #[test]
@@ -286,10 +256,7 @@ mod tests {
     fn an_unlabelled_namespace_is_forgotten() {
         let entry = Entry::parse("shard: 1\nmin_time: -2d\nmax_time: -1d\n", chrono::DateTime::UNIX_EPOCH).unwrap();
         let entries = HashMap::from([("store-0".to_owned(), entry)]);
-        let fleet = fleet()
-            .with_statefulset(facts(9, &[]))
-            .unwrap()
-            .with_configmap("ns", "store-time-shards", entries);
+        let fleet = fleet().with_statefulset(facts(9, &[])).unwrap().with_configmap("ns", "store-time-shards", entries);
         assert!(fleet.published("ns", "store", "store-0").is_some());
         assert!(fleet.published("ns", "store", "store-1").is_none());
         let without = fleet.without_namespace("ns");

@@ -52,10 +52,7 @@ pub fn read(text: &str) -> Result<Node, ReadError> {
         let (line, column) = error.location().map_or((0, 0), |l| (l.line(), l.column()));
         let message = error.to_string();
         // The parser repeats the place at the end of its sentence; ours stands in front.
-        let why = message
-            .rsplit_once(" at line ")
-            .map_or(message.as_str(), |(head, _)| head)
-            .to_owned();
+        let why = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head).to_owned();
         ReadError { line, column, why }
     })
 }

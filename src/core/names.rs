@@ -18,20 +18,20 @@ pub const SHARD_LABEL: &str = "thanos-timeshard.io/shard";
 pub const STATUS_ANNOTATION: &str = "thanos-timeshard.io/status";
 /// Annotation on a pod: JSON array, the command the launcher runs instead of the one it would find.
 pub const COMMAND_ANNOTATION: &str = "thanos-timeshard.io/command";
-/// Annotation on a `StatefulSet` or pod: `"true"` lets us replace time flags that the user set.
+/// Annotation on a StatefulSet or pod: `"true"` lets us replace time flags that the user set.
 pub const REPLACE_TIME_FLAGS: &str = "thanos-timeshard.io/replace-time-flags";
-/// Annotation on a `StatefulSet` or pod: `"true"` reloads in place although a liveness probe may kill a long load.
+/// Annotation on a StatefulSet or pod: `"true"` reloads in place although a liveness probe may kill a long load.
 pub const RELOAD_DESPITE_LIVENESS: &str = "thanos-timeshard.io/reload-despite-liveness";
-/// Annotation on a `StatefulSet`: plan for this many pods now, so that scaling down to it becomes safe.
+/// Annotation on a StatefulSet: plan for this many pods now, so that scaling down to it becomes safe.
 pub const TARGET_REPLICAS: &str = "thanos-timeshard.io/target-replicas";
 
 /// Label on every object that we own.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY_LABEL`] on objects that we own.
 pub const MANAGED_BY: &str = "thanos-timeshard";
-/// Label that the `StatefulSet` controller puts on pods (Kubernetes 1.28 and newer): the raw ordinal.
+/// Label that the StatefulSet controller puts on pods (Kubernetes 1.28 and newer): the raw ordinal.
 pub const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
-/// What the name of a `StatefulSet`'s `ConfigMap` ends in, unless the configuration names it.
+/// What the name of a StatefulSet's ConfigMap ends in, unless the configuration names it.
 pub const CONFIGMAP_SUFFIX: &str = "-time-shards";
 
 /// Container name of the injected sidecar.
@@ -40,7 +40,7 @@ pub const SIDECAR: &str = "config-sidecar";
 pub const SIDECAR_INSTALL: &str = "config-sidecar-install";
 /// Volume that sidecar and launcher share (emptyDir).
 pub const SHARED_VOLUME: &str = "timeshard-shared";
-/// Volume with the `StatefulSet`'s windows (optional `ConfigMap`).
+/// Volume with the StatefulSet's windows (optional ConfigMap).
 pub const CONFIG_VOLUME: &str = "timeshard-config";
 /// Where [`SHARED_VOLUME`] is mounted, in both containers.
 pub const SHARED_DIR: &str = "/run/timeshard";
@@ -68,5 +68,5 @@ pub const MUTATE_PATH: &str = "/mutate";
 pub const WEBHOOK_PORT: u16 = 8443;
 /// Port of the server's own HTTP endpoints.
 pub const ADMIN_PORT: u16 = 8080;
-/// Version of the agent's `/status` document and of the `ConfigMap`'s entries.
+/// Version of the agent's `/status` document and of the ConfigMap's entries.
 pub const CONTRACT: u32 = 1;

@@ -1,9 +1,9 @@
-//! Something that a `StatefulSet`'s user should see as an Event. Making and sending Events is elsewhere.
+//! Something that a StatefulSet's user should see as an Event. Making and sending Events is elsewhere.
 
 /// One Event to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Notice {
-    /// Namespace of the `StatefulSet`.
+    /// Namespace of the StatefulSet.
     pub namespace: String,
     /// Its name.
     pub statefulset: String,

@@ -98,9 +98,7 @@ impl Plan {
     /// with `total_shards: auto` that is one shard.
     #[must_use]
     pub fn new(sharding: &Sharding, pods: Option<u32>) -> Self {
-        let pods = pods
-            .unwrap_or_else(|| sharding.nominal_pods().unwrap_or_else(|| sharding.replicas_of(0)))
-            .min(MAX_PODS);
+        let pods = pods.unwrap_or_else(|| sharding.nominal_pods().unwrap_or_else(|| sharding.replicas_of(0))).min(MAX_PODS);
         let asked = sharding.total_shards().unwrap_or_else(|| (pods / sharding.replicas_of(0)).max(1));
         let count = asked.min(pods);
         let replicas = share(sharding, count, asked, pods);
@@ -109,12 +107,7 @@ impl Plan {
         let mut shards = Vec::with_capacity(replicas.len());
         for (i, replicas) in replicas.iter().copied().enumerate() {
             let oldest_age = (edges[i + 1] + sharding.overlap()).min(sharding.retention());
-            shards.push(Shard {
-                newest_age: edges[i],
-                oldest_age,
-                replicas,
-                first_index,
-            });
+            shards.push(Shard { newest_age: edges[i], oldest_age, replicas, first_index });
             first_index += replicas;
         }
         let mut plan = Self {
@@ -149,19 +142,11 @@ impl Plan {
         let surplus = index >= self.planned_pods;
         if surplus {
             let first = self.shards.first().map_or(0, |shard| shard.replicas);
-            return Assignment {
-                shard: 0,
-                replica: first + (index - self.planned_pods),
-                surplus,
-            };
+            return Assignment { shard: 0, replica: first + (index - self.planned_pods), surplus };
         }
         // Shards are never empty, so the last one that begins at or before the index holds it.
         let shard = self.shards.partition_point(|shard| shard.first_index <= index).saturating_sub(1);
-        Assignment {
-            shard: u32::try_from(shard).unwrap_or(u32::MAX),
-            replica: index - self.shards[shard].first_index,
-            surplus,
-        }
+        Assignment { shard: u32::try_from(shard).unwrap_or(u32::MAX), replica: index - self.shards[shard].first_index, surplus }
     }
 
     /// The window of a shard. `now` matters for absolute windows only.
@@ -170,25 +155,14 @@ impl Plan {
         let Some(found) = self.shards.get(shard as usize).or(self.shards.last()) else {
             return Window::relative(PromDuration::ZERO, self.future_buffer);
         };
-        let newest = if found.newest_age == PromDuration::ZERO {
-            self.future_buffer
-        } else {
-            -found.newest_age
-        };
+        let newest = if found.newest_age == PromDuration::ZERO { self.future_buffer } else { -found.newest_age };
         match self.format {
             WindowFormat::Relative => Window::relative(-found.oldest_age, newest),
             WindowFormat::Absolute => {
                 let base = floor(now, self.quantum);
-                let lag = if found.newest_age == PromDuration::ZERO {
-                    self.lag
-                } else {
-                    PromDuration::ZERO
-                };
+                let lag = if found.newest_age == PromDuration::ZERO { self.lag } else { PromDuration::ZERO };
                 let at = |age: PromDuration| Bound::Absolute(Bound::Relative(age).at(base));
-                Window {
-                    min: at(-found.oldest_age),
-                    max: at(newest + lag),
-                }
+                Window { min: at(-found.oldest_age), max: at(newest + lag) }
             }
         }
     }
@@ -202,30 +176,19 @@ impl Plan {
         if pods < asked {
             notes.push(Note::FewerShards { pods, shards: asked });
         } else if pods < wanted && sharding.total_shards().is_some() {
-            notes.push(Note::FewerReplicas {
-                pods,
-                wanted,
-                replicas: self.shards.iter().map(|shard| shard.replicas).collect(),
-            });
+            notes.push(Note::FewerReplicas { pods, wanted, replicas: self.shards.iter().map(|shard| shard.replicas).collect() });
         } else if pods > wanted {
             notes.push(Note::Surplus { pods, wanted });
         }
-        let single: Vec<u32> = (0..)
-            .zip(&self.shards)
-            .filter(|(i, shard)| shard.replicas == 1 && !(*i == 0 && pods > wanted))
-            .map(|(i, _)| i)
-            .collect();
+        let single: Vec<u32> =
+            (0..).zip(&self.shards).filter(|(i, shard)| shard.replicas == 1 && !(*i == 0 && pods > wanted)).map(|(i, _)| i).collect();
         if !single.is_empty() {
             notes.push(Note::SingleReplica { shards: single });
         }
         let overlap = sharding.overlap();
         let length = |pair: &[Shard]| pair[1].newest_age - pair[0].newest_age;
         if let Some((shard, pair)) = (0..).zip(self.shards.windows(2)).find(|(_, pair)| length(pair) < overlap) {
-            notes.push(Note::WideOverlap {
-                shard,
-                length: length(pair),
-                overlap,
-            });
+            notes.push(Note::WideOverlap { shard, length: length(pair), overlap });
         }
         notes
     }
@@ -270,10 +233,7 @@ fn edges(sharding: &Sharding, asked: u32, count: u32) -> Vec<PromDuration> {
     };
     let mut edges: Vec<PromDuration> = match sharding.boundaries() {
         [] => (0..count).map(equal).collect(),
-        given => std::iter::once(PromDuration::ZERO)
-            .chain(given.iter().copied())
-            .take(count as usize)
-            .collect(),
+        given => std::iter::once(PromDuration::ZERO).chain(given.iter().copied()).take(count as usize).collect(),
     };
     edges.push(retention);
     edges
@@ -301,11 +261,7 @@ impl fmt::Display for Note {
                 )
             }
             Self::SingleReplica { shards } => {
-                write!(
-                    f,
-                    "one replica serves shard {}: while it restarts, its part of the time is missing; use at least 2",
-                    list(shards)
-                )
+                write!(f, "one replica serves shard {}: while it restarts, its part of the time is missing; use at least 2", list(shards))
             }
             Self::WideOverlap { shard, length, overlap } => {
                 write!(

@@ -49,10 +49,10 @@ pub struct MetaView<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnerView<'a> {
-    /// `apps/v1` for a `StatefulSet`.
+    /// `apps/v1` for a StatefulSet.
     #[serde(borrow, default)]
     pub api_version: Text<'a>,
-    /// `StatefulSet`.
+    /// StatefulSet.
     #[serde(borrow, default)]
     pub kind: Text<'a>,
     /// Its name.

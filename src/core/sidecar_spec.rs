@@ -181,36 +181,19 @@ const STARTUP_SECONDS: u32 = 120;
 /// The volume that sidecar and launcher share.
 #[must_use]
 pub fn shared_volume() -> Volume<'static> {
-    Volume {
-        name: names::SHARED_VOLUME,
-        empty_dir: Some(EmptyDir {
-            size_limit: SHARED_DIR_SIZE,
-        }),
-        config_map: None,
-    }
+    Volume { name: names::SHARED_VOLUME, empty_dir: Some(EmptyDir { size_limit: SHARED_DIR_SIZE }), config_map: None }
 }
 
-/// The volume with the windows. Optional: a missing `ConfigMap` never delays a start.
+/// The volume with the windows. Optional: a missing ConfigMap never delays a start.
 #[must_use]
 pub fn config_volume(configmap: Cow<'_, str>) -> Volume<'_> {
-    Volume {
-        name: names::CONFIG_VOLUME,
-        empty_dir: None,
-        config_map: Some(ConfigMapSource {
-            name: configmap,
-            optional: true,
-        }),
-    }
+    Volume { name: names::CONFIG_VOLUME, empty_dir: None, config_map: Some(ConfigMapSource { name: configmap, optional: true }) }
 }
 
 /// The mount of the shared volume.
 #[must_use]
 pub fn shared_mount() -> Mount {
-    Mount {
-        name: names::SHARED_VOLUME,
-        mount_path: names::SHARED_DIR,
-        read_only: false,
-    }
+    Mount { name: names::SHARED_VOLUME, mount_path: names::SHARED_DIR, read_only: false }
 }
 
 /// The launcher's words, to stand before the container's own command.
@@ -241,11 +224,7 @@ pub fn sidecar<'a>(facts: &SidecarFacts<'a>) -> Container<'a> {
     args.push(Cow::Borrowed("--install"));
     Container {
         restart_policy: native.then_some("Always"),
-        ports: Some([Port {
-            name: "timeshard",
-            container_port: names::SIDECAR_PORT,
-            protocol: "TCP",
-        }]),
+        ports: Some([Port { name: "timeshard", container_port: names::SIDECAR_PORT, protocol: "TCP" }]),
         startup_probe: native.then(|| probe("/livez", STARTUP_SECONDS)),
         readiness_probe: Some(probe("/readyz", 3)),
         ..container(names::SIDECAR, facts, args)
@@ -269,16 +248,8 @@ fn common_args<'a>() -> Vec<Cow<'a, str>> {
 }
 
 fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a, str>>) -> Container<'a> {
-    let env = |name, field_path| Env {
-        name,
-        value_from: ValueFrom {
-            field_ref: FieldRef { field_path },
-        },
-    };
-    let amounts = Amounts {
-        cpu: &facts.injection.cpu,
-        memory: &facts.injection.memory,
-    };
+    let env = |name, field_path| Env { name, value_from: ValueFrom { field_ref: FieldRef { field_path } } };
+    let amounts = Amounts { cpu: &facts.injection.cpu, memory: &facts.injection.memory };
     Container {
         name,
         image: &facts.injection.agent_image,
@@ -290,10 +261,7 @@ fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a,
         ports: None,
         startup_probe: None,
         readiness_probe: None,
-        resources: Resources {
-            requests: amounts,
-            limits: amounts,
-        },
+        resources: Resources { requests: amounts, limits: amounts },
         security_context: SecurityContext {
             allow_privilege_escalation: false,
             capabilities: Capabilities { drop: ["ALL"] },
@@ -302,25 +270,10 @@ fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a,
             run_as_user: facts.run_as_user,
             seccomp_profile: SeccompProfile { r#type: "RuntimeDefault" },
         },
-        volume_mounts: [
-            shared_mount(),
-            Mount {
-                name: names::CONFIG_VOLUME,
-                mount_path: names::CONFIG_DIR,
-                read_only: true,
-            },
-        ],
+        volume_mounts: [shared_mount(), Mount { name: names::CONFIG_VOLUME, mount_path: names::CONFIG_DIR, read_only: true }],
     }
 }
 
 fn probe(path: &'static str, failure_threshold: u32) -> Probe {
-    Probe {
-        http_get: HttpGet {
-            path,
-            port: names::SIDECAR_PORT,
-        },
-        period_seconds: 1,
-        timeout_seconds: 1,
-        failure_threshold,
-    }
+    Probe { http_get: HttpGet { path, port: names::SIDECAR_PORT }, period_seconds: 1, timeout_seconds: 1, failure_threshold }
 }

@@ -59,13 +59,8 @@ pub struct TimeFlag {
 }
 
 /// Global flags of Thanos that take a value, so that `--log.level debug store` is read right.
-const GLOBAL_FLAGS_WITH_VALUE: [&str; 5] = [
-    "--log.level",
-    "--log.format",
-    "--tracing.config-file",
-    "--tracing.config",
-    "--auto-gomemlimit.ratio",
-];
+const GLOBAL_FLAGS_WITH_VALUE: [&str; 5] =
+    ["--log.level", "--log.format", "--tracing.config-file", "--tracing.config", "--auto-gomemlimit.ratio"];
 
 /// What a container runs. `vouched` says that the user vouches for the image.
 #[must_use]
@@ -95,19 +90,12 @@ pub fn recognise<'a>(container: &'a ContainerView<'a>, vouched: bool) -> Runs<'a
         {
             return Runs::Wrapper(words[0].1);
         }
-        return if !own_program && subcommand(rest).is_some_and(|i| rest[i].1 == "store") {
-            Runs::UnknownImage
-        } else {
-            Runs::Other
-        };
+        return if !own_program && subcommand(rest).is_some_and(|i| rest[i].1 == "store") { Runs::UnknownImage } else { Runs::Other };
     }
     match subcommand(rest) {
-        _ if rest.iter().any(|(_, word)| word.starts_with('@')) => Runs::ArgsFile(
-            rest.iter()
-                .map(|(_, word)| *word)
-                .find(|word| word.starts_with('@'))
-                .unwrap_or_default(),
-        ),
+        _ if rest.iter().any(|(_, word)| word.starts_with('@')) => {
+            Runs::ArgsFile(rest.iter().map(|(_, word)| *word).find(|word| word.starts_with('@')).unwrap_or_default())
+        }
         Some(i) if rest[i].1 == "store" => Runs::Store(store(launched, &rest[i + 1..])),
         Some(i) if mentions_store(rest[i].1) || rest[i..].iter().any(|(_, word)| mentions_store(word)) => Runs::Wrapper(rest[i].1),
         Some(i) => Runs::OtherThanos(rest[i].1),
@@ -137,13 +125,7 @@ fn subcommand(words: &[(At, &str)]) -> Option<usize> {
 }
 
 fn store<'a>(launched: bool, words: &[(At, &'a str)]) -> Store<'a> {
-    let mut found = Store {
-        launched,
-        time_flags: Vec::new(),
-        end_of_flags: None,
-        http_address: None,
-        grpc_address: None,
-    };
+    let mut found = Store { launched, time_flags: Vec::new(), end_of_flags: None, http_address: None, grpc_address: None };
     for (i, (at, word)) in words.iter().enumerate() {
         let (flag, inline) = word.split_once('=').map_or((*word, None), |(flag, value)| (flag, Some(value)));
         let next = words.get(i + 1);
@@ -151,11 +133,7 @@ fn store<'a>(launched: bool, words: &[(At, &'a str)]) -> Store<'a> {
             "--" if inline.is_none() && found.end_of_flags.is_none() => found.end_of_flags = Some(*at),
             "--min-time" | "--max-time" => {
                 let value = if inline.is_some() { None } else { next.map(|(at, _)| *at) };
-                found.time_flags.push(TimeFlag {
-                    is_min: flag == "--min-time",
-                    flag: *at,
-                    value,
-                });
+                found.time_flags.push(TimeFlag { is_min: flag == "--min-time", flag: *at, value });
             }
             "--http-address" => found.http_address = inline.or(next.map(|(_, word)| *word)),
             "--grpc-address" => found.grpc_address = inline.or(next.map(|(_, word)| *word)),
@@ -174,9 +152,7 @@ fn base_name(word: &str) -> &str {
 /// Whether one word is a script that runs thanos store.
 fn mentions_store(word: &str) -> bool {
     let Some(at) = word.find("thanos") else { return false };
-    word[at..]
-        .split_whitespace()
-        .any(|part| part.trim_matches(['"', '\'', ';', '&', '\\']) == "store")
+    word[at..].split_whitespace().any(|part| part.trim_matches(['"', '\'', ';', '&', '\\']) == "store")
 }
 
 /// Whether the last path component of an image names Thanos; tag and digest do not count.
@@ -190,10 +166,7 @@ pub fn image_is_thanos(image: &str) -> bool {
 /// The port of a listen address such as `0.0.0.0:10902`, `:10902` or `[::]:10902`.
 #[must_use]
 pub fn port_of(address: &str) -> Option<u16> {
-    address
-        .rsplit_once(':')
-        .and_then(|(_, port)| port.parse().ok())
-        .filter(|port| *port > 0)
+    address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port > 0)
 }
 
 /// The host to reach a listen address from within the pod; wildcards are reached on loopback.
@@ -250,26 +223,14 @@ mod tests {
             (r#"{"image":"thanos:v1","args":[""]}"#, Runs::OtherThanos("")),
             (r#"{"image":"x","args":["store"]}"#, Runs::UnknownImage),
             (r#"{"image":"x","args":["serve"]}"#, Runs::Other),
-            (
-                r#"{"image":"prom","command":["/bin/prometheus"],"args":["--storage.tsdb.path=/x"]}"#,
-                Runs::Other,
-            ),
-            (
-                r#"{"image":"thanos:v1","args":["store","@/etc/flags"]}"#,
-                Runs::ArgsFile("@/etc/flags"),
-            ),
-            (
-                r#"{"image":"x","command":["sh","-c","exec thanos store --x"]}"#,
-                Runs::Wrapper("exec thanos store --x"),
-            ),
+            (r#"{"image":"prom","command":["/bin/prometheus"],"args":["--storage.tsdb.path=/x"]}"#, Runs::Other),
+            (r#"{"image":"thanos:v1","args":["store","@/etc/flags"]}"#, Runs::ArgsFile("@/etc/flags")),
+            (r#"{"image":"x","command":["sh","-c","exec thanos store --x"]}"#, Runs::Wrapper("exec thanos store --x")),
             (
                 r#"{"image":"thanos:v1","command":["/bin/sh"],"args":["-c","/bin/thanos --log.level=x store"]}"#,
                 Runs::Wrapper("/bin/thanos --log.level=x store"),
             ),
-            (
-                r#"{"image":"x","command":["/tini","--","/bin/thanos","store"]}"#,
-                Runs::Wrapper("/tini"),
-            ),
+            (r#"{"image":"x","command":["/tini","--","/bin/thanos","store"]}"#, Runs::Wrapper("/tini")),
             (r#"{"image":"thanos:v1","args":["sh","-c","thanos store"]}"#, Runs::Wrapper("sh")),
             (r#"{"image":"x","command":["thanos-store"]}"#, Runs::Other),
             (r#"{"image":"x","command":[]}"#, Runs::Other),
@@ -287,16 +248,8 @@ mod tests {
                 assert_eq!(
                     store.time_flags,
                     [
-                        TimeFlag {
-                            is_min: true,
-                            flag: At::Args(1),
-                            value: Some(At::Args(2))
-                        },
-                        TimeFlag {
-                            is_min: false,
-                            flag: At::Args(3),
-                            value: None
-                        }
+                        TimeFlag { is_min: true, flag: At::Args(1), value: Some(At::Args(2)) },
+                        TimeFlag { is_min: false, flag: At::Args(3), value: None }
                     ]
                 );
                 assert_eq!((store.http_address, store.grpc_address), (Some(":80"), Some("[::]:9")));

@@ -50,13 +50,11 @@ impl Bound {
     pub fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             Self::Absolute(instant) => instant,
-            Self::Relative(duration) => now
-                .checked_add_signed(duration.to_chrono())
-                .unwrap_or(if duration < PromDuration::ZERO {
-                    DateTime::<Utc>::MIN_UTC
-                } else {
-                    DateTime::<Utc>::MAX_UTC
-                }),
+            Self::Relative(duration) => now.checked_add_signed(duration.to_chrono()).unwrap_or(if duration < PromDuration::ZERO {
+                DateTime::<Utc>::MIN_UTC
+            } else {
+                DateTime::<Utc>::MAX_UTC
+            }),
         }
     }
 }
@@ -65,10 +63,7 @@ impl Window {
     /// Both bounds relative to now.
     #[must_use]
     pub const fn relative(min: PromDuration, max: PromDuration) -> Self {
-        Self {
-            min: Bound::Relative(min),
-            max: Bound::Relative(max),
-        }
+        Self { min: Bound::Relative(min), max: Bound::Relative(max) }
     }
 
     /// Refuses a window that holds nothing at `now`. Two bounds of one kind need no clock for that.
@@ -80,14 +75,7 @@ impl Window {
             (Bound::Relative(min), Bound::Relative(max)) => min >= max,
             (min, max) => min.at(now) >= max.at(now),
         };
-        if inverted {
-            Err(InvertedWindow {
-                min: self.min,
-                max: self.max,
-            })
-        } else {
-            Ok(self)
-        }
+        if inverted { Err(InvertedWindow { min: self.min, max: self.max }) } else { Ok(self) }
     }
 
     /// Whether `instant` lies in this window at `now`.
@@ -104,10 +92,7 @@ impl FromStr for Bound {
         if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
             return Ok(Self::Absolute(instant.with_timezone(&Utc)));
         }
-        text.parse().map(Self::Relative).map_err(|why| BoundError {
-            text: text.chars().take(64).collect(),
-            why,
-        })
+        text.parse().map(Self::Relative).map_err(|why| BoundError { text: text.chars().take(64).collect(), why })
     }
 }
 
@@ -147,20 +132,14 @@ mod tests {
             assert_eq!(text.parse::<Bound>().unwrap().to_string(), text);
         }
         assert_eq!("24h".parse::<Bound>(), "1d".parse::<Bound>());
-        assert_eq!(
-            "2026-01-31T02:00:00+02:00".parse::<Bound>(),
-            "2026-01-31T00:00:00Z".parse::<Bound>()
-        );
+        assert_eq!("2026-01-31T02:00:00+02:00".parse::<Bound>(), "2026-01-31T00:00:00Z".parse::<Bound>());
         let error = "yesterday".parse::<Bound>().unwrap_err().to_string();
         assert!(error.contains("\"yesterday\"") && error.contains("RFC 3339"), "{error}");
     }
 
     #[test]
     fn an_inverted_window_is_refused() {
-        let window = |min: &str, max: &str| Window {
-            min: min.parse().unwrap(),
-            max: max.parse().unwrap(),
-        };
+        let window = |min: &str, max: &str| Window { min: min.parse().unwrap(), max: max.parse().unwrap() };
         assert!(window("-2d", "-1d").checked(now()).is_ok());
         assert!(window("-1d", "-2d").checked(now()).is_err());
         assert!(window("-1d", "-24h").checked(now()).is_err());
@@ -170,9 +149,6 @@ mod tests {
 
     #[test]
     fn a_far_bound_saturates() {
-        assert_eq!(
-            Bound::Relative(PromDuration::from_millis(i64::MIN)).at(now()),
-            DateTime::<Utc>::MIN_UTC
-        );
+        assert_eq!(Bound::Relative(PromDuration::from_millis(i64::MIN)).at(now()), DateTime::<Utc>::MIN_UTC);
     }
 }

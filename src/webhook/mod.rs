@@ -8,5 +8,5 @@ mod review;
 mod routes;
 
 pub use metrics::Metrics;
-pub use review::{Answer, MAX_WARNING_CHARS, Reviewer};
+pub use review::{Answer, MAX_WARNING_CHARS, Reviewer, Verdict};
 pub use routes::{MAX_BODY_BYTES, router};

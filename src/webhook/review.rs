@@ -143,20 +143,12 @@ impl Reviewer {
             return skip(&request, Skip::NotPodCreation, None);
         }
         let Some(pod) = &request.object else {
-            return deny(
-                &request.uid.0,
-                "the request has no object: a CREATE review carries the pod".to_owned(),
-            );
+            return deny(&request.uid.0, "the request has no object: a CREATE review carries the pod".to_owned());
         };
         let candidate = match eligible(pod) {
             Ok(candidate) => candidate,
             Err(reason) => {
-                let owner = pod
-                    .metadata
-                    .owner_references
-                    .iter()
-                    .flatten()
-                    .find(|owner| owner.kind.0 == "StatefulSet");
+                let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind.0 == "StatefulSet");
                 return skip(&request, reason, owner.map(|owner| (owner.name.0.as_ref(), owner.uid.0.as_ref())));
             }
         };
@@ -211,11 +203,7 @@ fn check<'a, O>(api_version: &str, kind: &str, request: Option<RequestView<'a, O
 /// The pod inside may be what is unreadable: read the rest without it, so that the answer has a uid.
 fn unreadable(body: &[u8], error: &serde_json::Error) -> Answer {
     let Ok(review) = serde_json::from_slice::<ReviewView<'_, IgnoredAny>>(body) else {
-        let what = if body.is_empty() {
-            "the body is empty".to_owned()
-        } else {
-            format!("the body is not an AdmissionReview: {error}")
-        };
+        let what = if body.is_empty() { "the body is empty".to_owned() } else { format!("the body is not an AdmissionReview: {error}") };
         return refuse(format!("{what}; expected JSON of kind {KIND:?}, apiVersion {API_VERSION:?}"));
     };
     match check(&review.api_version.0, &review.kind.0, review.request) {
@@ -226,28 +214,13 @@ fn unreadable(body: &[u8], error: &serde_json::Error) -> Answer {
 }
 
 fn refuse(why: String) -> Answer {
-    Answer {
-        body: Err(why),
-        verdict: Verdict::Error,
-        notices: Vec::new(),
-    }
+    Answer { body: Err(why), verdict: Verdict::Error, notices: Vec::new() }
 }
 
 fn deny(uid: &str, message: String) -> Answer {
     let status = Some(StatusOut { code: 400, message });
-    let response = ResponseOut {
-        uid,
-        allowed: false,
-        status,
-        patch_type: None,
-        patch: None,
-        warnings: Vec::new(),
-    };
-    Answer {
-        body: encode(response),
-        verdict: Verdict::Denied,
-        notices: Vec::new(),
-    }
+    let response = ResponseOut { uid, allowed: false, status, patch_type: None, patch: None, warnings: Vec::new() };
+    Answer { body: encode(response), verdict: Verdict::Denied, notices: Vec::new() }
 }
 
 fn skip<O>(request: &RequestView<'_, O>, reason: Skip, owner: Option<(&str, &str)>) -> Answer {
@@ -261,19 +234,8 @@ fn skip<O>(request: &RequestView<'_, O>, reason: Skip, owner: Option<(&str, &str
         }
         warnings.push(warning(message));
     }
-    let response = ResponseOut {
-        uid: &request.uid.0,
-        allowed: true,
-        status: None,
-        patch_type: None,
-        patch: None,
-        warnings,
-    };
-    Answer {
-        body: encode(response),
-        verdict: Verdict::Skipped(reason),
-        notices,
-    }
+    let response = ResponseOut { uid: &request.uid.0, allowed: true, status: None, patch_type: None, patch: None, warnings };
+    Answer { body: encode(response), verdict: Verdict::Skipped(reason), notices }
 }
 
 fn injected<O>(request: &RequestView<'_, O>, injection: &Injection<'_>, owner: (&str, &str, &str)) -> Answer {
@@ -283,36 +245,15 @@ fn injected<O>(request: &RequestView<'_, O>, injection: &Injection<'_>, owner: (
     let notices = if request.dry_run == Some(true) {
         Vec::new()
     } else {
-        injection
-            .remarks
-            .iter()
-            .map(|remark| notice(owner, remark.reason(), remark.to_string()))
-            .collect()
+        injection.remarks.iter().map(|remark| notice(owner, remark.reason(), remark.to_string())).collect()
     };
     let patch = Some(STANDARD.encode(patch));
-    let response = ResponseOut {
-        uid: &request.uid.0,
-        allowed: true,
-        status: None,
-        patch_type: Some("JSONPatch"),
-        patch,
-        warnings,
-    };
-    Answer {
-        body: encode(response),
-        verdict: Verdict::Injected,
-        notices,
-    }
+    let response = ResponseOut { uid: &request.uid.0, allowed: true, status: None, patch_type: Some("JSONPatch"), patch, warnings };
+    Answer { body: encode(response), verdict: Verdict::Injected, notices }
 }
 
 fn notice((namespace, statefulset, uid): (&str, &str, &str), reason: &'static str, message: String) -> Notice {
-    Notice {
-        namespace: namespace.to_owned(),
-        statefulset: statefulset.to_owned(),
-        uid: uid.to_owned(),
-        reason,
-        message,
-    }
+    Notice { namespace: namespace.to_owned(), statefulset: statefulset.to_owned(), uid: uid.to_owned(), reason, message }
 }
 
 fn warning<'a>(mut message: String) -> Cow<'a, str> {
@@ -323,10 +264,5 @@ fn warning<'a>(mut message: String) -> Cow<'a, str> {
 }
 
 fn encode(response: ResponseOut<'_>) -> Result<Vec<u8>, String> {
-    serde_json::to_vec(&ReviewOut {
-        api_version: API_VERSION,
-        kind: KIND,
-        response,
-    })
-    .map_err(|error| error.to_string())
+    serde_json::to_vec(&ReviewOut { api_version: API_VERSION, kind: KIND, response }).map_err(|error| error.to_string())
 }

@@ -34,16 +34,8 @@ struct Shared {
 /// `POST /mutate`. Notices go to `notices` without waiting; when it is full they are counted and logged.
 pub fn router(reviewer: Reviewer, metrics: Metrics, notices: Option<mpsc::Sender<Notice>>) -> Router {
     let body_bytes = Semaphore::new(MAX_BODY_BYTES_IN_FLIGHT);
-    let shared = Arc::new(Shared {
-        reviewer,
-        metrics,
-        notices,
-        body_bytes,
-    });
-    Router::new()
-        .route(names::MUTATE_PATH, post(mutate))
-        .fallback(not_found)
-        .with_state(shared)
+    let shared = Arc::new(Shared { reviewer, metrics, notices, body_bytes });
+    Router::new().route(names::MUTATE_PATH, post(mutate)).fallback(not_found).with_state(shared)
 }
 
 async fn not_found() -> Response {
@@ -54,26 +46,15 @@ async fn mutate(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     let (status, why) = match tokio::time::timeout(DEADLINE, read_and_review(&shared, request)).await {
         Ok(Ok(response)) => return response,
         Ok(Err(refusal)) => refusal,
-        Err(_) => (
-            StatusCode::REQUEST_TIMEOUT,
-            format!("the request was not there within {} s\n", DEADLINE.as_secs()),
-        ),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, format!("the request was not there within {} s\n", DEADLINE.as_secs())),
     };
     shared.metrics.ended(End::Error, Duration::ZERO);
     sentence(status, why)
 }
 
 async fn read_and_review(shared: &Shared, request: Request<Body>) -> Result<Response, (StatusCode, String)> {
-    let declared = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let too_large = || {
-        (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {MAX_BODY_BYTES} bytes\n"),
-        )
-    };
+    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes\n"));
     if declared.is_some_and(|bytes| bytes > MAX_BODY_BYTES) {
         return Err(too_large());
     }
@@ -136,13 +117,7 @@ impl Shared {
     }
 
     fn notify(&self, notice: Notice) {
-        tracing::info!(
-            namespace = notice.namespace,
-            statefulset = notice.statefulset,
-            reason = notice.reason,
-            "{}",
-            notice.message
-        );
+        tracing::info!(namespace = notice.namespace, statefulset = notice.statefulset, reason = notice.reason, "{}", notice.message);
         if let Some(notices) = &self.notices
             && notices.try_send(notice).is_err()
         {

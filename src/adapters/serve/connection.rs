@@ -54,10 +54,7 @@ where
     B: Answer,
 {
     let state = entry.state();
-    let io = TokioIo::new(Watched {
-        socket,
-        state: Arc::clone(state),
-    });
+    let io = TokioIo::new(Watched { socket, state: Arc::clone(state) });
     let shared = Arc::clone(state);
     let tracked = service_fn(move |request: Request<Incoming>| answer(service.call(request), Arc::clone(&shared)));
     let cut = if state.is_http2() {
@@ -70,10 +67,7 @@ where
         // Boxed: HTTP/2's state is large, and every connection's task would be as large.
         drive(Box::pin(connection).as_mut(), http2::Connection::graceful_shutdown, state, limits).await
     } else {
-        let connection = http1::Builder::new()
-            .header_read_timeout(None)
-            .max_buf_size(limits.header_bytes)
-            .serve_connection(io, tracked);
+        let connection = http1::Builder::new().header_read_timeout(None).max_buf_size(limits.header_bytes).serve_connection(io, tracked);
         drive(pin!(connection), http1::Connection::graceful_shutdown, state, limits).await
     };
     if let Some(failure) = cut {

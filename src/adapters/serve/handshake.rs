@@ -79,10 +79,6 @@ mod tests {
     fn the_answer_to_plain_http_is_well_formed() {
         let text = std::str::from_utf8(WRONG_SCHEME).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("Content-Length: {}\r\n", body.len())),
-            "{head} says another length than {}",
-            body.len()
-        );
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head} says another length than {}", body.len());
     }
 }

@@ -26,10 +26,7 @@ struct Connections {
 
 impl Registry {
     pub(super) fn new(stats: Arc<ServeStats>) -> Self {
-        Self {
-            stats,
-            shared: Arc::default(),
-        }
+        Self { stats, shared: Arc::default() }
     }
 
     /// Takes in a new connection until its entry is dropped.
@@ -41,12 +38,7 @@ impl Registry {
         connections.next_id += 1;
         connections.open.insert(id, Arc::clone(&state));
         self.stats.opened();
-        Entry {
-            id,
-            state,
-            stats: Arc::clone(&self.stats),
-            shared: Arc::clone(&self.shared),
-        }
+        Entry { id, state, stats: Arc::clone(&self.stats), shared: Arc::clone(&self.shared) }
     }
 
     /// Tells every connection, also later ones, that its next answer is its last.
@@ -70,11 +62,7 @@ impl Registry {
     /// Closes one connection that has no request under way: the one idle longest, those that never sent one first.
     pub(super) fn close_longest_idle(&self) {
         let connections = lock(&self.shared);
-        let victim = connections
-            .open
-            .values()
-            .filter_map(|state| Some((state.idle_rank()?, state)))
-            .min_by_key(|(rank, _)| *rank);
+        let victim = connections.open.values().filter_map(|state| Some((state.idle_rank()?, state))).min_by_key(|(rank, _)| *rank);
         if let Some((_, state)) = victim {
             state.order(Order::Close);
             self.stats.failed(Failure::Evicted);

@@ -212,11 +212,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         state.read();
         let headers_due = start + Duration::from_secs(100) + limits.header_read;
-        assert_eq!(
-            state.deadline(&limits),
-            (headers_due, Due::Cut(Failure::HeaderTimeout)),
-            "drip-fed headers do not move it"
-        );
+        assert_eq!(state.deadline(&limits), (headers_due, Due::Cut(Failure::HeaderTimeout)), "drip-fed headers do not move it");
 
         let request = state.begin();
         tokio::time::advance(Duration::from_secs(2)).await;

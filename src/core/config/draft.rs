@@ -1,6 +1,6 @@
 //! The `sharding` keys as they are read, before anything is checked against anything else.
 //!
-//! One draft per layer (built-in defaults, file, annotations of a `StatefulSet`); a later layer replaces slot by slot.
+//! One draft per layer (built-in defaults, file, annotations of a StatefulSet); a later layer replaces slot by slot.
 //! Each slot remembers where it was given, so that a mistake that only shows across keys still points at a place.
 
 use super::super::duration::PromDuration;
@@ -19,22 +19,11 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn of(source: &str, key: impl Into<String>, node: &Node) -> Self {
-        Self {
-            source: source.to_owned(),
-            line: node.referenced.line(),
-            column: node.referenced.column(),
-            key: key.into(),
-        }
+        Self { source: source.to_owned(), line: node.referenced.line(), column: node.referenced.column(), key: key.into() }
     }
 
     pub(super) fn refuse(&self, why: impl Into<String>) -> Problem {
-        Problem {
-            source: self.source.clone(),
-            line: self.line,
-            column: self.column,
-            key: self.key.clone(),
-            why: why.into(),
-        }
+        Problem { source: self.source.clone(), line: self.line, column: self.column, key: self.key.clone(), why: why.into() }
     }
 }
 
@@ -104,54 +93,24 @@ impl Draft {
         let kind = &node.value;
         match name {
             "total_shards" => take(&mut self.total_shards, place, kind, shard_count, problems),
-            "replicas_per_shard" => take(
-                &mut self.replicas,
-                place,
-                kind,
-                |k| replicas(k).map(ReplicasGiven::Uniform),
-                problems,
-            ),
+            "replicas_per_shard" => take(&mut self.replicas, place, kind, |k| replicas(k).map(ReplicasGiven::Uniform), problems),
             "replicas" => take(&mut self.replicas, place, kind, replica_list, problems),
             "data_retention_days" => take(&mut self.retention, place, kind, |k| scaled(k, 86_400, "days", 1), problems),
-            "retention" => take(
-                &mut self.retention,
-                place,
-                kind,
-                |k| duration(k, 1_000, PromDuration::from_days(MAX_RETENTION_DAYS)),
-                problems,
-            ),
+            "retention" => {
+                take(&mut self.retention, place, kind, |k| duration(k, 1_000, PromDuration::from_days(MAX_RETENTION_DAYS)), problems)
+            }
             "shard_overlap_days" => take(&mut self.overlap, place, kind, |k| scaled(k, 86_400, "days", 0), problems),
-            "overlap" => take(
-                &mut self.overlap,
-                place,
-                kind,
-                |k| duration(k, 0, PromDuration::from_days(MAX_RETENTION_DAYS)),
-                problems,
-            ),
+            "overlap" => take(&mut self.overlap, place, kind, |k| duration(k, 0, PromDuration::from_days(MAX_RETENTION_DAYS)), problems),
             "future_buffer_hours" => take(&mut self.future_buffer, place, kind, |k| scaled(k, 3_600, "hours", 0), problems),
-            "future_buffer" => take(
-                &mut self.future_buffer,
-                place,
-                kind,
-                |k| duration(k, 0, PromDuration::from_days(MAX_RETENTION_DAYS)),
-                problems,
-            ),
+            "future_buffer" => {
+                take(&mut self.future_buffer, place, kind, |k| duration(k, 0, PromDuration::from_days(MAX_RETENTION_DAYS)), problems)
+            }
             "boundaries" => take(&mut self.boundaries, place, kind, boundary_list, problems),
             "window_format" => take(&mut self.window_format, place, kind, window_format, problems),
-            "quantum" => take(
-                &mut self.quantum,
-                place,
-                kind,
-                |k| duration(k, 60_000, PromDuration::from_days(30)),
-                problems,
-            ),
-            "minimum_overlap" => take(
-                &mut self.minimum_overlap,
-                place,
-                kind,
-                |k| duration(k, 0, PromDuration::from_days(MAX_RETENTION_DAYS)),
-                problems,
-            ),
+            "quantum" => take(&mut self.quantum, place, kind, |k| duration(k, 60_000, PromDuration::from_days(30)), problems),
+            "minimum_overlap" => {
+                take(&mut self.minimum_overlap, place, kind, |k| duration(k, 0, PromDuration::from_days(MAX_RETENTION_DAYS)), problems)
+            }
             "drain" => take(&mut self.drain, place, kind, delay, problems),
             "termination_drain" => take(&mut self.termination_drain, place, kind, delay, problems),
             "discovery_delay" => take(&mut self.discovery_delay, place, kind, delay, problems),
@@ -191,11 +150,7 @@ impl Draft {
 
 /// A sentence for a key that does not exist, with the nearest one that does.
 pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
-    let near = known
-        .iter()
-        .map(|key| (edit_distance(given, key), *key))
-        .min()
-        .filter(|(d, _)| *d <= 3);
+    let near = known.iter().map(|key| (edit_distance(given, key), *key)).min().filter(|(d, _)| *d <= 3);
     match near {
         Some((_, key)) => format!("this key is unknown; did you mean {key}?"),
         None => format!("this key is unknown; the keys here are {}", known.join(", ")),
@@ -240,9 +195,7 @@ fn whole(kind: &Kind, low: u32, high: u32) -> Result<u32, String> {
 fn shard_count(kind: &Kind) -> Result<ShardCount, String> {
     match kind {
         Kind::Text(text) if text == "auto" => Ok(ShardCount::Auto),
-        _ => whole(kind, 1, MAX_SHARDS)
-            .map(ShardCount::Fixed)
-            .map_err(|right| format!("{right}, or auto")),
+        _ => whole(kind, 1, MAX_SHARDS).map(ShardCount::Fixed).map_err(|right| format!("{right}, or auto")),
     }
 }
 
@@ -254,16 +207,8 @@ fn replica_list(kind: &Kind) -> Result<ReplicasGiven, String> {
     let right =
         || format!("a list with one whole number from 1 to {MAX_REPLICAS_PER_SHARD} for each shard, newest first, such as [3, 2, 2]");
     let Kind::List(items) = kind else { return Err(right()) };
-    let list = items
-        .iter()
-        .map(|item| replicas(&item.value))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| right())?;
-    if list.is_empty() {
-        Err(right())
-    } else {
-        Ok(ReplicasGiven::PerShard(list))
-    }
+    let list = items.iter().map(|item| replicas(&item.value)).collect::<Result<Vec<_>, _>>().map_err(|_| right())?;
+    if list.is_empty() { Err(right()) } else { Ok(ReplicasGiven::PerShard(list)) }
 }
 
 /// A number of days or hours; a fraction is fine as long as it comes to whole seconds.
@@ -283,31 +228,20 @@ fn scaled(kind: &Kind, unit_seconds: i64, unit: &str, low: i64) -> Result<PromDu
         }
         _ => None,
     };
-    seconds
-        .filter(|s| *s >= 0 && (low == 0 || *s > 0) && *s <= high * unit_seconds)
-        .map(PromDuration::from_secs)
-        .ok_or_else(right)
+    seconds.filter(|s| *s >= 0 && (low == 0 || *s > 0) && *s <= high * unit_seconds).map(PromDuration::from_secs).ok_or_else(right)
 }
 
 fn duration(kind: &Kind, low_millis: i64, high: PromDuration) -> Result<PromDuration, String> {
     let low = PromDuration::from_millis(low_millis);
     let right = |extra: String| format!("a duration from {low} to {high} in Prometheus' units, such as 1d12h{extra}");
     let Kind::Text(text) = kind else {
-        return if *kind == Kind::Int(0) && low_millis <= 0 {
-            Ok(PromDuration::ZERO)
-        } else {
-            Err(right(String::new()))
-        };
+        return if *kind == Kind::Int(0) && low_millis <= 0 { Ok(PromDuration::ZERO) } else { Err(right(String::new())) };
     };
     let value: PromDuration = text.parse().map_err(|_| right(String::new()))?;
     if value.as_millis() % 1_000 != 0 {
         return Err(right(", in whole seconds".to_owned()));
     }
-    if value < low || value > high {
-        Err(right(String::new()))
-    } else {
-        Ok(value)
-    }
+    if value < low || value > high { Err(right(String::new())) } else { Ok(value) }
 }
 
 fn delay(kind: &Kind) -> Result<PromDuration, String> {
@@ -333,9 +267,7 @@ fn word<T: Copy>(kind: &Kind, words: &[(&str, T)]) -> Result<T, String> {
         Kind::Text(text) => words.iter().find(|(word, _)| word == text),
         _ => None,
     };
-    found
-        .map(|(_, value)| *value)
-        .ok_or_else(|| words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(" or "))
+    found.map(|(_, value)| *value).ok_or_else(|| words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(" or "))
 }
 
 fn window_format(kind: &Kind) -> Result<WindowFormat, String> {

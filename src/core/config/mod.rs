@@ -22,11 +22,11 @@ use super::names;
 pub const MAX_SHARDS: u32 = 10_000;
 /// The most pods for one shard.
 pub const MAX_REPLICAS_PER_SHARD: u32 = 1_000;
-/// The most pods for one `StatefulSet`; 1 MiB of `ConfigMap` holds fewer.
+/// The most pods for one StatefulSet; 1 MiB of ConfigMap holds fewer.
 pub const MAX_PODS: u32 = 100_000;
 /// The longest retention, in days (a hundred years).
 pub const MAX_RETENTION_DAYS: i64 = 36_500;
-/// The largest configuration file, in bytes; a `ConfigMap` holds no more.
+/// The largest configuration file, in bytes; a ConfigMap holds no more.
 pub const MAX_CONFIG_BYTES: usize = 1024 * 1024;
 
 /// N, or derived from the number of pods.
@@ -73,11 +73,11 @@ pub struct Config {
 pub struct Operator {
     /// Seconds between full resyncs.
     pub update_interval_seconds: u32,
-    /// Namespace of the `StatefulSet` that has a `ConfigMap` name of its own.
+    /// Namespace of the StatefulSet that has a ConfigMap name of its own.
     pub namespace: String,
-    /// That `StatefulSet`.
+    /// That StatefulSet.
     pub statefulset_name: String,
-    /// Its `ConfigMap`.
+    /// Its ConfigMap.
     pub configmap_name: String,
 }
 
@@ -122,17 +122,12 @@ impl Default for Injection {
 impl Default for Config {
     fn default() -> Self {
         let draft = Draft::default();
-        Self {
-            operator: Operator::default(),
-            sharding: Sharding::default(),
-            injection: Injection::default(),
-            draft,
-        }
+        Self { operator: Operator::default(), sharding: Sharding::default(), injection: Injection::default(), draft }
     }
 }
 
 impl Operator {
-    /// Name of the `ConfigMap` of a `StatefulSet`.
+    /// Name of the ConfigMap of a StatefulSet.
     #[must_use]
     pub fn configmap_of(&self, namespace: &str, statefulset: &str) -> String {
         if namespace == self.namespace && statefulset == self.statefulset_name {
@@ -149,13 +144,7 @@ impl Config {
     /// # Errors
     /// [`Refusal`] with every mistake.
     pub fn parse(text: &str, source: &str) -> Result<Self, Refusal> {
-        let problem = |line, column, why: String| Problem {
-            source: source.to_owned(),
-            line,
-            column,
-            key: String::new(),
-            why,
-        };
+        let problem = |line, column, why: String| Problem { source: source.to_owned(), line, column, key: String::new(), why };
         if text.len() > MAX_CONFIG_BYTES {
             let why = format!("the file has {} bytes; at most {MAX_CONFIG_BYTES} are read", text.len());
             return Err(Refusal(vec![problem(1, 1, why)]));
@@ -164,28 +153,18 @@ impl Config {
         let blocks = match root.value {
             Kind::Map(blocks) => blocks,
             Kind::Null => {
-                return Err(Refusal(vec![problem(
-                    1,
-                    1,
-                    "the file is empty: write at least a block sharding:".to_owned(),
-                )]));
+                return Err(Refusal(vec![problem(1, 1, "the file is empty: write at least a block sharding:".to_owned())]));
             }
             other => {
-                let why = format!(
-                    "{} is not a configuration: write the blocks operator, sharding and injection",
-                    other.shown()
-                );
+                let why = format!("{} is not a configuration: write the blocks operator, sharding and injection", other.shown());
                 return Err(Refusal(vec![problem(1, 1, why)]));
             }
         };
         let mut problems = Vec::new();
         let (mut operator, mut injection, mut draft) = (Operator::default(), Injection::default(), Draft::default());
         for (name, block) in &blocks {
-            let key_place = || Place {
-                line: name.referenced.line(),
-                column: name.referenced.column(),
-                ..Place::of(source, &*name.value, block)
-            };
+            let key_place =
+                || Place { line: name.referenced.line(), column: name.referenced.column(), ..Place::of(source, &*name.value, block) };
             match (name.value.as_str(), &block.value) {
                 ("operator" | "sharding" | "injection", Kind::Null) => {}
                 ("operator", Kind::Map(keys)) => each(keys, source, "operator", &mut problems, |p, k, n, out| operator.set(&p, k, n, out)),
@@ -199,23 +178,14 @@ impl Config {
                 (other, _) => problems.push(key_place().refuse(unknown_key(other, &["operator", "sharding", "injection"]))),
             }
         }
-        let sharding = if problems.is_empty() {
-            Sharding::check(&draft, &mut problems)
-        } else {
-            None
-        };
+        let sharding = if problems.is_empty() { Sharding::check(&draft, &mut problems) } else { None };
         match sharding {
-            Some(sharding) => Ok(Self {
-                operator,
-                sharding,
-                injection,
-                draft,
-            }),
+            Some(sharding) => Ok(Self { operator, sharding, injection, draft }),
             None => Err(Refusal(problems)),
         }
     }
 
-    /// The sharding of one `StatefulSet`: the file's, overridden by the annotations on its own metadata.
+    /// The sharding of one StatefulSet: the file's, overridden by the annotations on its own metadata.
     ///
     /// # Errors
     /// [`Refusal`] whose source names the annotation.
@@ -232,20 +202,10 @@ impl Config {
             let source = format!("annotation {name}");
             match read(text) {
                 Ok(node) => layer.set(Place::of(&source, key, &node), key, &node, &mut problems),
-                Err(e) => problems.push(Problem {
-                    source,
-                    line: e.line,
-                    column: e.column,
-                    key: key.to_owned(),
-                    why: e.why,
-                }),
+                Err(e) => problems.push(Problem { source, line: e.line, column: e.column, key: key.to_owned(), why: e.why }),
             }
         }
-        let sharding = if problems.is_empty() {
-            Sharding::check(&layer.over(&self.draft), &mut problems)
-        } else {
-            None
-        };
+        let sharding = if problems.is_empty() { Sharding::check(&layer.over(&self.draft), &mut problems) } else { None };
         sharding.ok_or(Refusal(problems))
     }
 }
@@ -301,9 +261,7 @@ impl Injection {
                 !v.is_empty() && v.len() <= 512 && v.chars().all(|c| c.is_ascii_graphic())
             }),
             "image_pull_policy" => {
-                text(&mut self.image_pull_policy, "Always, IfNotPresent or Never", |v| {
-                    matches!(v, "Always" | "IfNotPresent" | "Never")
-                });
+                text(&mut self.image_pull_policy, "Always, IfNotPresent or Never", |v| matches!(v, "Always" | "IfNotPresent" | "Never"));
             }
             "cpu" => text(&mut self.cpu, "a CPU quantity such as 50m", is_quantity),
             "memory" => text(&mut self.memory, "a memory quantity such as 32Mi", is_quantity),
@@ -329,15 +287,13 @@ fn name_into(slot: &mut String, longest: usize, place: &Place, node: &Node, prob
         v.len() <= longest
             && edge(v.bytes().next())
             && edge(v.bytes().last())
-            && v.bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || (b == b'.' && longest > 63))
+            && v.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || (b == b'.' && longest > 63))
     };
     match &node.value {
         Kind::Text(value) if fits(value) => slot.clone_from(value),
-        other => problems.push(place.refuse(format!(
-            "{} is not accepted: write a Kubernetes name (a-z, 0-9, -), at most {longest} characters",
-            other.shown()
-        ))),
+        other => problems.push(
+            place.refuse(format!("{} is not accepted: write a Kubernetes name (a-z, 0-9, -), at most {longest} characters", other.shown())),
+        ),
     }
 }
 

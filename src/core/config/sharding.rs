@@ -108,11 +108,7 @@ impl Sharding {
         if let ShardCount::Fixed(n) = self.total {
             let pods: u64 = (0..n).map(|shard| u64::from(self.replicas_of(shard))).sum();
             if pods > u64::from(MAX_PODS) {
-                problems.push(
-                    given
-                        .place
-                        .refuse(format!("{n} shards make {pods} pods: at most {MAX_PODS} are planned")),
-                );
+                problems.push(given.place.refuse(format!("{n} shards make {pods} pods: at most {MAX_PODS} are planned")));
             }
         }
     }
@@ -122,21 +118,15 @@ impl Sharding {
             if let ShardCount::Fixed(n) = self.total
                 && i64::from(n) > self.retention.as_secs()
             {
-                let place = blame(&[
-                    draft.retention.as_ref().map(|g| &g.place),
-                    draft.total_shards.as_ref().map(|g| &g.place),
-                ]);
-                problems.push(place.refuse(format!(
-                    "a retention of {} has no room for {n} shards: each needs at least a second",
-                    self.retention
-                )));
+                let place = blame(&[draft.retention.as_ref().map(|g| &g.place), draft.total_shards.as_ref().map(|g| &g.place)]);
+                problems.push(
+                    place.refuse(format!("a retention of {} has no room for {n} shards: each needs at least a second", self.retention)),
+                );
             }
             return;
         };
         if let Some([earlier, later]) = given.value.array_windows::<2>().find(|[earlier, later]| earlier >= later) {
-            problems.push(given.place.refuse(format!(
-                "{earlier} stands before {later}: ages must grow from entry to entry, newest first"
-            )));
+            problems.push(given.place.refuse(format!("{earlier} stands before {later}: ages must grow from entry to entry, newest first")));
         }
         if let Some(last) = given.value.last().filter(|last| **last >= self.retention) {
             problems.push(given.place.refuse(format!(
@@ -176,11 +166,7 @@ impl Sharding {
     #[must_use]
     pub fn rollout_time(&self) -> PromDuration {
         let replicas = i64::from(self.replicas.iter().copied().max().unwrap_or(1));
-        PromDuration::from_secs(
-            (self.drain + self.discovery_delay + LOAD_ALLOWANCE)
-                .as_secs()
-                .saturating_mul(replicas),
-        )
+        PromDuration::from_secs((self.drain + self.discovery_delay + LOAD_ALLOWANCE).as_secs().saturating_mul(replicas))
     }
 
     /// N, or `None` when it comes from the number of pods.
@@ -279,10 +265,7 @@ impl Sharding {
 
 /// N: as given, or from the boundaries.
 fn total(draft: &Draft, default: ShardCount, problems: &mut Vec<Problem>) -> ShardCount {
-    let by_boundaries = draft
-        .boundaries
-        .as_ref()
-        .and_then(|given| u32::try_from(given.value.len() + 1).ok());
+    let by_boundaries = draft.boundaries.as_ref().and_then(|given| u32::try_from(given.value.len() + 1).ok());
     match (&draft.total_shards, by_boundaries) {
         (None, None) => default,
         (None, Some(n)) => ShardCount::Fixed(n),
@@ -296,9 +279,7 @@ fn total(draft: &Draft, default: ShardCount, problems: &mut Vec<Problem>) -> Sha
                 ))),
                 ShardCount::Fixed(_) => {}
                 ShardCount::Auto => problems.push(
-                    given
-                        .place
-                        .refuse("auto derives the number of shards from the pods, but boundaries fix it: remove one of the two"),
+                    given.place.refuse("auto derives the number of shards from the pods, but boundaries fix it: remove one of the two"),
                 ),
             }
             ShardCount::Fixed(n)

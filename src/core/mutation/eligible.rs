@@ -1,14 +1,14 @@
-//! Which pods are ours: owned by a `StatefulSet`, exactly one container that runs `thanos store`, not opted out.
+//! Which pods are ours: owned by a StatefulSet, exactly one container that runs `thanos store`, not opted out.
 
 use super::super::names;
 use super::super::pod::{ContainerView, OwnerView, PodView};
 use super::super::store_args::{Runs, Store, recognise};
 use super::Skip;
 
-/// A pod that will be injected, if its `StatefulSet` allows.
+/// A pod that will be injected, if its StatefulSet allows.
 #[derive(Debug)]
 pub struct Candidate<'a> {
-    /// Its `StatefulSet`.
+    /// Its StatefulSet.
     pub owner: &'a OwnerView<'a>,
     /// Its ordinal, as the name ends.
     pub ordinal: u32,
@@ -39,21 +39,12 @@ pub fn eligible<'a>(pod: &'a PodView<'a>) -> Result<Candidate<'a>, Skip> {
     let ordinal = ordinal(pod, &owner.name.0).ok_or_else(|| Skip::NoOrdinal(short(pod.name())))?;
     let has_sidecar = pod.init_containers().iter().chain(pod.containers()).any(is_our_sidecar);
     check_names(pod, container, has_sidecar || store.launched)?;
-    Ok(Candidate {
-        owner,
-        ordinal,
-        index,
-        container,
-        store,
-        has_sidecar,
-    })
+    Ok(Candidate { owner, ordinal, index, container, store, has_sidecar })
 }
 
 fn owner<'a>(pod: &'a PodView<'a>) -> Option<&'a OwnerView<'a>> {
     let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-    owners
-        .iter()
-        .find(|owner| owner.kind.0 == "StatefulSet" && owner.api_version.0.starts_with("apps/"))
+    owners.iter().find(|owner| owner.kind.0 == "StatefulSet" && owner.api_version.0.starts_with("apps/"))
 }
 
 /// The one container that runs thanos store.
@@ -83,23 +74,15 @@ fn the_store<'a>(pod: &'a PodView<'a>) -> Result<(usize, Store<'a>), Skip> {
         1 => stores.pop().ok_or(Skip::SeveralStores(0)),
         0 => Err(instead.unwrap_or_else(|| {
             let names: Vec<String> = pod.containers().iter().take(4).map(|container| short(&container.name.0)).collect();
-            Skip::NoStore(if names.is_empty() {
-                "there are no containers".to_owned()
-            } else {
-                format!("containers: {}", names.join(", "))
-            })
+            Skip::NoStore(if names.is_empty() { "there are no containers".to_owned() } else { format!("containers: {}", names.join(", ")) })
         })),
         n => Err(Skip::SeveralStores(n)),
     }
 }
 
-/// The ordinal: what the name has after the `StatefulSet`'s, else the pod index label (which is the raw ordinal as well).
+/// The ordinal: what the name has after the StatefulSet's, else the pod index label (which is the raw ordinal as well).
 fn ordinal(pod: &PodView<'_>, statefulset: &str) -> Option<u32> {
-    let by_name = pod
-        .name()
-        .strip_prefix(statefulset)
-        .and_then(|rest| rest.strip_prefix('-'))
-        .and_then(number);
+    let by_name = pod.name().strip_prefix(statefulset).and_then(|rest| rest.strip_prefix('-')).and_then(number);
     by_name.or_else(|| pod.label(names::POD_INDEX_LABEL).and_then(number))
 }
 
@@ -126,10 +109,7 @@ fn check_names(pod: &PodView<'_>, container: &ContainerView<'_>, ours: bool) -> 
         }
     }
     let mounts = container.volume_mounts.as_deref().unwrap_or_default();
-    if mounts
-        .iter()
-        .any(|mount| mount.mount_path.0.trim_end_matches('/') == names::SHARED_DIR && mount.name.0 != names::SHARED_VOLUME)
-    {
+    if mounts.iter().any(|mount| mount.mount_path.0.trim_end_matches('/') == names::SHARED_DIR && mount.name.0 != names::SHARED_VOLUME) {
         return Err(Skip::NameTaken(names::SHARED_DIR));
     }
     if !ours && all().any(|c| c.name.0 == names::SIDECAR_INSTALL) {
@@ -141,9 +121,5 @@ fn check_names(pod: &PodView<'_>, container: &ContainerView<'_>, ours: bool) -> 
 /// The user's text, short enough for a warning (256 characters in all).
 fn short(text: &str) -> String {
     const LONGEST: usize = 60;
-    if text.chars().count() <= LONGEST {
-        text.to_owned()
-    } else {
-        text.chars().take(LONGEST).chain(['…']).collect()
-    }
+    if text.chars().count() <= LONGEST { text.to_owned() } else { text.chars().take(LONGEST).chain(['…']).collect() }
 }

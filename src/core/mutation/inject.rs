@@ -42,11 +42,7 @@ pub fn inject<'a>(pod: &'a PodView<'a>, candidate: &Candidate<'a>, facts: &Facts
     }
     let (assignment, window, source) = place(candidate, facts);
     let mut remarks = Vec::new();
-    let mut patch = Patch {
-        pod,
-        candidate,
-        operations: Vec::with_capacity(12),
-    };
+    let mut patch = Patch { pod, candidate, operations: Vec::with_capacity(12) };
     patch.volumes(facts);
     patch.sidecar(facts, &mut remarks);
     patch.mount();
@@ -54,34 +50,17 @@ pub fn inject<'a>(pod: &'a PodView<'a>, candidate: &Candidate<'a>, facts: &Facts
     patch.grace(facts);
     patch.metadata(facts, assignment, window, source);
     let keys = pod.metadata.annotations.iter().flat_map(|ours| &ours.0);
-    remarks.extend(
-        keys.filter(|(key, _)| sharding_key(key).is_some())
-            .map(|(key, _)| Remark::KeyOnPod(key.to_string())),
-    );
+    remarks.extend(keys.filter(|(key, _)| sharding_key(key).is_some()).map(|(key, _)| Remark::KeyOnPod(key.to_string())));
     if patch.operations.is_empty() {
         return Err(Skip::AlreadyInjected);
     }
-    Ok(Injection {
-        operations: patch.operations,
-        assignment,
-        window,
-        source,
-        remarks,
-    })
+    Ok(Injection { operations: patch.operations, assignment, window, source, remarks })
 }
 
 /// The published entry if there is one, else the plan.
 fn place(candidate: &Candidate<'_>, facts: &Facts<'_>) -> (Assignment, Window, Source) {
     if let Some(entry) = facts.published {
-        return (
-            Assignment {
-                shard: entry.shard,
-                replica: entry.replica,
-                surplus: false,
-            },
-            entry.window,
-            Source::Published,
-        );
+        return (Assignment { shard: entry.shard, replica: entry.replica, surplus: false }, entry.window, Source::Published);
     }
     let assignment = facts.plan.assign(candidate.ordinal.saturating_sub(facts.ordinals_start));
     (assignment, facts.plan.window(assignment.shard, facts.now), Source::Plan)
@@ -101,18 +80,12 @@ impl<'a> Patch<'a, '_> {
             missing.push(shared_volume());
         }
         if !has(names::CONFIG_VOLUME) {
-            missing.push(config_volume(Cow::Owned(
-                facts.config.operator.configmap_of(facts.namespace, &self.candidate.owner.name.0),
-            )));
+            missing.push(config_volume(Cow::Owned(facts.config.operator.configmap_of(facts.namespace, &self.candidate.owner.name.0))));
         }
         if self.pod.spec.volumes.is_none() && !missing.is_empty() {
             self.operations.push(Operation::add("/spec/volumes", Value::Volumes(missing)));
         } else {
-            self.operations.extend(
-                missing
-                    .into_iter()
-                    .map(|volume| Operation::add("/spec/volumes/-", Value::Volume(volume))),
-            );
+            self.operations.extend(missing.into_iter().map(|volume| Operation::add("/spec/volumes/-", Value::Volume(volume))));
         }
     }
 
@@ -124,19 +97,15 @@ impl<'a> Patch<'a, '_> {
         let native = facts.config.injection.native_sidecar;
         let init = if native { sidecar(&spec) } else { install(&spec) };
         if self.pod.spec.init_containers.is_some() {
-            self.operations
-                .push(Operation::add("/spec/initContainers/-", Value::Container(Box::new(init))));
+            self.operations.push(Operation::add("/spec/initContainers/-", Value::Container(Box::new(init))));
         } else {
-            self.operations
-                .push(Operation::add("/spec/initContainers", Value::Containers(vec![init])));
+            self.operations.push(Operation::add("/spec/initContainers", Value::Containers(vec![init])));
         }
         if !native {
-            self.operations
-                .push(Operation::add("/spec/containers/-", Value::Container(Box::new(sidecar(&spec)))));
+            self.operations.push(Operation::add("/spec/containers/-", Value::Container(Box::new(sidecar(&spec)))));
         }
         if spec.reload == ReloadIn::Signal && self.pod.spec.share_process_namespace != Some(true) {
-            self.operations
-                .push(Operation::add("/spec/shareProcessNamespace", Value::Truth(true)));
+            self.operations.push(Operation::add("/spec/shareProcessNamespace", Value::Truth(true)));
         }
     }
 
@@ -196,13 +165,8 @@ impl<'a> Patch<'a, '_> {
                 words.extend(launcher_command(facts.sharding.termination_drain()));
             }
             words.extend(self.program(container, command, launched, remarks));
-            let put = if container.command.is_some() {
-                Operation::replace
-            } else {
-                Operation::add
-            };
-            self.operations
-                .push(put(Cow::Owned(format!("{base}/command")), Value::Words(words)));
+            let put = if container.command.is_some() { Operation::replace } else { Operation::add };
+            self.operations.push(put(Cow::Owned(format!("{base}/command")), Value::Words(words)));
         }
         self.args(&base, args);
     }
@@ -276,12 +240,7 @@ impl<'a> Patch<'a, '_> {
             };
             // Strings and numbers always serialise.
             let text = serde_json::to_string(&status).unwrap_or_default();
-            self.pair(
-                self.pod.metadata.annotations.is_some(),
-                "/metadata/annotations",
-                names::STATUS_ANNOTATION,
-                text,
-            );
+            self.pair(self.pod.metadata.annotations.is_some(), "/metadata/annotations", names::STATUS_ANNOTATION, text);
         }
     }
 
@@ -322,14 +281,8 @@ impl Edit {
 /// What has to happen to the words so that each time flag stands there once, with our value.
 fn time_flag_edits(candidate: &Candidate<'_>, window: Window, command: &mut Vec<Edit>, args: &mut Vec<Edit>) {
     let mut put = |at: At, word: Option<String>| match at {
-        At::Command(i) => command.push(Edit {
-            place: EditPlace::At(i),
-            word,
-        }),
-        At::Args(i) => args.push(Edit {
-            place: EditPlace::At(i),
-            word,
-        }),
+        At::Command(i) => command.push(Edit { place: EditPlace::At(i), word }),
+        At::Args(i) => args.push(Edit { place: EditPlace::At(i), word }),
     };
     let mut missing = Vec::new();
     for (is_min, name, bound) in [(true, "--min-time", window.min), (false, "--max-time", window.max)] {
@@ -352,18 +305,9 @@ fn time_flag_edits(candidate: &Candidate<'_>, window: Window, command: &mut Vec<
     }
     for word in missing {
         match candidate.store.end_of_flags {
-            None => args.push(Edit {
-                place: EditPlace::End,
-                word: Some(word),
-            }),
-            Some(At::Args(i)) => args.push(Edit {
-                place: EditPlace::Before(i),
-                word: Some(word),
-            }),
-            Some(At::Command(i)) => command.push(Edit {
-                place: EditPlace::Before(i),
-                word: Some(word),
-            }),
+            None => args.push(Edit { place: EditPlace::End, word: Some(word) }),
+            Some(At::Args(i)) => args.push(Edit { place: EditPlace::Before(i), word: Some(word) }),
+            Some(At::Command(i)) => command.push(Edit { place: EditPlace::Before(i), word: Some(word) }),
         }
     }
 }
@@ -401,17 +345,11 @@ fn liveness_kills(container: &ContainerView<'_>, grpc_port: u16) -> bool {
     let Some(probe) = &container.liveness_probe else { return false };
     let is_grpc = |port: Option<&PortRef<'_>>| match port {
         Some(PortRef::Number(number)) => *number == i64::from(grpc_port),
-        Some(PortRef::Name(name)) => container
-            .ports
-            .iter()
-            .flatten()
-            .any(|port| port.name.0 == *name && port.container_port == i64::from(grpc_port)),
+        Some(PortRef::Name(name)) => {
+            container.ports.iter().flatten().any(|port| port.name.0 == *name && port.container_port == i64::from(grpc_port))
+        }
         None => false,
     };
-    let ready = probe
-        .http_get
-        .as_ref()
-        .and_then(|get| get.path.as_ref())
-        .is_some_and(|path| path.0 == "/-/ready");
+    let ready = probe.http_get.as_ref().and_then(|get| get.path.as_ref()).is_some_and(|path| path.0 == "/-/ready");
     ready || probe.grpc.is_some() || probe.tcp_socket.as_ref().is_some_and(|target| is_grpc(target.port.as_ref()))
 }

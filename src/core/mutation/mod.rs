@@ -2,7 +2,7 @@
 //!
 //! Raw JSON in (as a [`PodView`]), RFC 6902 operations out. Invariants, property-tested in `mutation/tests.rs`: nothing
 //! but what an operation names changes; injecting an injected pod gives no operation, also after other injectors changed
-//! it; no input panics. No API call, no clock, no cache: what the `StatefulSet` says comes in as [`Facts`].
+//! it; no input panics. No API call, no clock, no cache: what the StatefulSet says comes in as [`Facts`].
 
 mod eligible;
 mod inject;
@@ -20,12 +20,12 @@ use super::patch::Operation;
 use super::plan::{Assignment, Plan};
 use super::window::Window;
 
-/// What is known of a pod's `StatefulSet` when the pod is admitted.
+/// What is known of a pod's StatefulSet when the pod is admitted.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// Configuration file: how the sidecar looks, and what the `ConfigMap` is called.
+    /// Configuration file: how the sidecar looks, and what the ConfigMap is called.
     pub config: &'a Config,
-    /// The `StatefulSet`'s own sharding.
+    /// The StatefulSet's own sharding.
     pub sharding: &'a Sharding,
     /// The plan for its number of pods.
     pub plan: &'a Plan,
@@ -72,7 +72,7 @@ pub enum Source {
 pub enum Skip {
     /// Not the creation of a pod.
     NotPodCreation,
-    /// No `StatefulSet` owns it.
+    /// No StatefulSet owns it.
     NotStatefulSet,
     /// Its user said no.
     OptedOut,
@@ -171,24 +171,19 @@ impl fmt::Display for Skip {
                 f,
                 "the first argument is store, but the image {image:?} is not named thanos; annotate the pod template with thanos-timeshard.io/inject: \"true\" if it is Thanos"
             ),
-            Self::SeveralStores(n) => write!(
-                f,
-                "{n} containers run thanos store, so it is unclear which one a window is for; run one in each pod"
-            ),
+            Self::SeveralStores(n) => {
+                write!(f, "{n} containers run thanos store, so it is unclear which one a window is for; run one in each pod")
+            }
             Self::TimeFlags(flag) => write!(
                 f,
                 "{flag} is set by hand and respected; remove it, or annotate the StatefulSet with thanos-timeshard.io/replace-time-flags: \"true\""
             ),
             Self::Wrapper(word) => {
-                write!(
-                    f,
-                    "thanos store runs inside {word:?}, where flags cannot be added safely; make thanos the container's command"
-                )
+                write!(f, "thanos store runs inside {word:?}, where flags cannot be added safely; make thanos the container's command")
             }
-            Self::ArgsFile(word) => write!(
-                f,
-                "{word:?} reads arguments from a file, which may set the time flags; write the arguments in the pod template"
-            ),
+            Self::ArgsFile(word) => {
+                write!(f, "{word:?} reads arguments from a file, which may set the time flags; write the arguments in the pod template")
+            }
             Self::NameTaken(name) => write!(f, "{name:?} is used by something else in this pod; rename that"),
             Self::AlreadyInjected => f.write_str("already injected"),
         }
@@ -228,10 +223,9 @@ impl fmt::Display for Remark {
                 f,
                 "the liveness probe of {container} fails while thanos loads blocks, so kubelet may kill it: this pod keeps its first window; probe /-/healthy instead"
             ),
-            Self::KeyOnPod(key) => write!(
-                f,
-                "annotation {key} on the pod has no effect: annotate the StatefulSet itself, not its pod template"
-            ),
+            Self::KeyOnPod(key) => {
+                write!(f, "annotation {key} on the pod has no effect: annotate the StatefulSet itself, not its pod template")
+            }
             Self::BadCommandAnnotation => f.write_str(
                 "annotation thanos-timeshard.io/command is not a JSON array of strings such as [\"/bin/thanos\"]; it was ignored",
             ),

@@ -12,10 +12,7 @@ fn leap_day() -> DateTime<Utc> {
 }
 
 fn windows(plan: &Plan) -> Vec<String> {
-    (0..)
-        .zip(plan.shards())
-        .map(|(i, _)| plan.window(i, leap_day()).to_string())
-        .collect()
+    (0..).zip(plan.shards()).map(|(i, _)| plan.window(i, leap_day()).to_string()).collect()
 }
 
 fn shards_of(plan: &Plan, pods: u32) -> Vec<u32> {
@@ -31,11 +28,7 @@ fn fewest_holders(windows: &[Window], from: DateTime<Utc>, to: DateTime<Utc>, no
         }
     }
     instants.retain(|instant| *instant >= from && *instant <= to);
-    instants
-        .iter()
-        .map(|instant| windows.iter().filter(|window| window.holds(*instant, now)).count())
-        .min()
-        .unwrap_or(0)
+    instants.iter().map(|instant| windows.iter().filter(|window| window.holds(*instant, now)).count()).min().unwrap_or(0)
 }
 
 fn check_cover(sharding: &Sharding, pods: u32, now: DateTime<Utc>) -> Result<(), TestCaseError> {
@@ -44,15 +37,9 @@ fn check_cover(sharding: &Sharding, pods: u32, now: DateTime<Utc>) -> Result<(),
     let (from, to) = (now - sharding.retention().to_chrono(), now + sharding.future_buffer().to_chrono());
     let fewest_replicas = plan.shards().iter().map(|shard| shard.replicas).min().unwrap_or(0) as usize;
     let holders = fewest_holders(&windows, from, to, now);
-    prop_assert!(
-        holders >= fewest_replicas.max(1),
-        "{holders} pods hold some instant, wanted {fewest_replicas}"
-    );
+    prop_assert!(holders >= fewest_replicas.max(1), "{holders} pods hold some instant, wanted {fewest_replicas}");
     if sharding.nominal_pods().is_some_and(|wanted| pods >= wanted) {
-        let asked = (0..sharding.total_shards().unwrap())
-            .map(|shard| sharding.replicas_of(shard))
-            .min()
-            .unwrap();
+        let asked = (0..sharding.total_shards().unwrap()).map(|shard| sharding.replicas_of(shard)).min().unwrap();
         prop_assert!(fewest_replicas >= asked as usize);
     }
     let oldest = windows.iter().map(|window| window.min.at(now)).min().unwrap();
@@ -164,14 +151,7 @@ fn twelve_shards_end_at_the_retention() {
 fn ordinals_beyond_the_plan_are_extra_replicas_of_the_newest_shard() {
     let plan = Plan::new(&sharding("total_shards: 3"), Some(8));
     assert_eq!(shards_of(&plan, 8), [0, 0, 1, 1, 2, 2, 0, 0]);
-    assert_eq!(
-        plan.assign(7),
-        Assignment {
-            shard: 0,
-            replica: 3,
-            surplus: true
-        }
-    );
+    assert_eq!(plan.assign(7), Assignment { shard: 0, replica: 3, surplus: true });
     assert_eq!(plan.notes(), [Note::Surplus { pods: 8, wanted: 6 }]);
 }
 
@@ -180,14 +160,7 @@ fn fewer_pods_than_the_plan_take_replicas_not_windows() {
     let plan = Plan::new(&sharding("total_shards: 3"), Some(5));
     assert_eq!(shards_of(&plan, 5), [0, 0, 1, 1, 2]);
     assert_eq!(windows(&plan), windows(&Plan::new(&sharding("total_shards: 3"), None)));
-    assert_eq!(
-        plan.notes()[0],
-        Note::FewerReplicas {
-            pods: 5,
-            wanted: 6,
-            replicas: vec![2, 2, 1]
-        }
-    );
+    assert_eq!(plan.notes()[0], Note::FewerReplicas { pods: 5, wanted: 6, replicas: vec![2, 2, 1] });
     assert_eq!(plan.notes()[1], Note::SingleReplica { shards: vec![2] });
     assert_eq!(shards_of(&Plan::new(&sharding("total_shards: 3"), Some(4)), 4), [0, 0, 1, 2]);
 }
@@ -198,10 +171,7 @@ fn fewer_pods_than_shards_let_the_oldest_reach_back_to_the_retention() {
     assert_eq!(windows(&plan), ["-124d8h .. 1d", "-370d .. -123d8h"]);
     assert_eq!(plan.notes()[0], Note::FewerShards { pods: 2, shards: 3 });
     assert_eq!(windows(&Plan::new(&sharding("total_shards: 3"), Some(1))), ["-370d .. 1d"]);
-    assert_eq!(
-        windows(&Plan::new(&sharding("boundaries: [14d, 90d]"), Some(2))),
-        ["-15d .. 1d", "-370d .. -14d"]
-    );
+    assert_eq!(windows(&Plan::new(&sharding("boundaries: [14d, 90d]"), Some(2))), ["-15d .. 1d", "-370d .. -14d"]);
 }
 
 #[test]
@@ -239,9 +209,5 @@ fn absolute_windows_stand_still_within_a_quantum() {
 #[test]
 fn a_wide_overlap_is_remarked() {
     let plan = Plan::new(&sharding("boundaries: [12h], shard_overlap_days: 1"), None);
-    assert!(
-        plan.notes()[0].to_string().contains("shard 0 is 12h long and overlaps by 1d"),
-        "{:?}",
-        plan.notes()
-    );
+    assert!(plan.notes()[0].to_string().contains("shard 0 is 12h long and overlaps by 1d"), "{:?}", plan.notes());
 }

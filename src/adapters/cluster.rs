@@ -1,0 +1,338 @@
+//! Watches on the labelled namespaces, turned into the [`Fleet`] that admission reads.
+//!
+//! Invariants: nothing outside labelled namespaces is watched but the namespaces' own labels; objects are trimmed to what
+//! admission needs as they come in; a watch that breaks is started again with back-off, and what was known stays in force.
+//! Nothing is written here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use futures::{StreamExt as _, TryStream, TryStreamExt as _};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::clock;
+use crate::core::entry::Entry;
+use crate::core::fleet::{Entries, Fleet, StatefulSetFacts};
+use crate::core::names;
+
+/// Pages of a list; bounds what one answer may hold in memory.
+const PAGE_OBJECTS: u32 = 200;
+
+/// The fleet, and how well it is known.
+#[derive(Debug)]
+pub struct Observed {
+    /// What admission reads.
+    pub fleet: Arc<ArcSwap<Fleet>>,
+    /// Writers take turns; readers never wait.
+    writing: Mutex<()>,
+    synced: AtomicBool,
+    namespaces: Mutex<BTreeSet<String>>,
+    watch_errors: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    bad_entries: AtomicU64,
+}
+
+impl Observed {
+    /// Nothing observed yet.
+    #[must_use]
+    pub fn new(fleet: Fleet) -> Arc<Self> {
+        Arc::new(Self {
+            fleet: Arc::new(ArcSwap::from_pointee(fleet)),
+            writing: Mutex::new(()),
+            synced: AtomicBool::new(false),
+            namespaces: Mutex::default(),
+            watch_errors: AtomicU64::new(0),
+            last_error: Mutex::default(),
+            bad_entries: AtomicU64::new(0),
+        })
+    }
+
+    /// Replaces the fleet by what `change` makes of it; `None` leaves it.
+    pub fn update(&self, change: impl FnOnce(&Fleet) -> Option<Fleet>) {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(next) = change(&self.fleet.load()) {
+            self.fleet.store(Arc::new(next));
+        }
+    }
+
+    /// Whether every namespace that was labelled at the start has been listed once.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Relaxed)
+    }
+
+    /// The labelled namespaces.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<String> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Why the last watch broke; `None` while all go well.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_error(&self, error: Option<String>) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+}
+
+/// What a namespace's watches tell the one task that owns them all.
+enum Told {
+    /// Both kinds were listed.
+    Listed(String),
+}
+
+/// Watches until the process ends.
+pub async fn follow(client: Client, observed: Arc<Observed>) {
+    let labelled = format!("{}={}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED);
+    let config = watcher::Config::default().labels(&labelled).page_size(PAGE_OBJECTS);
+    let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config).default_backoff();
+    let mut stream = pin!(stream);
+    let (tell, mut told) = mpsc::channel(64);
+    let mut tracked = Tracked { client, observed: observed.clone(), tasks: HashMap::new(), unlisted: BTreeSet::new(), tell };
+    let mut fresh: Option<BTreeSet<String>> = None;
+    loop {
+        tokio::select! {
+            event = stream.next() => match event {
+                None => return,
+                Some(Err(error)) => broke(&observed, "namespaces", &error),
+                Some(Ok(Event::Init)) => fresh = Some(BTreeSet::new()),
+                Some(Ok(Event::InitApply(namespace))) => {
+                    fresh.get_or_insert_default().insert(namespace.name_any());
+                    tracked.add(namespace.name_any());
+                }
+                Some(Ok(Event::InitDone)) => {
+                    tracked.keep(&fresh.take().unwrap_or_default());
+                    observed.set_error(None);
+                }
+                Some(Ok(Event::Apply(namespace))) => tracked.add(namespace.name_any()),
+                Some(Ok(Event::Delete(namespace))) => tracked.remove(&namespace.name_any()),
+            },
+            Some(Told::Listed(namespace)) = told.recv() => {
+                tracked.unlisted.remove(&namespace);
+            }
+        }
+        if fresh.is_none() && tracked.unlisted.is_empty() && !observed.is_synced() && tracked.listed_once() {
+            tracing::info!(namespaces = tracked.tasks.len(), "all labelled namespaces are listed");
+            observed.synced.store(true, Relaxed);
+        }
+    }
+}
+
+struct Tracked {
+    client: Client,
+    observed: Arc<Observed>,
+    tasks: HashMap<String, JoinSet<()>>,
+    unlisted: BTreeSet<String>,
+    tell: mpsc::Sender<Told>,
+}
+
+impl Tracked {
+    /// No list of namespaces has failed since the start.
+    fn listed_once(&self) -> bool {
+        self.observed.last_error().is_none()
+    }
+
+    fn add(&mut self, namespace: String) {
+        if self.tasks.contains_key(&namespace) {
+            return;
+        }
+        tracing::info!(namespace, "watching a labelled namespace");
+        self.unlisted.insert(namespace.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow_namespace(self.client.clone(), self.observed.clone(), namespace.clone(), self.tell.clone()));
+        self.tasks.insert(namespace, tasks);
+        self.publish();
+    }
+
+    fn remove(&mut self, namespace: &str) {
+        // Dropping the set ends its tasks.
+        if self.tasks.remove(namespace).is_some() {
+            tracing::info!(namespace, "the namespace is no longer labelled");
+            self.unlisted.remove(namespace);
+            self.observed.update(|fleet| Some(fleet.without_namespace(namespace)));
+            self.publish();
+        }
+    }
+
+    fn keep(&mut self, labelled: &BTreeSet<String>) {
+        let gone: Vec<String> = self.tasks.keys().filter(|namespace| !labelled.contains(*namespace)).cloned().collect();
+        for namespace in gone {
+            self.remove(&namespace);
+        }
+    }
+
+    fn publish(&self) {
+        *self.observed.namespaces.lock().unwrap_or_else(PoisonError::into_inner) = self.tasks.keys().cloned().collect();
+    }
+}
+
+async fn follow_namespace(client: Client, observed: Arc<Observed>, namespace: String, tell: mpsc::Sender<Told>) {
+    let sets = watcher(Api::<StatefulSet>::namespaced(client.clone(), &namespace), watcher::Config::default().page_size(PAGE_OBJECTS));
+    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
+    let maps = watcher(Api::<ConfigMap>::namespaced(client, &namespace), watcher::Config::default().labels(&ours).page_size(PAGE_OBJECTS));
+    let (set_listed, map_listed) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+    let keep_sets = keep(
+        sets.default_backoff().map_ok(trim_managed_fields),
+        &observed,
+        &set_listed,
+        |set: StatefulSet| observed.update(|fleet| fleet.with_statefulset(facts(&namespace, &set))),
+        |name| observed.update(|fleet| Some(fleet.without_statefulset(&namespace, name))),
+        || {
+            observed
+                .fleet
+                .load()
+                .statefulsets()
+                .filter(|known| known.facts().namespace == namespace)
+                .map(|known| known.facts().name.clone())
+                .collect()
+        },
+    );
+    let known_maps = Mutex::new(BTreeSet::new());
+    let keep_maps = keep(
+        maps.default_backoff().map_ok(trim_managed_fields),
+        &observed,
+        &map_listed,
+        |map: ConfigMap| {
+            known_maps.lock().unwrap_or_else(PoisonError::into_inner).insert(map.name_any());
+            let entries = entries(&map, &observed);
+            observed.update(|fleet| Some(fleet.with_configmap(&namespace, &map.name_any(), entries)));
+        },
+        |name| {
+            known_maps.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            observed.update(|fleet| Some(fleet.without_configmap(&namespace, name)));
+        },
+        || known_maps.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
+    );
+    let listed = async {
+        set_listed.notified().await;
+        map_listed.notified().await;
+        // The receiver lives as long as the process.
+        let _ = tell.send(Told::Listed(namespace.clone())).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::join!(keep_sets, keep_maps, listed);
+}
+
+/// Applies one kind's events for as long as it is polled.
+async fn keep<K: kube::Resource + Debug>(
+    stream: impl TryStream<Ok = Event<K>, Error = watcher::Error>,
+    observed: &Observed,
+    listed: &tokio::sync::Notify,
+    apply: impl Fn(K),
+    delete: impl Fn(&str),
+    known: impl Fn() -> Vec<String>,
+) {
+    let mut stream = pin!(stream.into_stream());
+    let mut fresh = BTreeSet::new();
+    while let Some(event) = stream.next().await {
+        match event {
+            Err(error) => broke(observed, "a namespace", &error),
+            Ok(Event::Init) => fresh.clear(),
+            Ok(Event::InitApply(object)) => {
+                fresh.insert(object.name_any());
+                apply(object);
+            }
+            Ok(Event::InitDone) => {
+                // What was deleted while the watch was down shows by its absence.
+                known().iter().filter(|name| !fresh.contains(*name)).for_each(|name| delete(name));
+                observed.set_error(None);
+                listed.notify_one();
+            }
+            Ok(Event::Apply(object)) => apply(object),
+            Ok(Event::Delete(object)) => delete(&object.name_any()),
+        }
+    }
+}
+
+fn trim_managed_fields<K: kube::Resource + DeserializeOwned>(event: Event<K>) -> Event<K> {
+    event.modify(|object| object.managed_fields_mut().clear())
+}
+
+fn broke(observed: &Observed, what: &str, error: &watcher::Error) {
+    observed.watch_errors.fetch_add(1, Relaxed);
+    let error = error.to_string();
+    tracing::warn!(error, "the watch on {what} broke; it is started again, and what is known stays in force");
+    observed.set_error(Some(error));
+}
+
+fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
+    let spec = set.spec.as_ref();
+    let unsigned = |number: Option<i32>| number.and_then(|n| u32::try_from(n).ok());
+    StatefulSetFacts {
+        namespace: namespace.to_owned(),
+        name: set.name_any(),
+        replicas: unsigned(spec.and_then(|spec| spec.replicas)).unwrap_or(1),
+        ordinals_start: unsigned(spec.and_then(|spec| spec.ordinals.as_ref()?.start)).unwrap_or(0),
+        annotations: ours(set.annotations()),
+    }
+}
+
+fn ours(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    annotations.iter().filter(|(key, _)| key.starts_with(names::PREFIX)).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn entries(map: &ConfigMap, observed: &Observed) -> Entries {
+    let mut entries = Entries::new();
+    for (key, text) in map.data.iter().flatten() {
+        let Some(pod) = key.strip_suffix(".yaml") else { continue };
+        match Entry::parse(text, clock::now()) {
+            Ok(entry) => {
+                entries.insert(pod.to_owned(), entry);
+            }
+            Err(error) => {
+                observed.bad_entries.fetch_add(1, Relaxed);
+                tracing::warn!(configmap = map.name_any(), key, %error, "an entry is not usable; its pod gets the planned window");
+            }
+        }
+    }
+    entries
+}
+
+/// Registered as a collector, so that the values are those of the scrape.
+#[derive(Debug)]
+pub struct ObservedMetrics(pub Arc<Observed>);
+
+impl Collector for ObservedMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let mut gauge = |name, help, value: i64| {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        gauge("timeshard_namespaces", "Labelled namespaces that are watched", count(self.0.namespaces().len()))?;
+        let fleet = self.0.fleet.load();
+        gauge("timeshard_statefulsets", "StatefulSets known in labelled namespaces", count(fleet.statefulsets().count()))?;
+        let refused = fleet.statefulsets().filter(|known| known.problem.is_some()).count();
+        let help = "StatefulSets whose annotations were refused, so that the last good ones are in force; /status says why";
+        gauge("timeshard_statefulsets_with_refused_annotations", help, count(refused))?;
+        let help = "1 once every labelled namespace was listed; while 0 the server is not ready";
+        gauge("timeshard_cache_synced", help, i64::from(self.0.is_synced()))?;
+        let mut counter = |name, help, value: u64| {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+        };
+        let help = "Watches that broke; look at RBAC and the API server when it keeps growing";
+        counter("timeshard_watch_errors", help, self.0.watch_errors.load(Relaxed))?;
+        let help = "Entries of our ConfigMaps that could not be read; the log names them";
+        counter("timeshard_unreadable_entries", help, self.0.bad_entries.load(Relaxed))
+    }
+}

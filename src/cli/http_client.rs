@@ -1,0 +1,66 @@
+//! A client for one HTTPS server on this machine: how `demo` plays the API server.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::Failure;
+
+/// A whole exchange takes at most this long.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+
+/// One connection that trusts one CA.
+pub(super) struct HttpsClient {
+    sender: SendRequest<Full<Bytes>>,
+}
+
+fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
+    Failure::Failed(format!("{what}: {error}"))
+}
+
+impl HttpsClient {
+    /// Connects and shakes hands, over HTTP/1.1 as the API server does.
+    pub(super) async fn connect(address: SocketAddr, name: &'static str, ca: CertificateDer<'static>) -> Result<Self, Failure> {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca).map_err(|error| failed("the CA is not usable", error))?;
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed("TLS", error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(address).await.map_err(|error| failed("the webhook is not reachable", error))?;
+        let name = ServerName::try_from(name).map_err(|error| failed("server name", error))?;
+        let tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| failed("TLS handshake", error))?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| failed("HTTP", error))?;
+        tokio::spawn(connection);
+        Ok(Self { sender })
+    }
+
+    /// Posts JSON and gives the answer's status and body.
+    pub(super) async fn post(&mut self, path: &str, host: &str, body: Vec<u8>) -> Result<(u16, Bytes), Failure> {
+        let request = Request::post(path)
+            .header(header::HOST, host)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| failed("request", error))?;
+        let exchange = async {
+            let response = self.sender.send_request(request).await.map_err(|error| failed("request", error))?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| failed("answer", error))?;
+            Ok((status, body.to_bytes()))
+        };
+        tokio::time::timeout(DEADLINE, exchange).await.map_err(|_| failed("answer", "not within 10 s"))?
+    }
+}

@@ -1,0 +1,107 @@
+//! Reading files: the configuration, and manifests of any number of documents.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{ConfigArgs, Failure};
+use crate::core::config::{Config, MAX_CONFIG_BYTES};
+
+/// The largest manifest file, in bytes; a whole monitoring stack is a tenth of this.
+const MAX_MANIFEST_BYTES: usize = 64 * 1024 * 1024;
+
+/// Reads the configuration, or takes the defaults.
+pub(super) fn config(args: &ConfigArgs) -> Result<Config, Failure> {
+    let Some(path) = &args.config else { return Ok(Config::default()) };
+    let text = text(path, MAX_CONFIG_BYTES)?;
+    Config::parse(&text, &name(path)).map_err(|refusal| Failure::Invalid(refusal.to_string()))
+}
+
+/// Reads a text file of at most `limit` bytes.
+pub(super) fn text(path: &Path, limit: usize) -> Result<String, Failure> {
+    let name = name(path);
+    let mut bytes = Vec::new();
+    let bounded = limit as u64 + 1;
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(bounded).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(bounded).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| Failure::Invalid(format!("{name}: cannot be read: {error}")))?;
+    if bytes.len() > limit {
+        return Err(Failure::Invalid(format!("{name}: is larger than {limit} bytes, the most that is read")));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.split(|byte| *byte == b'\n').count();
+        let column = good.rsplit(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len) + 1;
+        Failure::Invalid(format!("{name}:{line}:{column}: not UTF-8 text; save the file as UTF-8"))
+    })
+}
+
+/// What a path is called in messages.
+pub(super) fn name(path: &Path) -> String {
+    if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// Every object of a multi-document YAML or JSON file, Lists taken apart.
+pub(super) fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
+    let name = name(path);
+    let text = text(path, MAX_MANIFEST_BYTES)?;
+    let mut objects = Vec::new();
+    for document in documents(&text, &name)? {
+        flatten(document, &mut objects);
+    }
+    if objects.is_empty() {
+        return Err(Failure::Invalid(format!("{name}: holds no Kubernetes object: expected YAML or JSON with apiVersion and kind")));
+    }
+    if let Some((i, _)) = objects.iter().enumerate().find(|(_, object)| object.get("kind").and_then(Value::as_str).is_none()) {
+        return Err(Failure::Invalid(format!(
+            "{name}: object {} has no kind: expected Kubernetes objects with apiVersion and kind",
+            i + 1
+        )));
+    }
+    Ok(objects)
+}
+
+fn documents(text: &str, name: &str) -> Result<Vec<Value>, Failure> {
+    // JSON is tried first, as a stream: YAML readers accept most of it, but not duplicated or tabbed text alike.
+    if text.trim_start().starts_with('{') {
+        let stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+        if let Ok(values) = stream.collect::<Result<Vec<Value>, _>>() {
+            return Ok(values);
+        }
+    }
+    let options = serde_saphyr::options! {
+        // kubectl reads YAML 1.1, where 0644 is octal.
+        legacy_octal_numbers: true,
+        budget: serde_saphyr::budget! { max_events: 20_000_000, max_nodes: 10_000_000, max_documents: 100_000, max_total_scalar_bytes: MAX_MANIFEST_BYTES },
+    };
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        let place = error.location().map_or_else(String::new, |at| format!(":{}:{}", at.line(), at.column()));
+        Failure::Invalid(format!("{name}{place}: not YAML or JSON: {error}"))
+    })
+}
+
+fn flatten(object: Value, into: &mut Vec<Value>) {
+    match object {
+        Value::Null => {}
+        Value::Object(mut map)
+            if map.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List")) && map.contains_key("items") =>
+        {
+            if let Some(Value::Array(items)) = map.remove("items") {
+                for item in items {
+                    flatten(item, into);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                flatten(item, into);
+            }
+        }
+        other => into.push(other),
+    }
+}

@@ -1,0 +1,103 @@
+//! The command line: flags become one checked value, commands return what to print and how to exit.
+//!
+//! Every command works on the same code as the server. Exit codes are a contract: 0 done, 1 failed, 2 usage or invalid
+//! input, 3 a check found something wrong.
+
+mod demo;
+mod expand;
+mod http_client;
+mod inject;
+mod input;
+mod plan;
+mod serve;
+mod svg;
+mod timeline;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Time-sharded Thanos Store Gateways by admission.
+///
+/// Label a namespace, deploy a plain `thanos store` StatefulSet, and every pod gets its time window from its ordinal.
+/// Windows are ages before now in Prometheus' units (1d = 24h); shard 0 is the newest.
+#[derive(Debug, Parser)]
+#[command(name = "timeshard", version, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 a check found something wrong.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the windows and pods of a configuration, without a cluster
+    Plan(plan::Args),
+    /// Show pods as they would be after admission, without a cluster
+    Inject(inject::Args),
+    /// Try the whole system on this machine, without a cluster
+    Demo(demo::Args),
+    /// Run the admission webhook
+    Serve(serve::Args),
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Something in the world went wrong. Exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// The input cannot be used as it is. Exit code 2.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Failure {
+    /// The exit code that tells scripts which it was.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed(_) => 1,
+            Self::Invalid(_) => 2,
+        })
+    }
+}
+
+/// Where the configuration file is.
+#[derive(Clone, Debug, clap::Args)]
+struct ConfigArgs {
+    /// Configuration file (YAML, at most 1 MiB); "-" reads standard input. Without it the built-in defaults hold:
+    /// 3 shards, 2 replicas each, 370 days, 1 day overlap, 24 hours future buffer
+    #[arg(long, value_name = "FILE", env = "TIMESHARD_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// [`Failure`], whose text is for the person who called.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Plan(args) => plan::run(&args),
+        Command::Inject(args) => inject::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Serve(args) => serve::run(&args),
+    }
+}
+
+/// Prints to standard output; a reader that went away (`| head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Failed(format!("standard output: {error}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Says something to the person, beside the output.
+#[allow(clippy::print_stderr, reason = "remarks for the person must not mix with output that is piped on")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,0 +1,160 @@
+//! `timeshard plan`: which pod serves what, as a table and picture for people, or as data.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+
+use super::{ConfigArgs, Failure, input, print, say, svg, timeline};
+use crate::adapters::clock;
+use crate::core::config::{Config, MAX_PODS, Sharding};
+use crate::core::plan::Plan;
+use crate::core::window::{Bound, Window};
+
+/// Show the windows and pods of a configuration, without a cluster.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Number of pods (the StatefulSet's spec.replicas). Default: as many as fill the plan
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_PODS)))]
+    replicas: Option<u32>,
+    /// What to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Output,
+    /// The moment that windows are resolved at, in RFC 3339. Default: now
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    at: Option<DateTime<Utc>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// A table and a timeline
+    Table,
+    /// One JSON document
+    Json,
+    /// One YAML document
+    Yaml,
+    /// A picture for a page
+    Svg,
+}
+
+/// The document of `-o json` and `-o yaml`.
+#[derive(Debug, Serialize)]
+struct Document {
+    pods: Vec<PodRow>,
+    retention_seconds: i64,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PodRow {
+    pod: String,
+    ordinal: u32,
+    shard: u32,
+    replica: u32,
+    min_time: Bound,
+    max_time: Bound,
+    from: String,
+    to: String,
+}
+
+pub(super) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+    DateTime::parse_from_rfc3339(text)
+        .map(|time| time.with_timezone(&Utc))
+        .map_err(|error| format!("{error}; write RFC 3339 such as 2026-01-31T00:00:00Z"))
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let config = input::config(&args.config)?;
+    if args.config.config.is_none() {
+        say("no --config: showing the built-in defaults");
+    }
+    if args.replicas.is_none() && config.sharding.nominal_pods().is_none() {
+        return Err(Failure::Invalid(
+            "total_shards is auto, which derives the shards from the number of pods: give it with --replicas N".to_owned(),
+        ));
+    }
+    let plan = Plan::new(&config.sharding, args.replicas);
+    let pods = args.replicas.or(config.sharding.nominal_pods()).unwrap_or(0);
+    let now = args.at.unwrap_or_else(clock::now);
+    match args.output {
+        Output::Table => {
+            let text = table(&config, &plan, pods, now);
+            for note in plan.notes() {
+                say(&format!("warning: {note}"));
+            }
+            print(&text)
+        }
+        Output::Json => print(&(to_json(&document(&config, &plan, pods, now))? + "\n")),
+        Output::Yaml => {
+            let text = serde_saphyr::to_string(&document(&config, &plan, pods, now));
+            print(&text.map_err(|error| Failure::Failed(error.to_string()))?)
+        }
+        Output::Svg => print(&svg::timeline(&rows(&plan, pods, now), &config.sharding, now)),
+    }
+}
+
+fn to_json(document: &Document) -> Result<String, Failure> {
+    serde_json::to_string_pretty(document).map_err(|error| Failure::Failed(error.to_string()))
+}
+
+fn document(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> Document {
+    let stamp = |bound: Bound| bound.at(now).to_rfc3339_opts(SecondsFormat::AutoSi, true);
+    let row = |ordinal| {
+        let place = plan.assign(ordinal);
+        let Window { min, max } = plan.window(place.shard, now);
+        let pod = format!("{}-{ordinal}", config.operator.statefulset_name);
+        PodRow { pod, ordinal, shard: place.shard, replica: place.replica, min_time: min, max_time: max, from: stamp(min), to: stamp(max) }
+    };
+    Document {
+        pods: (0..pods).map(row).collect(),
+        retention_seconds: config.sharding.retention().as_secs(),
+        warnings: plan.notes().iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The shards with their pods, for pictures.
+pub(super) fn rows(plan: &Plan, pods: u32, now: DateTime<Utc>) -> Vec<timeline::Row> {
+    let mut rows: Vec<timeline::Row> = (0..)
+        .zip(plan.shards())
+        .map(|(shard, _)| timeline::Row { label: format!("shard {shard}"), pods: 0, window: plan.window(shard, now) })
+        .collect();
+    for ordinal in 0..pods {
+        if let Some(row) = rows.get_mut(plan.assign(ordinal).shard as usize) {
+            row.pods += 1;
+        }
+    }
+    rows
+}
+
+/// The table and the picture that people read.
+pub(super) fn table(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> String {
+    const MANY_PODS: u32 = 200;
+    let mut table = timeline::plain_table(&["POD", "SHARD", "REPLICA", "MIN TIME", "MAX TIME", "FROM", "TO"]);
+    let stamp = |bound: Bound| bound.at(now).format("%Y-%m-%d %H:%M").to_string();
+    for ordinal in 0..pods.min(MANY_PODS) {
+        let place = plan.assign(ordinal);
+        let Window { min, max } = plan.window(place.shard, now);
+        let surplus = if place.surplus { " (extra)" } else { "" };
+        table.add_row([
+            format!("{}-{ordinal}", config.operator.statefulset_name),
+            format!("{}{surplus}", place.shard),
+            place.replica.to_string(),
+            min.to_string(),
+            max.to_string(),
+            stamp(min),
+            stamp(max),
+        ]);
+    }
+    let more = if pods > MANY_PODS { format!("… and {} more pods; -o json has them all\n", pods - MANY_PODS) } else { String::new() };
+    format!("{table}\n{more}\n{}\n{}", summary(&config.sharding, plan, pods), timeline::text(&rows(plan, pods, now), now))
+}
+
+fn summary(sharding: &Sharding, plan: &Plan, pods: u32) -> String {
+    format!(
+        "{} shards, {pods} pods, {} retention, {} overlap, {} future buffer\n",
+        plan.shards().len(),
+        sharding.retention(),
+        sharding.overlap(),
+        sharding.future_buffer()
+    )
+}

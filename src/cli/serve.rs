@@ -1,0 +1,220 @@
+//! `timeshard serve`: puts the parts together and runs them until a signal.
+//!
+//! Order matters: configuration and certificate are loaded before a port is bound, so that a mistake is an exit code and
+//! a sentence, and never a server that answers nothing.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::service::TowerToHyperService;
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::Failure;
+use crate::adapters::admin::{self, Admin};
+use crate::adapters::cluster::{self, Observed, ObservedMetrics};
+use crate::adapters::config_file::{ConfigFile, ConfigFileMetrics};
+use crate::adapters::serve::{Edge, Limits, ServeStats};
+use crate::adapters::tls::Certificates;
+use crate::adapters::{clock, events, signals};
+use crate::core::config::Config;
+use crate::core::duration::PromDuration;
+use crate::core::fleet::Fleet;
+use crate::webhook::{self, Metrics, Reviewer};
+
+/// Files are looked at this often although they are watched: a notification can be lost.
+const FILE_POLL: Duration = Duration::from_mins(1);
+/// More threads than this do not help a webhook.
+const MOST_THREADS: usize = 4;
+
+/// Run the admission webhook.
+///
+/// Reads StatefulSets and ConfigMaps of labelled namespaces (in-cluster configuration or KUBECONFIG), or nothing at all
+/// with --webhook-only. SIGTERM drains; a second signal ends at once.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: super::ConfigArgs,
+    /// Directory with tls.crt and tls.key (a mounted Secret); reloaded when it changes
+    #[arg(long, value_name = "DIR", env = "TIMESHARD_CERT_DIR", default_value = "/etc/timeshard/tls")]
+    cert_dir: PathBuf,
+    /// Address of the webhook (HTTPS)
+    #[arg(long, value_name = "ADDR", env = "TIMESHARD_LISTEN", default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    /// Address of /livez, /readyz, /metrics and /status (plain HTTP)
+    #[arg(long, value_name = "ADDR", env = "TIMESHARD_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
+    admin_listen: SocketAddr,
+    /// Serve without a cluster: every StatefulSet gets the configuration's defaults
+    #[arg(long, env = "TIMESHARD_WEBHOOK_ONLY")]
+    webhook_only: bool,
+    /// How long to keep serving after SIGTERM, until every API server has let go of this address (0s to 1h)
+    #[arg(long, value_name = "DURATION", env = "TIMESHARD_SHUTDOWN_DRAIN", default_value = "10s", value_parser = parse_drain)]
+    shutdown_drain: PromDuration,
+    /// What to log: error, warn, info, debug, trace, or filters such as info,kube=debug
+    #[arg(long, value_name = "FILTER", env = "TIMESHARD_LOG", default_value = "info", value_parser = parse_filter)]
+    log: String,
+    /// How to log
+    #[arg(long, value_name = "FORMAT", env = "TIMESHARD_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+fn parse_drain(text: &str) -> Result<PromDuration, String> {
+    let value: PromDuration = text.parse().map_err(|error: crate::core::duration::DurationError| error.to_string())?;
+    if value < PromDuration::ZERO || value > PromDuration::from_secs(3_600) {
+        Err("write a duration from 0s to 1h".to_owned())
+    } else {
+        Ok(value)
+    }
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    log(args);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST_THREADS);
+    let mut builder = if threads == 1 {
+        // One core: a second thread costs a fifth of the throughput.
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder.enable_all().build().map_err(|error| Failure::Failed(format!("the runtime does not start: {error}")))?;
+    runtime.block_on(serve(args))
+}
+
+fn log(args: &Args) {
+    let filter = tracing_subscriber::EnvFilter::new(&args.log);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call, as in tests, keeps the first subscriber.
+    let _ = match args.log_format {
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+async fn serve(args: &Args) -> Result<(), Failure> {
+    let (file, config) = load_config(args)?;
+    let certificates = Certificates::load_dir(&args.cert_dir).map_err(|error| Failure::Invalid(format!("--cert-dir: {error}")))?;
+    let tls = certificates.server_config().map_err(|error| Failure::Failed(error.to_string()))?;
+    let listener = bind(args.listen, "--listen").await?;
+    let admin_listener = bind(args.admin_listen, "--admin-listen").await?;
+    let shutdown = signals::install().map_err(|error| Failure::Failed(format!("signals cannot be caught: {error}")))?;
+
+    let observed = Observed::new(Fleet::new(config));
+    let stats = Arc::new(ServeStats::default());
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    registry.register_collector(Box::new(ObservedMetrics(observed.clone())));
+    registry.register_collector(Box::new(certificates.clone()));
+    registry.register_collector(Box::new(stats.clone()));
+
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(certificates.clone().follow(args.cert_dir.clone(), FILE_POLL));
+    if let Some(file) = &file {
+        registry.register_collector(Box::new(ConfigFileMetrics(file.clone())));
+        let observed = observed.clone();
+        tasks.spawn(file.clone().follow(FILE_POLL, move |config| observed.update(|fleet| Some(fleet.with_config(config)))));
+    }
+    let notices = if args.webhook_only { None } else { Some(join_cluster(&observed, &mut tasks).await?) };
+    let document = status(observed.clone(), certificates, file, args.webhook_only);
+    let ready = {
+        let (observed, alone) = (observed.clone(), args.webhook_only);
+        Arc::new(move || if alone || observed.is_synced() { Ok(()) } else { Err(not_synced(&observed)) })
+    };
+    let admin = Admin { ready, metrics: Arc::new(registry), status: document, shutdown: shutdown.clone() };
+    tasks.spawn(admin::serve(admin_listener, admin::router(admin)));
+
+    tracing::info!(listen = %args.listen, admin = %args.admin_listen, webhook_only = args.webhook_only, "serving");
+    let routes = webhook::router(Reviewer::new(observed.fleet.clone(), clock::now), metrics, notices);
+    let edge = Edge { listener, tls: Some(tls), limits: Limits::default(), drain: args.shutdown_drain.to_std(), stats, shutdown };
+    edge.serve(TowerToHyperService::new(routes)).await;
+    tracing::info!("all requests are answered; good bye");
+    Ok(())
+}
+
+fn load_config(args: &Args) -> Result<(Option<Arc<ConfigFile>>, Arc<Config>), Failure> {
+    match &args.config.config {
+        None => Ok((None, Arc::new(Config::default()))),
+        Some(path) => {
+            ConfigFile::load(path).map(|(file, config)| (Some(file), config)).map_err(|error| Failure::Invalid(error.to_string()))
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}")))
+}
+
+/// Starts the watches and the writer of Events.
+async fn join_cluster(
+    observed: &Arc<Observed>,
+    tasks: &mut tokio::task::JoinSet<()>,
+) -> Result<mpsc::Sender<crate::core::notice::Notice>, Failure> {
+    // kube takes rustls' process default.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = kube::Client::try_default().await.map_err(|error| {
+        Failure::Failed(format!("no cluster: {error}; run in a pod with a ServiceAccount, set KUBECONFIG, or use --webhook-only"))
+    })?;
+    let (sender, receiver) = mpsc::channel(events::QUEUE);
+    tasks.spawn(cluster::follow(client.clone(), observed.clone()));
+    tasks.spawn(events::write(client, receiver));
+    Ok(sender)
+}
+
+fn not_synced(observed: &Observed) -> String {
+    match observed.last_error() {
+        Some(error) => format!("the labelled namespaces are not listed yet: {error}"),
+        None => "the labelled namespaces are not listed yet".to_owned(),
+    }
+}
+
+fn status(observed: Arc<Observed>, certificates: Arc<Certificates>, file: Option<Arc<ConfigFile>>, webhook_only: bool) -> admin::Status {
+    Arc::new(move || {
+        let fleet = observed.fleet.load();
+        let now = clock::now();
+        let sets: Vec<_> = fleet
+            .statefulsets()
+            .map(|known| {
+                let facts = known.facts();
+                let shards: Vec<_> = (0..)
+                    .zip(known.plan.shards())
+                    .map(|(i, shard)| {
+                        let window = known.plan.window(i, now);
+                        json!({"shard": i, "replicas": shard.replicas, "min_time": window.min, "max_time": window.max})
+                    })
+                    .collect();
+                let notes: Vec<String> = known.plan.notes().iter().map(ToString::to_string).collect();
+                json!({"namespace": facts.namespace, "name": facts.name, "replicas": facts.replicas, "shards": shards,
+                       "warnings": notes, "problem": known.problem})
+            })
+            .collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "webhook_only": webhook_only,
+            "synced": webhook_only || observed.is_synced(),
+            "watch_error": observed.last_error(),
+            "namespaces": observed.namespaces(),
+            "statefulsets": sets,
+            "certificate_not_after_unix_seconds": certificates.not_after_unix_seconds(),
+            "certificate_error": certificates.last_failure(),
+            "config_error": file.as_ref().and_then(|file| file.last_failure()),
+        })
+    })
+}

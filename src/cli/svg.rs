@@ -1,0 +1,105 @@
+//! The timeline as an SVG picture for a page: light and dark, readable by screen readers, without outside assets.
+
+use chrono::{DateTime, Utc};
+use svg::node::element::{Description, Group, Line, Rectangle, Style, Text, Title};
+use svg::{Document, Node as _};
+
+use super::timeline::{Row, fewest_pods, span};
+use crate::core::config::Sharding;
+
+const WIDTH: f64 = 960.0;
+const LEFT: f64 = 170.0;
+const RIGHT: f64 = 20.0;
+const TOP: f64 = 46.0;
+const ROW: f64 = 30.0;
+const BAR: f64 = 20.0;
+const TICKS: i32 = 6;
+/// A picture with more rows than this could not be read.
+const MOST_ROWS: usize = 500;
+
+const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}.quiet{fill:#59636e;font-size:12px}.bar{fill:#0969da}\
+.grid{stroke:#d1d9e0}.now{stroke:#cf222e;stroke-dasharray:4 3}.back{fill:#ffffff}\
+@media(prefers-color-scheme:dark){text{fill:#f0f6fc}.quiet{fill:#9198a1}.bar{fill:#4493f8}.grid{stroke:#3d444d}.now{stroke:#ff7b72}.back{fill:#0d1117}}";
+
+/// Where an instant and a row stand on the picture.
+struct Scale {
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    bottom: f64,
+}
+
+#[allow(clippy::cast_precision_loss, reason = "positions on a picture of 960 pixels")]
+impl Scale {
+    fn new(rows: &[Row], now: DateTime<Utc>) -> Self {
+        let (from, to) = span(rows, now);
+        Self { from, to, bottom: Self::row(rows.len().min(MOST_ROWS)) }
+    }
+
+    fn x(&self, instant: DateTime<Utc>) -> f64 {
+        let whole = (self.to - self.from).num_seconds().max(1) as f64;
+        LEFT + (instant - self.from).num_seconds() as f64 / whole * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn row(i: usize) -> f64 {
+        TOP + i as f64 * ROW
+    }
+}
+
+/// The picture of these rows.
+pub(super) fn timeline(rows: &[Row], sharding: &Sharding, now: DateTime<Utc>) -> String {
+    let scale = Scale::new(rows, now);
+    let summary = format!(
+        "{} shards over {}, overlapping by {}; every instant is served by at least {} pods",
+        rows.len(),
+        sharding.retention(),
+        sharding.overlap(),
+        fewest_pods(rows, now)
+    );
+    let mut document = Document::new()
+        .set("viewBox", (0, 0, WIDTH, scale.bottom + 44.0))
+        .set("role", "img")
+        .set("aria-label", summary.clone())
+        .add(Title::new("Time windows by shard"))
+        .add(Description::new().add(svg::node::Text::new(summary.clone())))
+        .add(Style::new(STYLE))
+        .add(Rectangle::new().set("class", "back").set("width", "100%").set("height", "100%"))
+        .add(Text::new(summary).set("x", 16).set("y", 26));
+    axis(&mut document, &scale);
+    for (i, row) in rows.iter().take(MOST_ROWS).enumerate() {
+        document.append(bar(row, Scale::row(i), &scale, now));
+    }
+    document.append(upright("now", scale.x(now), &scale));
+    document.append(label("now", scale.x(now), scale.bottom + 36.0, "middle"));
+    format!("{document}\n")
+}
+
+fn axis(document: &mut Document, scale: &Scale) {
+    for tick in 0..=TICKS {
+        let instant = scale.from + (scale.to - scale.from) * tick / TICKS;
+        document.append(upright("grid", scale.x(instant), scale));
+        let anchor = match tick {
+            0 => "start",
+            TICKS => "end",
+            _ => "middle",
+        };
+        document.append(label(&instant.format("%Y-%m-%d").to_string(), scale.x(instant), scale.bottom + 20.0, anchor));
+    }
+}
+
+fn bar(row: &Row, y: f64, scale: &Scale, now: DateTime<Utc>) -> Group {
+    let (start, end) = (scale.x(row.window.min.at(now)), scale.x(row.window.max.at(now)));
+    let pods = format!("{} · {} pod{}", row.label, row.pods, if row.pods == 1 { "" } else { "s" });
+    let bar = Rectangle::new().set("class", "bar").set("rx", 3).set("x", start).set("y", y).set("height", BAR);
+    Group::new()
+        .add(Title::new(format!("{pods}: {}", row.window)))
+        .add(Text::new(pods).set("x", 16).set("y", y + 15.0))
+        .add(bar.set("width", (end - start).max(1.5)))
+}
+
+fn upright(class: &str, x: f64, scale: &Scale) -> Line {
+    Line::new().set("class", class).set("x1", x).set("x2", x).set("y1", TOP - 8.0).set("y2", scale.bottom)
+}
+
+fn label(text: &str, x: f64, y: f64, anchor: &str) -> Text {
+    Text::new(text).set("class", "quiet").set("x", x).set("y", y).set("text-anchor", anchor)
+}

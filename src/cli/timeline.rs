@@ -1,0 +1,90 @@
+//! Windows as a picture in the terminal: one line a shard, the past on the left, every instant's shards above each other.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use comfy_table::{Table, presets};
+
+use crate::core::window::Window;
+
+/// One line of the picture.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) label: String,
+    pub(super) pods: u32,
+    pub(super) window: Window,
+}
+
+/// Width of the bars, in characters.
+const WIDTH: usize = 72;
+/// Lines of the picture; more would not be looked at.
+const MOST_ROWS: usize = 60;
+
+/// A table without lines, as `kubectl get` prints them.
+pub(super) fn plain_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header.iter().map(ToString::to_string));
+    table
+}
+
+/// The span of time that all rows together take.
+pub(super) fn span(rows: &[Row], now: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
+    let from = rows.iter().map(|row| row.window.min.at(now)).min().unwrap_or(now);
+    let to = rows.iter().map(|row| row.window.max.at(now)).max().unwrap_or(now);
+    (from, to.max(from + TimeDelta::seconds(1)))
+}
+
+/// The instants where the number of windows over them may change, and the fewest pods over any of them.
+pub(super) fn fewest_pods(rows: &[Row], now: DateTime<Utc>) -> u32 {
+    let (from, to) = span(rows, now);
+    let edges = rows.iter().flat_map(|row| [row.window.min.at(now), row.window.max.at(now)]);
+    let instants = edges.flat_map(|edge| [edge - TimeDelta::milliseconds(1), edge, edge + TimeDelta::milliseconds(1)]);
+    let inside = instants.filter(|instant| *instant >= from && *instant <= to);
+    inside.map(|instant| rows.iter().filter(|row| row.window.holds(instant, now)).map(|row| row.pods).sum()).min().unwrap_or(0)
+}
+
+/// The picture.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "positions on a line of 72 characters"
+)]
+pub(super) fn text(rows: &[Row], now: DateTime<Utc>) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let (from, to) = span(rows, now);
+    let whole = (to - from).num_seconds().max(1) as f64;
+    let cell = |instant: DateTime<Utc>| ((instant - from).num_seconds() as f64 / whole * WIDTH as f64).clamp(0.0, WIDTH as f64);
+    let left = rows.iter().map(|row| row.label.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in rows.iter().take(MOST_ROWS).rev() {
+        let start = (cell(row.window.min.at(now)).floor() as usize).min(WIDTH - 1);
+        let end = (cell(row.window.max.at(now)).ceil() as usize).clamp(start + 1, WIDTH);
+        let _ = writeln!(
+            text,
+            "{:left$}  {}{}{}  {} pod{}",
+            row.label,
+            "·".repeat(start),
+            "█".repeat(end - start),
+            "·".repeat(WIDTH - end),
+            row.pods,
+            if row.pods == 1 { "" } else { "s" }
+        );
+    }
+    if rows.len() > MOST_ROWS {
+        let _ = writeln!(text, "… and {} older shards; -o json has them all", rows.len() - MOST_ROWS);
+    }
+    let day = |instant: DateTime<Utc>| instant.format("%Y-%m-%d").to_string();
+    let (first, middle, last) = (day(from), day(from + (to - from) / 2), day(to));
+    let gap = WIDTH - first.len() - middle.len() - last.len();
+    let _ = writeln!(text, "{:left$}  {first}{}{middle}{}{last}", "", " ".repeat(gap / 2), " ".repeat(gap - gap / 2));
+    let fewest = fewest_pods(rows, now);
+    let _ = if fewest == 0 {
+        writeln!(text, "GAP: some instants are served by no pod")
+    } else {
+        writeln!(text, "every instant is served by at least {fewest} pod{}", if fewest == 1 { "" } else { "s" })
+    };
+    text
+}
