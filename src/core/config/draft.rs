@@ -84,6 +84,8 @@ pub const SHARDING_KEYS: [&str; 19] = [
     "allow_coverage_gap",
 ];
 
+/// The longest duration of any kind.
+const LONGEST: PromDuration = PromDuration::from_days(MAX_RETENTION_DAYS);
 /// The longest drain or delay. Longer ones are a wrong unit, not a wish.
 const MAX_DELAY: PromDuration = PromDuration::from_secs(3_600);
 
@@ -96,21 +98,15 @@ impl Draft {
             "replicas_per_shard" => take(&mut self.replicas, place, kind, |k| replicas(k).map(ReplicasGiven::Uniform), problems),
             "replicas" => take(&mut self.replicas, place, kind, replica_list, problems),
             "data_retention_days" => take(&mut self.retention, place, kind, |k| scaled(k, 86_400, "days", 1), problems),
-            "retention" => {
-                take(&mut self.retention, place, kind, |k| duration(k, 1_000, PromDuration::from_days(MAX_RETENTION_DAYS)), problems)
-            }
+            "retention" => take(&mut self.retention, place, kind, |k| duration(k, 1_000, LONGEST), problems),
             "shard_overlap_days" => take(&mut self.overlap, place, kind, |k| scaled(k, 86_400, "days", 0), problems),
-            "overlap" => take(&mut self.overlap, place, kind, |k| duration(k, 0, PromDuration::from_days(MAX_RETENTION_DAYS)), problems),
+            "overlap" => take(&mut self.overlap, place, kind, |k| duration(k, 0, LONGEST), problems),
             "future_buffer_hours" => take(&mut self.future_buffer, place, kind, |k| scaled(k, 3_600, "hours", 0), problems),
-            "future_buffer" => {
-                take(&mut self.future_buffer, place, kind, |k| duration(k, 0, PromDuration::from_days(MAX_RETENTION_DAYS)), problems)
-            }
+            "future_buffer" => take(&mut self.future_buffer, place, kind, |k| duration(k, 0, LONGEST), problems),
             "boundaries" => take(&mut self.boundaries, place, kind, boundary_list, problems),
             "window_format" => take(&mut self.window_format, place, kind, window_format, problems),
             "quantum" => take(&mut self.quantum, place, kind, |k| duration(k, 60_000, PromDuration::from_days(30)), problems),
-            "minimum_overlap" => {
-                take(&mut self.minimum_overlap, place, kind, |k| duration(k, 0, PromDuration::from_days(MAX_RETENTION_DAYS)), problems)
-            }
+            "minimum_overlap" => take(&mut self.minimum_overlap, place, kind, |k| duration(k, 0, LONGEST), problems),
             "drain" => take(&mut self.drain, place, kind, delay, problems),
             "termination_drain" => take(&mut self.termination_drain, place, kind, delay, problems),
             "discovery_delay" => take(&mut self.discovery_delay, place, kind, delay, problems),
@@ -256,7 +252,7 @@ fn boundary_list(kind: &Kind) -> Result<Vec<PromDuration>, String> {
     }
     let mut list = Vec::with_capacity(items.len());
     for item in items {
-        let age = duration(&item.value, 1_000, PromDuration::from_days(MAX_RETENTION_DAYS));
+        let age = duration(&item.value, 1_000, LONGEST);
         list.push(age.map_err(|why| format!("{}; {} is not: write {why}", right(), item.value.shown()))?);
     }
     Ok(list)
