@@ -4,4 +4,10 @@
 //! `main -> cli -> {webhook, refresher, sidecar, launcher} -> adapters -> core`.
 
 pub mod adapters;
+#[cfg(feature = "agent")]
+pub mod agent_cli;
 pub mod core;
+#[cfg(feature = "agent")]
+pub mod launcher;
+#[cfg(feature = "agent")]
+pub mod sidecar;
