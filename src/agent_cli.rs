@@ -31,7 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch the mounted ConfigMap, drain, have thanos restarted with a new window, verify, report.
+    /// Watch the mounted `ConfigMap`, drain, have thanos restarted with a new window, verify, report.
     Sidecar(Box<SidecarArgs>),
     /// Run thanos as PID 1 of its container and restart it in place when the window changes.
     ///
@@ -50,7 +50,7 @@ struct SidecarArgs {
     /// This pod's name; its entry is the file NAME.yaml.
     #[arg(long, env = "TIMESHARD_POD", value_name = "NAME")]
     pod: String,
-    /// Directory where the ConfigMap with the windows is mounted; may be empty or absent.
+    /// Directory where the `ConfigMap` with the windows is mounted; may be empty or absent.
     #[arg(long, env = "TIMESHARD_CONFIG_DIR", value_name = "DIR", default_value = "/etc/timeshard")]
     config_dir: PathBuf,
     /// Directory shared with the launcher, writable.

@@ -264,7 +264,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_poll_comes_even_when_the_wait_is_cut_short() {
         let dir = tempfile::tempdir().unwrap();
-        let mut watch = DirWatch::new(dir.path(), Duration::from_secs(60));
+        let mut watch = DirWatch::new(dir.path(), Duration::from_mins(1));
         let start = Instant::now();
         for _ in 0..5 {
             let cut = tokio::time::timeout(Duration::from_secs(10), watch.changed()).await;

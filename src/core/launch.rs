@@ -115,7 +115,7 @@ impl Launcher {
         initial: Window,
     ) -> (Self, Vec<Action>) {
         let mut actions = Vec::new();
-        let mut record = record.unwrap_or_else(|| Record {
+        let mut record = record.unwrap_or(Record {
             contract: CONTRACT,
             launch: 0,
             request: 0,

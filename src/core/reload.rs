@@ -25,17 +25,17 @@ mod decide;
 mod tests;
 
 /// A window that was given up is tried again after this long.
-pub const RETRY_FIRST: Duration = Duration::from_secs(5 * 60);
+pub const RETRY_FIRST: Duration = Duration::from_mins(5);
 /// The longest wait between two tries.
-pub const RETRY_MOST: Duration = Duration::from_secs(60 * 60);
+pub const RETRY_MOST: Duration = Duration::from_hours(1);
 /// The longest drain that an entry may ask for; more would leave the pod unready for good.
-pub const DRAIN_MOST: Duration = Duration::from_secs(60 * 60);
+pub const DRAIN_MOST: Duration = Duration::from_hours(1);
 /// First wait between two looks at a thanos that is not ready; doubles.
 const PROBE_FIRST: Duration = Duration::from_millis(50);
 /// Longest wait between two looks at a thanos that is not ready.
 const PROBE_MOST: Duration = Duration::from_secs(1);
 /// A look at thanos that was never answered is repeated after this long.
-const PROBE_LOST: Duration = Duration::from_secs(60);
+const PROBE_LOST: Duration = Duration::from_mins(1);
 /// So many looks in a row must fail before a serving thanos counts as gone.
 const MISSES_MOST: u32 = 3;
 /// After a failed write, wait this long.

@@ -62,9 +62,9 @@ pub fn effective_bound(text: &str) -> Option<Bound> {
 fn value<'a>(args: &'a [OsString], flag: &str) -> Option<&'a OsStr> {
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        match after_flag(arg, flag) {
-            Some(Some(value)) => return Some(value),
-            Some(None) => return args.next().map(OsString::as_os_str),
+        match matches(arg, flag) {
+            Some(Matched::Joined(value)) => return Some(value),
+            Some(Matched::Alone) => return args.next().map(OsString::as_os_str),
             None => {}
         }
     }
@@ -76,13 +76,12 @@ fn set(args: &mut Vec<OsString>, flag: &str, value: &str) {
     let mut found = false;
     let mut at = 0;
     while at < args.len() {
-        match after_flag(&args[at], flag) {
-            Some(Some(_)) => args[at] = joined(),
-            Some(None) if at + 1 < args.len() => {
+        match matches(&args[at], flag) {
+            Some(Matched::Alone) if at + 1 < args.len() => {
                 at += 1;
                 args[at] = value.into();
             }
-            Some(None) => args[at] = joined(),
+            Some(_) => args[at] = joined(),
             None => {
                 at += 1;
                 continue;
@@ -96,12 +95,18 @@ fn set(args: &mut Vec<OsString>, flag: &str, value: &str) {
     }
 }
 
-/// `Some(Some(value))` for `--flag=value`, `Some(None)` for a lone `--flag`, else `None`.
-fn after_flag<'a>(arg: &'a OsStr, flag: &str) -> Option<Option<&'a OsStr>> {
-    let rest = arg.as_bytes().strip_prefix(flag.as_bytes())?;
-    match rest {
-        [] => Some(None),
-        [b'=', value @ ..] => Some(Some(OsStr::from_bytes(value))),
+/// The two forms of a flag.
+enum Matched<'a> {
+    /// `--flag=value`
+    Joined(&'a OsStr),
+    /// `--flag`, its value is the next argument
+    Alone,
+}
+
+fn matches<'a>(arg: &'a OsStr, flag: &str) -> Option<Matched<'a>> {
+    match arg.as_bytes().strip_prefix(flag.as_bytes())? {
+        [] => Some(Matched::Alone),
+        [b'=', value @ ..] => Some(Matched::Joined(OsStr::from_bytes(value))),
         _ => None,
     }
 }

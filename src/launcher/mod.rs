@@ -94,7 +94,7 @@ pub async fn run(settings: &Settings) -> Result<i32, LaunchError> {
             return Ok(code);
         }
         let happened = inbox.next(runner.timer.map(|(_, due)| due)).await;
-        code = runner.happened(happened);
+        code = runner.happened(&happened);
     }
 }
 
@@ -170,7 +170,7 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    fn happened(&mut self, happened: Happened) -> Option<i32> {
+    fn happened(&mut self, happened: &Happened) -> Option<i32> {
         match happened {
             Happened::ChildrenEnded => {
                 let code = process::reap(self.child.as_ref())?;
@@ -183,7 +183,7 @@ impl Runner<'_> {
                 let order = read(&self.settings.shared_dir, WINDOW_FILE).map(Event::Ordered);
                 [verdict, order].iter().flatten().find_map(|event| self.event(event))
             }
-            Happened::Signal(signal) => self.event(&Event::Signalled(signal)),
+            Happened::Signal(signal) => self.event(&Event::Signalled(*signal)),
             Happened::TimerElapsed => {
                 let (timer, _) = self.timer.take()?;
                 self.event(&Event::Elapsed(timer))

@@ -39,7 +39,8 @@ mod tests {
         let path = dir.path().join("store-0.yaml");
         std::fs::write(&path, good).unwrap();
         assert_eq!(read().unwrap().unwrap().shard, 1);
-        for bad in [&b"\xff\xfe"[..], b"", b"shard: 0", &[b'a'; MAX_ENTRY_BYTES + 1]] {
+        let large = vec![b'a'; MAX_ENTRY_BYTES + 1];
+        for bad in [&b"\xff\xfe"[..], b"", b"shard: 0", &large] {
             std::fs::write(&path, bad).unwrap();
             assert!(read().unwrap_err().starts_with("store-0.yaml: "));
         }

@@ -24,7 +24,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// The longest wait for a request's header. Seconds.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest life of a connection. Seconds.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+const CONNECTION_TIMEOUT: Duration = Duration::from_mins(5);
 /// The largest request header. Bytes; hyper wants at least 8 KiB.
 const BUFFER_BYTES: usize = 8 * 1024;
 

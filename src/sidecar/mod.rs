@@ -14,6 +14,7 @@ mod verify;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -150,10 +151,12 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
+type Answer<'a> = Pin<Box<dyn Future<Output = Probe> + 'a>>;
+
 /// At most one look at thanos at a time; it goes on while other things happen.
 struct Looking<'a> {
     thanos: &'a Thanos,
-    running: Option<(u64, std::pin::Pin<Box<dyn Future<Output = Probe> + 'a>>)>,
+    running: Option<(u64, Answer<'a>)>,
 }
 
 impl<'a> Looking<'a> {
