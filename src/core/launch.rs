@@ -15,6 +15,9 @@ use super::names::CONTRACT;
 use super::shared_files::{Failed, LaunchState, Outcome, Record, ReloadMode, Verdict, WindowFile};
 use super::window::Window;
 
+#[cfg(test)]
+mod tests;
+
 /// Signals the launcher deals with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {

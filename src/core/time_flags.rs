@@ -40,8 +40,13 @@ pub fn initial_window(args: &[OsString]) -> Window {
 #[must_use]
 pub fn with_window(args: &[OsString], window: Window) -> Vec<OsString> {
     let mut replaced = args.to_vec();
-    set(&mut replaced, MIN_TIME, &window.min.to_string());
-    set(&mut replaced, MAX_TIME, &window.max.to_string());
+    let flags = [(MIN_TIME, window.min.to_string()), (MAX_TIME, window.max.to_string())];
+    let found = flags.each_ref().map(|(flag, value)| set(&mut replaced, flag, value));
+    for ((flag, value), found) in flags.iter().zip(found) {
+        if !found {
+            replaced.push(format!("{flag}={value}").into());
+        }
+    }
     replaced
 }
 
@@ -71,7 +76,8 @@ fn value<'a>(args: &'a [OsString], flag: &str) -> Option<&'a OsStr> {
     None
 }
 
-fn set(args: &mut Vec<OsString>, flag: &str, value: &str) {
+/// Replaces the flag's value wherever it stands; whether it stood anywhere.
+fn set(args: &mut [OsString], flag: &str, value: &str) -> bool {
     let joined = || OsString::from_vec([flag.as_bytes(), b"=", value.as_bytes()].concat());
     let mut found = false;
     let mut at = 0;
@@ -90,9 +96,7 @@ fn set(args: &mut Vec<OsString>, flag: &str, value: &str) {
         found = true;
         at += 1;
     }
-    if !found {
-        args.push(joined());
-    }
+    found
 }
 
 /// The two forms of a flag.
