@@ -11,3 +11,4 @@ pub mod core;
 pub mod launcher;
 #[cfg(feature = "agent")]
 pub mod sidecar;
+pub mod stand_in;

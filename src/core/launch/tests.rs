@@ -64,7 +64,10 @@ impl Pod {
                     let record = self.disk.as_ref().expect("recorded before it is started");
                     assert_eq!((record.window, record.state), (*window, LaunchState::Started));
                     assert!(!record.ready);
-                    assert!(self.verdict.is_none_or(|v| v.launch < record.launch), "no verdict is older than its start");
+                    assert!(
+                        self.verdict.is_none_or(|v| v.launch < record.launch),
+                        "no verdict is older than its start"
+                    );
                     self.child = Some(*window);
                     self.starts += 1;
                 }
@@ -108,13 +111,7 @@ impl Pod {
     /// The whole container is killed, or has ended, and kubelet starts it again.
     fn container_restarts(&mut self) {
         (self.child, self.timer, self.exit) = (None, None, None);
-        let (launcher, actions) = Launcher::begin(
-            self.options,
-            self.disk.clone(),
-            self.verdict,
-            self.order,
-            window(INITIAL_DAYS),
-        );
+        let (launcher, actions) = Launcher::begin(self.options, self.disk.clone(), self.verdict, self.order, window(INITIAL_DAYS));
         self.launcher = launcher;
         self.act(&actions);
     }
@@ -145,7 +142,11 @@ fn a_change_restarts_in_place() {
     pod.ordered(order(1, 50));
     assert_eq!(pod.child, Some(window(40)), "old orders are ignored");
     pod.ordered(order(3, 40));
-    assert_eq!((pod.sent.len(), pod.launcher.record().request), (1, 3), "the same window is noted, not restarted");
+    assert_eq!(
+        (pod.sent.len(), pod.launcher.record().request),
+        (1, 3),
+        "the same window is noted, not restarted"
+    );
 }
 
 #[test]
@@ -182,7 +183,11 @@ fn an_attempt_that_took_the_launcher_with_it_is_given_up() {
     pod.container_restarts();
     assert_eq!((pod.child, pod.failed()), (Some(window(INITIAL_DAYS)), Some((window(50), 1))));
     pod.container_restarts();
-    assert_eq!(pod.failed(), Some((window(50), 1)), "the last good window's end is not a second failure");
+    assert_eq!(
+        pod.failed(),
+        Some((window(50), 1)),
+        "the last good window's end is not a second failure"
+    );
 }
 
 #[test]
@@ -229,7 +234,11 @@ fn a_start_that_takes_too_long_is_given_up() {
     assert_eq!(pod.sent, [Signal::Term, Signal::Term]);
     let mut killed = Pod { ..pod };
     killed.container_restarts();
-    assert_eq!(killed.child, Some(window(INITIAL_DAYS)), "also when the launcher is killed half-way");
+    assert_eq!(
+        killed.child,
+        Some(window(INITIAL_DAYS)),
+        "also when the launcher is killed half-way"
+    );
 }
 
 #[test]
