@@ -221,6 +221,7 @@ impl Sidecar {
     /// A write or a signal was not possible; it is tried again.
     pub fn failed_to_act(&mut self, why: String, now: Duration) {
         self.act_error = Some((why, now + WRITE_RETRY));
+        self.judged = None;
     }
 
     /// The start that a look at thanos would be about, if it is time for one.
@@ -292,9 +293,14 @@ impl Sidecar {
             self.last_ready = Some(now);
         }
         self.note_failure(now);
-        self.judge(now, &mut actions);
         let waits_after_error = self.act_error.as_ref().is_some_and(|(_, until)| now < *until);
+        if !waits_after_error {
+            self.judge(now, &mut actions);
+        }
         let intent = self.intent(now);
+        if !waits_after_error && intent == Intent::Nothing {
+            self.act_error = None;
+        }
         let drained = self.drained_at().is_none_or(|at| now >= at);
         if !waits_after_error && (intent == Intent::Note || (intent == Intent::Change && drained)) {
             self.order(intent, now, &mut actions);
