@@ -4,8 +4,15 @@
 //! `main -> cli -> {webhook, refresher, sidecar, launcher} -> adapters -> core`.
 
 pub mod adapters;
+#[cfg(feature = "agent")]
+pub mod agent_cli;
 #[cfg(feature = "server")]
 pub mod cli;
 pub mod core;
+#[cfg(feature = "agent")]
+pub mod launcher;
+#[cfg(feature = "agent")]
+pub mod sidecar;
+pub mod stand_in;
 #[cfg(feature = "server")]
 pub mod webhook;

@@ -10,6 +10,8 @@ pub mod config_file;
 pub mod dir_watch;
 #[cfg(feature = "server")]
 pub mod events;
+pub mod files;
+pub mod logfmt;
 #[cfg(feature = "server")]
 pub mod serve;
 pub mod signals;

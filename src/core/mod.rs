@@ -3,10 +3,12 @@
 //! Architecture invariant: nothing here knows tokio, a Kubernetes client, a file, the environment or a clock.
 //! Time comes in as a value. `tests/layering.rs` reads the `use` lines and fails on anything else.
 
+pub mod agent_status;
 pub mod config;
 pub mod duration;
 pub mod entry;
 pub mod fleet;
+pub mod launch;
 pub mod located;
 pub mod mutation;
 pub mod names;
@@ -14,6 +16,9 @@ pub mod notice;
 pub mod patch;
 pub mod plan;
 pub mod pod;
+pub mod reload;
+pub mod shared_files;
 pub mod sidecar_spec;
 pub mod store_args;
+pub mod time_flags;
 pub mod window;

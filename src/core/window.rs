@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::duration::{DurationError, PromDuration};
 
@@ -20,11 +20,13 @@ pub enum Bound {
 }
 
 /// What a thanos serves: from `min` to `max`, both included (Thanos' block filter is inclusive).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// The older edge, thanos' `--min-time`.
+    #[serde(rename = "min_time")]
     pub min: Bound,
     /// The newer edge, thanos' `--max-time`.
+    #[serde(rename = "max_time")]
     pub max: Bound,
 }
 
@@ -114,6 +116,12 @@ impl fmt::Display for Window {
 impl Serialize for Bound {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bound {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,0 +1,278 @@
+//! The agent's command line. Every flag is an environment variable, too.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+use crate::adapters::logfmt;
+use crate::core::duration::PromDuration;
+use crate::core::reload;
+use crate::core::shared_files::ReloadMode;
+use crate::launcher::{self, process};
+use crate::sidecar::{self, Thanos};
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+const EXIT_NOT_FOUND: u8 = 127;
+
+/// Keeps one Thanos Store Gateway on its published time window.
+#[derive(Debug, Parser)]
+#[command(name = "timeshard-agent", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch the mounted `ConfigMap`, drain, have thanos restarted with a new window, verify, report.
+    Sidecar(Box<SidecarArgs>),
+    /// Run thanos as PID 1 of its container and restart it in place when the window changes.
+    ///
+    /// Ends with thanos' own exit code; 127 if COMMAND was not found.
+    Launch(LaunchArgs),
+    #[command(name = process::CHILD_COMMAND, hide = true)]
+    ExecChild {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+}
+
+/// Durations everywhere: whole numbers with units, such as 60s, 5m, 1h30m; 0s is none.
+#[derive(Debug, Args)]
+struct SidecarArgs {
+    /// This pod's name; its entry is the file NAME.yaml.
+    #[arg(long, env = "TIMESHARD_POD", value_name = "NAME")]
+    pod: String,
+    /// Directory where the `ConfigMap` with the windows is mounted; may be empty or absent.
+    #[arg(long, env = "TIMESHARD_CONFIG_DIR", value_name = "DIR", default_value = "/etc/timeshard")]
+    config_dir: PathBuf,
+    /// Directory shared with the launcher, writable.
+    #[arg(long, env = "TIMESHARD_SHARED_DIR", value_name = "DIR", default_value = "/run/timeshard")]
+    shared_dir: PathBuf,
+    /// Where thanos' --http-address is reached from here.
+    #[arg(long, env = "TIMESHARD_THANOS_URL", value_name = "URL", default_value = "http://127.0.0.1:10902")]
+    thanos_url: String,
+    /// Where thanos' --grpc-address is reached from here; used when its HTTP port does not tell whether it is ready.
+    #[arg(long, env = "TIMESHARD_GRPC_ADDRESS", value_name = "HOST:PORT", default_value = "127.0.0.1:10901")]
+    grpc_address: String,
+    /// Where to serve /status, /readyz, /livez and /metrics; 0.0.0.0 is every address, IPv6 too.
+    #[arg(long, env = "TIMESHARD_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:10908")]
+    listen: SocketAddr,
+    /// How long to be unready before thanos is restarted, so that queriers let go; the entry may say otherwise (at most 1h).
+    #[arg(long, env = "TIMESHARD_DRAIN", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    drain: Duration,
+    /// How long thanos may take to become ready with a new window before it is given up; 0s is for ever.
+    #[arg(long, env = "TIMESHARD_READY_TIMEOUT", value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    ready_timeout: Duration,
+    /// Copy this program into the shared directory first, for the launcher.
+    #[arg(long, env = "TIMESHARD_INSTALL")]
+    install: bool,
+    /// Install, write the window file if the entry is mounted, and end (init container of the classic form).
+    #[arg(long, env = "TIMESHARD_INSTALL_ONLY")]
+    install_only: bool,
+    /// How thanos takes over a new window.
+    #[arg(long, env = "TIMESHARD_RELOAD", value_name = "MODE", default_value = "exec")]
+    reload: Reload,
+    /// With --reload=signal: HUP, INT, QUIT, TERM, USR1, USR2 or WINCH.
+    #[arg(long, env = "TIMESHARD_RELOAD_SIGNAL", value_name = "SIGNAL", default_value = "HUP", value_parser = signal_name)]
+    reload_signal: rustix::process::Signal,
+    /// With --reload=signal: how long thanos may take to change its flags.
+    #[arg(long, env = "TIMESHARD_SIGNAL_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    signal_timeout: Duration,
+    /// With --reload=signal: the program's file name; only its processes with the word `store` get the signal.
+    #[arg(long, env = "TIMESHARD_PROCESS_NAME", value_name = "NAME", default_value = "thanos")]
+    process_name: String,
+    /// How often to look whether a serving thanos still serves.
+    #[arg(long, env = "TIMESHARD_CHECK_INTERVAL", value_name = "DURATION", default_value = "10s", value_parser = positive)]
+    check_interval: Duration,
+    /// How often to look at both directories when no change was notified.
+    #[arg(long, env = "TIMESHARD_POLL_INTERVAL", value_name = "DURATION", default_value = "60s", value_parser = positive)]
+    poll_interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Reload {
+    /// The launcher restarts it in place (works with every thanos).
+    Exec,
+    /// A signal, for builds of thanos that honour one; needs a shared process namespace.
+    Signal,
+    /// Not at all: thanos keeps its admission window, the sidecar only reports.
+    Off,
+}
+
+#[derive(Debug, Args)]
+struct LaunchArgs {
+    /// Directory shared with the sidecar, writable.
+    #[arg(long, env = "TIMESHARD_SHARED_DIR", value_name = "DIR", default_value = "/run/timeshard")]
+    shared_dir: PathBuf,
+    /// How long thanos goes on serving after SIGTERM; a second SIGTERM or a SIGINT ends it at once.
+    #[arg(long, env = "TIMESHARD_TERMINATION_DRAIN", value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    termination_drain: Duration,
+    /// How long thanos may take to stop for a restart before it is killed.
+    #[arg(long, env = "TIMESHARD_STOP_GRACE", value_name = "DURATION", default_value = "120s", value_parser = positive)]
+    stop_grace: Duration,
+    /// Where COMMAND is looked up if it has no slash.
+    #[arg(long, env = "PATH", hide = true)]
+    path: Option<OsString>,
+    /// Thanos and its arguments; the values of --min-time and --max-time are replaced by the current window's.
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Runs the command that the arguments ask for.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Before anything else is set up: this process is about to be thanos.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == process::CHILD_COMMAND) {
+        logfmt::init("timeshard-launcher");
+        error!("cannot start thanos: {}", process::become_child(words));
+        return ExitCode::from(EXIT_NOT_FOUND);
+    }
+    match Cli::parse().command {
+        Command::Sidecar(args) => sidecar_main(*args),
+        Command::Launch(args) => launch_main(args),
+        Command::ExecChild { .. } => ExitCode::from(EXIT_USAGE),
+    }
+}
+
+fn launch_main(args: LaunchArgs) -> ExitCode {
+    logfmt::init("timeshard-launcher");
+    let settings = launcher::Settings {
+        shared_dir: args.shared_dir,
+        termination_drain: args.termination_drain,
+        stop_grace: args.stop_grace,
+        command: args.command,
+        path: args.path,
+    };
+    let ended = block_on(async { launcher::run(&settings).await.map_err(|error| error.to_string()) });
+    match ended {
+        Ok(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(EXIT_FAILED)),
+        Err(why) => failed(&why),
+    }
+}
+
+fn sidecar_main(args: SidecarArgs) -> ExitCode {
+    logfmt::init("timeshard-sidecar");
+    let thanos = match Thanos::new(&args.thanos_url, &args.grpc_address) {
+        Ok(thanos) => thanos,
+        Err(error) => {
+            error!("{error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let settings = sidecar::Settings {
+        core: reload::Settings {
+            pod: args.pod,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            reload: match args.reload {
+                Reload::Exec => ReloadMode::Exec,
+                Reload::Signal => ReloadMode::Signal,
+                Reload::Off => ReloadMode::Off,
+            },
+            drain: args.drain,
+            ready_timeout: args.ready_timeout,
+            signal_timeout: args.signal_timeout,
+            check_interval: args.check_interval,
+        },
+        config_dir: args.config_dir,
+        shared_dir: args.shared_dir,
+        thanos,
+        listen: args.listen,
+        poll: args.poll_interval,
+        install: args.install || args.install_only,
+        signal: (args.reload_signal, args.process_name),
+    };
+    let ended = block_on(async {
+        if args.install_only {
+            return sidecar::install_only(&settings).map_err(|error| error.to_string());
+        }
+        let on = |kind| signal(kind).map_err(|error| format!("cannot install signal handlers: {error}"));
+        let (mut term, mut int) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+        let shutdown = async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            info!("ending on a signal");
+        };
+        sidecar::run(&settings, shutdown).await.map_err(|error| error.to_string())
+    });
+    ended.map_or_else(|why| failed(&why), |()| ExitCode::SUCCESS)
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?
+        .block_on(work)
+}
+
+fn failed(why: &str) -> ExitCode {
+    error!("{why}");
+    ExitCode::from(EXIT_FAILED)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration: PromDuration = text.parse().map_err(|error| format!("{error}"))?;
+    if duration < PromDuration::ZERO {
+        return Err("a duration cannot be negative here".to_owned());
+    }
+    Ok(duration.to_std())
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|duration| {
+        if duration.is_zero() {
+            Err("this duration must be longer than nothing".to_owned())
+        } else {
+            Ok(duration)
+        }
+    })
+}
+
+fn signal_name(text: &str) -> Result<rustix::process::Signal, String> {
+    sidecar::signal_by_name(text).ok_or_else(|| format!("{text:?} is none of HUP, INT, QUIT, TERM, USR1, USR2, WINCH"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_an_environment_variable() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            for argument in command.get_arguments().filter(|a| a.get_long().is_some() && !a.is_hide_set()) {
+                let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
+                    continue;
+                };
+                let expected = format!("TIMESHARD_{}", long.replace('-', "_").to_uppercase());
+                assert_eq!(argument.get_env().and_then(|e| e.to_str()), Some(expected.as_str()), "--{long}");
+                assert!(argument.get_help().is_some(), "--{long}");
+            }
+        }
+    }
+
+    #[test]
+    fn durations_are_checked() {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert!(duration("-1s").is_err());
+        assert!(duration("10").is_err());
+        assert!(positive("0s").is_err());
+    }
+}

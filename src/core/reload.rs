@@ -1,0 +1,394 @@
+//! The sidecar's decisions: when to drain, when to order a window, what to report.
+//!
+//! Invariants:
+//! - the published entry wins; without one, or with a bad one, the last good window stays;
+//! - a window that differs from the running one is ordered only after the pod has been unready for the drain, except
+//!   before the first start of thanos in this pod;
+//! - `applied` is what thanos itself says, or, where that cannot be read, what the launcher recorded (`verified: false`);
+//!   flags that were read and differ never count as ready;
+//! - a window that was given up is tried again after [`RETRY_FIRST`], doubling to [`RETRY_MOST`], and at once when the
+//!   entry changes.
+//!
+//! Time is the time since the sidecar's start, passed in. Deliberately absent: files, HTTP, signals; they are
+//! [`Action`]s.
+
+use std::time::Duration;
+
+use super::agent_status::{AgentStatus, Phase};
+use super::entry::Entry;
+use super::names::CONTRACT;
+use super::shared_files::{LaunchState, Outcome, Record, ReloadMode, Verdict, WindowFile};
+use super::window::Window;
+
+mod decide;
+#[cfg(test)]
+mod tests;
+
+/// A window that was given up is tried again after this long.
+pub const RETRY_FIRST: Duration = Duration::from_mins(5);
+/// The longest wait between two tries.
+pub const RETRY_MOST: Duration = Duration::from_hours(1);
+/// The longest drain that an entry may ask for; more would leave the pod unready for good.
+pub const DRAIN_MOST: Duration = Duration::from_hours(1);
+/// First wait between two looks at a thanos that is not ready; doubles.
+const PROBE_FIRST: Duration = Duration::from_millis(50);
+/// Longest wait between two looks at a thanos that is not ready.
+const PROBE_MOST: Duration = Duration::from_secs(1);
+/// A look at thanos that was never answered is repeated after this long.
+const PROBE_LOST: Duration = Duration::from_mins(1);
+/// So many looks in a row must fail before a serving thanos counts as gone.
+const MISSES_MOST: u32 = 3;
+/// After a failed write, wait this long.
+const WRITE_RETRY: Duration = Duration::from_secs(1);
+
+/// How the pod wants it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The pod's name.
+    pub pod: String,
+    /// Version of the agent.
+    pub version: String,
+    /// How thanos takes over a window.
+    pub reload: ReloadMode,
+    /// How long to be unready before a change, unless the entry says otherwise.
+    pub drain: Duration,
+    /// How long a start may take; zero means for ever.
+    pub ready_timeout: Duration,
+    /// How long thanos may take to act on a signal.
+    pub signal_timeout: Duration,
+    /// How often to look at a thanos that serves.
+    pub check_interval: Duration,
+}
+
+/// What a look at thanos showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether thanos serves.
+    pub ready: bool,
+    /// Its effective window, or why it cannot be read.
+    pub flags: Result<Window, String>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Replace the window file; answer with [`Sidecar::wrote`] or [`Sidecar::failed_to_act`].
+    Order(WindowFile),
+    /// Replace the verdict file.
+    Judge(Verdict),
+    /// Signal thanos; answer with [`Sidecar::failed_to_act`] if that was not possible.
+    Signal,
+}
+
+/// A thanos that was seen ready.
+#[derive(Clone, Debug)]
+struct Confirmed {
+    launch: u64,
+    applied: Window,
+    verified: bool,
+    note: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intent {
+    Nothing,
+    /// Write the window file; nothing has to be restarted for it.
+    Note,
+    /// Drain, then order.
+    Change,
+    /// Ordered; not acted on yet.
+    Pending,
+    /// Given up until then.
+    Wait(Duration),
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Sidecar {
+    settings: Settings,
+    entry: Option<Entry>,
+    entry_error: Option<String>,
+    record: Option<Record>,
+    file: Option<WindowFile>,
+    launch_seen: Duration,
+    judged: Option<Verdict>,
+    confirmed: Option<Confirmed>,
+    mismatch: Option<String>,
+    misses: u32,
+    next_probe: Duration,
+    probe_wait: Duration,
+    last_ready: Option<Duration>,
+    retry: Option<(Window, u32, Duration)>,
+    signalled: Option<(Window, Duration, u32)>,
+    act_error: Option<(String, Duration)>,
+    phase: Phase,
+    drains: Drains,
+}
+
+/// Figures about drains and what followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drains {
+    /// Windows ordered after a drain.
+    pub orders: u64,
+    /// Time spent draining.
+    pub spent: Duration,
+}
+
+impl Sidecar {
+    /// A sidecar that has just started and seen these files. A record means that thanos may be serving queries.
+    #[must_use]
+    pub fn new(settings: Settings, record: Option<Record>, file: Option<WindowFile>) -> Self {
+        Self {
+            last_ready: record.is_some().then_some(Duration::ZERO),
+            settings,
+            entry: None,
+            entry_error: None,
+            record,
+            file,
+            launch_seen: Duration::ZERO,
+            judged: None,
+            confirmed: None,
+            mismatch: None,
+            misses: 0,
+            next_probe: Duration::ZERO,
+            probe_wait: PROBE_FIRST,
+            retry: None,
+            signalled: None,
+            act_error: None,
+            phase: Phase::Starting,
+            drains: Drains::default(),
+        }
+    }
+
+    /// Takes what the mounted directory holds; returns the line for the log when it says something new.
+    pub fn set_entry(&mut self, read: Result<Option<Entry>, String>) -> Option<String> {
+        let kept = |entry: &Option<Entry>| entry.as_ref().map_or("no window".to_owned(), |e| e.window.to_string());
+        match read {
+            Ok(Some(entry)) => {
+                self.entry_error = None;
+                if self.entry.as_ref() == Some(&entry) {
+                    return None;
+                }
+                let line = format!(
+                    "entry changed: {} becomes {} (shard {}, replica {})",
+                    kept(&self.entry),
+                    entry.window,
+                    entry.shard,
+                    entry.replica
+                );
+                self.entry = Some(entry);
+                Some(line)
+            }
+            Ok(None) if self.entry.is_none() && self.entry_error.is_none() => None,
+            Ok(None) => self.keep("there is no entry for this pod any more".to_owned()),
+            Err(why) => self.keep(why),
+        }
+    }
+
+    fn keep(&mut self, why: String) -> Option<String> {
+        let line = format!(
+            "entry refused, keeping {}: {why}",
+            self.entry
+                .as_ref()
+                .map_or("what thanos was started with".to_owned(), |e| e.window.to_string())
+        );
+        let new = self.entry_error.as_ref() != Some(&why);
+        self.entry_error = Some(why);
+        new.then_some(line)
+    }
+
+    /// Takes what the launcher's record and the window file hold.
+    pub fn set_files(&mut self, record: Option<Record>, file: Option<WindowFile>, now: Duration) {
+        // An unreadable record is no news: launchers replace theirs as a whole, so it was not a launcher's doing.
+        let record = record.or_else(|| self.record.clone());
+        if record.as_ref().map(|r| r.launch) != self.record.as_ref().map(|r| r.launch) {
+            self.launch_seen = now;
+            self.confirmed = None;
+            self.mismatch = None;
+            self.misses = 0;
+            self.probe_soon(now);
+        }
+        self.record = record;
+        self.file = file;
+    }
+
+    /// The order was written.
+    pub fn wrote(&mut self, file: WindowFile) {
+        self.file = Some(file);
+        self.act_error = None;
+    }
+
+    /// A write or a signal was not possible; it is tried again.
+    pub fn failed_to_act(&mut self, why: String, now: Duration) {
+        self.act_error = Some((why, now + WRITE_RETRY));
+        self.judged = None;
+    }
+
+    /// The start that a look at thanos would be about, if it is time for one.
+    #[must_use]
+    pub fn probe_due(&mut self, now: Duration) -> Option<u64> {
+        if now < self.next_probe || !self.runs() {
+            return None;
+        }
+        // Until this one is answered.
+        self.next_probe = now + PROBE_LOST;
+        Some(self.launch())
+    }
+
+    /// Takes what a look at thanos showed; `launch` is what [`Sidecar::probe_due`] gave.
+    pub fn probed(&mut self, launch: u64, probe: Probe, now: Duration) {
+        if launch != self.launch() {
+            return;
+        }
+        let expected = self
+            .record
+            .as_ref()
+            .map(|r| r.window)
+            .filter(|_| self.settings.reload != ReloadMode::Signal);
+        let seen = match (probe.ready, probe.flags, expected) {
+            (false, ..) => None,
+            (true, Ok(flags), Some(expected)) if flags != expected => {
+                self.mismatch = Some(format!(
+                    "thanos says that its window is {flags}, but it was started with {expected}"
+                ));
+                None
+            }
+            (true, Ok(flags), _) => Some((flags, true, None)),
+            (true, Err(why), Some(expected)) => Some((expected, false, Some(why))),
+            // A signal changes nothing that could be trusted unseen.
+            (true, Err(why), None) => self.record.as_ref().map(|r| (r.window, false, Some(why))),
+        };
+        if let Some((applied, verified, note)) = seen {
+            // A process does not change its flags: once read, they hold for this start.
+            let verified_before = self.confirmed.take().filter(|c| c.verified && !verified);
+            self.confirmed = verified_before.or(Some(Confirmed {
+                launch,
+                applied,
+                verified,
+                note,
+            }));
+            self.mismatch = None;
+            self.misses = 0;
+        } else {
+            self.misses = self.misses.saturating_add(1);
+            if self.misses >= MISSES_MOST {
+                self.confirmed = None;
+            }
+        }
+        let changing = self.settings.reload == ReloadMode::Signal && self.phase == Phase::Restarting;
+        if self.confirmed.is_some() && self.misses == 0 && !changing {
+            self.probe_wait = PROBE_FIRST;
+            self.next_probe = now + self.settings.check_interval;
+        } else {
+            self.next_probe = now + self.probe_wait;
+            self.probe_wait = (self.probe_wait * 2).min(PROBE_MOST);
+        }
+    }
+
+    /// Decides. Call it after every input and when [`Sidecar::next_wake`] has come.
+    #[must_use]
+    pub fn step(&mut self, now: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.phase.is_ready() {
+            self.last_ready = Some(now);
+        }
+        self.note_failure(now);
+        let waits_after_error = self.act_error.as_ref().is_some_and(|(_, until)| now < *until);
+        if !waits_after_error {
+            self.judge(now, &mut actions);
+        }
+        let intent = self.intent(now);
+        if !waits_after_error && intent == Intent::Nothing {
+            self.act_error = None;
+        }
+        let drained = self.drained_at().is_none_or(|at| now >= at);
+        if !waits_after_error && (intent == Intent::Note || (intent == Intent::Change && drained)) {
+            self.order(intent, now, &mut actions);
+        }
+        let before = self.phase;
+        self.phase = self.phase_of(
+            if actions.iter().any(|a| matches!(a, Action::Order(_))) && intent == Intent::Change {
+                Intent::Pending
+            } else {
+                intent
+            },
+        );
+        if before == Phase::Draining && self.phase != Phase::Draining {
+            self.drains.spent += now.saturating_sub(self.last_ready.unwrap_or(now));
+        }
+        actions
+    }
+
+    /// When to step again without any input. What is due at `now` counts as done: [`Sidecar::step`] and
+    /// [`Sidecar::probe_due`] come first.
+    #[must_use]
+    pub fn next_wake(&self, now: Duration) -> Option<Duration> {
+        let intent = self.intent(now);
+        [
+            self.runs().then_some(self.next_probe),
+            (intent == Intent::Change).then(|| self.drained_at()).flatten(),
+            self.act_error.as_ref().map(|(_, until)| *until),
+            match intent {
+                Intent::Wait(until) => Some(until),
+                _ => None,
+            },
+            self.signalled.map(|(_, at, _)| at + self.settings.signal_timeout),
+            self.timeout_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|at| *at > now)
+        .min()
+    }
+
+    /// Whether thanos may start: the agent is there, and the window file holds the entry if there is one.
+    #[must_use]
+    pub fn holds_entry(&self) -> bool {
+        self.started() || self.entry.as_ref().is_none_or(|e| self.file.is_some_and(|f| f.window == e.window))
+    }
+
+    /// The figures about drains.
+    #[must_use]
+    pub const fn drains(&self) -> Drains {
+        self.drains
+    }
+
+    /// The launcher's record as last seen.
+    #[must_use]
+    pub const fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// The document for `GET /status`.
+    #[must_use]
+    pub fn status(&self) -> AgentStatus {
+        let confirmed = self.confirmed.as_ref().filter(|c| c.launch == self.launch() && self.runs());
+        AgentStatus {
+            pod: self.settings.pod.clone(),
+            shard: self.entry.as_ref().map(|e| e.shard),
+            replica: self.entry.as_ref().map(|e| e.replica),
+            phase: self.phase,
+            published: self.entry.as_ref().map(|e| e.window),
+            applied: confirmed.map(|c| c.applied),
+            verified: confirmed.is_some_and(|c| c.verified),
+            restarts: self.record.as_ref().map_or(0, |r| r.restarts),
+            last_error: self.last_error(),
+            agent_version: self.settings.version.clone(),
+            contract: CONTRACT,
+        }
+    }
+
+    fn last_error(&self) -> Option<String> {
+        let entry = self.entry_error.clone();
+        let act = || self.act_error.as_ref().map(|(why, _)| why.clone());
+        let failed = || self.failure().map(|(window, why)| format!("window {window} was given up: {why}"));
+        let mismatch = || self.mismatch.clone();
+        let off = || {
+            let differs = self.settings.reload == ReloadMode::Off && self.running().is_some() && self.running() != self.wanted();
+            (differs && self.entry.is_some())
+                .then(|| "in-place reload is off for this pod: the published window takes effect when the pod is created anew".to_owned())
+        };
+        let note = || self.confirmed.as_ref().and_then(|c| c.note.clone());
+        entry.or_else(act).or_else(failed).or_else(mismatch).or_else(off).or_else(note)
+    }
+}

@@ -1,0 +1,477 @@
+//! The sidecar, the launcher's own state machine and a model of thanos and kubelet, in simulated time, with faults.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::core::duration::PromDuration;
+use crate::core::launch::{self, Event, Launcher, Options, Timer};
+use proptest::prelude::*;
+
+const DRAIN: Duration = Duration::from_mins(1);
+const STOP: Duration = Duration::from_millis(200);
+const STOP_GRACE: Duration = Duration::from_mins(2);
+const CONTAINER_BACKOFF: Duration = Duration::from_secs(10);
+const INITIAL_DAYS: i64 = 100;
+
+fn window(days: i64) -> Window {
+    Window {
+        min: format!("-{days}d").parse().unwrap(),
+        max: "1d".parse().unwrap(),
+    }
+}
+
+fn settings(reload: ReloadMode) -> Settings {
+    Settings {
+        pod: "store-0".to_owned(),
+        version: "1".to_owned(),
+        reload,
+        drain: DRAIN,
+        ready_timeout: Duration::ZERO,
+        signal_timeout: Duration::from_secs(30),
+        check_interval: Duration::from_secs(10),
+    }
+}
+
+fn entry(days: i64) -> Entry {
+    Entry {
+        shard: 0,
+        replica: 0,
+        window: window(days),
+        drain: None,
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Thanos {
+    window: Window,
+    ready_at: Duration,
+    exits_at: Option<(Duration, i32)>,
+}
+
+/// A pod in simulated time.
+struct World {
+    now: Duration,
+    settings: Settings,
+    sidecar: Sidecar,
+    born: Duration,
+    launcher: Option<Launcher>,
+    container_starts_at: Option<Duration>,
+    thanos: Option<Thanos>,
+    timer: Option<(Timer, Duration)>,
+    record: Option<Record>,
+    verdict: Option<Verdict>,
+    order: Option<WindowFile>,
+    entry: Option<Entry>,
+    load: Duration,
+    bad: BTreeSet<i64>,
+    honours_signal: bool,
+    last_ready: Option<Duration>,
+    stops_of_ready: u32,
+    undrained_is_expected: bool,
+}
+
+impl World {
+    fn new(entry: Option<Entry>, load: Duration, bad: &[i64], settings: Settings) -> Self {
+        let mut world = Self {
+            now: Duration::from_hours(1),
+            sidecar: Sidecar::new(settings.clone(), None, None),
+            settings,
+            born: Duration::from_hours(1),
+            launcher: None,
+            container_starts_at: None,
+            thanos: None,
+            timer: None,
+            record: None,
+            verdict: None,
+            order: None,
+            entry,
+            load,
+            bad: bad.iter().copied().collect(),
+            honours_signal: false,
+            last_ready: None,
+            stops_of_ready: 0,
+            undrained_is_expected: false,
+        };
+        let _ = world.sidecar.set_entry(Ok(world.entry.clone()));
+        world.decide();
+        assert!(world.sidecar.holds_entry(), "the first start waits for nothing else");
+        world.container_starts();
+        world
+    }
+
+    fn age(&self) -> Duration {
+        self.now - self.born
+    }
+
+    fn container_starts(&mut self) {
+        self.container_starts_at = None;
+        let options = Options { drains: false };
+        let (launcher, actions) = Launcher::begin(options, self.record.clone(), self.verdict, self.order, window(INITIAL_DAYS));
+        self.launcher = Some(launcher);
+        self.act(&actions);
+    }
+
+    fn container_dies(&mut self) {
+        (self.launcher, self.thanos, self.timer) = (None, None, None);
+        self.container_starts_at = Some(self.now + CONTAINER_BACKOFF);
+    }
+
+    fn launcher_event(&mut self, event: &Event) {
+        if let Some(launcher) = &mut self.launcher {
+            let actions = launcher.on(event);
+            self.act(&actions);
+        }
+    }
+
+    fn act(&mut self, actions: &[launch::Action]) {
+        for action in actions {
+            match action {
+                launch::Action::Record(record) => self.record = Some(record.clone()),
+                launch::Action::Start(window) => {
+                    assert!(self.thanos.is_none());
+                    let days = (1..200).find(|d| super::tests::window(*d) == *window).unwrap();
+                    self.thanos = Some(Thanos {
+                        window: *window,
+                        ready_at: self.now + self.load,
+                        exits_at: self.bad.contains(&days).then_some((self.now + self.load / 2, 1)),
+                    });
+                }
+                launch::Action::Send(launch::Signal::Term) => self.thanos_is_stopped(),
+                launch::Action::Send(_) | launch::Action::Say(_) => {}
+                launch::Action::Arm(timer) => self.timer = Some((*timer, self.now + STOP_GRACE)),
+                launch::Action::Disarm => self.timer = None,
+                launch::Action::Exit(_) => self.container_dies(),
+            }
+        }
+    }
+
+    fn thanos_is_stopped(&mut self) {
+        let served = self.serves();
+        if let Some(thanos) = &mut self.thanos {
+            if served {
+                self.stops_of_ready += 1;
+                let quiet = self.last_ready.map(|at| self.now - at);
+                assert!(
+                    self.undrained_is_expected || quiet.is_none_or(|quiet| quiet >= DRAIN),
+                    "restarted {quiet:?} after it was ready"
+                );
+            }
+            thanos.exits_at = Some((self.now + STOP, 0));
+        }
+    }
+
+    fn serves(&self) -> bool {
+        self.thanos.is_some_and(|t| self.now >= t.ready_at)
+    }
+
+    /// Everything the sidecar does at one moment.
+    fn decide(&mut self) {
+        for _ in 0..100 {
+            let age = self.age();
+            self.sidecar.set_files(self.record.clone(), self.order, age);
+            let actions = self.sidecar.step(age);
+            for action in &actions {
+                match action {
+                    Action::Order(file) => {
+                        assert!(self.order.is_none_or(|o| o.request < file.request));
+                        self.order = Some(*file);
+                        self.sidecar.wrote(*file);
+                        self.launcher_event(&Event::Ordered(*file));
+                    }
+                    Action::Judge(verdict) => {
+                        self.verdict = Some(*verdict);
+                        self.launcher_event(&Event::Judged(*verdict));
+                    }
+                    Action::Signal => {
+                        if let (true, Some(order), Some(thanos)) = (self.honours_signal, self.order, &mut self.thanos) {
+                            thanos.window = order.window;
+                        }
+                    }
+                }
+            }
+            if let Some(launch) = self.sidecar.probe_due(age) {
+                let flags = self.thanos.map(|t| t.window).ok_or("nobody answers".to_owned());
+                let probe = Probe {
+                    ready: self.serves(),
+                    flags,
+                };
+                self.sidecar.probed(launch, probe, age);
+            } else if actions.is_empty() {
+                if self.sidecar.status().phase.is_ready() {
+                    self.last_ready = Some(self.now);
+                }
+                return;
+            }
+        }
+        panic!("the sidecar does not come to rest: {:?}", self.sidecar);
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.decide();
+            let wake = self.sidecar.next_wake(self.age()).map(|at| self.born + at);
+            let exits = self.thanos.and_then(|t| t.exits_at).map(|(at, _)| at);
+            let timer = self.timer.map(|(_, at)| at);
+            let next = [wake, exits, timer, self.container_starts_at].into_iter().flatten().min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = next;
+            if let Some((_, code)) = self.thanos.and_then(|t| t.exits_at).filter(|(at, _)| *at <= next) {
+                self.thanos = None;
+                self.launcher_event(&Event::Exited(code));
+            }
+            if let Some((timer, _)) = self.timer.filter(|(_, at)| *at <= next) {
+                self.timer = None;
+                self.launcher_event(&Event::Elapsed(timer));
+            }
+            if self.container_starts_at.is_some_and(|at| at <= next) {
+                self.container_starts();
+            }
+        }
+    }
+
+    fn publish(&mut self, days: i64) {
+        self.entry = Some(entry(days));
+        let _ = self.sidecar.set_entry(Ok(self.entry.clone()));
+        self.decide();
+    }
+
+    fn sidecar_restarts(&mut self) {
+        self.born = self.now;
+        self.sidecar = Sidecar::new(self.settings.clone(), self.record.clone(), self.order);
+        let _ = self.sidecar.set_entry(Ok(self.entry.clone()));
+        // It may have been ready until this very moment.
+        self.last_ready = self.last_ready.map(|_| self.now);
+        self.decide();
+    }
+
+    fn applied(&self) -> Option<Window> {
+        self.sidecar.status().applied
+    }
+
+    fn phase(&self) -> Phase {
+        self.sidecar.status().phase
+    }
+}
+
+fn world(days: i64, bad: &[i64]) -> World {
+    let mut world = World::new(Some(entry(days)), Duration::from_secs(5), bad, settings(ReloadMode::Exec));
+    world.run(Duration::from_secs(10));
+    assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(days))));
+    world
+}
+
+#[test]
+fn a_change_takes_the_drain_and_one_load() {
+    let mut world = world(10, &[]);
+    world.publish(20);
+    assert_eq!((world.phase(), world.applied()), (Phase::Draining, Some(window(10))));
+    world.run(DRAIN - Duration::from_millis(1));
+    assert_eq!(world.phase(), Phase::Draining);
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.phase(), world.applied()), (Phase::Restarting, None));
+    world.run(Duration::from_secs(6));
+    assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(20))));
+    assert_eq!(world.sidecar.drains(), Drains { orders: 1, spent: DRAIN });
+}
+
+#[test]
+fn a_window_given_up_is_tried_again_after_five_minutes_doubling_to_an_hour() {
+    let mut world = world(10, &[20]);
+    world.publish(20);
+    world.run(DRAIN + Duration::from_secs(20));
+    let mut tries = Vec::new();
+    let mut gave_up = world.now;
+    while tries.len() < 6 {
+        assert_eq!((world.phase(), world.applied()), (Phase::Failed, Some(window(10))));
+        assert!(world.sidecar.status().last_error.unwrap().contains("exit code 1"));
+        while world.phase() == Phase::Failed {
+            world.run(Duration::from_secs(1));
+        }
+        assert_eq!(world.phase(), Phase::Draining);
+        tries.push((world.now - gave_up).as_secs() / 60);
+        world.run(DRAIN + Duration::from_secs(20));
+        gave_up = world.now;
+    }
+    // The first second of failing lies inside the twenty above.
+    assert_eq!(tries, [4, 9, 19, 39, 59, 59]);
+    world.publish(30);
+    assert_eq!(world.phase(), Phase::Draining, "at once when it changes");
+    world.run(DRAIN + Duration::from_secs(20));
+    assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(30))));
+    assert_eq!(world.sidecar.status().last_error, None);
+}
+
+#[test]
+fn an_entry_that_asks_for_a_longer_drain_gets_it_up_to_a_limit() {
+    for (asked, given) in [("5m", Duration::from_mins(5)), ("0s", Duration::ZERO), ("100d", DRAIN_MOST)] {
+        let mut world = world(10, &[]);
+        world.undrained_is_expected = true;
+        world.entry = Some(Entry {
+            drain: Some(asked.parse::<PromDuration>().unwrap()),
+            ..entry(20)
+        });
+        let _ = world.sidecar.set_entry(Ok(world.entry.clone()));
+        let began = world.now;
+        while world.applied() != Some(window(20)) {
+            world.run(Duration::from_secs(1));
+        }
+        let took = world.now - began;
+        assert!(took >= given && took < given + Duration::from_secs(10), "{asked}: {took:?}");
+    }
+}
+
+#[test]
+fn a_pod_that_was_never_ready_changes_without_a_drain() {
+    let mut world = World::new(Some(entry(10)), Duration::from_hours(2), &[], settings(ReloadMode::Exec));
+    world.run(Duration::from_hours(1));
+    assert_eq!(world.phase(), Phase::Starting);
+    world.publish(20);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.phase(), Phase::Restarting);
+    assert_eq!(world.thanos.unwrap().window, window(20));
+}
+
+#[test]
+fn a_restarted_sidecar_drains_beside_a_running_thanos() {
+    let mut world = world(10, &[]);
+    world.entry = Some(entry(20));
+    world.sidecar_restarts();
+    assert_eq!(world.phase(), Phase::Draining);
+    assert!(world.sidecar.holds_entry(), "its startup probe passes all the same");
+    world.run(DRAIN + Duration::from_secs(10));
+    assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(20))));
+}
+
+#[test]
+fn flags_that_differ_never_count() {
+    let mut world = World::new(Some(entry(10)), Duration::from_secs(5), &[], settings(ReloadMode::Exec));
+    world.thanos.as_mut().unwrap().window = window(77);
+    world.run(Duration::from_mins(10));
+    assert_eq!((world.phase(), world.applied()), (Phase::Starting, None));
+    assert!(world.sidecar.status().last_error.unwrap().contains("-77d"));
+}
+
+#[test]
+fn a_signal_that_is_ignored_is_reported_and_one_that_works_is_not() {
+    for honours in [true, false] {
+        let mut world = World::new(Some(entry(10)), Duration::from_secs(5), &[], settings(ReloadMode::Signal));
+        world.honours_signal = honours;
+        world.run(Duration::from_secs(10));
+        world.publish(20);
+        world.run(DRAIN + Duration::from_secs(40));
+        let status = world.sidecar.status();
+        if honours {
+            assert_eq!(
+                (status.phase, status.applied, status.last_error),
+                (Phase::Serving, Some(window(20)), None)
+            );
+        } else {
+            assert_eq!((status.phase, status.applied), (Phase::Failed, Some(window(10))));
+            assert!(status.last_error.unwrap().contains("stock Thanos ignores SIGHUP"));
+        }
+        assert_eq!(status.restarts, 0);
+    }
+}
+
+#[test]
+fn off_keeps_the_admission_window() {
+    let mut world = World::new(Some(entry(10)), Duration::from_secs(5), &[], settings(ReloadMode::Off));
+    world.run(Duration::from_secs(10));
+    world.publish(20);
+    world.run(Duration::from_hours(5));
+    assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(10))));
+    assert!(world.sidecar.status().last_error.unwrap().contains("reload is off"));
+}
+
+#[test]
+fn a_missing_or_bad_entry_is_logged_once_and_keeps_the_window() {
+    let mut world = world(10, &[]);
+    assert!(
+        world
+            .sidecar
+            .set_entry(Err("bad".to_owned()))
+            .unwrap()
+            .contains("keeping -10d .. 1d")
+    );
+    assert_eq!(world.sidecar.set_entry(Err("bad".to_owned())), None);
+    assert!(world.sidecar.set_entry(Ok(None)).is_some());
+    world.run(Duration::from_hours(1));
+    assert_eq!((world.phase(), world.stops_of_ready), (Phase::Serving, 0));
+    assert_eq!(world.sidecar.set_entry(Ok(Some(entry(10)))), None);
+    assert_eq!(world.sidecar.status().last_error, None);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(i64),
+    EntryGone,
+    Run(u64),
+    ThanosKilled,
+    ContainerKilled,
+    SidecarKilled,
+    Load(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1_i64..7).prop_map(Step::Publish),
+        1 => Just(Step::EntryGone),
+        6 => (0_u64..100_000).prop_map(Step::Run),
+        3 => (0_u64..1_000).prop_map(Step::Run),
+        1 => Just(Step::ThanosKilled),
+        1 => Just(Step::ContainerKilled),
+        2 => Just(Step::SidecarKilled),
+        1 => (10_u64..20_000).prop_map(Step::Load),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Windows of 5 and 6 days end thanos. Whatever happens, a serving thanos is stopped only after a drain, and the pod
+    /// ends up Ready: with the published window, or, if that is a bad one, with one that works.
+    #[test]
+    fn every_story_ends_ready(steps in prop::collection::vec(step(), 1..50)) {
+        let mut world = world(1, &[5, 6]);
+        for step in steps {
+            match step {
+                Step::Publish(days) => world.publish(days),
+                Step::EntryGone => {
+                    let _ = world.sidecar.set_entry(Ok(None));
+                    world.decide();
+                }
+                Step::Run(millis) => world.run(Duration::from_millis(millis)),
+                Step::ThanosKilled => {
+                    if world.thanos.take().is_some() {
+                        world.launcher_event(&Event::Exited(137));
+                    }
+                }
+                Step::ContainerKilled => world.container_dies(),
+                Step::SidecarKilled => world.sidecar_restarts(),
+                Step::Load(millis) => world.load = Duration::from_millis(millis),
+            }
+        }
+        world.run(Duration::from_hours(4));
+        // A try may be under way at that very moment.
+        for _ in 0..300 {
+            if !world.phase().is_ready() {
+                world.run(Duration::from_secs(1));
+            }
+        }
+        let wanted = world.entry.clone().map(|e| e.window);
+        let bad = [window(5), window(6)];
+        prop_assert!(world.phase().is_ready(), "{:?}", world.sidecar);
+        prop_assert!(world.serves());
+        prop_assert_eq!(world.applied(), world.thanos.map(|t| t.window));
+        if let Some(wanted) = wanted.filter(|w| !bad.contains(w)) {
+            prop_assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(wanted)));
+        } else {
+            prop_assert_eq!(world.phase(), Phase::Failed);
+            prop_assert!(world.applied().is_some_and(|w| !bad.contains(&w)));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The sidecar's HTTP endpoints: `/status`, `/readyz`, `/livez`, `/metrics`.
+//!
+//! Every answer is made before it is asked for, so a request can neither block the sidecar nor fail. Connections are
+//! bounded in number and in time. Deliberately absent: TLS, authentication, and anything that changes something.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+/// Connections served at once; kubelet, the refresher and Prometheus need one each.
+const MAX_CONNECTIONS: usize = 64;
+/// The longest wait for a request's header. Seconds.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest life of a connection. Seconds.
+const CONNECTION_TIMEOUT: Duration = Duration::from_mins(5);
+/// The largest request header. Bytes; hyper wants at least 8 KiB.
+const BUFFER_BYTES: usize = 8 * 1024;
+
+/// What the endpoints answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answers {
+    /// Body of `/status`.
+    pub(super) status: Bytes,
+    /// Whether `/readyz` answers 200.
+    pub(super) ready: bool,
+    /// Body of `/readyz`: the phase.
+    pub(super) phase: &'static str,
+    /// Body of `/metrics`.
+    pub(super) metrics: Bytes,
+}
+
+/// Listens. The address 0.0.0.0 means every address, those of IPv6 too where there are any.
+///
+/// # Errors
+/// Whatever the kernel says, usually that the port is taken.
+pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    if address.ip().is_unspecified()
+        && address.is_ipv4()
+        && let Ok(listener) = TcpListener::bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port())).await
+    {
+        return Ok(listener);
+    }
+    TcpListener::bind(address).await
+}
+
+/// Serves for ever.
+pub(super) async fn serve(listener: TcpListener, answers: watch::Receiver<Answers>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors, for instance: not for long, and not in a busy loop.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let answers = answers.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let response = answer(&request, &answers.borrow());
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .max_buf_size(BUFFER_BYTES)
+                .serve_connection(TokioIo::new(stream), service);
+            // Clients come and go; what they do is not worth a line.
+            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
+            drop(place);
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes>> {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let (status, kind, body) = match request.uri().path() {
+        "/status" => (StatusCode::OK, "application/json", answers.status.clone()),
+        "/readyz" if answers.ready => (StatusCode::OK, TEXT, answers.phase.into()),
+        "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, TEXT, answers.phase.into()),
+        "/livez" => (StatusCode::OK, TEXT, "ok".into()),
+        "/metrics" => (
+            StatusCode::OK,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            answers.metrics.clone(),
+        ),
+        _ => (StatusCode::NOT_FOUND, TEXT, "try /status, /readyz, /livez or /metrics".into()),
+    };
+    let allowed = matches!(*request.method(), Method::GET | Method::HEAD);
+    let response = if allowed {
+        Response::builder().status(status).header(CONTENT_TYPE, kind).body(Full::new(body))
+    } else {
+        Response::builder()
+            .status(StatusCode::METHOD_NOT_ALLOWED)
+            .header(ALLOW, "GET, HEAD")
+            .body(Full::default())
+    };
+    // Only an invalid header could fail, and these are constants.
+    response.unwrap_or_default()
+}

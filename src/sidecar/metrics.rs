@@ -1,0 +1,143 @@
+//! The sidecar's figures for Prometheus. Each help text says what to do when it moves.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::core::agent_status::{AgentStatus, Phase};
+use crate::core::reload::Sidecar;
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// All figures and where they are registered.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    phase: Family<[(&'static str, &'static str); 1], Gauge>,
+    phase_start: Seconds,
+    matches: Gauge,
+    verified: Gauge,
+    restarts: Gauge,
+    failed_tries: Gauge,
+    orders: Counter,
+    drained: Counter<f64, AtomicU64>,
+    entry_errors: Counter,
+    last: Option<Phase>,
+}
+
+impl Metrics {
+    /// Registers everything.
+    #[must_use]
+    pub(super) fn new(version: &str) -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("timeshard_agent"),
+            phase: Family::default(),
+            phase_start: Seconds::default(),
+            matches: Gauge::default(),
+            verified: Gauge::default(),
+            restarts: Gauge::default(),
+            failed_tries: Gauge::default(),
+            orders: Counter::default(),
+            drained: Counter::default(),
+            entry_errors: Counter::default(),
+            last: None,
+        };
+        let registry = &mut metrics.registry;
+        registry.register("build", "Version of the agent.", Info::new([("version", version.to_owned())]));
+        registry.register(
+            "phase",
+            "1 for the phase that the pod is in. Long in starting or restarting: thanos is loading blocks. Failed: see last_error in /status",
+            metrics.phase.clone(),
+        );
+        registry.register_with_unit(
+            "phase_start_timestamp",
+            "When the pod entered its phase. Its age shows how long thanos has been loading",
+            Unit::Seconds,
+            metrics.phase_start.clone(),
+        );
+        registry.register(
+            "applied_matches_published",
+            "1 when thanos serves the published window. 0 for longer than a drain and a load: look at /status",
+            metrics.matches.clone(),
+        );
+        registry.register(
+            "applied_verified",
+            "1 when the applied window was read from thanos itself. 0 is normal with --http.config or --disable-web",
+            metrics.verified.clone(),
+        );
+        registry.register(
+            "restarts",
+            "Restarts of thanos in place in this pod. Moves with each change of the published window, twice for one that is given up",
+            metrics.restarts.clone(),
+        );
+        registry.register(
+            "failed_tries",
+            "How often in a row the published window was given up. Above 0: thanos did not become ready with it; see last_error in /status",
+            metrics.failed_tries.clone(),
+        );
+        registry.register(
+            "orders",
+            "Windows handed to the launcher after a drain. More than the published changes: a window is being retried",
+            metrics.orders.clone(),
+        );
+        registry.register_with_unit(
+            "drain",
+            "Time spent draining. High: entries change often, or the drain is longer than the querier's DNS interval needs",
+            Unit::Seconds,
+            metrics.drained.clone(),
+        );
+        registry.register(
+            "entry_errors",
+            "Entries refused (missing, malformed, inverted, too large). The last good window stays; fix the ConfigMap",
+            metrics.entry_errors.clone(),
+        );
+        metrics
+    }
+
+    /// Takes over the state as it is now.
+    pub(super) fn observe(&mut self, sidecar: &Sidecar, status: &AgentStatus, unix_seconds: i64) {
+        for phase in Phase::ALL {
+            self.phase
+                .get_or_create(&[("phase", phase.as_str())])
+                .set(i64::from(phase == status.phase));
+        }
+        if self.last != Some(status.phase) {
+            self.last = Some(status.phase);
+            #[allow(clippy::cast_precision_loss, reason = "exact until the year 285 million")]
+            self.phase_start.set(unix_seconds as f64);
+        }
+        self.matches
+            .set(i64::from(status.applied.is_some() && status.applied == status.published));
+        self.verified.set(i64::from(status.verified));
+        self.restarts.set(i64::try_from(status.restarts).unwrap_or(i64::MAX));
+        let failed = sidecar.record().and_then(|r| r.failed.as_ref());
+        self.failed_tries.set(
+            failed
+                .filter(|f| Some(f.window) == status.published)
+                .map_or(0, |f| i64::from(f.times)),
+        );
+        let drains = sidecar.drains();
+        self.orders.inner().store(drains.orders, std::sync::atomic::Ordering::Relaxed);
+        let spent = drains.spent.as_secs_f64();
+        self.drained.inc_by((spent - self.drained.get()).max(0.0));
+    }
+
+    /// An entry was refused.
+    pub(super) fn entry_refused(&self) {
+        self.entry_errors.inc();
+    }
+
+    /// The text for a scrape.
+    #[must_use]
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

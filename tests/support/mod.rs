@@ -1,0 +1,285 @@
+//! A pod without Kubernetes: directories as kubelet makes them, the agent as real processes, ports of its own.
+//!
+//! Everything waits for a condition with a deadline; nothing sleeps for a fixed time and hopes.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub const AGENT: &str = env!("CARGO_BIN_EXE_timeshard-agent");
+pub const POD: &str = "store-0";
+const DEADLINE: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The example that stands in for thanos; a plain `cargo test` builds it, `cargo test --test x` does not.
+pub fn stand_in() -> PathBuf {
+    static BUILT: Once = Once::new();
+    let path = Path::new(AGENT).parent().unwrap().join("examples/stand-in-thanos");
+    BUILT.call_once(|| {
+        if !path.exists() {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["build", "--no-default-features", "--features=agent", "--example=stand-in-thanos"]);
+            assert!(cargo.status().unwrap().success());
+        }
+    });
+    path
+}
+
+/// A real thanos if the environment names one.
+#[allow(clippy::disallowed_methods, reason = "tests take their knobs from the environment")]
+pub fn real_thanos() -> Option<PathBuf> {
+    let path = std::env::var("TIMESHARD_TEST_THANOS").ok().map(PathBuf::from);
+    if path.is_none() {
+        println!("skipped: set TIMESHARD_TEST_THANOS to a thanos binary to run this on the real thing");
+    }
+    path
+}
+
+/// Waits until `look` gives something; fails with `what` and the last excuse otherwise.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match look() {
+            Ok(value) => return value,
+            Err(why) => assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}: {why}"),
+        }
+        pause();
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the pause between two looks, never the wait itself")]
+pub fn pause() {
+    std::thread::sleep(LOOK_EVERY);
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A GET; the status code and the body.
+pub fn get(port: u16, path: &str) -> Result<(u16, String), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(text)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(text)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").map_err(text)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(text)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status")?;
+    Ok((code, body.to_owned()))
+}
+
+/// A process that does not outlive the test.
+pub struct Process(pub Child);
+
+impl Process {
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn code(&mut self) -> i32 {
+        wait_for("the process to end", || self.0.try_wait().unwrap().ok_or("it runs".to_owned()))
+            .code()
+            .unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One pod.
+pub struct Pod {
+    pub dir: tempfile::TempDir,
+    pub http: u16,
+    pub grpc: u16,
+    pub port: u16,
+    pub sidecar_flags: Vec<String>,
+    pub launch_flags: Vec<String>,
+    pub command: Vec<OsString>,
+    version: u32,
+}
+
+impl Pod {
+    /// A pod whose thanos is the stand-in, with these flags more.
+    pub fn stand_in(flags: &[&str]) -> Self {
+        let mut pod = Self::new(&stand_in());
+        let log = pod.dir.path().join("log");
+        pod.command.push(format!("--stand-in-log={}", log.display()).into());
+        pod.command.extend(flags.iter().map(OsString::from));
+        pod
+    }
+
+    /// A pod whose thanos is this program.
+    pub fn new(program: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["config", "shared", "data", "bucket"] {
+            fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        let (http, grpc, port) = (free_port(), free_port(), free_port());
+        let mut command: Vec<OsString> = vec![program.into(), "store".into()];
+        command.push(format!("--http-address=127.0.0.1:{http}").into());
+        command.push(format!("--grpc-address=127.0.0.1:{grpc}").into());
+        command.extend(["--min-time=-100d".into(), "--max-time=1d".into()]);
+        Self {
+            dir,
+            http,
+            grpc,
+            port,
+            sidecar_flags: ["--drain=0s", "--check-interval=200ms", "--poll-interval=1h"]
+                .map(String::from)
+                .into(),
+            launch_flags: Vec::new(),
+            command,
+            version: 0,
+        }
+    }
+
+    pub fn path(&self, sub: &str) -> PathBuf {
+        self.dir.path().join(sub)
+    }
+
+    pub fn sidecar(&self) -> Process {
+        let mut command = Command::new(AGENT);
+        command.arg("sidecar").arg("--install").arg(format!("--pod={POD}"));
+        command.arg(format!("--config-dir={}", self.path("config").display()));
+        command.arg(format!("--shared-dir={}", self.path("shared").display()));
+        command.arg(format!("--thanos-url=http://127.0.0.1:{}", self.http));
+        command.arg(format!("--grpc-address=127.0.0.1:{}", self.grpc));
+        command.arg(format!("--listen=127.0.0.1:{}", self.port)).args(&self.sidecar_flags);
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.path("sidecar.log"))
+            .unwrap();
+        Process(command.stderr(log).spawn().unwrap())
+    }
+
+    /// The startup probe.
+    pub fn wait_started(&self) {
+        wait_for("the sidecar's /livez", || get(self.port, "/livez"));
+    }
+
+    pub fn launcher(&self) -> Process {
+        self.launcher_with(Stdio::from(
+            fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(self.path("launcher.log"))
+                .unwrap(),
+        ))
+    }
+
+    pub fn launcher_with(&self, stderr: Stdio) -> Process {
+        let mut command = Command::new(self.path("shared/timeshard-agent"));
+        command.arg("launch").arg(format!("--shared-dir={}", self.path("shared").display()));
+        command.args(&self.launch_flags).arg("--").args(&self.command);
+        Process(command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap())
+    }
+
+    /// Sidecar and launcher in kubelet's order.
+    pub fn start(&self) -> (Process, Process) {
+        let sidecar = self.sidecar();
+        self.wait_started();
+        (sidecar, self.launcher())
+    }
+
+    /// What kubelet does when the `ConfigMap` changes.
+    pub fn swap(&mut self, files: &[(&str, &str)]) {
+        let config = self.path("config");
+        self.version += 1;
+        let fresh = format!("..2026_{}", self.version);
+        fs::create_dir(config.join(&fresh)).unwrap();
+        for (name, content) in files {
+            fs::write(config.join(&fresh).join(name), content).unwrap();
+            if fs::symlink_metadata(config.join(name)).is_err() {
+                symlink(format!("..data/{name}"), config.join(name)).unwrap();
+            }
+        }
+        let old = fs::read_link(config.join("..data")).ok();
+        symlink(&fresh, config.join("..data_tmp")).unwrap();
+        fs::rename(config.join("..data_tmp"), config.join("..data")).unwrap();
+        if let Some(old) = old {
+            fs::remove_dir_all(config.join(old)).unwrap();
+        }
+    }
+
+    pub fn publish(&mut self, min: &str, max: &str) {
+        let entry = format!("shard: 0\nreplica: 0\nmin_time: {min}\nmax_time: {max}\n");
+        self.swap(&[(&format!("{POD}.yaml"), &entry)]);
+    }
+
+    pub fn status(&self) -> Result<Value, String> {
+        let (code, body) = get(self.port, "/status")?;
+        assert_eq!(code, 200);
+        serde_json::from_str(&body).map_err(|error| error.to_string())
+    }
+
+    /// Waits until the pod is in `phase` and thanos serves from `min`; the whole document.
+    pub fn wait(&self, phase: &str, min: &str) -> Value {
+        wait_for(&format!("phase {phase} with {min}"), || {
+            let status = self.status()?;
+            if status["phase"] == phase && status["applied"]["min_time"] == min {
+                Ok(status)
+            } else {
+                Err(format!("{status}\n{}", self.logs()))
+            }
+        })
+    }
+
+    pub fn ready(&self) -> bool {
+        get(self.port, "/readyz").is_ok_and(|(code, _)| code == 200)
+    }
+
+    pub fn record(&self) -> Value {
+        wait_for("the launcher's record", || {
+            let text = fs::read_to_string(self.path("shared/launcher.json")).map_err(|error| error.to_string())?;
+            serde_json::from_str(&text).map_err(|error| error.to_string())
+        })
+    }
+
+    pub fn logs(&self) -> String {
+        ["sidecar.log", "launcher.log"]
+            .map(|name| fs::read_to_string(self.path(name)).unwrap_or_default())
+            .concat()
+    }
+
+    /// What the stand-in said about itself.
+    pub fn said(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("log")).unwrap_or_default();
+        text.lines().map(String::from).collect()
+    }
+}
+
+/// Processes whose parent is `parent`.
+pub fn children_of(parent: u32) -> Vec<(u32, String)> {
+    let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: u32| {
+        let stat = stat(pid)?;
+        let mut words = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = words.next()?.to_owned();
+        (words.next()?.parse() == Ok(parent)).then_some((pid, state))
+    })
+    .collect()
+}
