@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: a limit in time, which the caller sets around the whole of it.
 
-use std::io::{self, ErrorKind};
+use std::io;
 
 use rustls::AlertDescription;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,27 +48,29 @@ async fn refuse(socket: &mut TcpStream) {
 }
 
 fn reason(error: &io::Error) -> Failure {
-    use AlertDescription::{
-        AccessDenied, BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown, UnknownCA, UnsupportedCertificate,
-    };
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match (tls, error.kind()) {
-        (
-            Some(rustls::Error::AlertReceived(
-                AccessDenied
-                | BadCertificate
-                | CertificateExpired
-                | CertificateRevoked
-                | CertificateUnknown
-                | UnknownCA
-                | UnsupportedCertificate,
-            )),
-            _,
-        ) => Failure::CertificateRejected,
-        (Some(rustls::Error::InvalidMessage(_)), _) => Failure::NotTls,
-        (None, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Failure::HandshakeGone,
-        _ => Failure::Tls,
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::AlertReceived(alert)) if is_about_the_certificate(*alert) => Failure::CertificateRejected,
+        Some(rustls::Error::InvalidMessage(_)) => Failure::NotTls,
+        Some(_) => Failure::Tls,
+        None => Failure::HandshakeGone,
     }
+}
+
+/// Clients differ in what they say to a certificate that they cannot verify: Go `bad_certificate`, OpenSSL `unknown_ca`,
+/// rustls `decrypt_error` if the authority has the right name and another key.
+fn is_about_the_certificate(alert: AlertDescription) -> bool {
+    use AlertDescription as A;
+    matches!(
+        alert,
+        A::BadCertificate
+            | A::UnsupportedCertificate
+            | A::CertificateRevoked
+            | A::CertificateExpired
+            | A::CertificateUnknown
+            | A::UnknownCA
+            | A::AccessDenied
+            | A::DecryptError
+    )
 }
 
 #[cfg(test)]

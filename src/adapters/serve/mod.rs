@@ -128,18 +128,20 @@ impl Edge {
     pub async fn serve<S: Handler<B>, B: Answer>(self, service: S) {
         let mut shutdown = self.shutdown.clone();
         let mut abort = self.shutdown.clone();
-        let mut acceptor = Acceptor::new(self);
+        let (listener, mut acceptor) = Acceptor::new(self);
         tokio::select! {
             biased;
             () = abort.reached(Stage::Abort) => tracing::warn!("second signal: requests under way are cut off"),
-            () = acceptor.run(service, &mut shutdown) => {}
+            () = acceptor.run(listener, service, &mut shutdown) => {}
         }
     }
 }
 
 struct Acceptor {
-    edge: Edge,
     tls: Option<TlsAcceptor>,
+    limits: Limits,
+    drain: Duration,
+    stats: Arc<ServeStats>,
     slots: Arc<Semaphore>,
     registry: Registry,
     /// Accepted, but every slot is taken.
@@ -151,27 +153,30 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    fn new(edge: Edge) -> Self {
-        Self {
-            tls: edge.tls.clone().map(TlsAcceptor::from),
+    fn new(edge: Edge) -> (TcpListener, Self) {
+        let acceptor = Self {
+            tls: edge.tls.map(TlsAcceptor::from),
+            limits: edge.limits,
+            drain: edge.drain,
             slots: Arc::new(Semaphore::new(edge.limits.connections)),
             registry: Registry::new(Arc::clone(&edge.stats)),
+            stats: edge.stats,
             waiting: None,
             not_before: None,
             tasks: JoinSet::new(),
-            edge,
-        }
+        };
+        (edge.listener, acceptor)
     }
 
-    async fn run<S: Handler<B>, B: Answer>(&mut self, service: S, shutdown: &mut Shutdown) {
+    async fn run<S: Handler<B>, B: Answer>(&mut self, listener: TcpListener, service: S, shutdown: &mut Shutdown) {
         let mut drained_at = None;
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.reached(Stage::Draining), if drained_at.is_none() => {
-                    tracing::info!(drain_seconds = self.edge.drain.as_secs(), open = self.edge.stats.open(), "draining");
+                    tracing::info!(drain_seconds = self.drain.as_secs(), open = self.stats.open(), "draining");
                     self.registry.drain();
-                    drained_at = Some(Instant::now() + self.edge.drain);
+                    drained_at = Some(Instant::now() + self.drain);
                 }
                 () = at(drained_at) => break,
                 Some(_) = self.tasks.join_next() => {}
@@ -180,12 +185,13 @@ impl Acceptor {
                         self.begin(socket, permit, &service);
                     }
                 }
-                accepted = accept(&self.edge.listener, self.not_before), if self.waiting.is_none() => {
+                accepted = accept(&listener, self.not_before), if self.waiting.is_none() => {
                     self.accepted(accepted, &service);
                 }
             }
         }
-        self.accept_backlog(&service).await;
+        self.accept_backlog(&listener, &service).await;
+        drop(listener);
         self.finish().await;
     }
 
@@ -198,9 +204,9 @@ impl Acceptor {
             },
             Err(error) if is_per_connection(&error) => {}
             Err(error) => {
-                self.edge.stats.failed(Failure::Accept);
+                self.stats.failed(Failure::Accept);
                 self.registry.close_longest_idle();
-                self.not_before = Some(Instant::now() + self.edge.limits.accept_backoff);
+                self.not_before = Some(Instant::now() + self.limits.accept_backoff);
                 tracing::warn!(%error, "cannot accept a connection: closing the one idle longest, trying again soon");
             }
         }
@@ -210,7 +216,7 @@ impl Acceptor {
         // Answers are one small write; the kernel must not hold it back. A socket that refuses is gone anyway.
         let _ = socket.set_nodelay(true);
         let entry = self.registry.register();
-        let connection = connection::serve(socket, self.tls.clone(), service.clone(), self.edge.limits, entry);
+        let connection = connection::serve(socket, self.tls.clone(), service.clone(), self.limits, entry);
         self.tasks.spawn(async move {
             connection.await;
             drop(permit);
@@ -218,12 +224,12 @@ impl Acceptor {
     }
 
     /// The kernel has finished these connections' TCP handshakes; closing the port would reset them.
-    async fn accept_backlog<S: Handler<B>, B: Answer>(&mut self, service: &S) {
+    async fn accept_backlog<S: Handler<B>, B: Answer>(&mut self, listener: &TcpListener, service: &S) {
         if let Some(socket) = self.waiting.take() {
             self.accepted(Ok(socket), service);
         }
         while self.waiting.is_none() {
-            match timeout(BACKLOG_WAIT, self.edge.listener.accept()).await {
+            match timeout(BACKLOG_WAIT, listener.accept()).await {
                 Ok(Ok((socket, _))) => self.accepted(Ok(socket), service),
                 _ => return,
             }
@@ -234,7 +240,7 @@ impl Acceptor {
     async fn finish(&mut self) {
         self.registry.finish();
         let tasks = &mut self.tasks;
-        let done = timeout(self.edge.limits.finish, async { while tasks.join_next().await.is_some() {} }).await;
+        let done = timeout(self.limits.finish, async { while tasks.join_next().await.is_some() {} }).await;
         if done.is_err() {
             tracing::warn!(open = self.tasks.len(), "the drain took too long: requests under way are cut off");
         }
@@ -250,6 +256,10 @@ async fn accept(listener: &TcpListener, not_before: Option<Instant>) -> io::Resu
 
 /// A slot for a socket that is waiting for one; makes room.
 async fn slot(slots: &Arc<Semaphore>, registry: &Registry) -> OwnedSemaphorePermit {
+    // The wait may have been cut short by a connection that ended.
+    if let Ok(permit) = Arc::clone(slots).try_acquire_owned() {
+        return permit;
+    }
     loop {
         registry.close_longest_idle();
         if let Ok(Ok(permit)) = timeout(SLOT_WAIT, Arc::clone(slots).acquire_owned()).await {

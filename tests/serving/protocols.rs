@@ -1,0 +1,73 @@
+//! What can be negotiated, and what cannot.
+
+use std::time::Duration;
+
+use rustls::version::{TLS12, TLS13};
+use thanos_timeshard::adapters::serve::{Failure, Limits};
+use thanos_timeshard::adapters::tls::Certificates;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::support::{Authority, Client, DEADLINE, HTTP1, HTTP2, good_request, served_leaf, start, until};
+
+#[tokio::test]
+async fn both_protocols_on_both_versions() {
+    let authority = Authority::new();
+    let pair = authority.issue();
+    let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
+    assert_eq!(certificates.not_after_unix_seconds(), 4_102_358_400, "2099-12-31T00:00:00Z");
+    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    for alpn in [HTTP1, HTTP2] {
+        for version in [&TLS13, &TLS12] {
+            let connector = authority.client(alpn, &[version]);
+            let mut client = Client::connect(server.addr, &connector).await.unwrap();
+            assert_eq!(matches!(client, Client::Http2(_)), alpn == HTTP2);
+            for _ in 0..3 {
+                assert!(!client.echo("/", "hello").await.unwrap(), "the connection stays open");
+            }
+        }
+    }
+    assert_eq!(server.stats.accepted(), 4);
+}
+
+#[tokio::test]
+async fn an_old_version_is_refused_with_an_alert() {
+    let authority = Authority::new();
+    let pair = authority.issue();
+    let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
+    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let mut socket = TcpStream::connect(server.addr).await.unwrap();
+    socket.write_all(&client_hello(0x02)).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(DEADLINE, socket.read_to_end(&mut answer)).await.unwrap().unwrap();
+    // Record type alert; level fatal, description protocol_version.
+    assert_eq!((answer[0], &answer[5..7]), (0x15, &[2, 70][..]), "{answer:02x?}");
+    until("the refusal is counted", async || server.stats.failures(Failure::Tls) == 1).await;
+    good_request(server.addr, &authority.client(HTTP1, &[&TLS13])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_trust_us_is_counted_as_such() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let pair = authority.issue();
+    let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
+    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    served_leaf(server.addr, &stranger.client(HTTP1, &[&TLS13])).await.unwrap_err();
+    until("the rejection is counted", async || {
+        server.stats.failures(Failure::CertificateRejected) == 1
+    })
+    .await;
+}
+
+/// A `ClientHello` of TLS 1.1 (minor version 2): fixed random, two old ciphers, two signature algorithms.
+pub(crate) fn client_hello(minor: u8) -> Vec<u8> {
+    let mut hello = vec![3, minor];
+    hello.extend([7_u8; 32]);
+    hello.extend([0, 0, 4, 0xc0, 0x13, 0x00, 0x2f, 1, 0]);
+    hello.extend([0, 10, 0, 13, 0, 6, 0, 4, 4, 3, 4, 1]);
+    let length = u8::try_from(hello.len()).unwrap();
+    let mut record = vec![0x16, 3, 1, 0, length + 4, 1, 0, 0, length];
+    record.extend(hello);
+    record
+}
