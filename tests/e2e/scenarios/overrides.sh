@@ -1,0 +1,23 @@
+# shellcheck shell=bash disable=SC2154
+# annotations on the StatefulSet override the defaults: total-shards "2"
+# stage: control-plane
+ns=e2e-overrides
+namespace $ns $ENABLED
+two() { # NAME
+  local s
+  for i in 0 1 2 3 4 5; do
+    s=$((i < 4 ? i / 2 : 0))
+    if [ $s = 0 ]; then echo "$1-$i shard=0 -186d .. 1d"; else echo "$1-$i shard=1 -370d .. -185d"; fi
+  done
+}
+export ANNOTATIONS='{"thanos-timeshard.io/total-shards": "2"}'
+REPLICAS=0 POLICY=Parallel store_set $ns store
+until_same 30 "the override is known" "store-0 shard=0 -186d .. 1d" dry_window $ns store store-0
+kubectl -n $ns scale statefulset/store --replicas=6 >/dev/null
+until_same 30 "2 shards of 2 replicas, the 2 surplus pods in the newest" "$(two store)" windows $ns
+export ANNOTATIONS='{}'
+REPLICAS=6 POLICY=Parallel store_set $ns plain
+until_same 30 "a StatefulSet beside it without the annotation keeps the defaults" "$(planned plain 6)" windows $ns plain
+# on the pod template it would be a rolling restart: ignored
+REPLICAS=6 POLICY=Parallel POD_ANNOTATIONS='{"thanos-timeshard.io/total-shards": "2"}' store_set $ns template
+until_same 30 "the same annotation on the pod template is ignored" "$(planned template 6)" windows $ns template
