@@ -5,3 +5,5 @@
 
 pub mod adapters;
 pub mod core;
+#[cfg(feature = "server")]
+pub mod webhook;

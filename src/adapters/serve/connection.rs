@@ -1,0 +1,170 @@
+//! One connection from handshake to close.
+//!
+//! Invariants: every `Pending` of the peer is covered by the state's deadline; a timer is set again only when a deadline
+//! comes closer or has passed, so a burst of requests costs none.
+//!
+//! Deliberately absent: hyper's own header timeout (see `state`) and its keep-alive pings.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::registry::Entry;
+use super::state::{Due, Order, State};
+use super::stats::Failure;
+use super::{Answer, Handler, Limits, handshake};
+
+/// Flow-control window of an HTTP/2 stream and connection, in bytes: a review of common size in one flight.
+const HTTP2_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Serves one socket until it is closed.
+pub(super) async fn serve<S: Handler<B>, B: Answer>(socket: TcpStream, tls: Option<TlsAcceptor>, service: S, limits: Limits, entry: Entry) {
+    let Some(acceptor) = tls else {
+        entry.established(false);
+        return requests(socket, service, &limits, &entry).await;
+    };
+    match timeout(limits.handshake, handshake::accept(socket, &acceptor)).await {
+        Ok(Ok(stream)) => {
+            entry.established(stream.get_ref().1.alpn_protocol() == Some(b"h2"));
+            requests(stream, service, &limits, &entry).await;
+        }
+        Ok(Err(failure)) => entry.failed(failure),
+        Err(_) => entry.failed(Failure::HandshakeTimeout),
+    }
+}
+
+async fn requests<I, S, B>(socket: I, service: S, limits: &Limits, entry: &Entry)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Handler<B>,
+    B: Answer,
+{
+    let state = entry.state();
+    let io = TokioIo::new(Watched {
+        socket,
+        state: Arc::clone(state),
+    });
+    let shared = Arc::clone(state);
+    let tracked = service_fn(move |request: Request<Incoming>| answer(service.call(request), Arc::clone(&shared)));
+    let cut = if state.is_http2() {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .initial_stream_window_size(HTTP2_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_WINDOW_BYTES)
+            .serve_connection(io, tracked);
+        // Boxed: HTTP/2's state is large, and every connection's task would be as large.
+        drive(Box::pin(connection).as_mut(), http2::Connection::graceful_shutdown, state, limits).await
+    } else {
+        let connection = http1::Builder::new()
+            .header_read_timeout(None)
+            .max_buf_size(limits.header_bytes)
+            .serve_connection(io, tracked);
+        drive(pin!(connection), http1::Connection::graceful_shutdown, state, limits).await
+    };
+    if let Some(failure) = cut {
+        entry.failed(failure);
+    }
+}
+
+/// Marks a request as under way, and its answer as the last one during a drain.
+async fn answer<B>(answer: impl Future<Output = Result<Response<B>, Infallible>>, state: Arc<State>) -> Result<Response<B>, Infallible> {
+    let _active = state.begin();
+    let mut response = answer.await?;
+    if state.ordered_now() >= Order::Drain && !state.is_http2() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// Polls the connection until it is done or its deadline passes; says why if it was cut off.
+async fn drive<C: Future>(mut connection: Pin<&mut C>, close: fn(Pin<&mut C>), state: &State, limits: &Limits) -> Option<Failure> {
+    let mut timer = pin!(sleep_until(state.deadline(limits).0));
+    let mut ordered = pin!(state.ordered.notified());
+    std::future::poll_fn(|cx| {
+        loop {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            if ordered.as_mut().poll(cx).is_ready() {
+                ordered.set(state.ordered.notified());
+                if state.may_say_goodbye() {
+                    close(connection.as_mut());
+                }
+                continue;
+            }
+            let (due, what) = state.deadline(limits);
+            if due < timer.deadline() {
+                timer.as_mut().reset(due);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // The timer may be older than the deadline, which moves with every request.
+            if due > Instant::now() {
+                timer.as_mut().reset(due);
+                continue;
+            }
+            match what {
+                Due::Idle => state.order(Order::Close),
+                Due::Closed => return Poll::Ready(None),
+                Due::Cut(failure) => return Poll::Ready(Some(failure)),
+            }
+        }
+    })
+    .await
+}
+
+/// A socket that tells the state when bytes come in.
+struct Watched<I> {
+    socket: I,
+    state: Arc<State>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let watched = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut watched.socket).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            watched.state.read();
+        }
+        polled
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,126 @@
+//! One watcher for SIGTERM and SIGINT, fanned out to every part of the program.
+//!
+//! Invariants: the stage only moves forward. The first signal begins the drain, the second one aborts it, further
+//! ones change nothing. Losing the watcher never looks like a signal.
+//!
+//! Deliberately absent: SIGHUP (files are watched instead) and what each part does at a stage, which is its own matter.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How far the shutdown has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// No signal yet.
+    Running,
+    /// First signal: fail readiness, keep serving for the drain period, then finish what is in flight.
+    Draining,
+    /// Second signal: stop now.
+    Abort,
+}
+
+/// A view of the stage; clones see the same one.
+#[derive(Debug, Clone)]
+pub struct Shutdown(watch::Receiver<Stage>);
+
+impl Shutdown {
+    /// A shutdown that never comes, for parts that serve until the process ends (the admin port).
+    #[must_use]
+    pub fn never() -> Self {
+        channel().1
+    }
+
+    /// The stage now.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        *self.0.borrow()
+    }
+
+    /// Whether the drain has begun.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.stage() >= Stage::Draining
+    }
+
+    /// Waits until the stage is reached or passed.
+    pub async fn reached(&mut self, stage: Stage) {
+        if self.0.wait_for(|now| *now >= stage).await.is_err() {
+            // The sender is gone: no signal can come any more.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Moves the stage forward; tests and `demo` hold one instead of a signal.
+#[derive(Debug)]
+pub struct Trigger(watch::Sender<Stage>);
+
+impl Trigger {
+    /// Does what one more signal does.
+    pub fn signal(&self) {
+        self.0.send_modify(|stage| {
+            *stage = match stage {
+                Stage::Running => Stage::Draining,
+                Stage::Draining | Stage::Abort => Stage::Abort,
+            }
+        });
+    }
+}
+
+/// A stage and the means to move it.
+#[must_use]
+pub fn channel() -> (Trigger, Shutdown) {
+    let (sender, receiver) = watch::channel(Stage::Running);
+    (Trigger(sender), Shutdown(receiver))
+}
+
+/// Starts the watcher for SIGTERM and SIGINT. Call it once, inside the runtime.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub fn install() -> io::Result<Shutdown> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (trigger, shutdown) = channel();
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! {
+                Some(()) = term.recv() => "SIGTERM",
+                Some(()) = interrupt.recv() => "SIGINT",
+                else => return,
+            };
+            trigger.signal();
+            let stage = *trigger.0.borrow();
+            tracing::info!(signal = name, ?stage, "signal received");
+        }
+    });
+    Ok(shutdown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stages_only_move_forward() {
+        let (trigger, mut shutdown) = channel();
+        assert!(!shutdown.is_draining());
+        trigger.signal();
+        shutdown.reached(Stage::Draining).await;
+        assert_eq!(shutdown.stage(), Stage::Draining);
+        trigger.signal();
+        trigger.signal();
+        shutdown.reached(Stage::Draining).await;
+        assert_eq!(shutdown.stage(), Stage::Abort);
+    }
+
+    #[tokio::test]
+    async fn a_lost_watcher_is_not_a_signal() {
+        let (trigger, mut shutdown) = channel();
+        drop(trigger);
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(20), shutdown.reached(Stage::Draining)).await;
+        assert!(waited.is_err(), "the wait must not end without a signal");
+    }
+}

@@ -1,0 +1,306 @@
+//! What a server knows of the labelled namespaces: one immutable value, replaced as a whole.
+//!
+//! Admission reads it without a lock and without a call to the API server. The watches that feed it are elsewhere; here
+//! is only how an observed object becomes a plan, and that a bad edit keeps the last good one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::config::{Config, Sharding};
+use super::entry::Entry;
+use super::names;
+use super::plan::Plan;
+
+/// What is observed of a `StatefulSet`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatefulSetFacts {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `spec.replicas`, Kubernetes' default 1 filled in.
+    pub replicas: u32,
+    /// `spec.ordinals.start`.
+    pub ordinals_start: u32,
+    /// Annotations of ours on its own metadata.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What admission needs of a `StatefulSet`.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Its own sharding: the file's, overridden by its annotations.
+    pub sharding: Sharding,
+    /// The plan for its pods.
+    pub plan: Plan,
+    /// `spec.ordinals.start`.
+    pub ordinals_start: u32,
+    /// Whether it lets us replace time flags.
+    pub replace_time_flags: bool,
+    /// Whether it wants in-place reloads although a liveness probe may kill a long load.
+    pub reload_despite_liveness: bool,
+    /// What is wrong with its annotations; the sharding is then the last good one.
+    pub problem: Option<String>,
+    facts: StatefulSetFacts,
+}
+
+/// The entries of one `ConfigMap`, by pod.
+pub type Entries = HashMap<String, Entry>;
+
+type ByNamespace<T> = HashMap<String, HashMap<String, Arc<T>>>;
+
+/// Everything that admission knows.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    config: Arc<Config>,
+    unknown: Arc<Known>,
+    statefulsets: ByNamespace<Known>,
+    configmaps: ByNamespace<Entries>,
+}
+
+impl Known {
+    fn new(config: &Config, facts: StatefulSetFacts, before: Option<&Self>) -> Self {
+        let annotations = || facts.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let (sharding, mut problem) = match config.sharding_for(annotations()) {
+            Ok(sharding) => (sharding, None),
+            Err(refusal) => {
+                let last_good = before.map_or_else(|| config.sharding.clone(), |known| known.sharding.clone());
+                (last_good, Some(refusal.to_string()))
+            }
+        };
+        let is_true = |key: &str| facts.annotations.get(key).is_some_and(|value| value == "true");
+        let pods = match facts.annotations.get(names::TARGET_REPLICAS).map(|text| text.parse::<u32>()) {
+            None => facts.replicas,
+            // A target beyond what is there would plan for pods that do not exist.
+            Some(Ok(target)) if target > 0 => target.min(facts.replicas),
+            Some(_) => {
+                let text = facts.annotations.get(names::TARGET_REPLICAS).map_or("", String::as_str);
+                problem.get_or_insert_with(|| {
+                    format!(
+                        "annotation {}: {text:?} is not accepted: write the number of pods to scale down to, at least 1",
+                        names::TARGET_REPLICAS
+                    )
+                });
+                facts.replicas
+            }
+        };
+        Self {
+            plan: Plan::new(&sharding, Some(pods)),
+            ordinals_start: facts.ordinals_start,
+            replace_time_flags: is_true(names::REPLACE_TIME_FLAGS),
+            reload_despite_liveness: is_true(names::RELOAD_DESPITE_LIVENESS),
+            sharding,
+            problem,
+            facts,
+        }
+    }
+
+    /// What was observed.
+    #[must_use]
+    pub fn facts(&self) -> &StatefulSetFacts {
+        &self.facts
+    }
+}
+
+impl Fleet {
+    /// Nothing observed yet: every pod gets the file's defaults.
+    #[must_use]
+    pub fn new(config: Arc<Config>) -> Self {
+        Self {
+            unknown: Arc::new(unknown(&config)),
+            config,
+            statefulsets: HashMap::new(),
+            configmaps: HashMap::new(),
+        }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is known of a `StatefulSet`; the defaults, with start 0, for one that was not observed yet.
+    #[must_use]
+    pub fn known(&self, namespace: &str, statefulset: &str) -> &Known {
+        self.statefulsets
+            .get(namespace)
+            .and_then(|by_name| by_name.get(statefulset))
+            .unwrap_or(&self.unknown)
+    }
+
+    /// The published entry of a pod.
+    #[must_use]
+    pub fn published(&self, namespace: &str, statefulset: &str, pod: &str) -> Option<&Entry> {
+        // Most requests come for namespaces without a ConfigMap of ours: no name is made for them.
+        let by_name = self.configmaps.get(namespace).filter(|by_name| !by_name.is_empty())?;
+        by_name.get(&self.config.operator.configmap_of(namespace, statefulset))?.get(pod)
+    }
+
+    /// Every observed `StatefulSet`.
+    pub fn statefulsets(&self) -> impl Iterator<Item = &Known> {
+        self.statefulsets.values().flat_map(|by_name| by_name.values().map(AsRef::as_ref))
+    }
+
+    /// With another configuration; annotations that do not fit it keep their last good meaning.
+    #[must_use]
+    pub fn with_config(&self, config: Arc<Config>) -> Self {
+        let mut next = Self {
+            unknown: Arc::new(unknown(&config)),
+            config,
+            ..self.clone()
+        };
+        for known in next.statefulsets.values_mut().flat_map(HashMap::values_mut) {
+            *known = Arc::new(Known::new(&next.config, known.facts.clone(), Some(known)));
+        }
+        next
+    }
+
+    /// With a `StatefulSet` as observed now; `None` when that changes nothing.
+    #[must_use]
+    pub fn with_statefulset(&self, facts: StatefulSetFacts) -> Option<Self> {
+        let before = self.statefulsets.get(&facts.namespace).and_then(|by_name| by_name.get(&facts.name));
+        if before.is_some_and(|known| known.facts == facts) {
+            return None;
+        }
+        let (namespace, name) = (facts.namespace.clone(), facts.name.clone());
+        let known = Arc::new(Known::new(&self.config, facts, before.map(AsRef::as_ref)));
+        let mut next = self.clone();
+        next.statefulsets.entry(namespace).or_default().insert(name, known);
+        Some(next)
+    }
+
+    /// Without a `StatefulSet`.
+    #[must_use]
+    pub fn without_statefulset(&self, namespace: &str, name: &str) -> Self {
+        let mut next = self.clone();
+        next.statefulsets.get_mut(namespace).and_then(|by_name| by_name.remove(name));
+        next
+    }
+
+    /// With a `ConfigMap` as observed now.
+    #[must_use]
+    pub fn with_configmap(&self, namespace: &str, name: &str, entries: Entries) -> Self {
+        let mut next = self.clone();
+        next.configmaps
+            .entry(namespace.to_owned())
+            .or_default()
+            .insert(name.to_owned(), Arc::new(entries));
+        next
+    }
+
+    /// Without a `ConfigMap`.
+    #[must_use]
+    pub fn without_configmap(&self, namespace: &str, name: &str) -> Self {
+        let mut next = self.clone();
+        next.configmaps.get_mut(namespace).and_then(|by_name| by_name.remove(name));
+        next
+    }
+
+    /// Without everything in a namespace: it is no longer labelled.
+    #[must_use]
+    pub fn without_namespace(&self, namespace: &str) -> Self {
+        let mut next = self.clone();
+        next.statefulsets.remove(namespace);
+        next.configmaps.remove(namespace);
+        next
+    }
+}
+
+fn unknown(config: &Config) -> Known {
+    Known {
+        plan: Plan::new(&config.sharding, None),
+        sharding: config.sharding.clone(),
+        ordinals_start: 0,
+        replace_time_flags: false,
+        reload_despite_liveness: false,
+        problem: None,
+        facts: StatefulSetFacts::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(replicas: u32, annotations: &[(&str, &str)]) -> StatefulSetFacts {
+        let annotations = annotations
+            .iter()
+            .map(|(key, value)| (format!("thanos-timeshard.io/{key}"), (*value).to_owned()))
+            .collect();
+        StatefulSetFacts {
+            namespace: "ns".to_owned(),
+            name: "store".to_owned(),
+            replicas,
+            ordinals_start: 0,
+            annotations,
+        }
+    }
+
+    fn fleet() -> Fleet {
+        Fleet::new(Arc::new(Config::default()))
+    }
+
+    #[test]
+    fn an_unknown_statefulset_has_the_defaults() {
+        let known = fleet();
+        let known = known.known("ns", "store");
+        assert_eq!((known.plan.shards().len(), known.ordinals_start), (3, 0));
+    }
+
+    #[test]
+    fn a_bad_annotation_keeps_the_last_good_sharding() {
+        let good = fleet().with_statefulset(facts(8, &[("total-shards", "4")])).unwrap();
+        let bad = good.with_statefulset(facts(8, &[("total-shards", "many")])).unwrap();
+        let known = bad.known("ns", "store");
+        assert_eq!(known.sharding.total_shards(), Some(4));
+        assert!(known.problem.as_ref().unwrap().contains("\"many\""), "{:?}", known.problem);
+        let healed = bad.with_statefulset(facts(8, &[("total-shards", "2")])).unwrap();
+        assert_eq!(
+            (
+                healed.known("ns", "store").sharding.total_shards(),
+                &healed.known("ns", "store").problem
+            ),
+            (Some(2), &None)
+        );
+    }
+
+    #[test]
+    fn what_did_not_change_changes_nothing() {
+        let fleet = fleet().with_statefulset(facts(6, &[])).unwrap();
+        assert!(fleet.with_statefulset(facts(6, &[])).is_none());
+    }
+
+    #[test]
+    fn the_target_is_planned_for_and_the_others_are_surplus() {
+        let fleet = fleet().with_statefulset(facts(6, &[("target-replicas", "3")])).unwrap();
+        let plan = &fleet.known("ns", "store").plan;
+        assert_eq!((0..6).map(|i| plan.assign(i).shard).collect::<Vec<_>>(), [0, 1, 2, 0, 0, 0]);
+        let beyond = fleet.with_statefulset(facts(6, &[("target-replicas", "60")])).unwrap();
+        assert_eq!(beyond.known("ns", "store").plan, Plan::new(&Sharding::default(), Some(6)));
+        let bad = fleet.with_statefulset(facts(6, &[("target-replicas", "-1")])).unwrap();
+        assert!(bad.known("ns", "store").problem.is_some());
+    }
+
+    #[test]
+    fn an_unlabelled_namespace_is_forgotten() {
+        let entry = Entry::parse("shard: 1\nmin_time: -2d\nmax_time: -1d\n", chrono::DateTime::UNIX_EPOCH).unwrap();
+        let entries = HashMap::from([("store-0".to_owned(), entry)]);
+        let fleet = fleet()
+            .with_statefulset(facts(9, &[]))
+            .unwrap()
+            .with_configmap("ns", "store-time-shards", entries);
+        assert!(fleet.published("ns", "store", "store-0").is_some());
+        assert!(fleet.published("ns", "store", "store-1").is_none());
+        let without = fleet.without_namespace("ns");
+        assert!(without.published("ns", "store", "store-0").is_none());
+        assert_eq!(without.statefulsets().count(), 0);
+    }
+
+    #[test]
+    fn another_configuration_replans() {
+        let fleet = fleet().with_statefulset(facts(8, &[])).unwrap();
+        let config = Config::parse("sharding: {total_shards: 4}", "c").unwrap();
+        assert_eq!(fleet.with_config(Arc::new(config)).known("ns", "store").plan.shards().len(), 4);
+    }
+}

@@ -1,0 +1,179 @@
+//! YAML as a tree whose every value knows its line and column, so that a refusal can point at the place.
+//!
+//! Typed deserialisation would stop at the first mistake and say it in its own words; the configuration wants every
+//! mistake, each with key, value and what would be right. No schema here, only reading.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+
+/// A value and where it stands.
+pub type Node = Spanned<Kind>;
+
+/// A YAML value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// `~`, `null` or nothing at all.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number with a fraction, or one too large for [`Kind::Int`].
+    Float(f64),
+    /// A text.
+    Text(String),
+    /// A sequence.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file.
+    Map(Vec<(Spanned<String>, Node)>),
+}
+
+/// Why a text is not YAML.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadError {
+    /// Line, from 1; 0 when unknown.
+    pub line: u64,
+    /// Column, from 1; 0 when unknown.
+    pub column: u64,
+    /// What is wrong, without the place.
+    pub why: String,
+}
+
+/// Reads one YAML document.
+///
+/// # Errors
+/// [`ReadError`] with the place, also for duplicated keys and for documents that exceed the parser's budget
+/// (nesting, aliases, size).
+pub fn read(text: &str) -> Result<Node, ReadError> {
+    serde_saphyr::from_str::<Node>(text).map_err(|error| {
+        let error = error.without_snippet();
+        let (line, column) = error.location().map_or((0, 0), |l| (l.line(), l.column()));
+        let message = error.to_string();
+        // The parser repeats the place at the end of its sentence; ours stands in front.
+        let why = message
+            .rsplit_once(" at line ")
+            .map_or(message.as_str(), |(head, _)| head)
+            .to_owned();
+        ReadError { line, column, why }
+    })
+}
+
+impl Kind {
+    /// The value as a short text for a message.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Null => "nothing".to_owned(),
+            Self::Bool(value) => value.to_string(),
+            Self::Int(value) => value.to_string(),
+            Self::Float(value) => value.to_string(),
+            Self::Text(value) => {
+                let mut cut: String = value.chars().take(48).collect();
+                if cut.len() < value.len() {
+                    cut.push('…');
+                }
+                format!("{cut:?}")
+            }
+            Self::List(items) => format!("a list of {}", items.len()),
+            Self::Map(items) => format!("a mapping of {}", items.len()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KindVisitor)
+    }
+}
+
+struct KindVisitor;
+
+impl<'de> Visitor<'de> for KindVisitor {
+    type Value = Kind;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Kind, E> {
+        Ok(Kind::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Kind, E> {
+        Ok(Kind::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Kind, D::Error> {
+        Kind::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Kind, E> {
+        Ok(Kind::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Kind, E> {
+        Ok(Kind::Int(value))
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "only shown in a message; every accepted number fits an i64")]
+    fn visit_u64<E>(self, value: u64) -> Result<Kind, E> {
+        Ok(i64::try_from(value).map_or(Kind::Float(value as f64), Kind::Int))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Kind, E> {
+        Ok(Kind::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Kind, E> {
+        Ok(Kind::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Kind, E> {
+        Ok(Kind::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Kind, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Kind::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Kind, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = map.next_entry()? {
+            items.push(item);
+        }
+        Ok(Kind::Map(items))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_know_their_place() {
+        let node = read("a: 1\nb:\n  - x\n  - [1.5, ~, true]\n").unwrap();
+        let Kind::Map(items) = &node.value else { panic!("{node:?}") };
+        assert_eq!((items[0].0.value.as_str(), &items[0].1.value), ("a", &Kind::Int(1)));
+        assert_eq!((items[0].1.referenced.line(), items[0].1.referenced.column()), (1, 4));
+        let Kind::List(list) = &items[1].1.value else { panic!("{node:?}") };
+        assert_eq!((list[0].referenced.line(), list[0].referenced.column()), (3, 5));
+        assert_eq!((items[1].0.referenced.line(), items[1].0.referenced.column()), (2, 1));
+    }
+
+    #[test]
+    fn duplicates_bombs_and_broken_text_are_refused_with_a_place() {
+        assert!(read("a: &a [x]\nb: [*a, *a]\n").is_ok(), "a few aliases are fine");
+        for text in ["a: 1\na: 2\n", "a: [1, 2\n", "a: \"x\n", "a: b: c\n"] {
+            let error = read(text).unwrap_err();
+            assert!(error.line > 0, "{text:?}: {error:?}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(read(&deep).is_err());
+    }
+}

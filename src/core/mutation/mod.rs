@@ -1,0 +1,249 @@
+//! Admission's decision: which pods are ours, and the few operations that make one a shard's replica.
+//!
+//! Raw JSON in (as a [`PodView`]), RFC 6902 operations out. Invariants, property-tested in `mutation/tests.rs`: nothing
+//! but what an operation names changes; injecting an injected pod gives no operation, also after other injectors changed
+//! it; no input panics. No API call, no clock, no cache: what the `StatefulSet` says comes in as [`Facts`].
+
+mod eligible;
+mod inject;
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+pub use eligible::{Candidate, eligible};
+pub use inject::inject;
+
+use super::config::{Config, Sharding};
+use super::entry::Entry;
+use super::patch::Operation;
+use super::plan::{Assignment, Plan};
+use super::window::Window;
+
+/// What is known of a pod's `StatefulSet` when the pod is admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Configuration file: how the sidecar looks, and what the `ConfigMap` is called.
+    pub config: &'a Config,
+    /// The `StatefulSet`'s own sharding.
+    pub sharding: &'a Sharding,
+    /// The plan for its number of pods.
+    pub plan: &'a Plan,
+    /// `spec.ordinals.start`.
+    pub ordinals_start: u32,
+    /// Whether it lets us replace time flags.
+    pub replace_time_flags: bool,
+    /// Whether it wants in-place reloads although a liveness probe may kill a long load.
+    pub reload_despite_liveness: bool,
+    /// The pod's published entry, if there is one: it wins over the plan.
+    pub published: Option<&'a Entry>,
+    /// The pod's namespace, from the request.
+    pub namespace: &'a str,
+    /// Now, for absolute windows.
+    pub now: DateTime<Utc>,
+}
+
+/// What admission does to a pod.
+#[derive(Debug)]
+pub struct Injection<'a> {
+    /// The patch; empty when the pod has everything already.
+    pub operations: Vec<Operation<'a>>,
+    /// Its place.
+    pub assignment: Assignment,
+    /// Its window.
+    pub window: Window,
+    /// Where the window comes from.
+    pub source: Source,
+    /// What its user should know.
+    pub remarks: Vec<Remark>,
+}
+
+/// Where an injected window comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The published entry.
+    Published,
+    /// The plan, for a pod without an entry.
+    Plan,
+}
+
+/// Why a pod is admitted untouched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// Not the creation of a pod.
+    NotPodCreation,
+    /// No `StatefulSet` owns it.
+    NotStatefulSet,
+    /// Its user said no.
+    OptedOut,
+    /// A Windows pod.
+    Windows,
+    /// Its name does not end in an ordinal.
+    NoOrdinal(String),
+    /// No container runs thanos store; the words say what runs instead.
+    NoStore(String),
+    /// `store` as first word, but the image does not look like Thanos.
+    UnknownImage(String),
+    /// More than one container runs thanos store.
+    SeveralStores(usize),
+    /// Time flags of the user's own.
+    TimeFlags(String),
+    /// thanos store inside a shell or behind another program.
+    Wrapper(String),
+    /// Arguments in a file.
+    ArgsFile(String),
+    /// A name that we need is taken by someone else.
+    NameTaken(&'static str),
+    /// Everything is there already.
+    AlreadyInjected,
+}
+
+/// Every reason's label, for metrics and tests.
+pub const SKIP_LABELS: [&str; 13] = [
+    "not_pod_creation",
+    "not_statefulset",
+    "opted_out",
+    "windows",
+    "no_ordinal",
+    "no_store",
+    "unknown_image",
+    "several_stores",
+    "time_flags",
+    "wrapper",
+    "args_file",
+    "name_taken",
+    "already_injected",
+];
+
+impl Skip {
+    /// Position in [`SKIP_LABELS`].
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        match self {
+            Self::NotPodCreation => 0,
+            Self::NotStatefulSet => 1,
+            Self::OptedOut => 2,
+            Self::Windows => 3,
+            Self::NoOrdinal(_) => 4,
+            Self::NoStore(_) => 5,
+            Self::UnknownImage(_) => 6,
+            Self::SeveralStores(_) => 7,
+            Self::TimeFlags(_) => 8,
+            Self::Wrapper(_) => 9,
+            Self::ArgsFile(_) => 10,
+            Self::NameTaken(_) => 11,
+            Self::AlreadyInjected => 12,
+        }
+    }
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        SKIP_LABELS[self.index()]
+    }
+
+    /// Whether the pod is a gateway whose user may have expected an injection: worth a warning and an Event.
+    #[must_use]
+    pub const fn surprises(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownImage(_)
+                | Self::SeveralStores(_)
+                | Self::TimeFlags(_)
+                | Self::Wrapper(_)
+                | Self::ArgsFile(_)
+                | Self::NameTaken(_)
+                | Self::NoOrdinal(_)
+        )
+    }
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotPodCreation => f.write_str("not the creation of a pod"),
+            Self::NotStatefulSet => f.write_str("not owned by a StatefulSet"),
+            Self::OptedOut => f.write_str("opted out by thanos-timeshard.io/inject: \"false\""),
+            Self::Windows => f.write_str("a Windows pod"),
+            Self::NoOrdinal(name) => write!(f, "the name {name:?} does not end in an ordinal"),
+            Self::NoStore(what) => write!(f, "no container runs thanos store ({what})"),
+            Self::UnknownImage(image) => write!(
+                f,
+                "the first argument is store, but the image {image:?} is not named thanos; annotate the pod template with thanos-timeshard.io/inject: \"true\" if it is Thanos"
+            ),
+            Self::SeveralStores(n) => write!(
+                f,
+                "{n} containers run thanos store, so it is unclear which one a window is for; run one in each pod"
+            ),
+            Self::TimeFlags(flag) => write!(
+                f,
+                "{flag} is set by hand and respected; remove it, or annotate the StatefulSet with thanos-timeshard.io/replace-time-flags: \"true\""
+            ),
+            Self::Wrapper(word) => {
+                write!(
+                    f,
+                    "thanos store runs inside {word:?}, where flags cannot be added safely; make thanos the container's command"
+                )
+            }
+            Self::ArgsFile(word) => write!(
+                f,
+                "{word:?} reads arguments from a file, which may set the time flags; write the arguments in the pod template"
+            ),
+            Self::NameTaken(name) => write!(f, "{name:?} is used by something else in this pod; rename that"),
+            Self::AlreadyInjected => f.write_str("already injected"),
+        }
+    }
+}
+
+/// Something about an injected pod that its user should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// The liveness probe would kill a thanos that loads for long.
+    UnsafeLiveness(String),
+    /// A `sharding` key stands on the pod (template), where it has no effect.
+    KeyOnPod(String),
+    /// The command annotation is not a JSON array of strings.
+    BadCommandAnnotation,
+    /// The HTTP address names a port by an environment variable, which the sidecar cannot read.
+    UnreadableAddress(String),
+}
+
+impl Remark {
+    /// A `CamelCase` reason for an Event.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::UnsafeLiveness(_) => "UnsafeLivenessProbe",
+            Self::KeyOnPod(_) => "KeyOnPodIgnored",
+            Self::BadCommandAnnotation => "InvalidAnnotation",
+            Self::UnreadableAddress(_) => "UnreadableAddress",
+        }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnsafeLiveness(container) => write!(
+                f,
+                "the liveness probe of {container} fails while thanos loads blocks, so kubelet may kill it: this pod keeps its first window; probe /-/healthy instead"
+            ),
+            Self::KeyOnPod(key) => write!(
+                f,
+                "annotation {key} on the pod has no effect: annotate the StatefulSet itself, not its pod template"
+            ),
+            Self::BadCommandAnnotation => f.write_str(
+                "annotation thanos-timeshard.io/command is not a JSON array of strings such as [\"/bin/thanos\"]; it was ignored",
+            ),
+            Self::UnreadableAddress(address) => {
+                write!(
+                    f,
+                    "--http-address {address:?} has no plain port, so the sidecar looks for thanos at 127.0.0.1:10902; write the port as a number"
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

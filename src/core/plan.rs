@@ -1,0 +1,321 @@
+//! The plan: which shard each pod serves, and which window each shard has.
+//!
+//! Invariants (property-tested in `plan/tests.rs`): every instant from `now - retention` to `now + future_buffer` lies in
+//! a window; neighbours overlap by at least the configured overlap; the last window ends exactly at the retention; with
+//! enough pods every instant has at least as many pods as asked. What is published or running is not looked at here.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+use super::config::{MAX_PODS, Sharding, WindowFormat};
+use super::duration::PromDuration;
+use super::window::{Bound, Window};
+
+/// A time window and how many pods serve it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Age of the newer edge, without future buffer.
+    pub newest_age: PromDuration,
+    /// Age of the older edge, with overlap.
+    pub oldest_age: PromDuration,
+    /// Pods that serve it, surplus ones not counted.
+    pub replicas: u32,
+    /// Index of its first pod.
+    first_index: u32,
+}
+
+/// Where a pod stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The shard's number, newest first.
+    pub shard: u32,
+    /// The replica's number within the shard.
+    pub replica: u32,
+    /// Whether the pod is beyond what the plan needs.
+    pub surplus: bool,
+}
+
+/// Something about a plan that its user should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// No pods at all: nothing is served.
+    NoPods,
+    /// Fewer pods than shards: there are fewer shards, and the oldest is larger.
+    FewerShards {
+        /// Pods that there are.
+        pods: u32,
+        /// Shards that were asked for.
+        shards: u32,
+    },
+    /// Fewer pods than shards times replicas: fewer replicas, the newest shards getting the larger share.
+    FewerReplicas {
+        /// Pods that there are.
+        pods: u32,
+        /// Pods that would fill the plan.
+        wanted: u32,
+        /// Replicas of each shard, newest first.
+        replicas: Vec<u32>,
+    },
+    /// More pods than the plan needs: they are extra replicas of the newest shard.
+    Surplus {
+        /// Pods that there are.
+        pods: u32,
+        /// Pods that fill the plan.
+        wanted: u32,
+    },
+    /// A shard is served by one pod: whenever it restarts, its part of the time is missing.
+    SingleReplica {
+        /// Numbers of such shards, newest first.
+        shards: Vec<u32>,
+    },
+    /// A shard is shorter than the overlap, so that it loads mostly what its neighbour loads too.
+    WideOverlap {
+        /// The first such shard.
+        shard: u32,
+        /// How long it is without the overlap.
+        length: PromDuration,
+        /// The overlap.
+        overlap: PromDuration,
+    },
+}
+
+/// Shards and their pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    shards: Vec<Shard>,
+    planned_pods: u32,
+    future_buffer: PromDuration,
+    format: WindowFormat,
+    quantum: PromDuration,
+    /// How far behind a quantised window may be before every pod has the next one.
+    lag: PromDuration,
+    notes: Vec<Note>,
+}
+
+impl Plan {
+    /// Plans for `pods` pods (`spec.replicas`, or the target on the way down). `None` means as many as fill the plan;
+    /// with `total_shards: auto` that is one shard.
+    #[must_use]
+    pub fn new(sharding: &Sharding, pods: Option<u32>) -> Self {
+        let pods = pods
+            .unwrap_or_else(|| sharding.nominal_pods().unwrap_or_else(|| sharding.replicas_of(0)))
+            .min(MAX_PODS);
+        let asked = sharding.total_shards().unwrap_or_else(|| (pods / sharding.replicas_of(0)).max(1));
+        let count = asked.min(pods);
+        let replicas = share(sharding, count, asked, pods);
+        let edges = edges(sharding, asked, count);
+        let mut first_index = 0;
+        let mut shards = Vec::with_capacity(replicas.len());
+        for (i, replicas) in replicas.iter().copied().enumerate() {
+            let oldest_age = (edges[i + 1] + sharding.overlap()).min(sharding.retention());
+            shards.push(Shard {
+                newest_age: edges[i],
+                oldest_age,
+                replicas,
+                first_index,
+            });
+            first_index += replicas;
+        }
+        let mut plan = Self {
+            shards,
+            planned_pods: first_index,
+            future_buffer: sharding.future_buffer(),
+            format: sharding.window_format(),
+            quantum: sharding.quantum(),
+            lag: sharding.quantum() + sharding.rollout_time(),
+            notes: Vec::new(),
+        };
+        plan.notes = plan.remarks(sharding, asked, pods);
+        plan
+    }
+
+    /// The shards, newest first.
+    #[must_use]
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// What its user should know, most important first.
+    #[must_use]
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// Where the pod with this index (ordinal minus `spec.ordinals.start`) stands. Pods beyond the plan are extra
+    /// replicas of the newest shard.
+    #[must_use]
+    pub fn assign(&self, index: u32) -> Assignment {
+        let surplus = index >= self.planned_pods;
+        if surplus {
+            let first = self.shards.first().map_or(0, |shard| shard.replicas);
+            return Assignment {
+                shard: 0,
+                replica: first + (index - self.planned_pods),
+                surplus,
+            };
+        }
+        // Shards are never empty, so the last one that begins at or before the index holds it.
+        let shard = self.shards.partition_point(|shard| shard.first_index <= index).saturating_sub(1);
+        Assignment {
+            shard: u32::try_from(shard).unwrap_or(u32::MAX),
+            replica: index - self.shards[shard].first_index,
+            surplus,
+        }
+    }
+
+    /// The window of a shard. `now` matters for absolute windows only.
+    #[must_use]
+    pub fn window(&self, shard: u32, now: DateTime<Utc>) -> Window {
+        let Some(found) = self.shards.get(shard as usize).or(self.shards.last()) else {
+            return Window::relative(PromDuration::ZERO, self.future_buffer);
+        };
+        let newest = if found.newest_age == PromDuration::ZERO {
+            self.future_buffer
+        } else {
+            -found.newest_age
+        };
+        match self.format {
+            WindowFormat::Relative => Window::relative(-found.oldest_age, newest),
+            WindowFormat::Absolute => {
+                let base = floor(now, self.quantum);
+                let lag = if found.newest_age == PromDuration::ZERO {
+                    self.lag
+                } else {
+                    PromDuration::ZERO
+                };
+                let at = |age: PromDuration| Bound::Absolute(Bound::Relative(age).at(base));
+                Window {
+                    min: at(-found.oldest_age),
+                    max: at(newest + lag),
+                }
+            }
+        }
+    }
+
+    fn remarks(&self, sharding: &Sharding, asked: u32, pods: u32) -> Vec<Note> {
+        let mut notes = Vec::new();
+        let wanted: u32 = (0..asked).map(|shard| sharding.replicas_of(shard)).sum();
+        if pods == 0 {
+            return vec![Note::NoPods];
+        }
+        if pods < asked {
+            notes.push(Note::FewerShards { pods, shards: asked });
+        } else if pods < wanted && sharding.total_shards().is_some() {
+            notes.push(Note::FewerReplicas {
+                pods,
+                wanted,
+                replicas: self.shards.iter().map(|shard| shard.replicas).collect(),
+            });
+        } else if pods > wanted {
+            notes.push(Note::Surplus { pods, wanted });
+        }
+        let single: Vec<u32> = (0..)
+            .zip(&self.shards)
+            .filter(|(i, shard)| shard.replicas == 1 && !(*i == 0 && pods > wanted))
+            .map(|(i, _)| i)
+            .collect();
+        if !single.is_empty() {
+            notes.push(Note::SingleReplica { shards: single });
+        }
+        let overlap = sharding.overlap();
+        let length = |pair: &[Shard]| pair[1].newest_age - pair[0].newest_age;
+        if let Some((shard, pair)) = (0..).zip(self.shards.windows(2)).find(|(_, pair)| length(pair) < overlap) {
+            notes.push(Note::WideOverlap {
+                shard,
+                length: length(pair),
+                overlap,
+            });
+        }
+        notes
+    }
+}
+
+/// The last multiple of `quantum` since the epoch at or before `now`.
+fn floor(now: DateTime<Utc>, quantum: PromDuration) -> DateTime<Utc> {
+    let step = quantum.as_millis().max(1);
+    DateTime::from_timestamp_millis(now.timestamp_millis().div_euclid(step) * step).unwrap_or(now)
+}
+
+/// Replicas of `count` shards (asked for: `asked`) with `pods` pods. Where the pods do not reach, the largest shard
+/// gives one up, the oldest first among equals: blocks of floor or ceiling, the newest getting the larger share.
+fn share(sharding: &Sharding, count: u32, asked: u32, pods: u32) -> Vec<u32> {
+    if count < asked {
+        return vec![1; count as usize];
+    }
+    let mut replicas: Vec<u32> = (0..count).map(|shard| sharding.replicas_of(shard)).collect();
+    let mut excess = replicas.iter().sum::<u32>().saturating_sub(pods);
+    while excess > 0 {
+        let Some(largest) = replicas.iter().copied().max() else { break };
+        // One level at a time, so that the loop runs at most as often as a shard has replicas.
+        for slot in replicas.iter_mut().rev().filter(|slot| **slot == largest) {
+            if excess == 0 {
+                break;
+            }
+            *slot -= 1;
+            excess -= 1;
+        }
+    }
+    replicas
+}
+
+/// Ages at which shards meet, from 0 to the retention: `count + 1` of them. With fewer shards than asked for, the oldest
+/// one reaches to the retention and the others keep their places.
+fn edges(sharding: &Sharding, asked: u32, count: u32) -> Vec<PromDuration> {
+    let retention = sharding.retention();
+    let equal = |i: u32| {
+        // To the second, by whole numbers: 12 shards of 370 days end at 370 days.
+        let seconds = i128::from(retention.as_secs()) * i128::from(i) / i128::from(asked.max(1));
+        PromDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))
+    };
+    let mut edges: Vec<PromDuration> = match sharding.boundaries() {
+        [] => (0..count).map(equal).collect(),
+        given => std::iter::once(PromDuration::ZERO)
+            .chain(given.iter().copied())
+            .take(count as usize)
+            .collect(),
+    };
+    edges.push(retention);
+    edges
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |numbers: &[u32]| numbers.iter().take(20).map(u32::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::NoPods => f.write_str("there are no pods: nothing is served"),
+            Self::FewerShards { pods, shards } => write!(
+                f,
+                "{pods} pods for {shards} shards: only {pods} shards are planned and the oldest one reaches back to the retention, so it is larger; scale to at least {shards}"
+            ),
+            Self::FewerReplicas { pods, wanted, replicas } => write!(
+                f,
+                "{pods} pods where {wanted} fill the plan: the shards have {} replicas, newest first; no window is larger than planned",
+                list(replicas)
+            ),
+            Self::Surplus { pods, wanted } => {
+                write!(
+                    f,
+                    "{pods} pods where {wanted} fill the plan: {} are extra replicas of the newest shard; raise total_shards to use them",
+                    pods - wanted
+                )
+            }
+            Self::SingleReplica { shards } => {
+                write!(
+                    f,
+                    "one replica serves shard {}: while it restarts, its part of the time is missing; use at least 2",
+                    list(shards)
+                )
+            }
+            Self::WideOverlap { shard, length, overlap } => {
+                write!(
+                    f,
+                    "shard {shard} is {length} long and overlaps by {overlap}: most of it is loaded twice; use fewer shards or a smaller overlap"
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! A pod as far as admission looks at it: borrowed from the request's bytes, everything else skipped.
+//!
+//! Building a full tree of a pod costs several times as much as skipping over it, and typed structs would drop fields
+//! they do not know. So these structs only read; patches are built by hand and name what they add.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::names;
+
+/// A JSON string, borrowed where it has no escapes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+/// What is read of a pod.
+#[derive(Debug, Default, Deserialize)]
+pub struct PodView<'a> {
+    /// Names, labels, annotations, owners.
+    #[serde(borrow, default)]
+    pub metadata: MetaView<'a>,
+    /// Containers, volumes and what decides about them.
+    #[serde(borrow, default)]
+    pub spec: SpecView<'a>,
+}
+
+/// What is read of `metadata`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetaView<'a> {
+    /// The pod's name; empty for pods that get one later (Deployments, Jobs).
+    #[serde(borrow, default)]
+    pub name: Option<Text<'a>>,
+    /// Ours and the pod index.
+    #[serde(borrow, default)]
+    pub labels: Option<Ours<'a>>,
+    /// Ours.
+    #[serde(borrow, default)]
+    pub annotations: Option<Ours<'a>>,
+    /// Who made the pod.
+    #[serde(borrow, default)]
+    pub owner_references: Option<Vec<OwnerView<'a>>>,
+}
+
+/// What is read of an owner reference.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerView<'a> {
+    /// `apps/v1` for a `StatefulSet`.
+    #[serde(borrow, default)]
+    pub api_version: Text<'a>,
+    /// `StatefulSet`.
+    #[serde(borrow, default)]
+    pub kind: Text<'a>,
+    /// Its name.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+    /// Its UID, for Events.
+    #[serde(borrow, default)]
+    pub uid: Text<'a>,
+}
+
+/// What is read of `spec`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpecView<'a> {
+    /// Containers, in order.
+    #[serde(borrow, default)]
+    pub containers: Option<Vec<ContainerView<'a>>>,
+    /// Init containers and native sidecars, in order.
+    #[serde(borrow, default)]
+    pub init_containers: Option<Vec<ContainerView<'a>>>,
+    /// Volumes, in order.
+    #[serde(borrow, default)]
+    pub volumes: Option<Vec<VolumeView<'a>>>,
+    /// The pod's default user.
+    #[serde(default)]
+    pub security_context: Option<SecurityView>,
+    /// Seconds; Kubernetes' default is 30.
+    #[serde(default)]
+    pub termination_grace_period_seconds: Option<i64>,
+    /// Whether containers see each other's processes.
+    #[serde(default)]
+    pub share_process_namespace: Option<bool>,
+    /// `windows` for Windows pods.
+    #[serde(borrow, default)]
+    pub os: Option<OsView<'a>>,
+}
+
+/// What is read of `spec.os`.
+#[derive(Debug, Default, Deserialize)]
+pub struct OsView<'a> {
+    /// `linux` or `windows`.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+}
+
+/// What is read of a container.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerView<'a> {
+    /// Its name.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+    /// Its image.
+    #[serde(borrow, default)]
+    pub image: Text<'a>,
+    /// Replaces the image's entry point.
+    #[serde(borrow, default)]
+    pub command: Option<Vec<Text<'a>>>,
+    /// Arguments.
+    #[serde(borrow, default)]
+    pub args: Option<Vec<Text<'a>>>,
+    /// Mounts.
+    #[serde(borrow, default)]
+    pub volume_mounts: Option<Vec<MountView<'a>>>,
+    /// Ports, to resolve a probe's port name.
+    #[serde(borrow, default)]
+    pub ports: Option<Vec<PortView<'a>>>,
+    /// The probe that may kill.
+    #[serde(borrow, default)]
+    pub liveness_probe: Option<ProbeView<'a>>,
+    /// Its user.
+    #[serde(default)]
+    pub security_context: Option<SecurityView>,
+}
+
+/// What is read of a volume.
+#[derive(Debug, Default, Deserialize)]
+pub struct VolumeView<'a> {
+    /// Its name.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+}
+
+/// What is read of a volume mount.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MountView<'a> {
+    /// The volume's name.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+    /// Where.
+    #[serde(borrow, default)]
+    pub mount_path: Text<'a>,
+}
+
+/// What is read of a container port.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortView<'a> {
+    /// Its name.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+    /// Its number.
+    #[serde(default)]
+    pub container_port: i64,
+}
+
+/// What is read of a probe.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeView<'a> {
+    /// By HTTP.
+    #[serde(borrow, default)]
+    pub http_get: Option<ProbeTarget<'a>>,
+    /// By TCP.
+    #[serde(borrow, default)]
+    pub tcp_socket: Option<ProbeTarget<'a>>,
+    /// By gRPC.
+    #[serde(borrow, default)]
+    pub grpc: Option<ProbeTarget<'a>>,
+}
+
+/// Where a probe goes.
+#[derive(Debug, Default, Deserialize)]
+pub struct ProbeTarget<'a> {
+    /// HTTP path.
+    #[serde(borrow, default)]
+    pub path: Option<Text<'a>>,
+    /// Port number or name.
+    #[serde(borrow, default)]
+    pub port: Option<PortRef<'a>>,
+}
+
+/// A port by number or by name.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum PortRef<'a> {
+    /// By number.
+    Number(i64),
+    /// By the container port's name.
+    Name(#[serde(borrow)] Cow<'a, str>),
+}
+
+/// What is read of a security context.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecurityView {
+    /// The user.
+    #[serde(default)]
+    pub run_as_user: Option<i64>,
+}
+
+/// The few labels or annotations that matter to us; the others are skipped unread, however long they are.
+#[derive(Debug, Default)]
+pub struct Ours<'a>(pub Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl Ours<'_> {
+    /// The value of a key, if it is there.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_ref())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Ours<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OursVisitor)
+    }
+}
+
+struct OursVisitor;
+
+impl<'de> Visitor<'de> for OursVisitor {
+    type Value = Ours<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping of labels or annotations")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ours<'de>, A::Error> {
+        let mut ours = Vec::new();
+        while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
+            if key.starts_with(names::PREFIX) || key == names::POD_INDEX_LABEL {
+                ours.push((key, map.next_value::<Text<'de>>()?.0));
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Ours(ours))
+    }
+}
+
+impl<'a> PodView<'a> {
+    /// Reads a pod's JSON.
+    ///
+    /// # Errors
+    /// serde's error, with line and column, when it is not JSON or a field that we read has another type.
+    pub fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
+
+    /// Containers; none when the field is missing.
+    #[must_use]
+    pub fn containers(&self) -> &[ContainerView<'a>] {
+        self.spec.containers.as_deref().unwrap_or_default()
+    }
+
+    /// Init containers; none when the field is missing.
+    #[must_use]
+    pub fn init_containers(&self) -> &[ContainerView<'a>] {
+        self.spec.init_containers.as_deref().unwrap_or_default()
+    }
+
+    /// An annotation of ours.
+    #[must_use]
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref().and_then(|ours| ours.get(key))
+    }
+
+    /// A label of ours, or the pod index.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.metadata.labels.as_ref().and_then(|ours| ours.get(key))
+    }
+
+    /// The name, or nothing.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_ref().map_or("", |name| &name.0)
+    }
+}
+
+impl ContainerView<'_> {
+    /// Command words; none when the image's entry point is used.
+    #[must_use]
+    pub fn command(&self) -> &[Text<'_>] {
+        self.command.as_deref().unwrap_or_default()
+    }
+
+    /// Argument words.
+    #[must_use]
+    pub fn args(&self) -> &[Text<'_>] {
+        self.args.as_deref().unwrap_or_default()
+    }
+}

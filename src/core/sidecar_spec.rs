@@ -1,0 +1,326 @@
+//! The sidecar as Kubernetes objects: container, volumes, mounts, and the launcher's command.
+//!
+//! Fits Pod Security `restricted` with a read-only root, keeps a Guaranteed pod Guaranteed (requests equal limits), and
+//! carries nothing that belongs to one pod except by the downward API, so that a copied template stays harmless.
+
+#![allow(clippy::struct_field_names, reason = "the field names are Kubernetes'")]
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::config::Injection;
+use super::duration::PromDuration;
+use super::names;
+
+/// How a running thanos takes over a window in this pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadIn {
+    /// The launcher restarts thanos in place.
+    Exec,
+    /// The sidecar sends a signal.
+    Signal,
+    /// Not at all: the pod keeps the window it was admitted with.
+    Off,
+}
+
+/// What of the pod decides how its sidecar looks.
+#[derive(Clone, Debug)]
+pub struct SidecarFacts<'a> {
+    /// Image, resources, form.
+    pub injection: &'a Injection,
+    /// User of the sidecar; `None` leaves it to the image or the platform.
+    pub run_as_user: Option<i64>,
+    /// Where thanos answers HTTP.
+    pub thanos_url: Cow<'a, str>,
+    /// Where thanos answers gRPC.
+    pub grpc_address: Cow<'a, str>,
+    /// How long the sidecar drains before a change.
+    pub drain: PromDuration,
+    /// How a change reaches thanos.
+    pub reload: ReloadIn,
+}
+
+/// A container of ours.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container<'a> {
+    name: &'static str,
+    image: &'a str,
+    image_pull_policy: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restart_policy: Option<&'static str>,
+    command: [&'static str; 2],
+    args: Vec<Cow<'a, str>>,
+    env: [Env; 2],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ports: Option<[Port; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    startup_probe: Option<Probe>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    readiness_probe: Option<Probe>,
+    resources: Resources<'a>,
+    security_context: SecurityContext,
+    volume_mounts: [Mount; 2],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Env {
+    name: &'static str,
+    value_from: ValueFrom,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ValueFrom {
+    field_ref: FieldRef,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FieldRef {
+    field_path: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Port {
+    name: &'static str,
+    container_port: u16,
+    protocol: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Probe {
+    http_get: HttpGet,
+    period_seconds: u32,
+    timeout_seconds: u32,
+    failure_threshold: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct HttpGet {
+    path: &'static str,
+    port: u16,
+}
+
+#[derive(Debug, Serialize)]
+struct Resources<'a> {
+    requests: Amounts<'a>,
+    limits: Amounts<'a>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Amounts<'a> {
+    cpu: &'a str,
+    memory: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SecurityContext {
+    allow_privilege_escalation: bool,
+    capabilities: Capabilities,
+    read_only_root_filesystem: bool,
+    run_as_non_root: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_as_user: Option<i64>,
+    seccomp_profile: SeccompProfile,
+}
+
+#[derive(Debug, Serialize)]
+struct Capabilities {
+    drop: [&'static str; 1],
+}
+
+#[derive(Debug, Serialize)]
+struct SeccompProfile {
+    r#type: &'static str,
+}
+
+/// A volume mount of ours.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    name: &'static str,
+    mount_path: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    read_only: bool,
+}
+
+/// A volume of ours.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume<'a> {
+    name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    empty_dir: Option<EmptyDir>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config_map: Option<ConfigMapSource<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EmptyDir {
+    size_limit: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct ConfigMapSource<'a> {
+    name: Cow<'a, str>,
+    optional: bool,
+}
+
+/// Room for the agent binary twice (installing is copy and rename) and the window files.
+const SHARED_DIR_SIZE: &str = "32Mi";
+/// The startup probe waits this many seconds for the agent to be installed before kubelet starts the sidecar again.
+const STARTUP_SECONDS: u32 = 120;
+
+/// The volume that sidecar and launcher share.
+#[must_use]
+pub fn shared_volume() -> Volume<'static> {
+    Volume {
+        name: names::SHARED_VOLUME,
+        empty_dir: Some(EmptyDir {
+            size_limit: SHARED_DIR_SIZE,
+        }),
+        config_map: None,
+    }
+}
+
+/// The volume with the windows. Optional: a missing `ConfigMap` never delays a start.
+#[must_use]
+pub fn config_volume(configmap: Cow<'_, str>) -> Volume<'_> {
+    Volume {
+        name: names::CONFIG_VOLUME,
+        empty_dir: None,
+        config_map: Some(ConfigMapSource {
+            name: configmap,
+            optional: true,
+        }),
+    }
+}
+
+/// The mount of the shared volume.
+#[must_use]
+pub fn shared_mount() -> Mount {
+    Mount {
+        name: names::SHARED_VOLUME,
+        mount_path: names::SHARED_DIR,
+        read_only: false,
+    }
+}
+
+/// The launcher's words, to stand before the container's own command.
+#[must_use]
+pub fn launcher_command(termination_drain: PromDuration) -> [Cow<'static, str>; 5] {
+    [
+        Cow::Borrowed(names::AGENT_IN_SHARED_DIR),
+        Cow::Borrowed("launch"),
+        Cow::Owned(format!("--shared-dir={}", names::SHARED_DIR)),
+        Cow::Owned(format!("--termination-drain={termination_drain}")),
+        Cow::Borrowed("--"),
+    ]
+}
+
+/// The sidecar; in the classic form a plain container, which the init container of [`install`] precedes.
+#[must_use]
+pub fn sidecar<'a>(facts: &SidecarFacts<'a>) -> Container<'a> {
+    let native = facts.injection.native_sidecar;
+    let mut args = common_args();
+    args.push(Cow::Owned(format!("--thanos-url={}", facts.thanos_url)));
+    args.push(Cow::Owned(format!("--grpc-address={}", facts.grpc_address)));
+    args.push(Cow::Owned(format!("--drain={}", facts.drain)));
+    match facts.reload {
+        ReloadIn::Exec => {}
+        ReloadIn::Signal => args.push(Cow::Borrowed("--reload=signal")),
+        ReloadIn::Off => args.push(Cow::Borrowed("--reload=off")),
+    }
+    args.push(Cow::Borrowed("--install"));
+    Container {
+        restart_policy: native.then_some("Always"),
+        ports: Some([Port {
+            name: "timeshard",
+            container_port: names::SIDECAR_PORT,
+            protocol: "TCP",
+        }]),
+        startup_probe: native.then(|| probe("/livez", STARTUP_SECONDS)),
+        readiness_probe: Some(probe("/readyz", 3)),
+        ..container(names::SIDECAR, facts, args)
+    }
+}
+
+/// The init container of the classic form: installs the agent, writes the first window, ends.
+#[must_use]
+pub fn install<'a>(facts: &SidecarFacts<'a>) -> Container<'a> {
+    let mut args = common_args();
+    args.push(Cow::Borrowed("--install-only"));
+    container(names::SIDECAR_INSTALL, facts, args)
+}
+
+fn common_args<'a>() -> Vec<Cow<'a, str>> {
+    let mut args = Vec::with_capacity(9);
+    args.push(Cow::Borrowed("--pod=$(POD_NAME)"));
+    args.push(Cow::Owned(format!("--config-dir={}", names::CONFIG_DIR)));
+    args.push(Cow::Owned(format!("--shared-dir={}", names::SHARED_DIR)));
+    args
+}
+
+fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a, str>>) -> Container<'a> {
+    let env = |name, field_path| Env {
+        name,
+        value_from: ValueFrom {
+            field_ref: FieldRef { field_path },
+        },
+    };
+    let amounts = Amounts {
+        cpu: &facts.injection.cpu,
+        memory: &facts.injection.memory,
+    };
+    Container {
+        name,
+        image: &facts.injection.agent_image,
+        image_pull_policy: &facts.injection.image_pull_policy,
+        restart_policy: None,
+        command: [names::AGENT_IN_IMAGE, "sidecar"],
+        args,
+        env: [env("POD_NAME", "metadata.name"), env("POD_IP", "status.podIP")],
+        ports: None,
+        startup_probe: None,
+        readiness_probe: None,
+        resources: Resources {
+            requests: amounts,
+            limits: amounts,
+        },
+        security_context: SecurityContext {
+            allow_privilege_escalation: false,
+            capabilities: Capabilities { drop: ["ALL"] },
+            read_only_root_filesystem: true,
+            run_as_non_root: true,
+            run_as_user: facts.run_as_user,
+            seccomp_profile: SeccompProfile { r#type: "RuntimeDefault" },
+        },
+        volume_mounts: [
+            shared_mount(),
+            Mount {
+                name: names::CONFIG_VOLUME,
+                mount_path: names::CONFIG_DIR,
+                read_only: true,
+            },
+        ],
+    }
+}
+
+fn probe(path: &'static str, failure_threshold: u32) -> Probe {
+    Probe {
+        http_get: HttpGet {
+            path,
+            port: names::SIDECAR_PORT,
+        },
+        period_seconds: 1,
+        timeout_seconds: 1,
+        failure_threshold,
+    }
+}

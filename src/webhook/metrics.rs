@@ -1,0 +1,93 @@
+//! What the webhook counts. Every handle is resolved once, so that a request touches atomics only.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::core::mutation::{SKIP_LABELS, Skip};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End<'a> {
+    Injected,
+    Skipped(&'a Skip),
+    /// The review was readable, the pod in it was not.
+    Denied,
+    /// There was no review that could be answered.
+    Error,
+}
+
+/// The webhook's metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    injected: Counter,
+    skipped: [Counter; SKIP_LABELS.len()],
+    denied: Counter,
+    errors: Counter,
+    notices_dropped: Counter,
+    duration: Histogram,
+}
+
+/// Seconds; from a quarter of a millisecond to the longest timeout an API server allows. Upper bounds.
+const BUCKETS: [f64; 13] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0,
+];
+
+impl Metrics {
+    /// Registers the webhook's metrics.
+    #[must_use]
+    pub fn new(registry: &mut Registry) -> Self {
+        let requests = Family::<Outcome, Counter>::default();
+        let of = |outcome, reason| requests.get_or_create_owned(&Outcome { outcome, reason });
+        let metrics = Self {
+            injected: of("injected", ""),
+            skipped: SKIP_LABELS.map(|reason| of("skipped", reason)),
+            denied: of("denied", "unreadable_pod"),
+            errors: of("error", "unreadable_review"),
+            notices_dropped: Counter::default(),
+            duration: Histogram::new(BUCKETS),
+        };
+        registry.register(
+            "timeshard_admission_requests",
+            "Admission requests by outcome; all outcomes together are all requests. Look at the reason when skipped grows for a gateway, and at the API server's log when error grows",
+            requests,
+        );
+        registry.register_with_unit(
+            "timeshard_admission_duration",
+            "Time from the whole request read to the answer; raise the server's CPU limit when it nears the webhook's timeout",
+            Unit::Seconds,
+            metrics.duration.clone(),
+        );
+        registry.register(
+            "timeshard_admission_notices_dropped",
+            "Events not written because too many waited; the log has them",
+            metrics.notices_dropped.clone(),
+        );
+        metrics
+    }
+
+    pub(super) fn ended(&self, end: End<'_>, took: Duration) {
+        match end {
+            End::Injected => &self.injected,
+            End::Skipped(skip) => &self.skipped[skip.index()],
+            End::Denied => &self.denied,
+            End::Error => &self.errors,
+        }
+        .inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn notice_dropped(&self) {
+        self.notices_dropped.inc();
+    }
+}

@@ -1,0 +1,332 @@
+//! One `AdmissionReview`: read without copying, decided by `core::mutation`, answered with the request's uid.
+//!
+//! The API server always sends whole, well-typed reviews; everything else is answered so that its sender finds out what
+//! is wrong. A review whose pod cannot be read is denied by name; one that cannot be answered at all is an HTTP error.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use crate::core::fleet::Fleet;
+use crate::core::mutation::{Candidate, Facts, Injection, Skip, eligible, inject};
+use crate::core::notice::Notice;
+use crate::core::pod::{PodView, Text};
+
+/// Kubernetes cuts or drops longer warnings.
+pub const MAX_WARNING_CHARS: usize = 256;
+
+/// Decides about reviews, on the fleet as it is known at that moment.
+#[derive(Clone)]
+pub struct Reviewer {
+    fleet: Arc<ArcSwap<Fleet>>,
+    clock: fn() -> DateTime<Utc>,
+}
+
+/// What a review comes to.
+#[derive(Debug)]
+pub struct Answer {
+    /// The `AdmissionReview` to send, or a sentence for an HTTP 400.
+    pub body: Result<Vec<u8>, String>,
+    /// What happened.
+    pub verdict: Verdict,
+    /// Events to write; none on dry run.
+    pub notices: Vec<Notice>,
+}
+
+/// How a review ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A patch was sent.
+    Injected,
+    /// Admitted untouched.
+    Skipped(Skip),
+    /// The pod was not readable.
+    Denied,
+    /// There was nothing to answer.
+    Error,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReviewView<'a, O> {
+    #[serde(borrow, default)]
+    api_version: Text<'a>,
+    #[serde(borrow, default)]
+    kind: Text<'a>,
+    #[serde(borrow = "'a", default, bound(deserialize = "O: Deserialize<'de>"))]
+    request: Option<RequestView<'a, O>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RequestView<'a, O> {
+    #[serde(borrow, default)]
+    uid: Text<'a>,
+    #[serde(borrow, default)]
+    kind: KindView<'a>,
+    #[serde(borrow, default)]
+    sub_resource: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    namespace: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    operation: Text<'a>,
+    #[serde(default)]
+    dry_run: Option<bool>,
+    object: Option<O>,
+}
+
+#[derive(Default, Deserialize)]
+struct KindView<'a> {
+    #[serde(borrow, default)]
+    group: Text<'a>,
+    #[serde(borrow, default)]
+    kind: Text<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReviewOut<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: ResponseOut<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ResponseOut<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<StatusOut>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+struct StatusOut {
+    code: u16,
+    message: String,
+}
+
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
+
+impl Reviewer {
+    /// On this fleet and clock.
+    #[must_use]
+    pub fn new(fleet: Arc<ArcSwap<Fleet>>, clock: fn() -> DateTime<Utc>) -> Self {
+        Self { fleet, clock }
+    }
+
+    /// Decides about one review's bytes.
+    #[must_use]
+    pub fn review(&self, body: &[u8]) -> Answer {
+        let review: ReviewView<'_, PodView<'_>> = match serde_json::from_slice(body) {
+            Ok(review) => review,
+            Err(error) => return unreadable(body, &error),
+        };
+        let request = match check(&review.api_version.0, &review.kind.0, review.request) {
+            Ok(request) => request,
+            Err(why) => return refuse(why),
+        };
+        if !request.creates_a_pod() {
+            return skip(&request, Skip::NotPodCreation, None);
+        }
+        let Some(pod) = &request.object else {
+            return deny(
+                &request.uid.0,
+                "the request has no object: a CREATE review carries the pod".to_owned(),
+            );
+        };
+        let candidate = match eligible(pod) {
+            Ok(candidate) => candidate,
+            Err(reason) => {
+                let owner = pod
+                    .metadata
+                    .owner_references
+                    .iter()
+                    .flatten()
+                    .find(|owner| owner.kind.0 == "StatefulSet");
+                return skip(&request, reason, owner.map(|owner| (owner.name.0.as_ref(), owner.uid.0.as_ref())));
+            }
+        };
+        self.decide(&request, pod, &candidate)
+    }
+
+    fn decide<'a>(&self, request: &RequestView<'a, PodView<'a>>, pod: &PodView<'a>, candidate: &Candidate<'_>) -> Answer {
+        let fleet = self.fleet.load();
+        let namespace = request.namespace.as_ref().map_or("", |namespace| &namespace.0);
+        let (statefulset, uid) = (&*candidate.owner.name.0, &*candidate.owner.uid.0);
+        let known = fleet.known(namespace, statefulset);
+        let facts = Facts {
+            config: fleet.config(),
+            sharding: &known.sharding,
+            plan: &known.plan,
+            ordinals_start: known.ordinals_start,
+            replace_time_flags: known.replace_time_flags,
+            reload_despite_liveness: known.reload_despite_liveness,
+            published: fleet.published(namespace, statefulset, pod.name()),
+            namespace,
+            now: (self.clock)(),
+        };
+        match inject(pod, candidate, &facts) {
+            Ok(injection) => injected(request, &injection, (namespace, statefulset, uid)),
+            Err(reason) => skip(request, reason, Some((statefulset, uid))),
+        }
+    }
+}
+
+impl<O> RequestView<'_, O> {
+    fn creates_a_pod(&self) -> bool {
+        let whole = self.sub_resource.as_ref().is_none_or(|sub| sub.0.is_empty());
+        self.operation.0 == "CREATE" && self.kind.kind.0 == "Pod" && self.kind.group.0.is_empty() && whole
+    }
+}
+
+/// Refuses what is not a review with a request and a uid.
+fn check<'a, O>(api_version: &str, kind: &str, request: Option<RequestView<'a, O>>) -> Result<RequestView<'a, O>, String> {
+    if kind != KIND || api_version != API_VERSION {
+        let (kind, api_version): (String, String) = (kind.chars().take(64).collect(), api_version.chars().take(64).collect());
+        return Err(format!(
+            "the body is kind {kind:?} of apiVersion {api_version:?}, expected kind {KIND:?} of apiVersion {API_VERSION:?}"
+        ));
+    }
+    let request = request.ok_or("the review has no request")?;
+    if request.uid.0.is_empty() {
+        return Err("the request has no uid, so it cannot be answered".to_owned());
+    }
+    Ok(request)
+}
+
+/// The pod inside may be what is unreadable: read the rest without it, so that the answer has a uid.
+fn unreadable(body: &[u8], error: &serde_json::Error) -> Answer {
+    let Ok(review) = serde_json::from_slice::<ReviewView<'_, IgnoredAny>>(body) else {
+        let what = if body.is_empty() {
+            "the body is empty".to_owned()
+        } else {
+            format!("the body is not an AdmissionReview: {error}")
+        };
+        return refuse(format!("{what}; expected JSON of kind {KIND:?}, apiVersion {API_VERSION:?}"));
+    };
+    match check(&review.api_version.0, &review.kind.0, review.request) {
+        Err(why) => refuse(why),
+        Ok(request) if !request.creates_a_pod() => skip(&request, Skip::NotPodCreation, None),
+        Ok(request) => deny(&request.uid.0, format!("the pod is not readable: {error}")),
+    }
+}
+
+fn refuse(why: String) -> Answer {
+    Answer {
+        body: Err(why),
+        verdict: Verdict::Error,
+        notices: Vec::new(),
+    }
+}
+
+fn deny(uid: &str, message: String) -> Answer {
+    let status = Some(StatusOut { code: 400, message });
+    let response = ResponseOut {
+        uid,
+        allowed: false,
+        status,
+        patch_type: None,
+        patch: None,
+        warnings: Vec::new(),
+    };
+    Answer {
+        body: encode(response),
+        verdict: Verdict::Denied,
+        notices: Vec::new(),
+    }
+}
+
+fn skip<O>(request: &RequestView<'_, O>, reason: Skip, owner: Option<(&str, &str)>) -> Answer {
+    let mut warnings = Vec::new();
+    let mut notices = Vec::new();
+    if reason.surprises() {
+        let message = format!("thanos-timeshard left this pod alone: {reason}");
+        if let Some((statefulset, uid)) = owner.filter(|_| request.dry_run != Some(true)) {
+            let namespace = request.namespace.as_ref().map_or("", |namespace| &namespace.0);
+            notices.push(notice((namespace, statefulset, uid), "NotInjected", message.clone()));
+        }
+        warnings.push(warning(message));
+    }
+    let response = ResponseOut {
+        uid: &request.uid.0,
+        allowed: true,
+        status: None,
+        patch_type: None,
+        patch: None,
+        warnings,
+    };
+    Answer {
+        body: encode(response),
+        verdict: Verdict::Skipped(reason),
+        notices,
+    }
+}
+
+fn injected<O>(request: &RequestView<'_, O>, injection: &Injection<'_>, owner: (&str, &str, &str)) -> Answer {
+    // Our own structs of strings and numbers always serialise.
+    let patch = serde_json::to_vec(&injection.operations).unwrap_or_default();
+    let warnings = injection.remarks.iter().map(|remark| warning(remark.to_string())).collect();
+    let notices = if request.dry_run == Some(true) {
+        Vec::new()
+    } else {
+        injection
+            .remarks
+            .iter()
+            .map(|remark| notice(owner, remark.reason(), remark.to_string()))
+            .collect()
+    };
+    let patch = Some(STANDARD.encode(patch));
+    let response = ResponseOut {
+        uid: &request.uid.0,
+        allowed: true,
+        status: None,
+        patch_type: Some("JSONPatch"),
+        patch,
+        warnings,
+    };
+    Answer {
+        body: encode(response),
+        verdict: Verdict::Injected,
+        notices,
+    }
+}
+
+fn notice((namespace, statefulset, uid): (&str, &str, &str), reason: &'static str, message: String) -> Notice {
+    Notice {
+        namespace: namespace.to_owned(),
+        statefulset: statefulset.to_owned(),
+        uid: uid.to_owned(),
+        reason,
+        message,
+    }
+}
+
+fn warning<'a>(mut message: String) -> Cow<'a, str> {
+    if message.chars().count() > MAX_WARNING_CHARS {
+        message = message.chars().take(MAX_WARNING_CHARS - 1).chain(['…']).collect();
+    }
+    Cow::Owned(message)
+}
+
+fn encode(response: ResponseOut<'_>) -> Result<Vec<u8>, String> {
+    serde_json::to_vec(&ReviewOut {
+        api_version: API_VERSION,
+        kind: KIND,
+        response,
+    })
+    .map_err(|error| error.to_string())
+}

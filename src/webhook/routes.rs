@@ -1,0 +1,156 @@
+//! The HTTP side of admission: one route, a bounded body, a deadline, and one outcome counted for every request.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http_body_util::BodyExt as _;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::metrics::{End, Metrics};
+use super::review::{Answer, Reviewer, Verdict};
+use crate::core::names;
+use crate::core::notice::Notice;
+
+/// The API server's largest object is 3 MiB; a review may carry it twice, and an envelope. Bytes.
+pub const MAX_BODY_BYTES: usize = 7 * 1024 * 1024;
+/// All bodies being read or decided at one time; more wait. A cap on each body alone would not bound memory. Bytes.
+const MAX_BODY_BYTES_IN_FLIGHT: usize = 32 * 1024 * 1024;
+/// A request is answered or given up within this time; the webhook's own timeout is 5 s.
+const DEADLINE: Duration = Duration::from_secs(4);
+
+struct Shared {
+    reviewer: Reviewer,
+    metrics: Metrics,
+    notices: Option<mpsc::Sender<Notice>>,
+    body_bytes: Semaphore,
+}
+
+/// `POST /mutate`. Notices go to `notices` without waiting; when it is full they are counted and logged.
+pub fn router(reviewer: Reviewer, metrics: Metrics, notices: Option<mpsc::Sender<Notice>>) -> Router {
+    let body_bytes = Semaphore::new(MAX_BODY_BYTES_IN_FLIGHT);
+    let shared = Arc::new(Shared {
+        reviewer,
+        metrics,
+        notices,
+        body_bytes,
+    });
+    Router::new()
+        .route(names::MUTATE_PATH, post(mutate))
+        .fallback(not_found)
+        .with_state(shared)
+}
+
+async fn not_found() -> Response {
+    sentence(StatusCode::NOT_FOUND, format!("the webhook is at POST {}\n", names::MUTATE_PATH))
+}
+
+async fn mutate(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
+    let (status, why) = match tokio::time::timeout(DEADLINE, read_and_review(&shared, request)).await {
+        Ok(Ok(response)) => return response,
+        Ok(Err(refusal)) => refusal,
+        Err(_) => (
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the request was not there within {} s\n", DEADLINE.as_secs()),
+        ),
+    };
+    shared.metrics.ended(End::Error, Duration::ZERO);
+    sentence(status, why)
+}
+
+async fn read_and_review(shared: &Shared, request: Request<Body>) -> Result<Response, (StatusCode, String)> {
+    let declared = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let too_large = || {
+        (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {MAX_BODY_BYTES} bytes\n"),
+        )
+    };
+    if declared.is_some_and(|bytes| bytes > MAX_BODY_BYTES) {
+        return Err(too_large());
+    }
+    let bytes = declared.unwrap_or(MAX_BODY_BYTES);
+    // The semaphore is never closed.
+    let _permit = shared.body_bytes.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await;
+    let body = read(request.into_body(), bytes).await?.ok_or_else(too_large)?;
+    let started = Instant::now();
+    let answer = shared.reviewer.review(&body);
+    Ok(shared.respond(answer, started.elapsed()))
+}
+
+/// The whole body; `None` when it is larger than allowed or than it said.
+async fn read(mut body: Body, bytes: usize) -> Result<Option<Bytes>, (StatusCode, String)> {
+    let mut first: Option<Bytes> = None;
+    let mut all: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| (StatusCode::BAD_REQUEST, format!("the body ended early: {error}\n")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let so_far = first.as_ref().map_or(all.len(), Bytes::len);
+        if so_far + data.len() > bytes.min(MAX_BODY_BYTES) {
+            return Ok(None);
+        }
+        match first.take() {
+            None if all.is_empty() => first = Some(data),
+            before => {
+                // A body in one piece, which most are, is not copied; others are copied once, into room made once.
+                if let Some(before) = before {
+                    all.reserve_exact(bytes.min(so_far.saturating_mul(64)).max(so_far + data.len()));
+                    all.extend_from_slice(&before);
+                }
+                all.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(Some(first.unwrap_or_else(|| Bytes::from(all))))
+}
+
+impl Shared {
+    fn respond(&self, answer: Answer, took: Duration) -> Response {
+        self.metrics.ended(
+            match &answer.verdict {
+                Verdict::Injected => End::Injected,
+                Verdict::Skipped(reason) => End::Skipped(reason),
+                Verdict::Denied => End::Denied,
+                Verdict::Error => End::Error,
+            },
+            took,
+        );
+        for notice in answer.notices {
+            self.notify(notice);
+        }
+        match answer.body {
+            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Err(why) => {
+                tracing::warn!(why, "a request could not be answered");
+                sentence(StatusCode::BAD_REQUEST, why + "\n")
+            }
+        }
+    }
+
+    fn notify(&self, notice: Notice) {
+        tracing::info!(
+            namespace = notice.namespace,
+            statefulset = notice.statefulset,
+            reason = notice.reason,
+            "{}",
+            notice.message
+        );
+        if let Some(notices) = &self.notices
+            && notices.try_send(notice).is_err()
+        {
+            self.metrics.notice_dropped();
+        }
+    }
+}
+
+fn sentence(status: StatusCode, text: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+}
