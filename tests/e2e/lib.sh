@@ -170,6 +170,14 @@ member() {
 # dry_window NAMESPACE SET POD: what admission would do with that Pod now
 dry_window() { member "$@" | kubectl -n "$1" create --dry-run=server -o json -f - | jq -r "$describe"' window'; }
 
+# known NAMESPACE SET POD WANT: the server knows the set as it is now, shown by what it would do with POD; the pods that
+# were admitted before that are replaced. A set's first pods may come before the server has seen the set.
+known() {
+  local pod=probe-${3##*-}
+  until_same 30 "the StatefulSet is known as it is" "$pod $4" dry_window "$1" "$2" "$pod"
+  kubectl delete --raw "/api/v1/namespaces/$1/pods?gracePeriodSeconds=0&labelSelector=app%3D$2" >/dev/null
+}
+
 # ---- the server on this machine, with the rights that deploy/ gives it ------------------------------------------------
 # server_pid: of the server that was started here, and only while that process is it (the file may have been rebuilt since)
 server_pid() {

@@ -1,6 +1,6 @@
 # Where everything of the test cluster lies, its addresses and names; sourced by the other scripts. Every one can be set from outside.
 # Two clusters can be up beside each other: the full node, and (with --control-plane-only) a control plane without any node.
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 : "${E2E_DIR:=$CHECKOUT/target/e2e}" # all that is written
 : "${BIN:=$E2E_DIR/bin}"             # built binaries

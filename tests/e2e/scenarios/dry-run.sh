@@ -1,11 +1,11 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash
 # server-side dry-run shows the injection and leaves nothing behind, no Event either
 # stage: control-plane
 ns=e2e-dry-run
-namespace $ns $ENABLED
-REPLICAS=0 store_set $ns store
-same "a dry run of a StatefulSet's pod shows its window" "store-2 shard=1 ${shard_windows[1]}" dry_window $ns store store-2
-same "and creates no pod" "" windows $ns
+namespace $ns "$ENABLED"
+REPLICAS=6 POLICY=Parallel store_set $ns store
+same "a dry run of a StatefulSet's pod shows its window" "probe-2 shard=1 ${shard_windows[1]}" dry_window $ns store probe-2
+refused "and creates no pod" NotFound kubectl -n $ns get pod probe-2
 # A pod that sets its own time flags is left alone, and an Event says so: with a real pod, but not with a dry run.
 flags='["store", "--data-dir=/data", "--objstore.config-file=/etc/objstore/objstore.yml", "--min-time=-7d"]'
 events() { kubectl -n $ns get events.events.k8s.io -o json | jq -r '.items[] | select(.reportingController | test("timeshard")) | .regarding.name'; }

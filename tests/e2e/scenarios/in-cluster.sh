@@ -1,30 +1,29 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash
 # the server as deploy/ runs it: a Deployment of 2 pods, and a rolling restart that loses no admission
 # stage: node
 ns=e2e-in-cluster
-namespace $ns $ENABLED $RESTRICTED
-REPLICAS=0 store_set $ns probe
+namespace $ns "$ENABLED" "$RESTRICTED"
 t=$(now_ms)
-kubectl -n $SYSTEM scale deployment/timeshard --replicas=2 >/dev/null
-check "2 replicas become ready under Pod Security restricted" kubectl -n $SYSTEM rollout status deployment/timeshard --timeout=90s
-say "$(seconds_since "$t") s after the Deployment was scaled up; as user $(kubectl -n $SYSTEM get deployment timeshard -o 'jsonpath={.spec.template.spec.securityContext.runAsUser}'), memory limit $(kubectl -n $SYSTEM get deployment timeshard -o 'jsonpath={.spec.template.spec.containers[0].resources.limits.memory}')"
+kubectl -n "$SYSTEM" scale deployment/timeshard --replicas=2 >/dev/null
+check "2 replicas become ready under Pod Security restricted" kubectl -n "$SYSTEM" rollout status deployment/timeshard --timeout=90s
+say "$(seconds_since "$t") s after the Deployment was scaled up; as user $(kubectl -n "$SYSTEM" get deployment timeshard -o 'jsonpath={.spec.template.spec.securityContext.runAsUser}'), memory limit $(kubectl -n "$SYSTEM" get deployment timeshard -o 'jsonpath={.spec.template.spec.containers[0].resources.limits.memory}')"
 # from here on the Service leads to the pods alone
 server_stop
-kubectl -n $SYSTEM delete endpointslice this-machine >/dev/null
+kubectl -n "$SYSTEM" delete endpointslice this-machine >/dev/null
 back() { # whatever happens, the next scenario finds the server on this machine again
   server_start
   host_endpoint
-  kubectl -n $SYSTEM scale deployment/timeshard --replicas=0 >/dev/null
+  kubectl -n "$SYSTEM" scale deployment/timeshard --replicas=0 >/dev/null
 }
 trap back EXIT
-until_same 30 "the API server reaches them by their Service" "probe-0 shard=0 ${shard_windows[0]}" dry_window $ns probe probe-0
-REPLICAS=3 store_set $ns store
-until_same 90 "3 gateways are Ready" "3 of 3" ready $ns store
-same "with their windows" "$(planned store 3)" windows $ns store
+REPLICAS=6 POLICY=Parallel store_set $ns store
+until_same 30 "the API server reaches them by their Service" "probe-0 shard=0 ${shard_windows[0]}" dry_window $ns store probe-0
+until_same 90 "6 gateways are Ready" "6 of 6" ready $ns store
+same "with their windows" "$(planned store 6)" windows $ns store
 
 # admissions one after the other while both replicas are replaced
-pod=$(member $ns probe probe-1)
-kubectl -n $SYSTEM rollout restart deployment/timeshard >/dev/null
+pod=$(member $ns store probe-1)
+kubectl -n "$SYSTEM" rollout restart deployment/timeshard >/dev/null
 stop=$WORK/rollout-done answers=$WORK/rollout-answers
 rm -f "$stop" "$answers".*
 load() { # one admission after the other
@@ -41,10 +40,10 @@ for i in 1 2 3; do
   load $i &
   loads+=($!)
 done
-check "both are replaced by a rolling restart" kubectl -n $SYSTEM rollout status deployment/timeshard --timeout=120s
-gone() { [ "$(kubectl -n $SYSTEM get pods -l app.kubernetes.io/component=server -o name | wc -l)" = 2 ]; }
+check "both are replaced by a rolling restart" kubectl -n "$SYSTEM" rollout status deployment/timeshard --timeout=120s
+gone() { [ "$(kubectl -n "$SYSTEM" get pods -l app.kubernetes.io/component=server -o name | wc -l)" = 2 ]; }
 eventually 60 "the old pods are gone" gone
 : >"$stop"
 wait "${loads[@]}"
 same "not one of $(cat "$answers".* | wc -l) admissions meanwhile failed or was not injected" "injected 0" sort -u "$answers".1 "$answers".2 "$answers".3
-same "and no server was restarted" 0 restarts $SYSTEM
+same "and no server was restarted" 0 restarts "$SYSTEM"

@@ -1,8 +1,8 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash
 # annotations on the StatefulSet override the defaults: total-shards "2"
 # stage: control-plane
 ns=e2e-overrides
-namespace $ns $ENABLED
+namespace $ns "$ENABLED"
 two() { # NAME
   local s
   for i in 0 1 2 3 4 5; do
@@ -11,10 +11,9 @@ two() { # NAME
   done
 }
 export ANNOTATIONS='{"thanos-timeshard.io/total-shards": "2"}'
-REPLICAS=0 POLICY=Parallel store_set $ns store
-until_same 30 "the override is known" "store-0 shard=0 -186d .. 1d" dry_window $ns store store-0
-kubectl -n $ns scale statefulset/store --replicas=6 >/dev/null
-until_same 30 "2 shards of 2 replicas, the 2 surplus pods in the newest" "$(two store)" windows $ns
+REPLICAS=6 POLICY=Parallel store_set $ns store
+known $ns store store-0 "shard=0 -186d .. 1d"
+until_same 30 "2 shards of 2 replicas, the 2 surplus pods in the newest" "$(two store)" windows $ns store
 export ANNOTATIONS='{}'
 REPLICAS=6 POLICY=Parallel store_set $ns plain
 until_same 30 "a StatefulSet beside it without the annotation keeps the defaults" "$(planned plain 6)" windows $ns plain

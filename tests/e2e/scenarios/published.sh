@@ -1,8 +1,8 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash
 # a published entry in the StatefulSet's ConfigMap wins over the planned window
 # stage: control-plane
 ns=e2e-published
-namespace $ns $ENABLED
+namespace $ns "$ENABLED"
 kubectl -n $ns apply -f - >/dev/null <<'Y'
 apiVersion: v1
 kind: ConfigMap
@@ -15,6 +15,7 @@ data:
     replica: 0
     min_time: -60d
     max_time: 2d
+  probe-0.yaml: "{shard: 0, replica: 0, min_time: -60d, max_time: 2d}"
 ---
 apiVersion: v1
 kind: ConfigMap
@@ -22,10 +23,9 @@ metadata: {name: foreign-time-shards}
 data:
   foreign-0.yaml: "{shard: 0, replica: 0, min_time: -60d, max_time: 2d}"
 Y
-REPLICAS=0 POLICY=Parallel store_set $ns store
-REPLICAS=0 POLICY=Parallel store_set $ns foreign
-until_same 30 "the entry is known" "store-0 shard=0 -60d .. 2d" dry_window $ns store store-0
-kubectl -n $ns scale statefulset/store statefulset/foreign --replicas=6 >/dev/null
+REPLICAS=6 POLICY=Parallel store_set $ns store
+REPLICAS=6 POLICY=Parallel store_set $ns foreign
+known $ns store probe-0 "shard=0 -60d .. 2d"
 until_same 30 "store-0 starts with its published window, the others without an entry with the planned one" \
   "store-0 shard=0 -60d .. 2d
 $(planned store 6 | tail -n +2)" windows $ns store

@@ -1,9 +1,9 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash
 # 6 real store gateways run with their windows under Pod Security "restricted", then 8
 # stage: node
 # Namespace and name are those of the compatibility configuration.
 ns=monitoring set=thanos-store-gateway
-namespace $ns $ENABLED $RESTRICTED
+namespace $ns "$ENABLED" "$RESTRICTED"
 REPLICAS=6 store_set $ns $set
 until_same 90 "6 of 6 replicas are Ready, one after the other" "6 of 6" ready $ns $set
 same "with the windows of 3 shards, label, status annotation, sidecar and launcher" "$(planned $set 6)" windows $ns $set

@@ -1,14 +1,14 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash
 # while the webhook is down store gateways wait, and come once it is back; everything else starts
 # stage: node
 ns=e2e-down other=e2e-down-unlabelled
-namespace $ns $ENABLED $RESTRICTED
-namespace $other $RESTRICTED
+namespace $ns "$ENABLED" "$RESTRICTED"
+namespace $other "$RESTRICTED"
 server_stop
 refuses() { ! (exec 3<>"/dev/tcp/$HOOK_IP/$HOOK_PORT"); }
 eventually 10 "nothing answers on the webhook's port" refuses
+REPLICAS=6 POLICY=Parallel store_set $ns store
 export REPLICAS=2
-store_set $ns store
 IMG=$BUSYBOX COMMAND='["sleep"]' ARGS='["3600"]' READY='{}' store_set $ns prometheus
 POD_LABELS='{"thanos-timeshard.io/inject": "false"}' store_set $ns out-by-label
 POD_ANNOTATIONS='{"thanos-timeshard.io/inject": "false"}' store_set $ns out-by-annotation
@@ -22,5 +22,5 @@ same "the gateway still waits: no pod" "" windows $ns store
 server_start
 eventually 30 "the server is back" server_ready
 # The StatefulSet controller's own retries, up to 16 s apart by now.
-until_same 90 "the gateway's pods come by themselves" "2 of 2" ready $ns store
-same "injected" "$(planned store 2)" windows $ns store
+until_same 90 "the gateway's pods come by themselves" "6 of 6" ready $ns store
+same "injected" "$(planned store 6)" windows $ns store

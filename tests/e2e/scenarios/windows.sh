@@ -1,9 +1,9 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash
 # a plain StatefulSet in a labelled namespace gets its windows; an unlabelled namespace is untouched; scaling 6 to 8
 # stage: control-plane
 ns=e2e-windows other=e2e-windows-unlabelled
-namespace $ns $ENABLED $RESTRICTED
-namespace $other $RESTRICTED
+namespace $ns "$ENABLED" "$RESTRICTED"
+namespace $other "$RESTRICTED"
 REPLICAS=6 POLICY=Parallel store_set $ns store
 REPLICAS=6 POLICY=Parallel store_set $other store
 until_same 30 "6 replicas: 6 pods with the windows of 3 shards, label, status annotation, sidecar and launcher" "$(planned store 6)" windows $ns
