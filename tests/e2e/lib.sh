@@ -182,13 +182,13 @@ known() {
 # server_pid: of the server that was started here, and only while that process is it (the file may have been rebuilt since)
 server_pid() {
   local pid exe
-  pid=$(cat "$WORK/server.pid" 2>/dev/null) && exe=$(readlink "/proc/$pid/exe") && [ "${exe% (deleted)}" = "$SERVER" ] && echo "$pid"
+  pid=$(cat "$STATE/pids/timeshard" 2>/dev/null) && exe=$(readlink "/proc/$pid/exe") && [ "${exe% (deleted)}" = "$SERVER" ] && echo "$pid"
 }
 server_start() {
   if server_pid >/dev/null; then return 0; fi
   KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" --cert-dir "$WORK/tls" \
     --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" </dev/null >>"$WORK/server.log" 2>&1 &
-  echo $! >"$WORK/server.pid"
+  echo $! >"$STATE/pids/timeshard"
 }
 server_ready() { server_pid >/dev/null && admin /readyz | grep '^HTTP/1.[01] 200'; }
 # admin PATH: status line, header and body of the server's admin port

@@ -21,6 +21,7 @@ stop() {
   rm -f "$f"
 }
 
+stop timeshard # the server, if tests/e2e/run started it here
 stop cert-manager
 stop kubelet
 stop kube-proxy
