@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Builds the binaries of the test cluster from the modules under tools/ into $BIN.
+# usage: build.sh [NAME…]      no NAME: everything but cert-manager
+# A binary that is already there is kept; FORCE=1 rebuilds it.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/env.sh"
+mkdir -p "$BIN"
+command -v go >/dev/null || die "no go on PATH: the cluster is built from Go modules, with Go 1.26.8 or newer"
+debian gcc=gcc /usr/include/stdio.h=libc6-dev
+
+K8S=v1.36.3 THANOS=0.42.4 CONTAINERD=v2.4.2
+kv=k8s.io/component-base/version
+kflags="-s -w -X $kv.gitVersion=$K8S -X $kv.gitMajor=1 -X $kv.gitMinor=36 -X $kv.gitTreeState=clean"
+pcv=github.com/prometheus/common/version
+
+# name  module folder under tools/  package  CGO  linker flags
+one() {
+  local name=$1 dir=$2 pkg=$3 cgo=$4 flags=$5 t0=$SECONDS
+  if [ -x "$BIN/$name" ] && [ -z "${FORCE:-}" ]; then echo "$name: kept"; return; fi
+  # the binary is written next to its final name first, so that a build that is cut short leaves nothing behind
+  (cd "$here/tools/$dir" && CGO_ENABLED=$cgo GOFLAGS="-mod=readonly -buildvcs=false" GOTOOLCHAIN=local \
+    nice go build -trimpath -tags "${TAGS-}" -ldflags "$flags" -o "$BIN/.$name" "$pkg")
+  mv "$BIN/.$name" "$BIN/$name"
+  echo "$name: built in $((SECONDS - t0)) s"
+}
+
+build() {
+  case $1 in
+  etcd) one etcd kubernetes go.etcd.io/etcd/server/v3 1 "-s -w" ;;
+  kube-apiserver | kube-controller-manager | kube-scheduler | kube-proxy | kubelet | kubectl)
+    one "$1" kubernetes "k8s.io/kubernetes/cmd/$1" 1 "$kflags" ;;
+  containerd | containerd-shim-runc-v2 | ctr)
+    one "$1" containerd "github.com/containerd/containerd/v2/cmd/$1" 0 "-s -w -X github.com/containerd/containerd/v2/version.Version=$CONTAINERD" ;;
+  thanos) # static, because the image has no libc
+    TAGS=netgo,slicelabels one thanos thanos github.com/thanos-io/thanos/cmd/thanos 0 "-s -w -X $pcv.Version=$THANOS -X $pcv.Branch=HEAD -X $pcv.Revision=module" ;;
+  cert-manager) # the process, with the CRDs of the same version
+    one cert-manager cert-manager . 0 "-s -w"
+    [ ! -e "$BIN/cert-manager.crds.yaml" ] || [ -n "${FORCE:-}" ] || return 0
+    cat "$(cd "$here/tools/cert-manager" && go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)"/deploy/crds/*.yaml >"$BIN/cert-manager.crds.yaml" ;;
+  coredns) one coredns coredns . 0 "-s -w" ;;
+  *) echo "build.sh: unknown: $1" >&2; return 2 ;;
+  esac
+}
+
+[ $# -gt 0 ] || set -- etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl \
+  containerd containerd-shim-runc-v2 ctr coredns thanos
+for b; do build "$b"; done

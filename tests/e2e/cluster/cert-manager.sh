@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Starts cert-manager's controllers and CA injector (tools/cert-manager) on the running cluster; down.sh stops them.
+# usage: cert-manager.sh [--control-plane-only]      they are a process on the host, not a pod, so a control plane is enough
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/env.sh"
+[ -e "$STATE/pids" ] || die "no cluster is up"
+[ ! -e "$STATE/pids/cert-manager" ] || die "it is running already"
+"$here/build.sh" cert-manager >&2
+kubectl apply --server-side -f "$BIN/cert-manager.crds.yaml" >/dev/null
+kubectl wait --for=condition=Established --timeout=30s crd/certificates.cert-manager.io crd/certificaterequests.cert-manager.io \
+  crd/issuers.cert-manager.io crd/clusterissuers.cert-manager.io >/dev/null
+kubectl create namespace cert-manager --dry-run=client -o yaml | kubectl apply -f - >/dev/null
+start cert-manager cert-manager "$KUBECONFIG"
+sleep 1
+kill -0 "$(cat "$STATE/pids/cert-manager")" 2>/dev/null || die "it ended: $STATE/log/cert-manager.log"

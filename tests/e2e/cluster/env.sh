@@ -1,0 +1,65 @@
+# Where everything of the test cluster lies, its addresses and names; sourced by the other scripts. Every one can be set from outside.
+# Two clusters can be up beside each other: the full node, and (with --control-plane-only) a control plane without any node.
+# shellcheck shell=bash
+CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+: "${E2E_DIR:=$CHECKOUT/target/e2e}" # all that is written
+: "${BIN:=$E2E_DIR/bin}"             # built binaries
+case " $* " in
+*" --control-plane-only "*)
+  CONTROL_PLANE_ONLY=1 CLUSTER_NAME=timeshard-cp
+  : "${PORT_BASE:=16460}" "${NET:=10.113.0}" "${SERVICE_NET:=10.114.0}" ;;
+*)
+  CONTROL_PLANE_ONLY='' CLUSTER_NAME=timeshard-e2e
+  : "${PORT_BASE:=16440}" # ports used: PORT_BASE+1 … PORT_BASE+9
+  : "${NET:=10.111.0}"    # first three octets of the bridge's /24; the node is .1
+  : "${SERVICE_NET:=10.112.0}" ;; # first three octets of the Services' /24
+esac
+# One running cluster: certificates, data, logs, pid files. It holds Unix sockets, and their paths end at 107 bytes.
+if [ -z "${STATE-}" ]; then
+  STATE=$E2E_DIR/state-${CLUSTER_NAME#timeshard-}
+  if [ ${#STATE} -gt 72 ]; then
+    STATE=${TMPDIR:-/tmp}/$CLUSTER_NAME-$(printf %s "$CHECKOUT" | cksum | cut -d' ' -f1)
+    STATE_MOVED=1
+  fi
+fi
+: "${CNI_BIN:=/usr/lib/cni}"  # Debian package containernetworking-plugins
+: "${BRIDGE:=$CLUSTER_NAME}"  # bridge of node and pods; at most 15 characters
+: "${NODE_NAME:=$CLUSTER_NAME}"
+NODE_IP=$NET.1 API_PORT=$((PORT_BASE + 3))
+CTR_SOCK=$STATE/containerd.sock
+KUBECONFIG=$STATE/admin.kubeconfig
+export KUBECONFIG PATH="$BIN:$PATH:/usr/local/go/bin"
+
+die() { echo "${0##*/}: $*" >&2; exit 1; }
+# debian COMMAND-OR-FILE=PACKAGE…: what is missing is installed as root under CI, else named with the line that installs it
+debian() {
+  local missing='' p
+  for p in "$@"; do
+    command -v "${p%%=*}" >/dev/null || [ -e "${p%%=*}" ] || missing+=" ${p#*=}"
+  done
+  [ -n "$missing" ] || return 0
+  if [ -n "${CI-}" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing the Debian packages$missing" >&2
+    # shellcheck disable=SC2086
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $missing; } >"$E2E_DIR/apt.log" 2>&1 ||
+      { tail -20 "$E2E_DIR/apt.log" >&2; die "apt-get install$missing failed"; }
+  else
+    die "not found: Debian's$missing. Install with:  sudo apt-get update && sudo apt-get install -y$missing"
+  fi
+}
+# start NAME COMMAND…: in its own session, so that nothing of the caller's ends it
+start() {
+  local name=$1
+  shift
+  setsid "$@" </dev/null >"$STATE/log/$name.log" 2>&1 &
+  echo $! >"$STATE/pids/$name"
+}
+# wait_for SECONDS WHAT COMMAND…
+wait_for() {
+  local end=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $end ] || die "$what: not within the time limit; logs are in $STATE/log"
+    sleep 0.2
+  done
+}

@@ -1,0 +1,215 @@
+# What the scenarios share; `run` starts each of them with this sourced first, in a shell of its own.
+# A scenario waits for conditions with a deadline and never for a time, prints what it checked, and leaves other namespaces alone.
+# shellcheck shell=bash
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/cluster/env.sh" "${STAGE_FLAG---}"
+
+SYSTEM=timeshard-system # namespace, Service, Deployment and ServiceAccount are those of deploy/base
+HOOK_PORT=$((PORT_BASE + 30)) ADMIN_PORT=$((PORT_BASE + 31))
+WORK=$STATE/work # the server's files: certificate, configuration, kubeconfig, log
+THANOS=localhost/thanos:v0.42.4 BUSYBOX=localhost/busybox:1 IMAGE=localhost/timeshard:e2e
+
+now_ms() { date +%s%3N; }
+# seconds_since MS: with one digit
+seconds_since() { local d=$(($(now_ms) - $1)); echo "$((d / 1000)).$((d % 1000 / 100))"; }
+ok() { echo "ok: $*"; echo ok >>"${RESULTS:?}"; }
+bad() { echo "FAILED: $*"; echo failed >>"${RESULTS:?}"; }
+say() { echo "    $*"; }
+
+# check WHAT COMMAND…: it succeeds
+check() {
+  local what=$1 out
+  shift
+  if out=$("$@" 2>&1); then ok "$what"; else bad "$what"; say "\$ $*"; indent "$out"; fi
+}
+# refused WHAT PART COMMAND…: it fails and says PART
+refused() {
+  local what=$1 part=$2 out
+  shift 2
+  if out=$("$@" 2>&1); then bad "$what: it succeeded"; else
+    case $out in *"$part"*) ok "$what" ;; *) bad "$what: \"$part\" is not in its message"; indent "$out" ;; esac
+  fi
+}
+# same WHAT WANT COMMAND…: its output is WANT
+same() {
+  local what=$1 want=$2 out
+  shift 2
+  out=$("$@" 2>&1) || true
+  if [ "$out" = "$want" ]; then ok "$what"; else
+    bad "$what"
+    diff <(echo "$want") <(echo "$out") | sed 's/^</    expected </; s/^>/    got      >/; /^[0-9-]/d' || true
+  fi
+}
+# eventually SECONDS WHAT COMMAND…: it succeeds within the time; the scenario ends if it does not
+eventually() {
+  local limit=$1 what=$2 out t0
+  shift 2
+  t0=$(now_ms)
+  until out=$("$@" 2>&1); do
+    if [ $(($(now_ms) - t0)) -gt $((limit * 1000)) ]; then
+      bad "$what: not within $limit s"
+      say "\$ $*"
+      indent "$out"
+      exit 1
+    fi
+    sleep 0.2
+  done
+  ok "$what ($(seconds_since "$t0") s)"
+}
+# until_same SECONDS WHAT WANT COMMAND…: its output becomes WANT within the time; the scenario ends if it does not
+until_same() {
+  local limit=$1 what=$2 want=$3 out t0
+  shift 3
+  t0=$(now_ms)
+  until out=$("$@" 2>&1) && [ "$out" = "$want" ]; do
+    if [ $(($(now_ms) - t0)) -gt $((limit * 1000)) ]; then
+      bad "$what: not within $limit s"
+      diff <(echo "$want") <(echo "$out") | sed 's/^</    expected </; s/^>/    got      >/; /^[0-9-]/d' || true
+      exit 1
+    fi
+    sleep 0.2
+  done
+  ok "$what ($(seconds_since "$t0") s)"
+}
+indent() { printf '%s\n' "$1" | tail -n 25 | cut -c1-400 | sed 's/^/    /'; }
+
+# namespace NAME [LABEL=VALUE…]: a new one; one that an earlier run with --keep left is removed first
+namespace() {
+  local name=$1
+  shift
+  if kubectl get namespace "$name" >/dev/null 2>&1; then
+    kubectl -n "$name" delete pods --all --force --grace-period=0 >/dev/null 2>&1 || true
+    kubectl delete namespace "$name" >/dev/null
+  fi
+  kubectl create namespace "$name" >/dev/null
+  [ $# = 0 ] || kubectl label namespace "$name" "$@" >/dev/null
+  kubectl -n "$name" apply -f - >/dev/null <<'Y'
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: objstore}
+data: {objstore.yml: "{type: FILESYSTEM, config: {directory: /bucket}}"}
+Y
+}
+ENABLED=thanos-timeshard.io/injection=enabled
+RESTRICTED=pod-security.kubernetes.io/enforce=restricted
+
+# workload KIND NAME, with what the variables say: the YAML of a workload that runs thanos, or what CMD says, under "restricted".
+#   REPLICAS=2  POLICY=OrderedReady  START= (ordinals.start)  ANNOTATIONS= ('key: "value"' lines of the workload)
+#   POD_LABELS= POD_ANNOTATIONS=  IMG=$THANOS  COMMAND= ARGS= (JSON lists)  READY= (JSON, readiness probe)  EXTRA_ENV= (JSON list)
+store_args='["store", "--data-dir=/data", "--objstore.config-file=/etc/objstore/objstore.yml", "--http-address=0.0.0.0:10902", "--grpc-address=0.0.0.0:10901"]'
+thanos_ready='{"httpGet": {"path": "/-/ready", "port": 10902}, "periodSeconds": 1}'
+workload() {
+  jq -n --arg kind "$1" --arg name "$2" --argjson replicas "${REPLICAS:-2}" --arg policy "${POLICY:-OrderedReady}" \
+    --arg start "${START-}" --argjson annotations "${ANNOTATIONS:-{\}}" --argjson podLabels "${POD_LABELS:-{\}}" \
+    --argjson podAnnotations "${POD_ANNOTATIONS:-{\}}" --arg image "${IMG:-$THANOS}" --argjson command "${COMMAND:-null}" \
+    --argjson args "${ARGS:-$store_args}" --argjson ready "${READY:-$thanos_ready}" --argjson env "${EXTRA_ENV:-[]}" '
+    {app: $name} as $labels
+    | {metadata: {labels: ($labels + $podLabels), annotations: $podAnnotations}, spec: ({
+        securityContext: {runAsNonRoot: true, runAsUser: 1001, runAsGroup: 1001, fsGroup: 1001, seccompProfile: {type: "RuntimeDefault"}},
+        terminationGracePeriodSeconds: 5,
+        containers: [({name: "thanos", image: $image, imagePullPolicy: "Never", args: $args, env: $env,
+          ports: [{name: "http", containerPort: 10902}, {name: "grpc", containerPort: 10901}],
+          securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: ["ALL"]}},
+          volumeMounts: [{name: "data", mountPath: "/data"}, {name: "bucket", mountPath: "/bucket"}, {name: "objstore", mountPath: "/etc/objstore"}]}
+          + (if $command then {command: $command} else {} end)
+          + (if $kind != "Job" and ($ready | length) > 0 then {readinessProbe: $ready} else {} end))],
+        volumes: [{name: "data", emptyDir: {}}, {name: "bucket", emptyDir: {}}, {name: "objstore", configMap: {name: "objstore"}}]}
+        + (if $kind == "Job" then {restartPolicy: "Never"} else {} end))} as $template
+    | {apiVersion: (if $kind == "Job" then "batch/v1" else "apps/v1" end), kind: $kind, metadata: {name: $name, annotations: $annotations},
+       spec: ({template: $template}
+         + (if $kind == "Job" then {} else {selector: {matchLabels: $labels}} end)
+         + (if $kind == "StatefulSet" then {replicas: $replicas, serviceName: $name, podManagementPolicy: $policy} else {} end)
+         + (if $kind == "Deployment" then {replicas: $replicas} else {} end)
+         + (if $start != "" then {ordinals: {start: ($start | tonumber)}} else {} end))}'
+}
+# store_set NAMESPACE NAME: applies a plain Thanos Store Gateway StatefulSet; variables as for workload
+store_set() { workload StatefulSet "$2" | kubectl -n "$1" apply -f - >/dev/null; }
+
+# pods NAMESPACE [APP]: JSON list in the order of their ordinals
+pods() {
+  kubectl -n "$1" get pods ${2:+-l "app=$2"} -o json |
+    jq '[.items[] | select(.metadata.deletionTimestamp | not)] | sort_by(.metadata.name | capture("^(?<b>.*?)(?<n>[0-9]*)$") | [.b, (.n | tonumber? // 0)])'
+}
+# of one pod's JSON: "NAME shard=N MIN .. MAX", or "NAME untouched"; anything half done shows as what it is
+# shellcheck disable=SC2016
+describe='
+  def flag($f): [.spec.containers[0].args[]? | select(startswith("--" + $f + "=")) | ltrimstr("--" + $f + "=")] | join(",");
+  def touched: (.metadata.labels["thanos-timeshard.io/shard"], .metadata.annotations["thanos-timeshard.io/status"]) // null;
+  def sidecars: [.spec.initContainers[]?, .spec.containers[] | select(.name == "config-sidecar")] | length;
+  def window:
+    if ([touched] | all(. == null)) and sidecars == 0 and (.spec.containers[0].command[0]? // "" | endswith("timeshard-agent") | not)
+      and (flag("min-time") + flag("max-time")) == "" and ([.spec.volumes[]?.name | select(startswith("timeshard-"))] | length) == 0
+    then "\(.metadata.name) untouched"
+    else "\(.metadata.name) shard=\(.metadata.labels["thanos-timeshard.io/shard"]) \(flag("min-time")) .. \(flag("max-time"))"
+      + (if sidecars != 1 then " sidecars=\(sidecars)" else "" end)
+      + (if .metadata.annotations["thanos-timeshard.io/status"] then "" else " no-status" end)
+      + (if .spec.containers[0].command[0] == "/run/timeshard/timeshard-agent" then "" else " no-launcher" end)
+    end;'
+# windows NAMESPACE [APP]: a line for each pod
+windows() { pods "$@" | jq -r "$describe"' .[] | window'; }
+# planned NAME REPLICAS [START]: the same lines as the compatibility configuration has them for 3 shards of 2 replicas
+shard_windows=('-124d8h .. 1d' '-247d16h .. -123d8h' '-370d .. -246d16h')
+planned() {
+  local i s
+  for ((i = 0; i < $2; i++)); do
+    s=$((i < 6 ? i / 2 : 0)) # surplus pods are extra replicas of the newest shard
+    echo "$1-$((i + ${3:-0})) shard=$s ${shard_windows[s]}"
+  done
+}
+# ready NAMESPACE APP: "READY of COUNT"
+ready() { pods "$1" "$2" | jq -r '"\([.[] | select(any(.status.conditions[]?; .type == "Ready" and .status == "True"))] | length) of \(length)"'; }
+# restarts NAMESPACE: of all containers together
+restarts() { pods "$1" | jq '[.[].status | (.containerStatuses, .initContainerStatuses)[]?.restartCount] | add'; }
+# member NAMESPACE SET POD: the Pod that the StatefulSet controller would create, for dry runs
+member() {
+  kubectl -n "$1" get statefulset "$2" -o json | jq --arg pod "$3" '
+    {apiVersion: "v1", kind: "Pod", spec: .spec.template.spec, metadata: (.spec.template.metadata + {name: $pod,
+      labels: (.spec.template.metadata.labels + {"apps.kubernetes.io/pod-index": ($pod | capture("-(?<n>[0-9]+)$").n), "statefulset.kubernetes.io/pod-name": $pod}),
+      ownerReferences: [{apiVersion, kind, name: .metadata.name, uid: .metadata.uid, controller: true, blockOwnerDeletion: true}]})}'
+}
+# dry_window NAMESPACE SET POD: what admission would do with that Pod now
+dry_window() { member "$@" | kubectl -n "$1" create --dry-run=server -o json -f - | jq -r "$describe"' window'; }
+
+# known NAMESPACE SET POD WANT: the server knows the set as it is now, shown by what it would do with POD; the pods that
+# were admitted before that are replaced. A set's first pods may come before the server has seen the set.
+known() {
+  local pod=probe-${3##*-}
+  until_same 30 "the StatefulSet is known as it is" "$pod $4" dry_window "$1" "$2" "$pod"
+  kubectl delete --raw "/api/v1/namespaces/$1/pods?gracePeriodSeconds=0&labelSelector=app%3D$2" >/dev/null
+}
+
+# ---- the server on this machine, with the rights that deploy/ gives it ------------------------------------------------
+# server_pid: of the server that was started here, and only while that process is it (the file may have been rebuilt since)
+server_pid() {
+  local pid exe
+  pid=$(cat "$STATE/pids/timeshard" 2>/dev/null) && exe=$(readlink "/proc/$pid/exe") && [ "${exe% (deleted)}" = "$SERVER" ] && echo "$pid"
+}
+server_start() {
+  if server_pid >/dev/null; then return 0; fi
+  KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" --cert-dir "$WORK/tls" \
+    --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" </dev/null >>"$WORK/server.log" 2>&1 &
+  echo $! >"$STATE/pids/timeshard"
+}
+server_ready() { server_pid >/dev/null && admin /readyz | grep '^HTTP/1.[01] 200'; }
+# admin PATH: status line, header and body of the server's admin port
+admin() { (exec 3<>"/dev/tcp/127.0.0.1/$ADMIN_PORT" && printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$1" >&3 && timeout 5 cat <&3); }
+# host_endpoint: the Service of deploy/ leads to the server on this machine
+host_endpoint() {
+  kubectl -n "$SYSTEM" apply -f - >/dev/null <<Y
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: this-machine, labels: {kubernetes.io/service-name: timeshard, endpointslice.kubernetes.io/managed-by: tests-e2e}}
+addressType: IPv4
+ports: [{name: https, port: $HOOK_PORT, protocol: TCP}]
+endpoints: [{addresses: ["$HOOK_IP"], conditions: {ready: true}}]
+Y
+}
+server_stop() {
+  local p
+  p=$(server_pid) || return 0
+  kill "$p"
+  for _ in $(seq 300); do [ -d "/proc/$p" ] || return 0; sleep 0.1; done
+  echo "the server did not end within 30 s of SIGTERM" >&2
+  kill -9 "$p"
+  return 1
+}

@@ -1,0 +1,24 @@
+# shellcheck shell=bash
+# deploy/ is accepted by the API server as it is, and its ServiceAccount may do exactly what it needs
+# stage: control-plane
+render=$WORK/manifests.yaml
+kubectl kustomize "$CHECKOUT/deploy/base" >"$render"
+check "deploy/base: every object passes strict validation" kubectl apply --dry-run=server --validate=strict --server-side --force-conflicts -f "$render"
+warnings() { kubectl apply --dry-run=server --server-side --force-conflicts -f "$render" 2>"$WORK/warnings" >/dev/null; cat "$WORK/warnings"; }
+same "and none of them gets a warning (Pod Security restricted, deprecated fields)" "" warnings
+check "deploy/cert-manager: renders" kubectl kustomize "$CHECKOUT/deploy/cert-manager"
+
+who=system:serviceaccount:$SYSTEM:timeshard
+# what every authenticated user may do is left out
+may() { kubectl auth can-i --list --as="$who" --namespace="$1" --no-headers | sed -n 's/^\([a-z][^ ]*\).*\[\([a-z ]*\)\]$/\1: \2/p' | grep -v ^selfsubject | sort; }
+rights='configmaps: list watch
+events.events.k8s.io: create patch
+namespaces: list watch
+statefulsets.apps: list watch'
+for n in "$SYSTEM" default kube-system; do same "in namespace $n its rights are these four, and no others" "$rights" may "$n"; done
+refused "so it cannot change a pod" Forbidden kubectl --as="$who" -n default run x --image=x --dry-run=server
+refused "nor read a Secret" Forbidden kubectl --as="$who" -n "$SYSTEM" get secret timeshard-tls
+
+hook() { kubectl get mutatingwebhookconfiguration timeshard -o json | jq -r ".webhooks | length as \$n | .[0] | \"\\(\$n) \\(.failurePolicy) \\(.timeoutSeconds) \\(.sideEffects) \\(.reinvocationPolicy) \\(.matchPolicy) \\(.clientConfig.service.path) \\(.rules[0].operations | join(\",\")) \\(.rules[0].resources | join(\",\"))\""; }
+same "one webhook: failurePolicy, timeout, side effects, reinvocation, match policy, path and rule as they must be" \
+  "1 Fail 5 NoneOnDryRun IfNeeded Equivalent /mutate CREATE pods" hook

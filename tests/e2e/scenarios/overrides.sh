@@ -1,0 +1,22 @@
+# shellcheck shell=bash
+# annotations on the StatefulSet override the defaults: total-shards "2"
+# stage: control-plane
+ns=e2e-overrides
+namespace $ns "$ENABLED"
+two() { # NAME
+  local s
+  for i in 0 1 2 3 4 5; do
+    s=$((i < 4 ? i / 2 : 0))
+    if [ $s = 0 ]; then echo "$1-$i shard=0 -186d .. 1d"; else echo "$1-$i shard=1 -370d .. -185d"; fi
+  done
+}
+export ANNOTATIONS='{"thanos-timeshard.io/total-shards": "2"}'
+REPLICAS=6 POLICY=Parallel store_set $ns store
+known $ns store store-0 "shard=0 -186d .. 1d"
+until_same 30 "2 shards of 2 replicas, the 2 surplus pods in the newest" "$(two store)" windows $ns store
+export ANNOTATIONS='{}'
+REPLICAS=6 POLICY=Parallel store_set $ns plain
+until_same 30 "a StatefulSet beside it without the annotation keeps the defaults" "$(planned plain 6)" windows $ns plain
+# on the pod template it would be a rolling restart: ignored
+REPLICAS=6 POLICY=Parallel POD_ANNOTATIONS='{"thanos-timeshard.io/total-shards": "2"}' store_set $ns template
+until_same 30 "the same annotation on the pod template is ignored" "$(planned template 6)" windows $ns template
