@@ -209,11 +209,7 @@ fn sidecar_main(args: SidecarArgs) -> ExitCode {
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start: {error}"))?
-        .block_on(work)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("cannot start: {error}"))?.block_on(work)
 }
 
 fn failed(why: &str) -> ExitCode {
@@ -230,13 +226,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn positive(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|duration| {
-        if duration.is_zero() {
-            Err("this duration must be longer than nothing".to_owned())
-        } else {
-            Ok(duration)
-        }
-    })
+    duration(text).and_then(
+        |duration| {
+            if duration.is_zero() { Err("this duration must be longer than nothing".to_owned()) } else { Ok(duration) }
+        },
+    )
 }
 
 fn signal_name(text: &str) -> Result<rustix::process::Signal, String> {

@@ -41,11 +41,7 @@ struct Options {
 }
 
 fn options(args: &[OsString]) -> Options {
-    let mut options = Options {
-        http: "0.0.0.0:10902".to_owned(),
-        grpc: "0.0.0.0:10901".to_owned(),
-        ..Options::default()
-    };
+    let mut options = Options { http: "0.0.0.0:10902".to_owned(), grpc: "0.0.0.0:10901".to_owned(), ..Options::default() };
     for arg in args {
         let text = arg.to_string_lossy();
         let (flag, value) = text.split_once('=').unwrap_or((&text, ""));

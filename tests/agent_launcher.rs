@@ -34,10 +34,7 @@ fn pod(flags: &[&str]) -> Pod {
 fn wait_said(pod: &Pod, line: &str) {
     wait_for(line, || {
         let said = pod.said();
-        said.iter()
-            .any(|l| l.contains(line))
-            .then_some(())
-            .ok_or(format!("{said:?}\n{}", pod.logs()))
+        said.iter().any(|l| l.contains(line)).then_some(()).ok_or(format!("{said:?}\n{}", pod.logs()))
     });
 }
 
@@ -45,9 +42,7 @@ fn wait_ready_mark(pod: &Pod, launch: u64) {
     judge(pod, launch);
     wait_for("the ready mark", || {
         let record = pod.record();
-        (record["launch"] == launch && record["ready"] == true)
-            .then_some(())
-            .ok_or(record.to_string())
+        (record["launch"] == launch && record["ready"] == true).then_some(()).ok_or(record.to_string())
     });
 }
 
@@ -72,10 +67,7 @@ fn a_program_that_does_not_exist_is_named_with_the_way_out() {
         assert_eq!(pod.launcher().code(), 127);
     }
     let log = pod.logs();
-    assert!(
-        log.contains("no-such-thanos") && log.contains("thanos-timeshard.io/command"),
-        "{log}"
-    );
+    assert!(log.contains("no-such-thanos") && log.contains("thanos-timeshard.io/command"), "{log}");
 }
 
 #[test]
@@ -135,9 +127,7 @@ fn the_first_sigterm_drains_and_the_second_ends() {
     assert_eq!(launcher.code(), 0);
     pod.launch_flags = vec!["--termination-drain=200ms".into()];
     let mut launcher = pod.launcher();
-    wait_for("ready", || {
-        support::get(pod.http, "/-/ready").and_then(|(code, _)| (code == 200).then_some(()).ok_or(code.to_string()))
-    });
+    wait_for("ready", || support::get(pod.http, "/-/ready").and_then(|(code, _)| (code == 200).then_some(()).ok_or(code.to_string())));
     launcher.signal(Signal::TERM);
     assert_eq!(launcher.code(), 0, "and by itself when the drain is over");
 }
@@ -149,9 +139,7 @@ fn orphans_are_reaped() {
     wait_said(&pod, "is ready");
     wait_for("only thanos to be left", || {
         let children = children_of(launcher.pid());
-        (children.len() == 1 && children[0].1 != "Z")
-            .then_some(())
-            .ok_or(format!("{children:?}"))
+        (children.len() == 1 && children[0].1 != "Z").then_some(()).ok_or(format!("{children:?}"))
     });
 }
 
@@ -161,9 +149,7 @@ fn thanos_does_not_outlive_a_killed_launcher() {
     let launcher = pod.launcher();
     wait_said(&pod, "is ready");
     launcher.signal(Signal::KILL);
-    wait_for("the port to be free", || {
-        support::get(pod.http, "/-/ready").map_or(Ok(()), |_| Err("it answers".to_owned()))
-    });
+    wait_for("the port to be free", || support::get(pod.http, "/-/ready").map_or(Ok(()), |_| Err("it answers".to_owned())));
     drop(launcher);
     order(&pod, 1, "-50d");
     let _next = pod.launcher();
@@ -187,11 +173,7 @@ fn nothing_happens_means_no_wake_up() {
     wait_ready_mark(&pod, 1);
     let switches = || {
         let status = fs::read_to_string(format!("/proc/{}/status", launcher.pid())).unwrap();
-        let line = status
-            .lines()
-            .find(|l| l.starts_with("voluntary_ctxt_switches"))
-            .unwrap()
-            .to_owned();
+        let line = status.lines().find(|l| l.starts_with("voluntary_ctxt_switches")).unwrap().to_owned();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
     let mut before = switches();

@@ -36,10 +36,7 @@ fn the_published_entry_is_what_thanos_first_starts_with() {
     let mode = fs::metadata(pod.path("shared/timeshard-agent")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o755);
     for file in ["window.json", "verdict.json", "launcher.json"] {
-        assert_eq!(
-            fs::metadata(pod.path("shared").join(file)).unwrap().permissions().mode() & 0o777,
-            0o644
-        );
+        assert_eq!(fs::metadata(pod.path("shared").join(file)).unwrap().permissions().mode() & 0o777, 0o644);
     }
     assert_eq!(get(pod.port, "/nothing").unwrap().0, 404);
 }
@@ -72,11 +69,7 @@ fn a_change_drains_and_the_same_window_in_other_words_does_not() {
     assert_eq!(pod.wait("serving", "-40d")["restarts"], 1);
     assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
     let (_, metrics) = get(pod.port, "/metrics").unwrap();
-    for line in [
-        "timeshard_agent_restarts 1",
-        "timeshard_agent_orders_total 1",
-        "timeshard_agent_applied_matches_published 1",
-    ] {
+    for line in ["timeshard_agent_restarts 1", "timeshard_agent_orders_total 1", "timeshard_agent_applied_matches_published 1"] {
         assert!(metrics.contains(line), "{metrics}");
     }
     assert!(pod.logs().matches("entry changed").count() == 2, "{}", pod.logs());
@@ -186,8 +179,7 @@ fn reload_off_only_reports() {
 #[test]
 fn a_signal_reloads_a_program_that_honours_it() {
     let mut pod = Pod::stand_in(&[]);
-    pod.sidecar_flags
-        .extend(["--reload=signal", "--signal-timeout=500ms"].map(String::from));
+    pod.sidecar_flags.extend(["--reload=signal", "--signal-timeout=500ms"].map(String::from));
     // A name of its own, so that the signal goes to this stand-in and no other test's.
     let own = format!("stand-in-{}", pod.port);
     let program = pod.path(&own);
@@ -206,16 +198,11 @@ fn a_signal_reloads_a_program_that_honours_it() {
     let _launcher = pod.launcher();
     wait_for("the second start", || {
         let record = pod.record();
-        (record["launch"] == 2 && record["ready"] == true)
-            .then_some(())
-            .ok_or(record.to_string())
+        (record["launch"] == 2 && record["ready"] == true).then_some(()).ok_or(record.to_string())
     });
     pod.publish("-50d", "1d");
     let status = pod.wait("failed", "-40d");
-    assert!(
-        status["last_error"].as_str().unwrap().contains("stock Thanos ignores SIGHUP"),
-        "{status}"
-    );
+    assert!(status["last_error"].as_str().unwrap().contains("stock Thanos ignores SIGHUP"), "{status}");
 }
 
 #[test]
@@ -290,11 +277,7 @@ fn a_kill_at_any_point_of_a_reload_ends_in_a_serving_thanos() {
             let min = status["applied"]["min_time"].as_str().map(String::from).filter(|_| settled);
             min.ok_or_else(|| format!("round {round}: {status}\n{}", pod.logs()))
         });
-        assert!(
-            windows.contains(&served),
-            "round {round}: {served}, not one of {windows:?}\n{}",
-            pod.logs()
-        );
+        assert!(windows.contains(&served), "round {round}: {served}, not one of {windows:?}\n{}", pod.logs());
         windows[1] = served;
     }
 }

@@ -38,22 +38,16 @@ fn a_published_window_reaches_the_effective_flags() {
     let (_sidecar, _launcher) = pod.start();
     assert_eq!(pod.wait("serving", "-30d")["verified"], true);
     // Relative, absolute, and everything: what thanos says is understood.
-    for (min, max) in [
-        ("-124d8h", "1d"),
-        ("\"2026-01-31T00:00:00Z\"", "\"2026-02-28T12:30:00.5Z\""),
-        ("-36h", "-1ms"),
-        ("-370d", "-246d16h"),
-    ] {
+    for (min, max) in
+        [("-124d8h", "1d"), ("\"2026-01-31T00:00:00Z\"", "\"2026-02-28T12:30:00.5Z\""), ("-36h", "-1ms"), ("-370d", "-246d16h")]
+    {
         pod.publish(min, max);
         let status = wait_for(min, || {
             let status = pod.status()?;
             let done = status["phase"] == "serving" && status["applied"] == status["published"];
             done.then(|| status.clone()).ok_or(format!("{status}\n{}", pod.logs()))
         });
-        assert_eq!(
-            (&status["verified"], &status["last_error"]),
-            (&true.into(), &serde_json::Value::Null)
-        );
+        assert_eq!((&status["verified"], &status["last_error"]), (&true.into(), &serde_json::Value::Null));
     }
     assert_eq!(pod.record()["restarts"], 4);
     assert!(pod.ready());
@@ -141,8 +135,7 @@ fn kills_at_any_point_end_in_a_serving_thanos() {
             let settled = (status["phase"] == "serving" && status["published"] == status["applied"]) || status["phase"] == "failed";
             let answers = get(pod.http, "/-/ready").is_ok_and(|(code, _)| code == 200);
             let min = status["applied"]["min_time"].as_str().map(String::from);
-            min.filter(|_| settled && answers)
-                .ok_or_else(|| format!("round {round}: {status}\n{}", pod.logs()))
+            min.filter(|_| settled && answers).ok_or_else(|| format!("round {round}: {status}\n{}", pod.logs()))
         });
         assert!(served == old || served == new, "round {round}: {served} is neither {old} nor {new}");
         assert_eq!(effective_min(&pod), served.parse().ok());

@@ -63,11 +63,7 @@ impl Visit for Line {
         let key = if field.name() == "message" { "msg" } else { field.name() };
         let plain = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'=' | b'\\'));
         // Writing into a String does not fail.
-        let _ = if plain {
-            write!(self.0, " {key}={value}")
-        } else {
-            write!(self.0, " {key}={value:?}")
-        };
+        let _ = if plain { write!(self.0, " {key}={value}") } else { write!(self.0, " {key}={value:?}") };
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

@@ -148,11 +148,7 @@ impl Launcher {
             }
             (None, _) => (record.window, record.request),
         };
-        let mut launcher = Self {
-            options,
-            state: State::Running,
-            record,
-        };
+        let mut launcher = Self { options, state: State::Running, record };
         launcher.start(window, request, false, &mut actions);
         (launcher, actions)
     }
@@ -240,9 +236,7 @@ impl Launcher {
             (_, State::Ended) => {}
             (Signal::Term, State::Running) if self.options.drains => {
                 self.state = State::Draining;
-                actions.push(Action::Say(
-                    "the pod is being deleted: thanos goes on serving for the termination drain".to_owned(),
-                ));
+                actions.push(Action::Say("the pod is being deleted: thanos goes on serving for the termination drain".to_owned()));
                 actions.push(Action::Arm(Timer::TerminationDrain));
             }
             (Signal::Term | Signal::Int | Signal::Quit, _) => {
@@ -274,10 +268,7 @@ impl Launcher {
     }
 
     fn stop(&mut self, next: Window, request: u64, actions: &mut Vec<Action>) {
-        actions.push(Action::Say(format!(
-            "restarting thanos in place: {} becomes {next}",
-            self.record.window
-        )));
+        actions.push(Action::Say(format!("restarting thanos in place: {} becomes {next}", self.record.window)));
         self.state = State::Stopping { next, request };
         // Not an open attempt any more: should the launcher end here, the next one starts the new window afresh.
         self.record.state = LaunchState::Stopping;
@@ -304,10 +295,7 @@ impl Launcher {
 /// Notes that the record's window is given up for `good`, and returns the line for the log.
 fn give_up(record: &mut Record, good: Window, why: &str) -> String {
     let before = record.failed.take().filter(|failed| failed.window == record.window);
-    record.failed = Some(Failed {
-        window: record.window,
-        reason: why.to_owned(),
-        times: before.map_or(0, |failed| failed.times).saturating_add(1),
-    });
+    record.failed =
+        Some(Failed { window: record.window, reason: why.to_owned(), times: before.map_or(0, |failed| failed.times).saturating_add(1) });
     format!("window {} given up: {why}; going back to {good}", record.window)
 }

@@ -188,9 +188,7 @@ impl Sidecar {
     fn keep(&mut self, why: String) -> Option<String> {
         let line = format!(
             "entry refused, keeping {}: {why}",
-            self.entry
-                .as_ref()
-                .map_or("what thanos was started with".to_owned(), |e| e.window.to_string())
+            self.entry.as_ref().map_or("what thanos was started with".to_owned(), |e| e.window.to_string())
         );
         let new = self.entry_error.as_ref() != Some(&why);
         self.entry_error = Some(why);
@@ -240,17 +238,11 @@ impl Sidecar {
         if launch != self.launch() {
             return;
         }
-        let expected = self
-            .record
-            .as_ref()
-            .map(|r| r.window)
-            .filter(|_| self.settings.reload != ReloadMode::Signal);
+        let expected = self.record.as_ref().map(|r| r.window).filter(|_| self.settings.reload != ReloadMode::Signal);
         let seen = match (probe.ready, probe.flags, expected) {
             (false, ..) => None,
             (true, Ok(flags), Some(expected)) if flags != expected => {
-                self.mismatch = Some(format!(
-                    "thanos says that its window is {flags}, but it was started with {expected}"
-                ));
+                self.mismatch = Some(format!("thanos says that its window is {flags}, but it was started with {expected}"));
                 None
             }
             (true, Ok(flags), _) => Some((flags, true, None)),
@@ -261,12 +253,7 @@ impl Sidecar {
         if let Some((applied, verified, note)) = seen {
             // A process does not change its flags: once read, they hold for this start.
             let verified_before = self.confirmed.take().filter(|c| c.verified && !verified);
-            self.confirmed = verified_before.or(Some(Confirmed {
-                launch,
-                applied,
-                verified,
-                note,
-            }));
+            self.confirmed = verified_before.or(Some(Confirmed { launch, applied, verified, note }));
             self.mismatch = None;
             self.misses = 0;
         } else {
@@ -306,13 +293,11 @@ impl Sidecar {
             self.order(intent, now, &mut actions);
         }
         let before = self.phase;
-        self.phase = self.phase_of(
-            if actions.iter().any(|a| matches!(a, Action::Order(_))) && intent == Intent::Change {
-                Intent::Pending
-            } else {
-                intent
-            },
-        );
+        self.phase = self.phase_of(if actions.iter().any(|a| matches!(a, Action::Order(_))) && intent == Intent::Change {
+            Intent::Pending
+        } else {
+            intent
+        });
         if before == Phase::Draining && self.phase != Phase::Draining {
             self.drains.spent += now.saturating_sub(self.last_ready.unwrap_or(now));
         }

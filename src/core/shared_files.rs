@@ -59,12 +59,7 @@ impl WindowFile {
     /// An order in this version's format.
     #[must_use]
     pub const fn new(request: u64, window: Window, reload: ReloadMode) -> Self {
-        Self {
-            contract: CONTRACT,
-            request,
-            window,
-            reload,
-        }
+        Self { contract: CONTRACT, request, window, reload }
     }
 }
 
@@ -170,10 +165,7 @@ mod tests {
     use super::*;
 
     fn window(min: &str, max: &str) -> Window {
-        Window {
-            min: min.parse().unwrap(),
-            max: max.parse().unwrap(),
-        }
+        Window { min: min.parse().unwrap(), max: max.parse().unwrap() }
     }
 
     #[test]
@@ -192,11 +184,7 @@ mod tests {
             ready: false,
             in_place: true,
             good: Some(window("0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z")),
-            failed: Some(Failed {
-                window: window("-3d", "0s"),
-                reason: "exit code 1".to_owned(),
-                times: 2,
-            }),
+            failed: Some(Failed { window: window("-3d", "0s"), reason: "exit code 1".to_owned(), times: 2 }),
             restarts: 1,
         };
         assert_eq!(decode(&encode(&record).unwrap()), Some(record));

@@ -30,10 +30,7 @@ pub fn initial_window(args: &[OsString]) -> Window {
             .or_else(|| default.parse().ok())
             .unwrap_or(Bound::Absolute(DateTime::<Utc>::UNIX_EPOCH))
     };
-    Window {
-        min: bound(MIN_TIME, DEFAULT_MIN),
-        max: bound(MAX_TIME, DEFAULT_MAX),
-    }
+    Window { min: bound(MIN_TIME, DEFAULT_MIN), max: bound(MAX_TIME, DEFAULT_MAX) }
 }
 
 /// The arguments with `window` in place of the values they had; flags that were not there are appended.
@@ -124,10 +121,7 @@ mod tests {
     }
 
     fn window(min: &str, max: &str) -> Window {
-        Window {
-            min: min.parse().unwrap(),
-            max: max.parse().unwrap(),
-        }
+        Window { min: min.parse().unwrap(), max: max.parse().unwrap() }
     }
 
     #[test]
@@ -139,10 +133,7 @@ mod tests {
             ("store --x", "store --x --min-time=-10d --max-time=1d"),
             ("store --min-time=-1d", "store --min-time=-10d --max-time=1d"),
             ("store --max-time", "store --max-time=1d --min-time=-10d"),
-            (
-                "store --min-times=1 --max-time=",
-                "store --min-times=1 --max-time=1d --min-time=-10d",
-            ),
+            ("store --min-times=1 --max-time=", "store --min-times=1 --max-time=1d --min-time=-10d"),
         ] {
             assert_eq!(with_window(&args(before), window), args(after), "{before}");
             assert_eq!(initial_window(&args(after)), window);

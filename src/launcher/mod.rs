@@ -72,22 +72,13 @@ pub async fn run(settings: &Settings) -> Result<i32, LaunchError> {
     let mut inbox = Inbox::new(settings)?;
     process::adopt_orphans();
     let (launcher, actions) = Launcher::begin(
-        Options {
-            drains: !settings.termination_drain.is_zero(),
-        },
+        Options { drains: !settings.termination_drain.is_zero() },
         read(&settings.shared_dir, RECORD_FILE),
         read(&settings.shared_dir, VERDICT_FILE),
         read(&settings.shared_dir, WINDOW_FILE),
         time_flags::initial_window(args),
     );
-    let mut runner = Runner {
-        settings,
-        launcher,
-        program,
-        args,
-        child: None,
-        timer: None,
-    };
+    let mut runner = Runner { settings, launcher, program, args, child: None, timer: None };
     let mut code = runner.act(actions);
     loop {
         if let Some(code) = code {
@@ -237,11 +228,8 @@ impl Runner<'_> {
 
     fn start(&mut self, window: Window) -> io::Result<()> {
         // As the user wrote them, as long as no other window is asked for.
-        let args = if window == time_flags::initial_window(self.args) {
-            self.args.to_vec()
-        } else {
-            time_flags::with_window(self.args, window)
-        };
+        let args =
+            if window == time_flags::initial_window(self.args) { self.args.to_vec() } else { time_flags::with_window(self.args, window) };
         let word = &self.settings.command[0];
         self.child = Some(Child::start(&self.program, word, &args)?);
         Ok(())

@@ -36,13 +36,7 @@ impl Child {
     /// When the kernel refuses a new process.
     pub fn start(program: &Path, word: &OsStr, args: &[OsString]) -> io::Result<Self> {
         let launcher = rustix::process::getpid().as_raw_nonzero().to_string();
-        let child = Command::new(THIS_PROGRAM)
-            .arg(CHILD_COMMAND)
-            .arg(launcher)
-            .arg(program)
-            .arg(word)
-            .args(args)
-            .spawn()?;
+        let child = Command::new(THIS_PROGRAM).arg(CHILD_COMMAND).arg(launcher).arg(program).arg(word).args(args).spawn()?;
         // It is reaped with all others, never through this handle.
         Pid::from_raw(i32::try_from(child.id()).unwrap_or_default())
             .map(Self)
@@ -100,10 +94,7 @@ pub fn reap(child: Option<&Child>) -> Option<i32> {
 }
 
 fn exit_code(status: WaitStatus) -> i32 {
-    status
-        .exit_status()
-        .or_else(|| status.terminating_signal().map(|signal| 128 + signal))
-        .unwrap_or(1)
+    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(1)
 }
 
 /// Finds the program: a word with a slash is a path, any other is looked up.
@@ -112,10 +103,7 @@ pub fn find(word: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
     if word.is_empty() {
         return None;
     }
-    let runs = |file: &PathBuf| {
-        file.metadata()
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
+    let runs = |file: &PathBuf| file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     if word.as_bytes().contains(&b'/') {
         return Some(PathBuf::from(word)).filter(runs);
     }

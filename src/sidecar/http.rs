@@ -92,21 +92,14 @@ fn answer(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes
         "/readyz" if answers.ready => (StatusCode::OK, TEXT, answers.phase.into()),
         "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, TEXT, answers.phase.into()),
         "/livez" => (StatusCode::OK, TEXT, "ok".into()),
-        "/metrics" => (
-            StatusCode::OK,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            answers.metrics.clone(),
-        ),
+        "/metrics" => (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", answers.metrics.clone()),
         _ => (StatusCode::NOT_FOUND, TEXT, "try /status, /readyz, /livez or /metrics".into()),
     };
     let allowed = matches!(*request.method(), Method::GET | Method::HEAD);
     let response = if allowed {
         Response::builder().status(status).header(CONTENT_TYPE, kind).body(Full::new(body))
     } else {
-        Response::builder()
-            .status(StatusCode::METHOD_NOT_ALLOWED)
-            .header(ALLOW, "GET, HEAD")
-            .body(Full::default())
+        Response::builder().status(StatusCode::METHOD_NOT_ALLOWED).header(ALLOW, "GET, HEAD").body(Full::default())
     };
     // Only an invalid header could fail, and these are constants.
     response.unwrap_or_default()

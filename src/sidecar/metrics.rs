@@ -102,25 +102,18 @@ impl Metrics {
     /// Takes over the state as it is now.
     pub(super) fn observe(&mut self, sidecar: &Sidecar, status: &AgentStatus, unix_seconds: i64) {
         for phase in Phase::ALL {
-            self.phase
-                .get_or_create(&[("phase", phase.as_str())])
-                .set(i64::from(phase == status.phase));
+            self.phase.get_or_create(&[("phase", phase.as_str())]).set(i64::from(phase == status.phase));
         }
         if self.last != Some(status.phase) {
             self.last = Some(status.phase);
             #[allow(clippy::cast_precision_loss, reason = "exact until the year 285 million")]
             self.phase_start.set(unix_seconds as f64);
         }
-        self.matches
-            .set(i64::from(status.applied.is_some() && status.applied == status.published));
+        self.matches.set(i64::from(status.applied.is_some() && status.applied == status.published));
         self.verified.set(i64::from(status.verified));
         self.restarts.set(i64::try_from(status.restarts).unwrap_or(i64::MAX));
         let failed = sidecar.record().and_then(|r| r.failed.as_ref());
-        self.failed_tries.set(
-            failed
-                .filter(|f| Some(f.window) == status.published)
-                .map_or(0, |f| i64::from(f.times)),
-        );
+        self.failed_tries.set(failed.filter(|f| Some(f.window) == status.published).map_or(0, |f| i64::from(f.times)));
         let drains = sidecar.drains();
         self.orders.inner().store(drains.orders, std::sync::atomic::Ordering::Relaxed);
         let spent = drains.spent.as_secs_f64();

@@ -97,10 +97,7 @@ pub fn install_only(settings: &Settings) -> Result<(), SidecarError> {
     if worker.sidecar.holds_entry() {
         Ok(())
     } else {
-        Err(SidecarError::Order {
-            dir: settings.shared_dir.clone(),
-            why: worker.sidecar.status().last_error.unwrap_or_default(),
-        })
+        Err(SidecarError::Order { dir: settings.shared_dir.clone(), why: worker.sidecar.status().last_error.unwrap_or_default() })
     }
 }
 

@@ -93,10 +93,7 @@ impl Thanos {
             let text = document["data"][flag].as_str().ok_or_else(|| format!("{PATH} has no {flag}"))?;
             time_flags::effective_bound(text).ok_or_else(|| format!("{PATH} says {flag} is {text:?}"))
         };
-        Ok(Window {
-            min: bound("min-time")?,
-            max: bound("max-time")?,
-        })
+        Ok(Window { min: bound("min-time")?, max: bound("max-time")? })
     }
 
     async fn accepts_grpc(&self) -> bool {

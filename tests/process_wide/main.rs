@@ -1,11 +1,6 @@
 //! What concerns the whole process: signals and file descriptors. One test, so that nothing runs beside it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test stops at the first surprise"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -40,20 +35,14 @@ async fn two_signals_drain_and_abort() {
     let mut elsewhere = shutdown.clone();
     assert_eq!(shutdown.stage(), Stage::Running);
     kill_process(getpid(), Signal::TERM).unwrap();
-    timeout(DEADLINE, shutdown.reached(Stage::Draining))
-        .await
-        .expect("the first signal drains");
+    timeout(DEADLINE, shutdown.reached(Stage::Draining)).await.expect("the first signal drains");
     assert_eq!(elsewhere.stage(), Stage::Draining);
     kill_process(getpid(), Signal::INT).unwrap();
-    timeout(DEADLINE, elsewhere.reached(Stage::Abort))
-        .await
-        .expect("the second one aborts, whichever it is");
+    timeout(DEADLINE, elsewhere.reached(Stage::Abort)).await.expect("the second one aborts, whichever it is");
 }
 
 async fn get(socket: &mut TcpStream) -> std::io::Result<String> {
-    socket
-        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await?;
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await?;
     Ok(answer)
@@ -61,14 +50,7 @@ async fn get(socket: &mut TcpStream) -> std::io::Result<String> {
 
 async fn out_of_descriptors_backs_off_and_recovers() {
     let before = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        rustix::process::Rlimit {
-            current: Some(DESCRIPTORS),
-            ..before
-        },
-    )
-    .unwrap();
+    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(DESCRIPTORS), ..before }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let stats = Arc::new(ServeStats::default());
@@ -76,10 +58,7 @@ async fn out_of_descriptors_backs_off_and_recovers() {
     let edge = Edge {
         listener,
         tls: None,
-        limits: Limits {
-            accept_backoff: backoff,
-            ..Limits::default()
-        },
+        limits: Limits { accept_backoff: backoff, ..Limits::default() },
         drain: Duration::ZERO,
         stats: Arc::clone(&stats),
         shutdown: Shutdown::never(),

@@ -42,13 +42,7 @@ async fn probes_metrics_and_status() {
     let started = Arc::new(AtomicBool::new(false));
     let ready = Arc::clone(&started);
     let state = Admin {
-        ready: Arc::new(move || {
-            if ready.load(Relaxed) {
-                Ok(())
-            } else {
-                Err("waiting for the first list".to_owned())
-            }
-        }),
+        ready: Arc::new(move || if ready.load(Relaxed) { Ok(()) } else { Err("waiting for the first list".to_owned()) }),
         metrics: Arc::new(registry),
         status: Arc::new(|| json!({"windows": 3})),
         shutdown: webhook.shutdown.clone(),
@@ -62,22 +56,13 @@ async fn probes_metrics_and_status() {
     assert_eq!((code, why.as_str()), (503, "waiting for the first list\n"));
     started.store(true, Relaxed);
     assert_eq!(get(addr, "/readyz").await.0, 200);
-    assert_eq!(
-        serde_json::from_str::<serde_json::Value>(&get(addr, "/status").await.2).unwrap(),
-        json!({"windows": 3})
-    );
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&get(addr, "/status").await.2).unwrap(), json!({"windows": 3}));
     let (code, _, text) = get(addr, "/what").await;
-    assert!(
-        code == 404 && text.contains("/what") && text.contains("/livez /readyz /metrics /status"),
-        "{text}"
-    );
+    assert!(code == 404 && text.contains("/what") && text.contains("/livez /readyz /metrics /status"), "{text}");
 
     let (code, head, text) = get(addr, "/metrics").await;
     assert_eq!(code, 200);
-    assert!(
-        head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
-        "{head}"
-    );
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
     for line in [
         "timeshard_accepted_connections_total 1\n",
         "timeshard_failed_connections_total{reason=\"plain_http\"} 0\n",

@@ -45,9 +45,7 @@ async fn server(limits: Limits) -> (Server, Authority, TlsConnector) {
 async fn closed<I: AsyncRead + Unpin>(mut stream: I) -> (Vec<u8>, Duration) {
     let (mut answer, since) = (Vec::new(), Instant::now());
     // A reset is a way to close, too.
-    let _ = timeout(DEADLINE, stream.read_to_end(&mut answer))
-        .await
-        .expect("the server closes the connection");
+    let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("the server closes the connection");
     (answer, since.elapsed())
 }
 
@@ -62,10 +60,7 @@ async fn counted(server: &Server, failure: Failure, count: u64) {
 }
 
 fn within(limit: Duration, took: Duration) {
-    assert!(
-        took + Duration::from_millis(50) >= limit && took < limit + SLACK,
-        "limit {limit:?}, closed after {took:?}"
-    );
+    assert!(took + Duration::from_millis(50) >= limit && took < limit + SLACK, "limit {limit:?}, closed after {took:?}");
 }
 
 #[tokio::test]
@@ -93,12 +88,7 @@ async fn plain_http_gets_a_hint_and_garbage_gets_nothing() {
     assert!(took < LIMITS.handshake + SLACK);
     counted(&server, Failure::HandshakeTimeout, 0).await;
     counted(&server, Failure::PlainHttp, 1).await;
-    for garbage in [
-        &b"\x00\x01\x02\x03"[..],
-        &[0xff; 4096],
-        b"\x16\x03\x01\xff\xff\xff\xff\xff\xff\xff",
-        b"\x16garbage garbage garbage",
-    ] {
+    for garbage in [&b"\x00\x01\x02\x03"[..], &[0xff; 4096], b"\x16\x03\x01\xff\xff\xff\xff\xff\xff\xff", b"\x16garbage garbage garbage"] {
         let (answer, took) = closed(raw(&server, garbage).await).await;
         assert!(answer.is_empty() || answer[0] == 0x15, "nothing or an alert, not {answer:?}");
         assert!(took < LIMITS.handshake + SLACK);
@@ -132,9 +122,7 @@ async fn slow_headers_end_at_the_limit_however_they_drip() {
 async fn a_body_that_stops_half_way_ends_at_the_limit() {
     let (server, _, connector) = server(LIMITS).await;
     let mut half = tls(server.addr, &connector).await.unwrap();
-    half.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
-        .await
-        .unwrap();
+    half.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
     within(LIMITS.stalled, closed(half).await.1);
     counted(&server, Failure::Stalled, 1).await;
     good_request(server.addr, &connector).await.unwrap();
@@ -149,11 +137,7 @@ async fn headers_beyond_the_limit_are_refused() {
         while writing.write_all(&[b'x'; 1024]).await.is_ok() {}
     });
     let (answer, _) = closed(reading).await;
-    assert!(
-        answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"),
-        "{:?}",
-        String::from_utf8_lossy(&answer)
-    );
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{:?}", String::from_utf8_lossy(&answer));
     flood.abort();
     good_request(server.addr, &connector).await.unwrap();
 }
@@ -170,19 +154,12 @@ async fn an_idle_connection_outlives_the_header_limit() {
         until("the idle connection is closed", async || server.stats.open() == 0).await;
         within(LIMITS.idle, since.elapsed());
     }
-    assert!(
-        Failure::ALL.into_iter().all(|failure| server.stats.failures(failure) == 0),
-        "closing an idle connection is no failure"
-    );
+    assert!(Failure::ALL.into_iter().all(|failure| server.stats.failures(failure) == 0), "closing an idle connection is no failure");
 }
 
 #[tokio::test]
 async fn at_the_cap_the_silent_make_room_for_the_next() {
-    let limits = Limits {
-        connections: 4,
-        idle: DEADLINE * 2,
-        ..LIMITS
-    };
+    let limits = Limits { connections: 4, idle: DEADLINE * 2, ..LIMITS };
     let (server, _, connector) = server(limits).await;
     let mut useful = Client::connect(server.addr, &connector).await.unwrap();
     useful.echo("/", "first").await.unwrap();
@@ -199,11 +176,7 @@ async fn at_the_cap_the_silent_make_room_for_the_next() {
 
 #[tokio::test]
 async fn at_the_cap_with_all_busy_the_next_waits() {
-    let limits = Limits {
-        connections: 2,
-        stalled: DEADLINE * 2,
-        ..LIMITS
-    };
+    let limits = Limits { connections: 2, stalled: DEADLINE * 2, ..LIMITS };
     let (server, _, connector) = server(limits).await;
     let mut busy = Vec::new();
     for _ in 0..2 {
@@ -213,9 +186,7 @@ async fn at_the_cap_with_all_busy_the_next_waits() {
     until("both are busy", async || server.gate.held.load(Relaxed) == 2).await;
     let (addr, shared) = (server.addr, connector.clone());
     let mut next = tokio::spawn(async move { good_request(addr, &shared).await });
-    timeout(Duration::from_millis(300), &mut next)
-        .await
-        .expect_err("there is no room yet");
+    timeout(Duration::from_millis(300), &mut next).await.expect_err("there is no room yet");
     assert_eq!(server.stats.open(), 2);
     server.gate.open.notify_waiters();
     next.await.unwrap().unwrap();
@@ -241,12 +212,7 @@ async fn at_the_cap_with_half_open_handshakes_the_next_waits_for_their_limit() {
 /// A hundred peers of every bad kind at once, and good ones between them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn good_requests_succeed_among_bad_peers() {
-    let (server, _, connector) = server(Limits {
-        handshake: DEADLINE,
-        connections: 64,
-        ..LIMITS
-    })
-    .await;
+    let (server, _, connector) = server(Limits { handshake: DEADLINE, connections: 64, ..LIMITS }).await;
     let server = Arc::new(server);
     let hello = client_hello(3);
     let mut bad: Vec<Box<dyn AsyncWrite + Unpin>> = Vec::new();

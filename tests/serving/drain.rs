@@ -94,10 +94,7 @@ async fn a_drain_under_load_fails_nothing() {
     while let Some(client) = clients.join_next().await {
         client.expect("no client has seen a failure");
     }
-    println!(
-        "{} requests, {during} of them answered by the draining server, 0 failed",
-        endpoints.done.load(Relaxed)
-    );
+    println!("{} requests, {during} of them answered by the draining server, 0 failed", endpoints.done.load(Relaxed));
 }
 
 #[tokio::test]
@@ -137,10 +134,7 @@ async fn what_is_in_flight_when_the_drain_ends_is_answered() {
         undecided.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         timeout(DEADLINE, undecided.read_to_string(&mut answer)).await.unwrap().unwrap();
-        assert!(
-            answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
 
         server.gate.open.notify_waiters();
         held.await.unwrap().expect("the request that was under way is answered");
@@ -156,15 +150,7 @@ async fn the_end_is_bounded_and_a_second_signal_comes_at_once() {
     let connector = authority.client(HTTP1, &[&TLS13]);
     for second_signal in [false, true] {
         let finish = if second_signal { DEADLINE } else { Duration::from_millis(200) };
-        let server = start(
-            &certificates,
-            Limits {
-                finish,
-                ..Limits::default()
-            },
-            Duration::ZERO,
-        )
-        .await;
+        let server = start(&certificates, Limits { finish, ..Limits::default() }, Duration::ZERO).await;
         let mut client = Client::connect(server.addr, &connector).await.unwrap();
         let held = tokio::spawn(async move { client.echo("/hold", "never").await });
         until("the request is under way", async || server.gate.held.load(Relaxed) == 1).await;

@@ -54,10 +54,7 @@ async fn a_client_that_does_not_trust_us_is_counted_as_such() {
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
     let server = start(&certificates, Limits::default(), Duration::ZERO).await;
     served_leaf(server.addr, &stranger.client(HTTP1, &[&TLS13])).await.unwrap_err();
-    until("the rejection is counted", async || {
-        server.stats.failures(Failure::CertificateRejected) == 1
-    })
-    .await;
+    until("the rejection is counted", async || server.stats.failures(Failure::CertificateRejected) == 1).await;
 }
 
 /// A `ClientHello` of TLS 1.1 (minor version 2): fixed random, two old ciphers, two signature algorithms.

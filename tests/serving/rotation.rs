@@ -21,10 +21,7 @@ const NO_POLL: Duration = Duration::MAX;
 const SWAPS: u32 = 50;
 
 async fn until_served(addr: SocketAddr, connector: &TlsConnector, pair: &Pair) {
-    until("the new certificate is served", async || {
-        served_leaf(addr, connector).await.unwrap() == pair.leaf
-    })
-    .await;
+    until("the new certificate is served", async || served_leaf(addr, connector).await.unwrap() == pair.leaf).await;
 }
 
 /// Requests without a pause, on a new connection each or on kept ones, until told to stop. Every error is a failure.
@@ -75,17 +72,10 @@ async fn fifty_kubelet_swaps_under_load_fail_nothing() {
         client.expect("no request and no handshake fails");
     }
     assert_eq!((certificates.reloads(), certificates.failed_reloads()), (u64::from(SWAPS), 0));
-    let failures: Vec<_> = Failure::ALL
-        .into_iter()
-        .filter(|failure| server.stats.failures(*failure) > 0)
-        .collect();
+    let failures: Vec<_> = Failure::ALL.into_iter().filter(|failure| server.stats.failures(*failure) > 0).collect();
     // The probe that looks at the certificate closes right after the handshake, which is no failure either.
     assert!(failures.is_empty(), "{failures:?}");
-    println!(
-        "{SWAPS} swaps, {} requests, {} connections, 0 failed",
-        done.load(Relaxed),
-        server.stats.accepted()
-    );
+    println!("{SWAPS} swaps, {} requests, {} connections, 0 failed", done.load(Relaxed), server.stats.accepted());
 }
 
 #[tokio::test]
@@ -177,25 +167,11 @@ fn a_bad_start_names_the_file_and_what_is_wrong() {
         (refusal(Some(&one.key), Some(&one.key)), CERT_FILE, "no certificate"),
         (refusal(Some(&one.chain), Some(&one.chain)), KEY_FILE, "no private key"),
         (refusal(Some(&one.chain), Some(&two.key)), KEY_FILE, "does not fit"),
-        (
-            refusal(
-                Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-                Some(&one.key),
-            ),
-            CERT_FILE,
-            "not valid X.509",
-        ),
+        (refusal(Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), Some(&one.key)), CERT_FILE, "not valid X.509"),
         (refusal(Some(&"x".repeat(2 << 20)), Some(&one.key)), CERT_FILE, "larger than"),
-        (
-            Certificates::load_dir(Path::new("/nowhere")).unwrap_err().to_string(),
-            "/nowhere/tls.crt",
-            "No such file",
-        ),
+        (Certificates::load_dir(Path::new("/nowhere")).unwrap_err().to_string(), "/nowhere/tls.crt", "No such file"),
     ];
     for (message, file, problem) in cases {
-        assert!(
-            message.contains(file) && message.contains(problem),
-            "{message:?} should name {file} and say {problem:?}"
-        );
+        assert!(message.contains(file) && message.contains(problem), "{message:?} should name {file} and say {problem:?}");
     }
 }

@@ -63,11 +63,7 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = params.self_signed(&key).unwrap().der().clone();
-        Self {
-            issuer: Issuer::new(params, key),
-            root,
-            next_serial: AtomicU32::new(1),
-        }
+        Self { issuer: Issuer::new(params, key), root, next_serial: AtomicU32::new(1) }
     }
 
     pub(crate) fn issue(&self) -> Pair {
@@ -76,11 +72,7 @@ impl Authority {
         params.serial_number = Some(SerialNumber::from(u64::from(self.next_serial.fetch_add(1, Relaxed))));
         params.not_after = rcgen::date_time_ymd(2099, 12, 31);
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        Pair {
-            chain: leaf.pem(),
-            key: key.serialize_pem(),
-            leaf: leaf.der().clone(),
-        }
+        Pair { chain: leaf.pem(), key: key.serialize_pem(), leaf: leaf.der().clone() }
     }
 
     pub(crate) fn client(&self, alpn: &[u8], versions: &[&'static SupportedProtocolVersion]) -> TlsConnector {
@@ -165,15 +157,7 @@ pub(crate) async fn start(certificates: &Arc<Certificates>, limits: Limits, drai
     let (held, counted) = (Arc::clone(&gate), Arc::clone(&served));
     let echo = move |request: Request<Incoming>| echo(request, Arc::clone(&held), Arc::clone(&counted));
     let task = tokio::spawn(edge.serve(hyper::service::service_fn(echo)));
-    Server {
-        addr,
-        stats,
-        trigger,
-        shutdown,
-        gate,
-        served,
-        task,
-    }
+    Server { addr, stats, trigger, shutdown, gate, served, task }
 }
 
 async fn echo(request: Request<Incoming>, gate: Arc<Gate>, served: Arc<AtomicU32>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -182,12 +166,7 @@ async fn echo(request: Request<Incoming>, gate: Arc<Gate>, served: Arc<AtomicU32
         gate.held.fetch_add(1, Relaxed);
         open.await;
     }
-    let body = request
-        .into_body()
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes)
-        .unwrap_or_default();
+    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     served.fetch_add(1, Relaxed);
     Ok(Response::new(Full::new(body)))
 }
@@ -202,12 +181,7 @@ pub(crate) async fn tls(addr: SocketAddr, connector: &TlsConnector) -> Result<Tl
 /// The leaf that a new connection is shown.
 pub(crate) async fn served_leaf(addr: SocketAddr, connector: &TlsConnector) -> Result<CertificateDer<'static>> {
     let stream = timeout(DEADLINE, tls(addr, connector)).await??;
-    let leaf = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .context("no certificate")?;
+    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).context("no certificate")?;
     Ok(leaf.clone().into_owned())
 }
 
@@ -235,16 +209,12 @@ impl Client {
 
     /// Sends `body` and expects it back. Tells whether the server wants the connection closed.
     pub(crate) async fn echo(&mut self, path: &str, body: &'static str) -> Result<bool> {
-        self.try_echo(path, body)
-            .await?
-            .context("the connection was closed before the request could be sent")
+        self.try_echo(path, body).await?.context("the connection was closed before the request could be sent")
     }
 
     /// The same; `None` if the connection was closed before a byte of the request was sent, so that it can go elsewhere.
     pub(crate) async fn try_echo(&mut self, path: &str, body: &'static str) -> Result<Option<bool>> {
-        let request = Request::post(format!("https://localhost{path}"))
-            .header("host", "localhost")
-            .body(Full::from(body))?;
+        let request = Request::post(format!("https://localhost{path}")).header("host", "localhost").body(Full::from(body))?;
         let sent = async {
             match self {
                 Self::Http1(sender) => sender.try_send_request(request).await,
@@ -277,9 +247,5 @@ impl Client {
 /// One good request on a new connection.
 pub(crate) async fn good_request(addr: SocketAddr, connector: &TlsConnector) -> Result<()> {
     let mut client = Client::connect(addr, connector).await?;
-    client
-        .echo("/", "hello")
-        .await
-        .map(|_| ())
-        .map_err(|error| anyhow!("after the handshake: {error:#}"))
+    client.echo("/", "hello").await.map(|_| ()).map_err(|error| anyhow!("after the handshake: {error:#}"))
 }

@@ -89,9 +89,7 @@ impl Process {
     }
 
     pub fn code(&mut self) -> i32 {
-        wait_for("the process to end", || self.0.try_wait().unwrap().ok_or("it runs".to_owned()))
-            .code()
-            .unwrap()
+        wait_for("the process to end", || self.0.try_wait().unwrap().ok_or("it runs".to_owned())).code().unwrap()
     }
 
     pub fn pid(&self) -> u32 {
@@ -144,9 +142,7 @@ impl Pod {
             http,
             grpc,
             port,
-            sidecar_flags: ["--drain=0s", "--check-interval=200ms", "--poll-interval=1h"]
-                .map(String::from)
-                .into(),
+            sidecar_flags: ["--drain=0s", "--check-interval=200ms", "--poll-interval=1h"].map(String::from).into(),
             launch_flags: Vec::new(),
             command,
             version: 0,
@@ -165,11 +161,7 @@ impl Pod {
         command.arg(format!("--thanos-url=http://127.0.0.1:{}", self.http));
         command.arg(format!("--grpc-address=127.0.0.1:{}", self.grpc));
         command.arg(format!("--listen=127.0.0.1:{}", self.port)).args(&self.sidecar_flags);
-        let log = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(self.path("sidecar.log"))
-            .unwrap();
+        let log = fs::OpenOptions::new().append(true).create(true).open(self.path("sidecar.log")).unwrap();
         Process(command.stderr(log).spawn().unwrap())
     }
 
@@ -179,13 +171,7 @@ impl Pod {
     }
 
     pub fn launcher(&self) -> Process {
-        self.launcher_with(Stdio::from(
-            fs::OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(self.path("launcher.log"))
-                .unwrap(),
-        ))
+        self.launcher_with(Stdio::from(fs::OpenOptions::new().append(true).create(true).open(self.path("launcher.log")).unwrap()))
     }
 
     pub fn launcher_with(&self, stderr: Stdio) -> Process {
@@ -257,9 +243,7 @@ impl Pod {
     }
 
     pub fn logs(&self) -> String {
-        ["sidecar.log", "launcher.log"]
-            .map(|name| fs::read_to_string(self.path(name)).unwrap_or_default())
-            .concat()
+        ["sidecar.log", "launcher.log"].map(|name| fs::read_to_string(self.path(name)).unwrap_or_default()).concat()
     }
 
     /// What the stand-in said about itself.
@@ -272,9 +256,7 @@ impl Pod {
 /// Processes whose parent is `parent`.
 pub fn children_of(parent: u32) -> Vec<(u32, String)> {
     let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    let pids = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: u32| {
         let stat = stat(pid)?;
         let mut words = stat.rsplit_once(')')?.1.split_whitespace();

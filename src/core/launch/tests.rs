@@ -4,10 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn window(days: i64) -> Window {
-    Window {
-        min: format!("-{days}d").parse().unwrap(),
-        max: "1d".parse().unwrap(),
-    }
+    Window { min: format!("-{days}d").parse().unwrap(), max: "1d".parse().unwrap() }
 }
 
 fn order(request: u64, days: i64) -> WindowFile {
@@ -34,18 +31,8 @@ impl Pod {
     fn new(drains: bool, order: Option<WindowFile>) -> Self {
         let options = Options { drains };
         let (launcher, actions) = Launcher::begin(options, None, None, order, window(INITIAL_DAYS));
-        let mut pod = Self {
-            options,
-            launcher,
-            child: None,
-            timer: None,
-            disk: None,
-            verdict: None,
-            order,
-            exit: None,
-            sent: Vec::new(),
-            starts: 0,
-        };
+        let mut pod =
+            Self { options, launcher, child: None, timer: None, disk: None, verdict: None, order, exit: None, sent: Vec::new(), starts: 0 };
         pod.act(&actions);
         pod
     }
@@ -64,10 +51,7 @@ impl Pod {
                     let record = self.disk.as_ref().expect("recorded before it is started");
                     assert_eq!((record.window, record.state), (*window, LaunchState::Started));
                     assert!(!record.ready);
-                    assert!(
-                        self.verdict.is_none_or(|v| v.launch < record.launch),
-                        "no verdict is older than its start"
-                    );
+                    assert!(self.verdict.is_none_or(|v| v.launch < record.launch), "no verdict is older than its start");
                     self.child = Some(*window);
                     self.starts += 1;
                 }
@@ -95,10 +79,7 @@ impl Pod {
     }
 
     fn judge(&mut self, outcome: Outcome) {
-        let verdict = Verdict {
-            launch: self.disk.as_ref().unwrap().launch,
-            outcome,
-        };
+        let verdict = Verdict { launch: self.disk.as_ref().unwrap().launch, outcome };
         self.verdict = Some(verdict);
         self.event(&Event::Judged(verdict));
     }
@@ -142,11 +123,7 @@ fn a_change_restarts_in_place() {
     pod.ordered(order(1, 50));
     assert_eq!(pod.child, Some(window(40)), "old orders are ignored");
     pod.ordered(order(3, 40));
-    assert_eq!(
-        (pod.sent.len(), pod.launcher.record().request),
-        (1, 3),
-        "the same window is noted, not restarted"
-    );
+    assert_eq!((pod.sent.len(), pod.launcher.record().request), (1, 3), "the same window is noted, not restarted");
 }
 
 #[test]
@@ -183,11 +160,7 @@ fn an_attempt_that_took_the_launcher_with_it_is_given_up() {
     pod.container_restarts();
     assert_eq!((pod.child, pod.failed()), (Some(window(INITIAL_DAYS)), Some((window(50), 1))));
     pod.container_restarts();
-    assert_eq!(
-        pod.failed(),
-        Some((window(50), 1)),
-        "the last good window's end is not a second failure"
-    );
+    assert_eq!(pod.failed(), Some((window(50), 1)), "the last good window's end is not a second failure");
 }
 
 #[test]
@@ -205,10 +178,7 @@ fn a_ready_mark_counts_although_the_launcher_did_not_see_it() {
     pod.judge(Outcome::Ready);
     pod.ordered(order(1, 50));
     pod.exited(0);
-    pod.verdict = Some(Verdict {
-        launch: 2,
-        outcome: Outcome::Ready,
-    });
+    pod.verdict = Some(Verdict { launch: 2, outcome: Outcome::Ready });
     pod.container_restarts();
     assert_eq!((pod.child, pod.failed()), (Some(window(50)), None));
 }
@@ -234,11 +204,7 @@ fn a_start_that_takes_too_long_is_given_up() {
     assert_eq!(pod.sent, [Signal::Term, Signal::Term]);
     let mut killed = Pod { ..pod };
     killed.container_restarts();
-    assert_eq!(
-        killed.child,
-        Some(window(INITIAL_DAYS)),
-        "also when the launcher is killed half-way"
-    );
+    assert_eq!(killed.child, Some(window(INITIAL_DAYS)), "also when the launcher is killed half-way");
 }
 
 #[test]
@@ -332,10 +298,7 @@ fn apply(pod: &mut Pod, step: &Step) {
         Step::StaleVerdict(launch) => {
             let current = pod.disk.as_ref().unwrap().launch;
             let launch = (*launch).min(current - 1);
-            pod.event(&Event::Judged(Verdict {
-                launch,
-                outcome: Outcome::TimedOut,
-            }));
+            pod.event(&Event::Judged(Verdict { launch, outcome: Outcome::TimedOut }));
         }
         Step::Signal(signal) => pod.event(&Event::Signalled(*signal)),
         Step::TimerElapses => {
@@ -346,10 +309,7 @@ fn apply(pod: &mut Pod, step: &Step) {
         Step::ContainerKilled => pod.container_restarts(),
         Step::UnseenReadyThenKilled => {
             let launch = pod.disk.as_ref().unwrap().launch;
-            pod.verdict = Some(Verdict {
-                launch,
-                outcome: Outcome::Ready,
-            });
+            pod.verdict = Some(Verdict { launch, outcome: Outcome::Ready });
             pod.container_restarts();
         }
     }

@@ -29,11 +29,7 @@ impl Sidecar {
     pub(super) fn running(&self) -> Option<Window> {
         let started_with = self.record.as_ref().map(|r| r.window);
         let applied = self.confirmed.as_ref().map(|c| c.applied);
-        if self.settings.reload == ReloadMode::Signal {
-            applied.or(started_with)
-        } else {
-            started_with.or(applied)
-        }
+        if self.settings.reload == ReloadMode::Signal { applied.or(started_with) } else { started_with.or(applied) }
     }
 
     pub(super) fn intent(&self, now: Duration) -> Intent {
@@ -45,11 +41,7 @@ impl Sidecar {
             return if filed { Intent::Nothing } else { Intent::Note };
         }
         if self.running() == Some(wanted) {
-            return if filed || self.settings.reload == ReloadMode::Off {
-                Intent::Nothing
-            } else {
-                Intent::Note
-            };
+            return if filed || self.settings.reload == ReloadMode::Off { Intent::Nothing } else { Intent::Note };
         }
         let try_again = match self.retry {
             Some((window, _, at)) if window == wanted && filed => Some(at),
@@ -75,10 +67,7 @@ impl Sidecar {
 
     pub(super) fn phase_of(&self, intent: Intent) -> Phase {
         let confirmed = self.confirmed.as_ref().is_some_and(|c| c.launch == self.launch());
-        let (state, in_place) = self
-            .record
-            .as_ref()
-            .map_or((LaunchState::Started, false), |r| (r.state, r.in_place));
+        let (state, in_place) = self.record.as_ref().map_or((LaunchState::Started, false), |r| (r.state, r.in_place));
         match intent {
             Intent::Change if self.last_ready.is_some() => Phase::Draining,
             _ if !self.started() => Phase::Starting,
@@ -145,10 +134,7 @@ impl Sidecar {
             None if self.timeout_at().is_some_and(|at| now >= at) => Outcome::TimedOut,
             _ => return,
         };
-        let verdict = Verdict {
-            launch: record.launch,
-            outcome,
-        };
+        let verdict = Verdict { launch: record.launch, outcome };
         if self.judged != Some(verdict) {
             self.judged = Some(verdict);
             actions.push(Action::Judge(verdict));
@@ -159,10 +145,7 @@ impl Sidecar {
         let Some(window) = self.wanted() else {
             return;
         };
-        let seen = self
-            .file
-            .map_or(0, |f| f.request)
-            .max(self.record.as_ref().map_or(0, |r| r.request));
+        let seen = self.file.map_or(0, |f| f.request).max(self.record.as_ref().map_or(0, |r| r.request));
         actions.push(Action::Order(WindowFile::new(seen + 1, window, self.settings.reload)));
         if intent == Intent::Note {
             return;
