@@ -92,7 +92,7 @@ impl Default for Limits {
             finish: Duration::from_secs(10),
             accept_backoff: Duration::from_millis(200),
             connections: 1024,
-            header_bytes: 64 << 10,
+            header_bytes: 16 << 10,
             streams: 64,
         }
     }
