@@ -29,7 +29,7 @@ fn what_is_not_a_review_gets_a_sentence() {
     for (body, words) in [
         (String::new(), "the body is empty"),
         ("not json".to_owned(), "not an AdmissionReview"),
-        ("[]".to_owned(), "not an AdmissionReview"),
+        ("[]".to_owned(), "expected kind \"AdmissionReview\""),
         ("{}".to_owned(), "expected kind \"AdmissionReview\""),
         (with(|review| review["kind"] = json!("Pod")), "the body is kind \"Pod\""),
         (with(|review| review["apiVersion"] = json!("admission.k8s.io/v1beta1")), "apiVersion \"admission.k8s.io/v1beta1\""),

@@ -61,6 +61,7 @@ impl Server {
 
     pub(crate) fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream

@@ -80,10 +80,7 @@ async fn a_drain_under_load_fails_nothing() {
 
     first.trigger.signal();
     let (at_signal, since) = (first.served.load(Relaxed), Instant::now());
-    until("requests are answered during the drain", async || {
-        first.served.load(Relaxed) >= at_signal + LATE_REQUESTS
-    })
-    .await;
+    until("requests are answered during the drain", async || first.served.load(Relaxed) >= at_signal + LATE_REQUESTS).await;
     endpoints.moved.store(true, Relaxed);
     timeout(DEADLINE, first.task).await.expect("the drain ends").unwrap();
     assert!(since.elapsed() >= DRAIN, "it served for the whole drain period");

@@ -60,17 +60,11 @@ async fn the_first_request_does_not_wait_for_a_delayed_acknowledgement() {
         let since = Instant::now();
         let socket = TcpStream::connect(server.addr).await.unwrap();
         let mut stream = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
         timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
         fastest = fastest.min(since.elapsed());
     }
-    assert!(
-        fastest < Duration::from_millis(30),
-        "the kernel delays acknowledgements by 40 ms; the fastest request took {fastest:?}"
-    );
+    assert!(fastest < Duration::from_millis(30), "the kernel delays acknowledgements by 40 ms; the fastest request took {fastest:?}");
 }
 
 #[tokio::test]
