@@ -1,6 +1,7 @@
 //! The launcher on real processes.
 
 #![cfg(feature = "agent")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at the first surprise")]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! Sidecar, launcher and stand-in on real directories: what a pod goes through.
 
 #![cfg(feature = "agent")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at the first surprise")]
 
 mod support;
 
