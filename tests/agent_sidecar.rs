@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -192,7 +192,7 @@ fn a_signal_reloads_a_program_that_honours_it() {
     // A name of its own, so that the signal goes to this stand-in and no other test's.
     let own = format!("stand-in-{}", pod.port);
     let program = pod.path(&own);
-    fs::copy(support::stand_in(), &program).unwrap();
+    symlink(support::stand_in(), &program).unwrap();
     pod.command[0] = program.into();
     pod.sidecar_flags.push(format!("--process-name={own}"));
     pod.publish("-30d", "1d");

@@ -4,7 +4,7 @@
 //! gRPC port, which thanos opens only after its first sync. Every wait and every body has a limit. Deliberately absent:
 //! TLS and credentials; what cannot be read is reported as unverified, with the reason.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -163,6 +163,9 @@ fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
         .flatten()
         .unwrap_or_default();
     let found = named(&String::from_utf8_lossy(&hosts), host);
+    if found.is_empty() && host == "localhost" {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    }
     if found.is_empty() {
         return Err(format!("{host:?} is neither an IP address nor a name in {HOSTS_FILE}"));
     }
