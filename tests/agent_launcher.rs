@@ -173,6 +173,29 @@ fn thanos_does_not_outlive_a_killed_launcher() {
     wait_said(&pod, "is ready with -50d .. 1d");
 }
 
+/// On cgroup v2 an OOM kills the whole container, launcher included.
+#[test]
+fn an_attempt_that_ends_with_the_whole_container_is_given_up() {
+    let pod = pod(&["--stand-in-never-ready-min=-13d"]);
+    let launcher = pod.launcher();
+    wait_said(&pod, "is ready with -100d .. 1d");
+    wait_ready_mark(&pod, 1);
+    order(&pod, 1, "-13d");
+    wait_said(&pod, "starts with -13d");
+    launcher.signal(Signal::KILL);
+    drop(launcher);
+    wait_for("the port to be free", || {
+        support::get(pod.http, "/-/healthy").map_or(Ok(()), |_| Err("it answers".to_owned()))
+    });
+    let _next = pod.launcher();
+    wait_for("the last good window", || {
+        let record = pod.record();
+        let good = record["launch"] == 3 && record["min_time"] == "-100d" && record["failed"]["min_time"] == "-13d";
+        good.then_some(()).ok_or(record.to_string())
+    });
+    wait_for("it to be served", || support::get(pod.http, "/-/ready").map(drop));
+}
+
 #[test]
 fn a_flood_of_output_goes_through() {
     let pod = pod(&["--stand-in-flood-lines=20000"]);
