@@ -14,7 +14,10 @@ const CONTAINER_BACKOFF: Duration = Duration::from_secs(10);
 const INITIAL_DAYS: i64 = 100;
 
 fn window(days: i64) -> Window {
-    Window { min: format!("-{days}d").parse().unwrap(), max: "1d".parse().unwrap() }
+    Window {
+        min: format!("-{days}d").parse().unwrap(),
+        max: "1d".parse().unwrap(),
+    }
 }
 
 fn settings(reload: ReloadMode) -> Settings {
@@ -30,7 +33,12 @@ fn settings(reload: ReloadMode) -> Settings {
 }
 
 fn entry(days: i64) -> Entry {
-    Entry { shard: 0, replica: 0, window: window(days), drain: None }
+    Entry {
+        shard: 0,
+        replica: 0,
+        window: window(days),
+        drain: None,
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +100,7 @@ impl World {
     }
 
     fn age(&self) -> Duration {
-        self.now - self.born
+        self.now.saturating_sub(self.born)
     }
 
     fn container_starts(&mut self) {
@@ -142,8 +150,11 @@ impl World {
         if let Some(thanos) = &mut self.thanos {
             if served {
                 self.stops_of_ready += 1;
-                let quiet = self.last_ready.map(|at| self.now - at);
-                assert!(self.undrained_is_expected || quiet.is_none_or(|quiet| quiet >= DRAIN), "restarted {quiet:?} after it was ready");
+                let quiet = self.last_ready.map(|at| self.now.saturating_sub(at));
+                assert!(
+                    self.undrained_is_expected || quiet.is_none_or(|quiet| quiet >= DRAIN),
+                    "restarted {quiet:?} after it was ready"
+                );
             }
             thanos.exits_at = Some((self.now + STOP, 0));
         }
@@ -180,7 +191,10 @@ impl World {
             }
             if let Some(launch) = self.sidecar.probe_due(age) {
                 let flags = self.thanos.map(|t| t.window).ok_or("nobody answers".to_owned());
-                let probe = Probe { ready: self.serves(), flags };
+                let probe = Probe {
+                    ready: self.serves(),
+                    flags,
+                };
                 self.sidecar.probed(launch, probe, age);
             } else if actions.is_empty() {
                 if self.sidecar.status().phase.is_ready() {
@@ -255,7 +269,7 @@ fn a_change_takes_the_drain_and_one_load() {
     let mut world = world(10, &[]);
     world.publish(20);
     assert_eq!((world.phase(), world.applied()), (Phase::Draining, Some(window(10))));
-    world.run(DRAIN - Duration::from_millis(1));
+    world.run(DRAIN.saturating_sub(Duration::from_millis(1)));
     assert_eq!(world.phase(), Phase::Draining);
     world.run(Duration::from_secs(1));
     assert_eq!((world.phase(), world.applied()), (Phase::Restarting, None));
@@ -278,7 +292,7 @@ fn a_window_given_up_is_tried_again_after_five_minutes_doubling_to_an_hour() {
             world.run(Duration::from_secs(1));
         }
         assert_eq!(world.phase(), Phase::Draining);
-        tries.push((world.now - gave_up).as_secs() / 60);
+        tries.push(world.now.saturating_sub(gave_up).as_secs() / 60);
         world.run(DRAIN + Duration::from_secs(20));
         gave_up = world.now;
     }
@@ -296,13 +310,16 @@ fn an_entry_that_asks_for_a_longer_drain_gets_it_up_to_a_limit() {
     for (asked, given) in [("5m", Duration::from_mins(5)), ("0s", Duration::ZERO), ("100d", DRAIN_MOST)] {
         let mut world = world(10, &[]);
         world.undrained_is_expected = true;
-        world.entry = Some(Entry { drain: Some(asked.parse::<PromDuration>().unwrap()), ..entry(20) });
+        world.entry = Some(Entry {
+            drain: Some(asked.parse::<PromDuration>().unwrap()),
+            ..entry(20)
+        });
         let _ = world.sidecar.set_entry(Ok(world.entry.clone()));
         let began = world.now;
         while world.applied() != Some(window(20)) {
             world.run(Duration::from_secs(1));
         }
-        let took = world.now - began;
+        let took = world.now.saturating_sub(began);
         assert!(took >= given && took < given + Duration::from_secs(10), "{asked}: {took:?}");
     }
 }
@@ -348,7 +365,10 @@ fn a_signal_that_is_ignored_is_reported_and_one_that_works_is_not() {
         world.run(DRAIN + Duration::from_secs(40));
         let status = world.sidecar.status();
         if honours {
-            assert_eq!((status.phase, status.applied, status.last_error), (Phase::Serving, Some(window(20)), None));
+            assert_eq!(
+                (status.phase, status.applied, status.last_error),
+                (Phase::Serving, Some(window(20)), None)
+            );
         } else {
             assert_eq!((status.phase, status.applied), (Phase::Failed, Some(window(10))));
             assert!(status.last_error.unwrap().contains("stock Thanos ignores SIGHUP"));
@@ -370,7 +390,13 @@ fn off_keeps_the_admission_window() {
 #[test]
 fn a_missing_or_bad_entry_is_logged_once_and_keeps_the_window() {
     let mut world = world(10, &[]);
-    assert!(world.sidecar.set_entry(Err("bad".to_owned())).unwrap().contains("keeping -10d .. 1d"));
+    assert!(
+        world
+            .sidecar
+            .set_entry(Err("bad".to_owned()))
+            .unwrap()
+            .contains("keeping -10d .. 1d")
+    );
     assert_eq!(world.sidecar.set_entry(Err("bad".to_owned())), None);
     assert!(world.sidecar.set_entry(Ok(None)).is_some());
     world.run(Duration::from_hours(1));
