@@ -15,7 +15,7 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
     /// Number of pods (the StatefulSet's spec.replicas). Default: as many as fill the plan
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_PODS)))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_PODS)))]
     replicas: Option<u32>,
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]

@@ -138,10 +138,11 @@ async fn serve(args: &Args) -> Result<(), Failure> {
         let (observed, alone) = (observed.clone(), args.webhook_only);
         Arc::new(move || if alone || observed.is_synced() { Ok(()) } else { Err(not_synced(&observed)) })
     };
+    let bound = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
+    let (listen, admin_listen) = (bound(&listener, args.listen), bound(&admin_listener, args.admin_listen));
     let admin = Admin { ready, metrics: Arc::new(registry), status: document, shutdown: shutdown.clone() };
     tasks.spawn(admin::serve(admin_listener, admin::router(admin)));
-
-    tracing::info!(listen = %args.listen, admin = %args.admin_listen, webhook_only = args.webhook_only, "serving");
+    tracing::info!(%listen, %admin_listen, webhook_only = args.webhook_only, "serving");
     let routes = webhook::router(Reviewer::new(observed.fleet.clone(), clock::now), metrics, notices);
     let edge = Edge { listener, tls: Some(tls), limits: Limits::default(), drain: args.shutdown_drain.to_std(), stats, shutdown };
     edge.serve(TowerToHyperService::new(routes)).await;

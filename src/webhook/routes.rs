@@ -56,19 +56,30 @@ async fn read_and_review(shared: &Shared, request: Request<Body>) -> Result<Resp
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes\n"));
     if declared.is_some_and(|bytes| bytes > MAX_BODY_BYTES) {
+        discard(request.into_body()).await;
         return Err(too_large());
     }
     let bytes = declared.unwrap_or(MAX_BODY_BYTES);
     // The semaphore is never closed.
     let _permit = shared.body_bytes.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await;
-    let body = read(request.into_body(), bytes).await?.ok_or_else(too_large)?;
+    let mut body = request.into_body();
+    let Some(body) = read(&mut body, bytes).await? else {
+        discard(body).await;
+        return Err(too_large());
+    };
     let started = Instant::now();
     let answer = shared.reviewer.review(&body);
     Ok(shared.respond(answer, started.elapsed()))
 }
 
+/// Reads what is left and keeps nothing: a client that is still writing when the connection closes loses the answer.
+/// The deadline of the request holds here too.
+async fn discard(mut body: Body) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
 /// The whole body; `None` when it is larger than allowed or than it said.
-async fn read(mut body: Body, bytes: usize) -> Result<Option<Bytes>, (StatusCode, String)> {
+async fn read(body: &mut Body, bytes: usize) -> Result<Option<Bytes>, (StatusCode, String)> {
     let mut first: Option<Bytes> = None;
     let mut all: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {

@@ -15,9 +15,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::{Authority, Client, DEADLINE, HTTP1, HTTP2, Server, start, tls, until};
 
-/// How long clients go on sending to a server that is no longer ready, as API servers do.
-const PROPAGATION: Duration = Duration::from_millis(300);
-const DRAIN: Duration = Duration::from_millis(1200);
+const DRAIN: Duration = Duration::from_secs(2);
+/// How many requests still go to a server that is no longer ready: API servers learn of it late.
+const LATE_REQUESTS: u32 = 100;
 
 async fn server(authority: &Authority, drain: Duration) -> Server {
     let pair = authority.issue();
@@ -80,13 +80,12 @@ async fn a_drain_under_load_fails_nothing() {
 
     first.trigger.signal();
     let (at_signal, since) = (first.served.load(Relaxed), Instant::now());
-    tokio::time::sleep(PROPAGATION).await;
+    until("requests are answered during the drain", async || first.served.load(Relaxed) >= at_signal + LATE_REQUESTS).await;
     endpoints.moved.store(true, Relaxed);
     timeout(DEADLINE, first.task).await.expect("the drain ends").unwrap();
     assert!(since.elapsed() >= DRAIN, "it served for the whole drain period");
     assert_eq!(first.stats.open(), 0, "nothing outlives the drain");
     let during = first.served.load(Relaxed) - at_signal;
-    assert!(during > 0, "requests are answered during the drain");
 
     let before = endpoints.done.load(Relaxed);
     until("the load goes on elsewhere", async || endpoints.done.load(Relaxed) > before + 100).await;

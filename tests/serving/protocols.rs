@@ -7,7 +7,7 @@ use thanos_timeshard::adapters::serve::{Failure, Limits};
 use thanos_timeshard::adapters::tls::Certificates;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::support::{Authority, Client, DEADLINE, HTTP1, HTTP2, good_request, served_leaf, start, until};
 
@@ -45,6 +45,26 @@ async fn an_old_version_is_refused_with_an_alert() {
     assert_eq!((answer[0], &answer[5..7]), (0x15, &[2, 70][..]), "{answer:02x?}");
     until("the refusal is counted", async || server.stats.failures(Failure::Tls) == 1).await;
     good_request(server.addr, &authority.client(HTTP1, &[&TLS13])).await.unwrap();
+}
+
+/// A client that does not ask for `TCP_NODELAY` waits for the acknowledgement of its handshake before it sends the request.
+#[tokio::test]
+async fn the_first_request_does_not_wait_for_a_delayed_acknowledgement() {
+    let authority = Authority::new();
+    let pair = authority.issue();
+    let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
+    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let connector = authority.client(HTTP1, &[&TLS13]);
+    let mut fastest = DEADLINE;
+    for _ in 0..20 {
+        let since = Instant::now();
+        let socket = TcpStream::connect(server.addr).await.unwrap();
+        let mut stream = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+        fastest = fastest.min(since.elapsed());
+    }
+    assert!(fastest < Duration::from_millis(30), "the kernel delays acknowledgements by 40 ms; the fastest request took {fastest:?}");
 }
 
 #[tokio::test]

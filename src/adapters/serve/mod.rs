@@ -29,7 +29,7 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use super::signals::{Shutdown, Stage};
@@ -92,7 +92,7 @@ impl Default for Limits {
             finish: Duration::from_secs(10),
             accept_backoff: Duration::from_millis(200),
             connections: 1024,
-            header_bytes: 64 << 10,
+            header_bytes: 16 << 10,
             streams: 64,
         }
     }
@@ -134,6 +134,7 @@ impl Edge {
             () = abort.reached(Stage::Abort) => tracing::warn!("second signal: requests under way are cut off"),
             () = acceptor.run(listener, service, &mut shutdown) => {}
         }
+        acceptor.tasks.shutdown().await;
     }
 }
 
@@ -223,13 +224,15 @@ impl Acceptor {
         });
     }
 
-    /// The kernel has finished these connections' TCP handshakes; closing the port would reset them.
+    /// The kernel has finished these connections' TCP handshakes; closing the port would reset them. The cap bounds the
+    /// loop, and the first wait after the deadline ends it.
     async fn accept_backlog<S: Handler<B>, B: Answer>(&mut self, listener: &TcpListener, service: &S) {
         if let Some(socket) = self.waiting.take() {
             self.accepted(Ok(socket), service);
         }
+        let deadline = Instant::now() + BACKLOG_WAIT;
         while self.waiting.is_none() {
-            match timeout(BACKLOG_WAIT, listener.accept()).await {
+            match timeout_at(deadline, listener.accept()).await {
                 Ok(Ok((socket, _))) => self.accepted(Ok(socket), service),
                 _ => return,
             }

@@ -1,0 +1,187 @@
+//! The command line as scripts see it: exit codes, what goes where, and an independent check of plans.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use rand::RngExt as _;
+use serde_json::Value;
+
+use crate::server::TIMESHARD;
+
+fn timeshard(args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(TIMESHARD).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command that refuses its flags does not read.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn plan(config: &str, more: &[&str]) -> Value {
+    let output = timeshard(&[&["plan", "--config=-", "-o", "json", "--at=2026-11-21T00:00:00Z"], more].concat(), config);
+    assert!(output.status.success(), "{config}: {}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn seconds(stamp: &Value) -> i64 {
+    chrono::DateTime::parse_from_rfc3339(stamp.as_str().unwrap()).unwrap().timestamp()
+}
+
+/// From the JSON alone: every instant from `now - retention` to `now + buffer` has at least `least` pods.
+fn assert_covered(plan: &Value, buffer: i64, least: usize) {
+    let windows: Vec<(i64, i64)> =
+        plan["pods"].as_array().unwrap().iter().map(|pod| (seconds(&pod["from"]), seconds(&pod["to"]))).collect();
+    let now = chrono::DateTime::parse_from_rfc3339("2026-11-21T00:00:00Z").unwrap().timestamp();
+    let (from, to) = (now - plan["retention_seconds"].as_i64().unwrap(), now + buffer);
+    let mut instants: Vec<i64> = windows.iter().flat_map(|(a, b)| [a - 1, *a, *b, b + 1]).chain([from, to]).collect();
+    instants.retain(|instant| (from..=to).contains(instant));
+    for instant in instants {
+        let holders = windows.iter().filter(|(a, b)| (*a..=*b).contains(&instant)).count();
+        assert!(holders >= least, "{holders} pods at {instant}: {plan}");
+    }
+}
+
+#[test]
+fn the_compatibility_configuration_gives_the_documented_windows() {
+    let config = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/config.yaml")).unwrap();
+    let plan = plan(&config, &[]);
+    let pods = plan["pods"].as_array().unwrap();
+    let rows: Vec<_> = pods
+        .iter()
+        .map(|p| {
+            (p["shard"].as_u64().unwrap(), p["replica"].as_u64().unwrap(), p["min_time"].as_str().unwrap(), p["max_time"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            (0, 0, "-124d8h", "1d"),
+            (0, 1, "-124d8h", "1d"),
+            (1, 0, "-247d16h", "-123d8h"),
+            (1, 1, "-247d16h", "-123d8h"),
+            (2, 0, "-370d", "-246d16h"),
+            (2, 1, "-370d", "-246d16h"),
+        ]
+    );
+    assert_eq!(plan["pods"][0]["pod"], "thanos-store-gateway-0");
+    assert_eq!((&plan["warnings"], plan["retention_seconds"].as_i64()), (&Value::Array(Vec::new()), Some(370 * 86_400)));
+}
+
+#[test]
+fn random_configurations_cover_every_instant() {
+    for seed in 0..150_u8 {
+        let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+        let (shards, replicas) = (rng.random_range(1..20), rng.random_range(1..4));
+        let (days, buffer) = (rng.random_range(30..1000), rng.random_range(0..72));
+        let overlap = rng.random_range(30..3_000);
+        let config = format!(
+            "sharding: {{total_shards: {shards}, replicas_per_shard: {replicas}, data_retention_days: {days}, overlap: {overlap}m, future_buffer_hours: {buffer}}}"
+        );
+        assert_covered(&plan(&config, &[]), buffer * 3_600, replicas);
+        let pods = rng.random_range(1..60).to_string();
+        assert_covered(&plan(&config, &["--replicas", &pods]), buffer * 3_600, 1);
+    }
+}
+
+#[test]
+fn ten_thousand_pods_are_planned() {
+    let plan = plan("sharding: {total_shards: 5000}", &[]);
+    assert_eq!(plan["pods"].as_array().unwrap().len(), 10_000);
+}
+
+#[test]
+fn other_outputs_hold_the_same_plan() {
+    let yaml = timeshard(&["plan", "-o", "yaml", "--at", "2026-11-21T00:00:00Z"], "");
+    let yaml: Value = serde_saphyr::from_str(&text(&yaml.stdout)).unwrap();
+    assert_eq!(yaml, plan("sharding: {total_shards: 3}", &[]));
+    let svg = text(&timeshard(&["plan", "-o", "svg"], "").stdout);
+    assert!(svg.starts_with("<svg") && svg.contains("shard 2 · 2 pods") && svg.contains("role=\"img\""), "{svg}");
+    let table = text(&timeshard(&["plan"], "").stdout);
+    assert!(table.contains("-247d16h") && table.contains("every instant is served by at least 2 pods"), "{table}");
+}
+
+#[test]
+fn bad_input_exits_with_2_and_a_sentence() {
+    for (args, input, words) in [
+        (vec!["plan", "--config=-"], "sharding: {total_shards: 0}", "standard input:1:26: sharding.total_shards: 0"),
+        (vec!["plan", "--config=/nonexistent"], "", "/nonexistent: cannot be read"),
+        (vec!["plan", "--config=-"], "sharding: {total_shards: auto}", "--replicas N"),
+        (vec!["plan", "--at", "yesterday"], "", "RFC 3339"),
+        (vec!["plan", "--replicas", "-1"], "", "--replicas"),
+        (vec!["plan", "--from", "x"], "", "--from"),
+        (vec!["inject"], "", "--filename"),
+        (vec!["inject", "-f", "-"], "", "holds no Kubernetes object"),
+        (vec!["inject", "-f", "-"], "a: [", "standard input:"),
+        (vec!["inject", "-f", "-"], "just text", "has no kind"),
+        (vec!["inject", "-f", "-"], "kind: StatefulSet\nspec: {replicas: 200000}\nmetadata: {name: x}", "spec.replicas is 200000"),
+        (
+            vec!["inject", "-f", "-"],
+            "kind: StatefulSet\nmetadata: {name: x, annotations: {thanos-timeshard.io/total-shards: '0'}}",
+            "annotation thanos-timeshard.io/total-shards:1:1",
+        ),
+        (vec!["serve", "--webhook-only", "--cert-dir=/nonexistent"], "", "/nonexistent/tls.crt"),
+        (vec!["frobnicate"], "", "frobnicate"),
+    ] {
+        let output = timeshard(&args, input);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?}: {said}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn inject_takes_lists_and_names_what_it_leaves_alone() {
+    let input = r#"{"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "query"}, "spec": {}},
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "compact"}, "spec": {"template": {"spec": {"containers": [{"name": "c", "image": "thanos", "args": ["compact"]}]}}}},
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "store"}, "spec": {"replicas": 6, "ordinals": {"start": 5}, "serviceName": "store",
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
+            "template": {"metadata": {"labels": {"app": "store"}}, "spec": {"containers": [{"name": "t", "image": "thanos", "args": ["store"]}]}}}}]}"#;
+    let output = timeshard(&["inject", "-f", "-", "-o", "json", "--namespace", "obs"], input);
+    let said = text(&output.stderr);
+    for words in [
+        "Service/s: not a workload",
+        "Deployment/query: its pods",
+        "StatefulSet/compact: no container runs thanos store (c runs thanos compact)",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    let pods: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let shards: Vec<&str> = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pod| pod["metadata"]["labels"]["thanos-timeshard.io/shard"].as_str().unwrap())
+        .collect();
+    assert_eq!(shards, ["0", "0", "1", "1", "2", "2"]);
+    assert_eq!((&pods["items"][0]["metadata"]["name"], &pods["items"][0]["metadata"]["namespace"]), (&"store-5".into(), &"obs".into()));
+    let again = timeshard(&["inject", "-f", "-", "-o", "patch"], &text(&output.stdout));
+    let patches = text(&again.stdout);
+    assert_eq!(patches.lines().count(), 6);
+    assert!(patches.lines().all(|line| line.ends_with("\"patch\":[]}")), "{patches}");
+    let yaml = timeshard(&["inject", "-f", "-", "--namespace", "obs"], input);
+    let again = timeshard(&["inject", "-f", "-", "-o", "json"], &text(&yaml.stdout));
+    assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap(), pods, "YAML and JSON hold the same pods");
+}
+
+#[test]
+fn the_demo_admits_over_https() {
+    let output = timeshard(&["demo"], "");
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && shown.contains("every instant is served by at least 2 pods"), "{shown}{}", text(&output.stderr));
+    assert!(shown.contains("thanos-store-gateway-5") && shown.contains("--min-time=-124d8h --max-time=1d"), "{shown}");
+}
+
+#[test]
+fn every_command_has_help() {
+    for command in ["plan", "inject", "demo", "serve"] {
+        let output = timeshard(&[command, "--help"], "");
+        assert!(output.status.success() && text(&output.stdout).contains("Usage: timeshard"), "{command}");
+    }
+    assert!(text(&timeshard(&["serve", "--help"], "").stdout).contains("[env: TIMESHARD_CERT_DIR="));
+}

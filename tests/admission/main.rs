@@ -1,0 +1,9 @@
+//! The whole admission path on real sockets: the `timeshard` binary serves, a TLS client plays the API server.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+mod bad_requests;
+mod command_line;
+mod cost;
+mod golden;
+mod server;
