@@ -85,7 +85,9 @@ impl Known {
             }
         };
         Self {
-            plan: Plan::new(&sharding, Some(pods)),
+            // With 0 replicas there is nothing to plan for, yet the first pods of a scale-up may come before the new count
+            // is seen: they get the windows of a full plan, never an empty one.
+            plan: Plan::new(&sharding, Some(pods).filter(|pods| *pods > 0)),
             ordinals_start: facts.ordinals_start,
             replace_time_flags: is_true(names::REPLACE_TIME_FLAGS),
             reload_despite_liveness: is_true(names::RELOAD_DESPITE_LIVENESS),
@@ -250,6 +252,13 @@ mod tests {
         assert_eq!(beyond.known("ns", "store").plan, Plan::new(&Sharding::default(), Some(6)));
         let bad = fleet.with_statefulset(facts(6, &[("target-replicas", "-1")])).unwrap();
         assert!(bad.known("ns", "store").problem.is_some());
+    }
+
+    #[test]
+    fn the_first_pods_of_a_set_scaled_from_zero_have_windows_with_data() {
+        let fleet = fleet().with_statefulset(facts(0, &[("total-shards", "4")])).unwrap();
+        let plan = &fleet.known("ns", "store").plan;
+        assert_eq!((plan.shards().len(), plan.assign(6).shard), (4, 3));
     }
 
     #[test]

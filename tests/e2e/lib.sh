@@ -187,7 +187,7 @@ server_pid() {
 server_start() {
   if server_pid >/dev/null; then return 0; fi
   KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" --cert-dir "$WORK/tls" \
-    --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" </dev/null >>"$WORK/server.log" 2>&1 &
+    --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" --shutdown-drain 2s </dev/null >>"$WORK/server.log" 2>&1 &
   echo $! >"$STATE/pids/timeshard"
 }
 server_ready() { server_pid >/dev/null && admin /readyz | grep '^HTTP/1.[01] 200'; }

@@ -40,8 +40,8 @@ if [ -e "$STATE/pids/containerd" ]; then
   sleep 0.5
   # a shim names its containerd's socket on its command line
   for p in /proc/[0-9]*; do
-    tr '\0' ' ' <"$p/cmdline" 2>/dev/null | grep -qF "containerd-shim-runc-v2 -namespace k8s.io -id" || continue
-    tr '\0' '\n' <"$p/cmdline" 2>/dev/null | grep -qxF "$CTR_SOCK" && kill -9 "${p#/proc/}" 2>/dev/null
+    { tr '\0' ' ' <"$p/cmdline"; } 2>/dev/null | grep -qF "containerd-shim-runc-v2 -namespace k8s.io -id" || continue
+    { tr '\0' '\n' <"$p/cmdline"; } 2>/dev/null | grep -qxF "$CTR_SOCK" && kill -9 "${p#/proc/}" 2>/dev/null
   done
   stop containerd
 fi

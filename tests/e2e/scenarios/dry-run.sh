@@ -11,8 +11,9 @@ flags='["store", "--data-dir=/data", "--objstore.config-file=/etc/objstore/objst
 events() { kubectl -n $ns get events.events.k8s.io -o json | jq -r '.items[] | select(.reportingController | test("timeshard")) | .regarding.name'; }
 REPLICAS=0 ARGS=$flags store_set $ns tried
 REPLICAS=0 ARGS=$flags store_set $ns created
-same "a pod with its own time flags is left alone" "tried-0 shard=null -7d .. " \
-  sh -c 'cat' <<<"$(dry_window $ns tried tried-0 | sed 's/ sidecars=0//; s/ no-status//; s/ no-launcher//')"
+left=$(member $ns tried tried-0 | kubectl -n $ns create --dry-run=server -o json -f - 2>"$WORK/warning" | jq -c '[.spec.containers[0].args, .spec.initContainers, .metadata.labels["thanos-timeshard.io/shard"]]')
+same "a pod with its own time flags is left alone" "$(jq -nc "[$flags, null, null]")" echo "$left"
+check "and the one who applies it is warned" grep -- "--min-time is set by hand" "$WORK/warning"
 kubectl -n $ns scale statefulset/created --replicas=1 >/dev/null
 created_event() { events | grep '^created'; }
 eventually 30 "a real one is reported by an Event" created_event
