@@ -59,15 +59,7 @@ fn what_the_launcher_adds_to_a_restart() {
     let starts = |n: usize| spin_until(|| count("is ready") == n);
     let plain: Vec<Duration> = (0..50)
         .map(|round| {
-            let start = || {
-                Process(
-                    Command::new(stand_in())
-                        .args(&pod.command[1..])
-                        .stderr(Stdio::null())
-                        .spawn()
-                        .unwrap(),
-                )
-            };
+            let start = || Process(Command::new(stand_in()).args(&pod.command[1..]).stderr(Stdio::null()).spawn().unwrap());
             let mut first = start();
             starts(2 * round + 1);
             first.signal(Signal::TERM);

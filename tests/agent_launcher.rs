@@ -170,9 +170,7 @@ fn an_attempt_that_ends_with_the_whole_container_is_given_up() {
     wait_said(&pod, "starts with -13d");
     launcher.signal(Signal::KILL);
     drop(launcher);
-    wait_for("the port to be free", || {
-        support::get(pod.http, "/-/healthy").map_or(Ok(()), |_| Err("it answers".to_owned()))
-    });
+    wait_for("the port to be free", || support::get(pod.http, "/-/healthy").map_or(Ok(()), |_| Err("it answers".to_owned())));
     let _next = pod.launcher();
     wait_for("the last good window", || {
         let record = pod.record();

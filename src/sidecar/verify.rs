@@ -155,10 +155,7 @@ fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
-    let hosts = files::read(Path::new(HOSTS_FILE), MAX_BODY_BYTES)
-        .ok()
-        .flatten()
-        .unwrap_or_default();
+    let hosts = files::read(Path::new(HOSTS_FILE), MAX_BODY_BYTES).ok().flatten().unwrap_or_default();
     let found = named(&String::from_utf8_lossy(&hosts), host);
     if found.is_empty() && host == "localhost" {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);

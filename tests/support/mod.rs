@@ -3,11 +3,7 @@
 //! Everything waits for a condition with a deadline; nothing sleeps for a fixed time and hopes.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test helper: it may stop at the first surprise"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper: it may stop at the first surprise")]
 
 use std::ffi::OsString;
 use std::fs;

@@ -14,10 +14,7 @@ const CONTAINER_BACKOFF: Duration = Duration::from_secs(10);
 const INITIAL_DAYS: i64 = 100;
 
 fn window(days: i64) -> Window {
-    Window {
-        min: format!("-{days}d").parse().unwrap(),
-        max: "1d".parse().unwrap(),
-    }
+    Window { min: format!("-{days}d").parse().unwrap(), max: "1d".parse().unwrap() }
 }
 
 fn settings(reload: ReloadMode) -> Settings {
@@ -33,12 +30,7 @@ fn settings(reload: ReloadMode) -> Settings {
 }
 
 fn entry(days: i64) -> Entry {
-    Entry {
-        shard: 0,
-        replica: 0,
-        window: window(days),
-        drain: None,
-    }
+    Entry { shard: 0, replica: 0, window: window(days), drain: None }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -151,10 +143,7 @@ impl World {
             if served {
                 self.stops_of_ready += 1;
                 let quiet = self.last_ready.map(|at| self.now.saturating_sub(at));
-                assert!(
-                    self.undrained_is_expected || quiet.is_none_or(|quiet| quiet >= DRAIN),
-                    "restarted {quiet:?} after it was ready"
-                );
+                assert!(self.undrained_is_expected || quiet.is_none_or(|quiet| quiet >= DRAIN), "restarted {quiet:?} after it was ready");
             }
             thanos.exits_at = Some((self.now + STOP, 0));
         }
@@ -191,10 +180,7 @@ impl World {
             }
             if let Some(launch) = self.sidecar.probe_due(age) {
                 let flags = self.thanos.map(|t| t.window).ok_or("nobody answers".to_owned());
-                let probe = Probe {
-                    ready: self.serves(),
-                    flags,
-                };
+                let probe = Probe { ready: self.serves(), flags };
                 self.sidecar.probed(launch, probe, age);
             } else if actions.is_empty() {
                 if self.sidecar.status().phase.is_ready() {
@@ -310,10 +296,7 @@ fn an_entry_that_asks_for_a_longer_drain_gets_it_up_to_a_limit() {
     for (asked, given) in [("5m", Duration::from_mins(5)), ("0s", Duration::ZERO), ("100d", DRAIN_MOST)] {
         let mut world = world(10, &[]);
         world.undrained_is_expected = true;
-        world.entry = Some(Entry {
-            drain: Some(asked.parse::<PromDuration>().unwrap()),
-            ..entry(20)
-        });
+        world.entry = Some(Entry { drain: Some(asked.parse::<PromDuration>().unwrap()), ..entry(20) });
         let _ = world.sidecar.set_entry(Ok(world.entry.clone()));
         let began = world.now;
         while world.applied() != Some(window(20)) {
@@ -365,10 +348,7 @@ fn a_signal_that_is_ignored_is_reported_and_one_that_works_is_not() {
         world.run(DRAIN + Duration::from_secs(40));
         let status = world.sidecar.status();
         if honours {
-            assert_eq!(
-                (status.phase, status.applied, status.last_error),
-                (Phase::Serving, Some(window(20)), None)
-            );
+            assert_eq!((status.phase, status.applied, status.last_error), (Phase::Serving, Some(window(20)), None));
         } else {
             assert_eq!((status.phase, status.applied), (Phase::Failed, Some(window(10))));
             assert!(status.last_error.unwrap().contains("stock Thanos ignores SIGHUP"));
@@ -390,13 +370,7 @@ fn off_keeps_the_admission_window() {
 #[test]
 fn a_missing_or_bad_entry_is_logged_once_and_keeps_the_window() {
     let mut world = world(10, &[]);
-    assert!(
-        world
-            .sidecar
-            .set_entry(Err("bad".to_owned()))
-            .unwrap()
-            .contains("keeping -10d .. 1d")
-    );
+    assert!(world.sidecar.set_entry(Err("bad".to_owned())).unwrap().contains("keeping -10d .. 1d"));
     assert_eq!(world.sidecar.set_entry(Err("bad".to_owned())), None);
     assert!(world.sidecar.set_entry(Ok(None)).is_some());
     world.run(Duration::from_hours(1));
