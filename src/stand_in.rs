@@ -140,9 +140,13 @@ async fn serve(options: Options, mut window: Window, never_ready: bool) -> std::
 }
 
 async fn answer(mut stream: TcpStream, options: &Options, window: Window, ready: bool) -> std::io::Result<()> {
-    let mut request = vec![0; REQUEST_BYTES];
-    let read = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut request)).await??;
-    let request = String::from_utf8_lossy(&request[..read]);
+    let mut request = Vec::with_capacity(REQUEST_BYTES);
+    while request.len() < REQUEST_BYTES && !request.ends_with(b"\r\n\r\n") {
+        if tokio::time::timeout(Duration::from_secs(1), stream.read_buf(&mut request)).await?? == 0 {
+            break;
+        }
+    }
+    let request = String::from_utf8_lossy(&request);
     let (status, body) = match request.split(' ').nth(1) {
         _ if options.unauthorized => ("401 Unauthorized", "Unauthorized".to_owned()),
         Some("/-/healthy") => ("200 OK", "stand-in".to_owned()),

@@ -1,10 +1,12 @@
 //! The launcher on real processes.
 
 #![cfg(feature = "agent")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at the first surprise")]
 
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -27,7 +29,8 @@ fn judge(pod: &Pod, launch: u64) {
 
 fn pod(flags: &[&str]) -> Pod {
     let pod = Pod::stand_in(flags);
-    fs::copy(support::AGENT, pod.path("shared/timeshard-agent")).unwrap();
+    // A copy could be busy: other tests fork while it is written.
+    symlink(support::AGENT, pod.path("shared/timeshard-agent")).unwrap();
     pod
 }
 
@@ -154,6 +157,27 @@ fn thanos_does_not_outlive_a_killed_launcher() {
     order(&pod, 1, "-50d");
     let _next = pod.launcher();
     wait_said(&pod, "is ready with -50d .. 1d");
+}
+
+/// On cgroup v2 an OOM kills the whole container, launcher included.
+#[test]
+fn an_attempt_that_ends_with_the_whole_container_is_given_up() {
+    let pod = pod(&["--stand-in-never-ready-min=-13d"]);
+    let launcher = pod.launcher();
+    wait_said(&pod, "is ready with -100d .. 1d");
+    wait_ready_mark(&pod, 1);
+    order(&pod, 1, "-13d");
+    wait_said(&pod, "starts with -13d");
+    launcher.signal(Signal::KILL);
+    drop(launcher);
+    wait_for("the port to be free", || support::get(pod.http, "/-/healthy").map_or(Ok(()), |_| Err("it answers".to_owned())));
+    let _next = pod.launcher();
+    wait_for("the last good window", || {
+        let record = pod.record();
+        let good = record["launch"] == 3 && record["min_time"] == "-100d" && record["failed"]["min_time"] == "-13d";
+        good.then_some(()).ok_or(record.to_string())
+    });
+    wait_for("it to be served", || support::get(pod.http, "/-/ready").map(drop));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Sidecar, launcher and stand-in on real directories: what a pod goes through.
 
 #![cfg(feature = "agent")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at the first surprise")]
 
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -183,7 +184,7 @@ fn a_signal_reloads_a_program_that_honours_it() {
     // A name of its own, so that the signal goes to this stand-in and no other test's.
     let own = format!("stand-in-{}", pod.port);
     let program = pod.path(&own);
-    fs::copy(support::stand_in(), &program).unwrap();
+    symlink(support::stand_in(), &program).unwrap();
     pod.command[0] = program.into();
     pod.sidecar_flags.push(format!("--process-name={own}"));
     pod.publish("-30d", "1d");

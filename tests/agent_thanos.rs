@@ -1,6 +1,7 @@
 //! The agent with a real `thanos store` on an empty bucket. Set `TIMESHARD_TEST_THANOS` to its path; skipped otherwise.
 
 #![cfg(feature = "agent")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at the first surprise")]
 
 mod support;
 
@@ -15,7 +16,7 @@ use support::{Pod, get, real_thanos, wait_for};
 
 fn pod(flags: &[&str]) -> Option<Pod> {
     let mut pod = Pod::new(&real_thanos()?);
-    let bucket = format!("type: FILESYSTEM\nconfig: {{directory: {:?}}}\n", pod.path("bucket"));
+    let bucket = format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", pod.path("bucket").display());
     fs::write(pod.path("bucket.yaml"), bucket).unwrap();
     let (data, config) = (pod.path("data"), pod.path("bucket.yaml"));
     pod.command.push(format!("--data-dir={}", data.display()).into());

@@ -17,7 +17,20 @@ pub const MODE_PROGRAM: u32 = 0o755;
 ///
 /// # Errors
 /// Whatever the file system says; the old content is still there then.
-pub fn replace(dir: &Path, name: &str, mut content: impl Read, mode: u32) -> io::Result<()> {
+pub fn replace(dir: &Path, name: &str, content: impl Read, mode: u32) -> io::Result<()> {
+    rename_into_place(dir, name, content, mode, File::sync_all)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Replaces `dir/name` in one step, too, but an end of the whole node may take it back.
+///
+/// # Errors
+/// Whatever the file system says; the old content is still there then.
+pub fn replace_unsynced(dir: &Path, name: &str, content: impl Read, mode: u32) -> io::Result<()> {
+    rename_into_place(dir, name, content, mode, |_| Ok(()))
+}
+
+fn rename_into_place(dir: &Path, name: &str, mut content: impl Read, mode: u32, sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let temporary = dir.join(format!(".{name}.new"));
     let written = (|| {
         // One that a crash left behind may belong to another user.
@@ -29,7 +42,7 @@ pub fn replace(dir: &Path, name: &str, mut content: impl Read, mode: u32) -> io:
         io::copy(&mut content, &mut file)?;
         file.set_permissions(Permissions::from_mode(mode))?;
         file.flush()?;
-        file.sync_all()?;
+        sync(&file)?;
         drop(file);
         fs::rename(&temporary, dir.join(name))
     })();
@@ -37,8 +50,7 @@ pub fn replace(dir: &Path, name: &str, mut content: impl Read, mode: u32) -> io:
         // It would only take room; there is nothing to do about it if that fails, too.
         let _ = fs::remove_file(&temporary);
     }
-    written?;
-    File::open(dir)?.sync_all()
+    written
 }
 
 /// Reads a regular file of at most `most` bytes; `None` if there is none.

@@ -19,7 +19,7 @@ use crate::adapters::dir_watch::DirWatch;
 use crate::adapters::files;
 use crate::core::launch::{Action, Event, Launcher, Options, Signal, Timer};
 use crate::core::names;
-use crate::core::shared_files::{self, MAX_FILE_BYTES, RECORD_FILE, VERDICT_FILE, WINDOW_FILE};
+use crate::core::shared_files::{self, LaunchState, MAX_FILE_BYTES, RECORD_FILE, Record, VERDICT_FILE, WINDOW_FILE};
 use crate::core::time_flags;
 use crate::core::window::Window;
 
@@ -191,15 +191,7 @@ impl Runner<'_> {
     fn act(&mut self, actions: Vec<Action>) -> Option<i32> {
         for action in actions {
             match action {
-                Action::Record(record) => {
-                    let written = shared_files::encode(&record)
-                        .map_err(io::Error::from)
-                        .and_then(|bytes| files::replace(&self.settings.shared_dir, RECORD_FILE, &bytes[..], files::MODE_DATA));
-                    if let Err(error) = written {
-                        // Serving comes first; what is lost is the way back after a crash.
-                        warn!("cannot record in {}: {error}", self.settings.shared_dir.display());
-                    }
-                }
+                Action::Record(record) => self.record(&record),
                 Action::Start(window) => {
                     if let Err(error) = self.start(window) {
                         warn!("cannot start {}: {error}", self.program.display());
@@ -224,6 +216,24 @@ impl Runner<'_> {
             }
         }
         None
+    }
+
+    fn record(&self, record: &Record) {
+        let dir = &self.settings.shared_dir;
+        // Attempts and ready marks must outlive even the node. The other two states are stages on the way, where waiting
+        // for the disk would only make a restart longer.
+        let durable = record.state == LaunchState::Started;
+        let written = shared_files::encode(record).map_err(io::Error::from).and_then(|bytes| {
+            if durable {
+                files::replace(dir, RECORD_FILE, &bytes[..], files::MODE_DATA)
+            } else {
+                files::replace_unsynced(dir, RECORD_FILE, &bytes[..], files::MODE_DATA)
+            }
+        });
+        if let Err(error) = written {
+            // Serving comes first; what is lost is the way back after a crash.
+            warn!("cannot record in {}: {error}", dir.display());
+        }
     }
 
     fn start(&mut self, window: Window) -> io::Result<()> {

@@ -48,7 +48,7 @@ impl Metrics {
             last: None,
         };
         let registry = &mut metrics.registry;
-        registry.register("build", "Version of the agent.", Info::new([("version", version.to_owned())]));
+        registry.register("build", "Version of the agent", Info::new([("version", version.to_owned())]));
         registry.register(
             "phase",
             "1 for the phase that the pod is in. Long in starting or restarting: thanos is loading blocks. Failed: see last_error in /status",

@@ -4,7 +4,8 @@
 //! gRPC port, which thanos opens only after its first sync. Every wait and every body has a limit. Deliberately absent:
 //! TLS and credentials; what cannot be read is reported as unverified, with the reason.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -14,6 +15,7 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use crate::adapters::files;
 use crate::core::reload::Probe;
 use crate::core::time_flags;
 use crate::core::window::Window;
@@ -22,6 +24,8 @@ use crate::core::window::Window;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Thanos has some 100 flags; their list is a few KiB.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Where names of the pod stand.
+const HOSTS_FILE: &str = "/etc/hosts";
 
 /// Where thanos listens.
 #[derive(Clone, Debug)]
@@ -136,27 +140,53 @@ fn bare(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
-/// Connects; asks a resolver only for what is no address, because a static binary may have none.
+/// Connects to the first address that answers.
 async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
-    let connecting = async {
-        match host.parse::<IpAddr>() {
-            Ok(address) => TcpStream::connect((address, port)).await,
-            Err(_) if host == "localhost" => {
-                let [four, six] = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
-                TcpStream::connect(&[(four, port).into(), (six, port).into()][..]).await
-            }
-            Err(_) => TcpStream::connect((host, port)).await,
-        }
-    };
-    tokio::time::timeout(ANSWER_TIMEOUT, connecting)
+    let addresses: Vec<SocketAddr> = addresses(host)?.into_iter().map(|ip| (ip, port).into()).collect();
+    tokio::time::timeout(ANSWER_TIMEOUT, TcpStream::connect(&addresses[..]))
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
         .map_err(|error| format!("{host} port {port}: {error}"))
 }
 
+/// Thanos is in the same pod, so its host is an address or a name that kubelet wrote into `/etc/hosts`. There is no other
+/// resolver: a static binary could not rely on one.
+fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    let hosts = files::read(Path::new(HOSTS_FILE), MAX_BODY_BYTES).ok().flatten().unwrap_or_default();
+    let found = named(&String::from_utf8_lossy(&hosts), host);
+    if found.is_empty() && host == "localhost" {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    }
+    if found.is_empty() {
+        return Err(format!("{host:?} is neither an IP address nor a name in {HOSTS_FILE}"));
+    }
+    Ok(found)
+}
+
+fn named(hosts: &str, host: &str) -> Vec<IpAddr> {
+    let entries = hosts.lines().filter_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+    });
+    entries.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_come_from_the_hosts_file_only() {
+        let hosts = "# kubelet\n127.0.0.1\tlocalhost\n::1 localhost ip6-localhost # both\n10.1.2.3 store-0\nbad line\n";
+        assert_eq!(named(hosts, "localhost").len(), 2);
+        assert_eq!(named(hosts, "STORE-0"), ["10.1.2.3".parse::<IpAddr>().unwrap()]);
+        assert_eq!(named(hosts, "both"), [] as [IpAddr; 0]);
+        assert!(addresses("no.such.name.invalid").unwrap_err().contains("/etc/hosts"));
+    }
 
     #[test]
     fn addresses_of_all_kinds() {

@@ -3,6 +3,7 @@
 //! Everything waits for a condition with a deadline; nothing sleeps for a fixed time and hopes.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper: it may stop at the first surprise")]
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Once;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -23,16 +24,27 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The example that stands in for thanos; a plain `cargo test` builds it, `cargo test --test x` does not.
 pub fn stand_in() -> PathBuf {
-    static BUILT: Once = Once::new();
-    let path = Path::new(AGENT).parent().unwrap().join("examples/stand-in-thanos");
-    BUILT.call_once(|| {
-        if !path.exists() {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "--no-default-features", "--features=agent", "--example=stand-in-thanos"]);
-            assert!(cargo.status().unwrap().success());
-        }
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(build_stand_in).clone()
+}
+
+fn build_stand_in() -> PathBuf {
+    let beside = Path::new(AGENT).parent().unwrap().join("examples/stand-in-thanos");
+    if beside.exists() {
+        return beside;
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--locked", "--no-default-features", "--features=agent"]);
+    cargo.args(["--example=stand-in-thanos", "--message-format=json"]);
+    // Flags for a static target do not fit the host's build.
+    cargo.env_remove("RUSTFLAGS");
+    let built = cargo.stderr(Stdio::inherit()).output().unwrap();
+    let messages = String::from_utf8_lossy(&built.stdout).into_owned();
+    let mut programs = messages.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
     });
-    path
+    programs.next().expect("cargo build --example=stand-in-thanos")
 }
 
 /// A real thanos if the environment names one.
@@ -71,7 +83,8 @@ pub fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(text)?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(text)?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").map_err(text)?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(text)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(text)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;

@@ -92,7 +92,7 @@ impl World {
     }
 
     fn age(&self) -> Duration {
-        self.now - self.born
+        self.now.saturating_sub(self.born)
     }
 
     fn container_starts(&mut self) {
@@ -142,7 +142,7 @@ impl World {
         if let Some(thanos) = &mut self.thanos {
             if served {
                 self.stops_of_ready += 1;
-                let quiet = self.last_ready.map(|at| self.now - at);
+                let quiet = self.last_ready.map(|at| self.now.saturating_sub(at));
                 assert!(self.undrained_is_expected || quiet.is_none_or(|quiet| quiet >= DRAIN), "restarted {quiet:?} after it was ready");
             }
             thanos.exits_at = Some((self.now + STOP, 0));
@@ -255,7 +255,7 @@ fn a_change_takes_the_drain_and_one_load() {
     let mut world = world(10, &[]);
     world.publish(20);
     assert_eq!((world.phase(), world.applied()), (Phase::Draining, Some(window(10))));
-    world.run(DRAIN - Duration::from_millis(1));
+    world.run(DRAIN.saturating_sub(Duration::from_millis(1)));
     assert_eq!(world.phase(), Phase::Draining);
     world.run(Duration::from_secs(1));
     assert_eq!((world.phase(), world.applied()), (Phase::Restarting, None));
@@ -278,7 +278,7 @@ fn a_window_given_up_is_tried_again_after_five_minutes_doubling_to_an_hour() {
             world.run(Duration::from_secs(1));
         }
         assert_eq!(world.phase(), Phase::Draining);
-        tries.push((world.now - gave_up).as_secs() / 60);
+        tries.push(world.now.saturating_sub(gave_up).as_secs() / 60);
         world.run(DRAIN + Duration::from_secs(20));
         gave_up = world.now;
     }
@@ -302,7 +302,7 @@ fn an_entry_that_asks_for_a_longer_drain_gets_it_up_to_a_limit() {
         while world.applied() != Some(window(20)) {
             world.run(Duration::from_secs(1));
         }
-        let took = world.now - began;
+        let took = world.now.saturating_sub(began);
         assert!(took >= given && took < given + Duration::from_secs(10), "{asked}: {took:?}");
     }
 }

@@ -1,0 +1,112 @@
+//! The manifests and the program agree on names, ports, paths and rights.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use thanos_timeshard::core::config::Config;
+use thanos_timeshard::core::names;
+
+use crate::{at, files};
+
+fn documents(folder: &str) -> Vec<Value> {
+    let mut documents = Vec::new();
+    for path in files(folder, "yaml") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let parsed: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        documents.extend(parsed.into_iter().filter(|document| !document.is_null()));
+    }
+    documents
+}
+
+fn the(kind: &str) -> Value {
+    let mut found: Vec<Value> = documents("deploy/base").into_iter().filter(|document| document["kind"] == kind).collect();
+    assert_eq!(found.len(), 1, "one {kind} in deploy/base");
+    found.pop().unwrap()
+}
+
+#[test]
+fn the_webhook_is_registered_as_narrowly_as_documented() {
+    let webhooks = the("MutatingWebhookConfiguration")["webhooks"].clone();
+    assert_eq!(webhooks.as_array().unwrap().len(), 1);
+    let webhook = &webhooks[0];
+    for (key, want) in [
+        ("failurePolicy", json!("Fail")),
+        ("timeoutSeconds", json!(5)),
+        ("sideEffects", json!("NoneOnDryRun")),
+        ("reinvocationPolicy", json!("IfNeeded")),
+        ("admissionReviewVersions", json!(["v1"])),
+    ] {
+        assert_eq!(webhook[key], want, "{key}");
+    }
+    assert_eq!(webhook["clientConfig"]["service"]["path"], names::MUTATE_PATH);
+    let rule = &webhook["rules"][0];
+    assert_eq!((&rule["operations"], &rule["resources"], &rule["apiGroups"]), (&json!(["CREATE"]), &json!(["pods"]), &json!([""])));
+    assert!(webhook["namespaceSelector"].to_string().contains(names::NAMESPACE_LABEL));
+    assert!(webhook["namespaceSelector"].to_string().contains(names::INJECTION_ENABLED));
+    assert!(webhook["namespaceSelector"].to_string().contains("kube-system"));
+    assert_eq!(webhook["objectSelector"]["matchExpressions"][0], json!({"key": names::INJECT, "operator": "NotIn", "values": ["false"]}));
+    let conditions: BTreeSet<&str> = webhook["matchConditions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(conditions, BTreeSet::from(["statefulset-pod", "may-run-thanos-store", "not-opted-out"]));
+}
+
+#[test]
+fn ports_and_probes_lead_to_the_server() {
+    let container = the("Deployment")["spec"]["template"]["spec"]["containers"][0].clone();
+    let ports: Vec<(&str, u64)> =
+        container["ports"].as_array().unwrap().iter().map(|p| (p["name"].as_str().unwrap(), p["containerPort"].as_u64().unwrap())).collect();
+    assert_eq!(ports, [("https", u64::from(names::WEBHOOK_PORT)), ("admin", u64::from(names::ADMIN_PORT))]);
+    for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+        assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "admin"}));
+    }
+    let service = the("Service");
+    assert_eq!((&service["spec"]["ports"][0]["port"], &service["spec"]["ports"][0]["targetPort"]), (&json!(443), &json!("https")));
+}
+
+#[test]
+fn the_image_is_of_this_version() {
+    let image = the("Deployment")["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    assert_eq!(image, Config::default().injection.agent_image.as_str(), "server and agent come from one image");
+}
+
+#[test]
+fn the_configuration_that_is_deployed_loads() {
+    let data = the("ConfigMap")["data"].clone();
+    let config = Config::parse(data["config.yaml"].as_str().unwrap(), "deploy").unwrap();
+    assert_eq!((config.sharding, config.operator), (Config::default().sharding, Config::default().operator));
+}
+
+/// The calls that the code makes: lists and watches in `adapters/cluster.rs`, Events in `adapters/events.rs`.
+#[test]
+fn rights_are_those_that_the_code_uses() {
+    let role = the("ClusterRole");
+    let mut granted = BTreeSet::new();
+    for rule in role["rules"].as_array().unwrap() {
+        let strings = |key: &str| -> Vec<String> { rule[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect() };
+        for (group, resource) in strings("apiGroups").into_iter().flat_map(|g| strings("resources").into_iter().map(move |r| (g.clone(), r))) {
+            granted.extend(strings("verbs").into_iter().map(|verb| format!("{verb} {resource}.{group}")));
+        }
+    }
+    let used = [
+        "list namespaces.",
+        "watch namespaces.",
+        "list statefulsets.apps",
+        "watch statefulsets.apps",
+        "list configmaps.",
+        "watch configmaps.",
+        "create events.events.k8s.io",
+        "patch events.events.k8s.io",
+    ];
+    assert_eq!(granted, used.iter().map(ToString::to_string).collect());
+}
+
+#[test]
+fn everything_is_pinned_or_ours() {
+    for document in documents("deploy") {
+        let text = document.to_string();
+        assert!(!text.contains(":latest"), "{text}");
+    }
+    let dockerfile = std::fs::read_to_string(at("Dockerfile")).unwrap();
+    for line in dockerfile.lines().filter(|line| line.starts_with("FROM ") && !line.contains(" scratch")) {
+        assert!(line.contains("@sha256:") || line.contains("$"), "{line}: base images are pinned by digest");
+    }
+}
