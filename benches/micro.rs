@@ -49,10 +49,15 @@ fn review(bytes: usize) -> String {
 fn main() {
     let fleet = Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(Config::default()))));
     let reviewer = Reviewer::new(fleet, || chrono::DateTime::UNIX_EPOCH);
-    for bytes in [3_500, 64_000, 250_000] {
+    // With a size as argument only that review runs, for a profiler.
+    let only = std::env::args().find_map(|arg| arg.parse::<usize>().ok());
+    for bytes in [3_500, 64_000, 250_000].into_iter().filter(|bytes| only.is_none_or(|only| only == *bytes)) {
         let body = review(bytes);
-        let took = median(5_000, || drop(black_box(reviewer.review(black_box(body.as_bytes())))));
+        let took = median(if only.is_some() { 200_000 } else { 5_000 }, || drop(black_box(reviewer.review(black_box(body.as_bytes())))));
         println!("review of {:>6} bytes: {took:.1} us", body.len());
+    }
+    if only.is_some() {
+        return;
     }
     let config = Config::parse("sharding: {total_shards: 5000}", "bench").unwrap();
     let took = median(200, || {

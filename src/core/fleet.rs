@@ -10,6 +10,7 @@ use super::config::{Config, Sharding};
 use super::entry::Entry;
 use super::names;
 use super::plan::Plan;
+use super::sidecar_spec::RenderedSidecar;
 
 /// What is observed of a StatefulSet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct Known {
     pub reload_despite_liveness: bool,
     /// What is wrong with its annotations; the sharding is then the last good one.
     pub problem: Option<String>,
+    /// The sidecar of its pods, written once.
+    pub rendered: RenderedSidecar,
     facts: StatefulSetFacts,
 }
 
@@ -93,6 +96,7 @@ impl Known {
             reload_despite_liveness: is_true(names::RELOAD_DESPITE_LIVENESS),
             sharding,
             problem,
+            rendered: RenderedSidecar::default(),
             facts,
         }
     }
@@ -202,6 +206,7 @@ fn unknown(config: &Config) -> Known {
         replace_time_flags: false,
         reload_despite_liveness: false,
         problem: None,
+        rendered: RenderedSidecar::default(),
         facts: StatefulSetFacts::default(),
     }
 }

@@ -4,8 +4,10 @@
 //! escaped here and nowhere else.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::sidecar_spec::{Container, Mount, Volume};
 
@@ -35,6 +37,10 @@ pub enum Value<'a> {
     Container(Box<Container<'a>>),
     /// A list with these containers.
     Containers(Vec<Container<'a>>),
+    /// JSON that was written before.
+    Rendered(Arc<RawValue>),
+    /// A list with one element that was written before.
+    RenderedList(Arc<RawValue>),
     /// A volume.
     Volume(Volume<'a>),
     /// A list with these volumes.
@@ -84,6 +90,8 @@ impl Serialize for Value<'_> {
             Self::Pair(key, value) => serializer.collect_map([(key, value)]),
             Self::Container(container) => container.serialize(serializer),
             Self::Containers(containers) => containers.serialize(serializer),
+            Self::Rendered(json) => json.as_ref().serialize(serializer),
+            Self::RenderedList(json) => [json.as_ref()].serialize(serializer),
             Self::Volume(volume) => volume.serialize(serializer),
             Self::Volumes(volumes) => volumes.serialize(serializer),
             Self::Mount(mount) => mount.serialize(serializer),

@@ -6,8 +6,10 @@
 #![allow(clippy::struct_field_names, reason = "the field names are Kubernetes'")]
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::config::Injection;
 use super::duration::PromDuration;
@@ -39,6 +41,56 @@ pub struct SidecarFacts<'a> {
     pub drain: PromDuration,
     /// How a change reaches thanos.
     pub reload: ReloadIn,
+}
+
+/// The sidecar of a StatefulSet's pods, written once: its pods are alike, and writing it costs more than reading a pod.
+#[derive(Clone, Debug, Default)]
+pub struct RenderedSidecar(OnceLock<(Key, Arc<RawValue>)>);
+
+/// What one sidecar may differ in from another under the same configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    run_as_user: Option<i64>,
+    thanos_url: String,
+    grpc_address: String,
+    drain: PromDuration,
+    reload: ReloadIn,
+}
+
+impl RenderedSidecar {
+    /// The sidecar as JSON. Pods that differ from the first one get theirs written anew; `None` does not happen, since
+    /// our own structs always serialise.
+    #[must_use]
+    pub fn get(&self, facts: &SidecarFacts<'_>) -> Option<Arc<RawValue>> {
+        let render = || serde_json::value::to_raw_value(&sidecar(facts)).ok().map(Arc::from);
+        if let Some((key, json)) = self.0.get() {
+            return if key.fits(facts) { Some(json.clone()) } else { render() };
+        }
+        let json: Arc<RawValue> = render()?;
+        // Another request may have been first; then its sidecar stays and this one is used once.
+        let _ = self.0.set((Key::of(facts), json.clone()));
+        Some(json)
+    }
+}
+
+impl Key {
+    fn of(facts: &SidecarFacts<'_>) -> Self {
+        Self {
+            run_as_user: facts.run_as_user,
+            thanos_url: facts.thanos_url.clone().into_owned(),
+            grpc_address: facts.grpc_address.clone().into_owned(),
+            drain: facts.drain,
+            reload: facts.reload,
+        }
+    }
+
+    fn fits(&self, facts: &SidecarFacts<'_>) -> bool {
+        self.run_as_user == facts.run_as_user
+            && self.thanos_url == facts.thanos_url
+            && self.grpc_address == facts.grpc_address
+            && self.drain == facts.drain
+            && self.reload == facts.reload
+    }
 }
 
 /// A container of ours.

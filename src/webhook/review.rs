@@ -89,26 +89,13 @@ struct KindView<'a> {
     kind: Text<'a>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ReviewOut<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    response: ResponseOut<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What goes into the `response` of a review.
 struct ResponseOut<'a> {
     uid: &'a str,
-    allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<StatusOut>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Why it is denied, if it is.
+    denial: Option<String>,
+    /// Operations as JSON.
+    patch: Option<Vec<u8>>,
     warnings: Vec<Cow<'a, str>>,
 }
 
@@ -120,6 +107,10 @@ struct StatusOut {
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
+/// Room for a usual patch. Bytes.
+const PATCH_BYTES: usize = 4096;
+/// Room for an answer without its patch. Bytes.
+const ENVELOPE_BYTES: usize = 512;
 
 impl Reviewer {
     /// On this fleet and clock.
@@ -168,6 +159,7 @@ impl Reviewer {
             replace_time_flags: known.replace_time_flags,
             reload_despite_liveness: known.reload_despite_liveness,
             published: fleet.published(namespace, statefulset, pod.name()),
+            rendered: &known.rendered,
             namespace,
             now: (self.clock)(),
         };
@@ -218,8 +210,7 @@ fn refuse(why: String) -> Answer {
 }
 
 fn deny(uid: &str, message: String) -> Answer {
-    let status = Some(StatusOut { code: 400, message });
-    let response = ResponseOut { uid, allowed: false, status, patch_type: None, patch: None, warnings: Vec::new() };
+    let response = ResponseOut { uid, denial: Some(message), patch: None, warnings: Vec::new() };
     Answer { body: encode(response), verdict: Verdict::Denied, notices: Vec::new() }
 }
 
@@ -234,21 +225,22 @@ fn skip<O>(request: &RequestView<'_, O>, reason: Skip, owner: Option<(&str, &str
         }
         warnings.push(warning(message));
     }
-    let response = ResponseOut { uid: &request.uid.0, allowed: true, status: None, patch_type: None, patch: None, warnings };
+    let response = ResponseOut { uid: &request.uid.0, denial: None, patch: None, warnings };
     Answer { body: encode(response), verdict: Verdict::Skipped(reason), notices }
 }
 
 fn injected<O>(request: &RequestView<'_, O>, injection: &Injection<'_>, owner: (&str, &str, &str)) -> Answer {
-    // Our own structs of strings and numbers always serialise.
-    let patch = serde_json::to_vec(&injection.operations).unwrap_or_default();
+    let mut patch = Vec::with_capacity(PATCH_BYTES);
+    if let Err(error) = serde_json::to_writer(&mut patch, &injection.operations) {
+        return refuse(format!("the patch cannot be written: {error}"));
+    }
     let warnings = injection.remarks.iter().map(|remark| warning(remark.to_string())).collect();
     let notices = if request.dry_run == Some(true) {
         Vec::new()
     } else {
         injection.remarks.iter().map(|remark| notice(owner, remark.reason(), remark.to_string())).collect()
     };
-    let patch = Some(STANDARD.encode(patch));
-    let response = ResponseOut { uid: &request.uid.0, allowed: true, status: None, patch_type: Some("JSONPatch"), patch, warnings };
+    let response = ResponseOut { uid: &request.uid.0, denial: None, patch: Some(patch), warnings };
     Answer { body: encode(response), verdict: Verdict::Injected, notices }
 }
 
@@ -263,6 +255,31 @@ fn warning<'a>(mut message: String) -> Cow<'a, str> {
     Cow::Owned(message)
 }
 
+/// Writes the answer. By hand where it is long: base64 needs no look at each of its characters.
 fn encode(response: ResponseOut<'_>) -> Result<Vec<u8>, String> {
-    serde_json::to_vec(&ReviewOut { api_version: API_VERSION, kind: KIND, response }).map_err(|error| error.to_string())
+    let patch = response.patch.unwrap_or_default();
+    let mut out = Vec::with_capacity(ENVELOPE_BYTES + patch.len() / 3 * 4);
+    out.extend_from_slice(br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"#);
+    let failed = |error: serde_json::Error| error.to_string();
+    serde_json::to_writer(&mut out, response.uid).map_err(failed)?;
+    match response.denial {
+        None => out.extend_from_slice(br#","allowed":true"#),
+        Some(message) => {
+            out.extend_from_slice(br#","allowed":false,"status":"#);
+            serde_json::to_writer(&mut out, &StatusOut { code: 400, message }).map_err(failed)?;
+        }
+    }
+    if !patch.is_empty() {
+        out.extend_from_slice(br#","patchType":"JSONPatch","patch":""#);
+        let start = out.len();
+        out.resize(start + patch.len().div_ceil(3) * 4, 0);
+        STANDARD.encode_slice(&patch, &mut out[start..]).map_err(|error| error.to_string())?;
+        out.push(b'"');
+    }
+    if !response.warnings.is_empty() {
+        out.extend_from_slice(br#","warnings":"#);
+        serde_json::to_writer(&mut out, &response.warnings).map_err(failed)?;
+    }
+    out.extend_from_slice(b"}}");
+    Ok(out)
 }

@@ -10,7 +10,7 @@ use super::super::names;
 use super::super::patch::{Operation, Value, token};
 use super::super::plan::Assignment;
 use super::super::pod::{ContainerView, PodView, PortRef, Text};
-use super::super::sidecar_spec::{ReloadIn, SidecarFacts, config_volume, install, launcher_command, shared_mount, shared_volume, sidecar};
+use super::super::sidecar_spec::{ReloadIn, SidecarFacts, config_volume, install, launcher_command, shared_mount, shared_volume};
 use super::super::store_args::{At, host_of, port_of};
 use super::super::window::Window;
 use super::eligible::Candidate;
@@ -94,15 +94,20 @@ impl<'a> Patch<'a, '_> {
             return;
         }
         let spec = self.sidecar_facts(facts, remarks);
-        let native = facts.config.injection.native_sidecar;
-        let init = if native { sidecar(&spec) } else { install(&spec) };
-        if self.pod.spec.init_containers.is_some() {
-            self.operations.push(Operation::add("/spec/initContainers/-", Value::Container(Box::new(init))));
-        } else {
-            self.operations.push(Operation::add("/spec/initContainers", Value::Containers(vec![init])));
+        let there = self.pod.spec.init_containers.is_some();
+        if !facts.config.injection.native_sidecar {
+            self.operations.push(if there {
+                Operation::add("/spec/initContainers/-", Value::Container(Box::new(install(&spec))))
+            } else {
+                Operation::add("/spec/initContainers", Value::Containers(vec![install(&spec)]))
+            });
         }
-        if !native {
-            self.operations.push(Operation::add("/spec/containers/-", Value::Container(Box::new(sidecar(&spec)))));
+        if let Some(sidecar) = facts.rendered.get(&spec) {
+            self.operations.push(match (facts.config.injection.native_sidecar, there) {
+                (false, _) => Operation::add("/spec/containers/-", Value::Rendered(sidecar)),
+                (true, true) => Operation::add("/spec/initContainers/-", Value::Rendered(sidecar)),
+                (true, false) => Operation::add("/spec/initContainers", Value::RenderedList(sidecar)),
+            });
         }
         if spec.reload == ReloadIn::Signal && self.pod.spec.share_process_namespace != Some(true) {
             self.operations.push(Operation::add("/spec/shareProcessNamespace", Value::Truth(true)));

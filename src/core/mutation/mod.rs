@@ -18,6 +18,7 @@ use super::config::{Config, Sharding};
 use super::entry::Entry;
 use super::patch::Operation;
 use super::plan::{Assignment, Plan};
+use super::sidecar_spec::RenderedSidecar;
 use super::window::Window;
 
 /// What is known of a pod's StatefulSet when the pod is admitted.
@@ -37,6 +38,8 @@ pub struct Facts<'a> {
     pub reload_despite_liveness: bool,
     /// The pod's published entry, if there is one: it wins over the plan.
     pub published: Option<&'a Entry>,
+    /// The sidecar as it was written for an earlier pod of the StatefulSet.
+    pub rendered: &'a RenderedSidecar,
     /// The pod's namespace, from the request.
     pub namespace: &'a str,
     /// Now, for absolute windows.

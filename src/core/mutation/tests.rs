@@ -25,6 +25,7 @@ fn admit_with(config: &Config, pod: &Value) -> Result<(Value, Vec<Value>, Vec<Re
         replace_time_flags: false,
         reload_despite_liveness: false,
         published: None,
+        rendered: &known.rendered,
         namespace: "ns",
         now: NOW,
     };
@@ -298,6 +299,7 @@ fn the_published_entry_wins_over_the_plan() {
         replace_time_flags: false,
         reload_despite_liveness: false,
         published: Some(&entry),
+        rendered: &RenderedSidecar::default(),
         namespace: "ns",
         now: NOW,
     };
