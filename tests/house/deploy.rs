@@ -52,8 +52,12 @@ fn the_webhook_is_registered_as_narrowly_as_documented() {
 #[test]
 fn ports_and_probes_lead_to_the_server() {
     let container = the("Deployment")["spec"]["template"]["spec"]["containers"][0].clone();
-    let ports: Vec<(&str, u64)> =
-        container["ports"].as_array().unwrap().iter().map(|p| (p["name"].as_str().unwrap(), p["containerPort"].as_u64().unwrap())).collect();
+    let ports: Vec<(&str, u64)> = container["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p["name"].as_str().unwrap(), p["containerPort"].as_u64().unwrap()))
+        .collect();
     assert_eq!(ports, [("https", u64::from(names::WEBHOOK_PORT)), ("admin", u64::from(names::ADMIN_PORT))]);
     for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
         assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "admin"}));
@@ -82,7 +86,9 @@ fn rights_are_those_that_the_code_uses() {
     let mut granted = BTreeSet::new();
     for rule in role["rules"].as_array().unwrap() {
         let strings = |key: &str| -> Vec<String> { rule[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect() };
-        for (group, resource) in strings("apiGroups").into_iter().flat_map(|g| strings("resources").into_iter().map(move |r| (g.clone(), r))) {
+        for (group, resource) in
+            strings("apiGroups").into_iter().flat_map(|g| strings("resources").into_iter().map(move |r| (g.clone(), r)))
+        {
             granted.extend(strings("verbs").into_iter().map(|verb| format!("{verb} {resource}.{group}")));
         }
     }
@@ -107,6 +113,6 @@ fn everything_is_pinned_or_ours() {
     }
     let dockerfile = std::fs::read_to_string(at("Dockerfile")).unwrap();
     for line in dockerfile.lines().filter(|line| line.starts_with("FROM ") && !line.contains(" scratch")) {
-        assert!(line.contains("@sha256:") || line.contains("$"), "{line}: base images are pinned by digest");
+        assert!(line.contains("@sha256:") || line.contains('$'), "{line}: base images are pinned by digest");
     }
 }
