@@ -17,6 +17,8 @@ use crate::core::shared_files::ReloadMode;
 use crate::launcher::{self, process};
 use crate::sidecar::{self, Thanos};
 
+pub use crate::launcher::process::CHILD_COMMAND;
+
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 const EXIT_NOT_FOUND: u8 = 127;

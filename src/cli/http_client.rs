@@ -1,4 +1,4 @@
-//! A client for one HTTPS server on this machine: how `demo` plays the API server.
+//! Clients for servers on this machine: HTTPS, how `demo` plays the API server, and plain HTTP, how it asks agents.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,4 +63,29 @@ impl HttpsClient {
         };
         tokio::time::timeout(DEADLINE, exchange).await.map_err(|_| failed("answer", "not within 10 s"))?
     }
+}
+
+/// A plain GET; the answer's status and body, or why there is none.
+#[cfg(feature = "agent")]
+pub(super) async fn get(address: SocketAddr, path: &str) -> Result<(u16, Bytes), String> {
+    let exchange = async {
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        // It ends with the exchange: neither side keeps it.
+        tokio::spawn(connection);
+        let request = Request::get(path)
+            .header(header::HOST, address.to_string())
+            .header(header::CONNECTION, "close")
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| error.to_string())?;
+        Ok((status, body.to_bytes()))
+    };
+    tokio::time::timeout(DEADLINE, exchange)
+        .await
+        .unwrap_or_else(|_| Err("no answer within 10 s".to_owned()))
+        .map_err(|why| format!("http://{address}{path}: {why}"))
 }

@@ -86,6 +86,15 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
+/// Runs the program that the demo has this one play under another name, if that is how it was started.
+#[must_use]
+pub fn play_another_program() -> Option<ExitCode> {
+    #[cfg(feature = "agent")]
+    return demo::play_another_program();
+    #[cfg(not(feature = "agent"))]
+    None
+}
+
 /// Prints to standard output; a reader that went away (`| head`) is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;

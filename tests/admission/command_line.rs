@@ -170,14 +170,6 @@ fn inject_takes_lists_and_names_what_it_leaves_alone() {
 }
 
 #[test]
-fn the_demo_admits_over_https() {
-    let output = timeshard(&["demo"], "");
-    let shown = text(&output.stdout);
-    assert!(output.status.success() && shown.contains("every instant is served by at least 2 pods"), "{shown}{}", text(&output.stderr));
-    assert!(shown.contains("thanos-store-gateway-5") && shown.contains("--min-time=-124d8h --max-time=1d"), "{shown}");
-}
-
-#[test]
 fn every_command_has_help() {
     for command in ["plan", "inject", "demo", "serve"] {
         let output = timeshard(&[command, "--help"], "");

@@ -5,5 +5,6 @@
 mod bad_requests;
 mod command_line;
 mod cost;
+mod demo;
 mod golden;
 mod server;

@@ -1,10 +1,9 @@
-//! `timeshard demo`: admission for real, on one machine, without a cluster.
+//! The demo's first half: admission for real, without a cluster.
 //!
 //! A CA and certificate are made in memory, the webhook listens on loopback with the server's own code, and every pod of a
 //! plain StatefulSet is admitted over HTTPS as the API server would send it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,44 +14,34 @@ use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::http_client::HttpsClient;
-use super::inject::{Admitted, apply};
-use super::{ConfigArgs, Failure, expand, input, plan, print, timeline};
+use super::super::http_client::HttpsClient;
+use super::super::inject::{Admitted, apply};
+use super::super::{Failure, expand, input, plan, print, timeline};
+use super::Args;
 use crate::adapters::cluster::Observed;
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::tls::Certificates;
 use crate::adapters::{clock, signals};
 use crate::core::fleet::{Fleet, StatefulSetFacts};
 use crate::core::names;
+use crate::core::plan::Plan;
 use crate::webhook::{self, Metrics, Reviewer};
 
 /// What a user would deploy: nothing of ours in it, and no time flags.
-const STATEFULSET: &str = include_str!("demo-statefulset.yaml");
+const STATEFULSET: &str = include_str!("statefulset.yaml");
 /// The name on the certificate, as a Service would have it.
 const SERVER_NAME: &str = "timeshard.timeshard-system.svc";
 
-/// Try the whole system on this machine, without a cluster.
-///
-/// Makes a CA and certificate in memory, starts the webhook on a free port of 127.0.0.1, expands a plain StatefulSet into
-/// pods as the StatefulSet controller would, has each admitted over HTTPS, and shows what was injected.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// A manifest of your own with a thanos store StatefulSet, instead of the built-in one
-    #[arg(short, long, value_name = "FILE")]
-    filename: Option<PathBuf>,
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// Number of pods, instead of the StatefulSet's spec.replicas
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    replicas: Option<u32>,
+/// What came out of admission, and all that later steps need of it.
+#[cfg_attr(not(feature = "agent"), allow(dead_code, reason = "without the agent there are no later steps"))]
+pub(super) struct Admission {
+    pub(super) observed: Arc<Observed>,
+    pub(super) facts: StatefulSetFacts,
+    pub(super) admitted: Vec<Admitted>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::Failed(format!("the runtime does not start: {error}")))?.block_on(demo(args))
-}
-
-async fn demo(args: &Args) -> Result<(), Failure> {
+/// Starts the webhook, has every pod admitted, shows what was injected, and ends the webhook.
+pub(super) async fn admit(args: &Args) -> Result<Admission, Failure> {
     let config = Arc::new(input::config(&args.config)?);
     let statefulset = statefulset(args)?;
     let facts = expand::facts(&statefulset, &expand::namespace(&statefulset, &config.operator.namespace), args.replicas);
@@ -74,7 +63,7 @@ async fn demo(args: &Args) -> Result<(), Failure> {
     print(&shown(&admitted, &observed, &facts))?;
     server.trigger.signal();
     server.task.await.map_err(|error| Failure::Failed(format!("the webhook ended badly: {error}")))?;
-    print("4. The webhook has drained and ended. Nothing is left behind.\n")
+    Ok(Admission { observed, facts, admitted })
 }
 
 fn statefulset(args: &Args) -> Result<Value, Failure> {
@@ -184,10 +173,15 @@ fn shown(admitted: &[Admitted], observed: &Observed, facts: &StatefulSetFacts) -
     }
     let fleet = observed.fleet.load();
     let plan = &fleet.known(&facts.namespace, &facts.name).plan;
-    let now = clock::now();
-    let picture: String = timeline::text(&plan::rows(plan, facts.replicas, now), now).lines().map(|line| format!("   {line}\n")).collect();
+    let picture = picture(plan, facts.replicas);
     for note in plan.notes() {
         text += &format!("   warning: {note}\n");
     }
     format!("{text}\n3. Together they serve:\n\n{picture}\n")
+}
+
+/// A plan as a picture, indented like everything that the demo says.
+pub(super) fn picture(plan: &Plan, pods: u32) -> String {
+    let now = clock::now();
+    timeline::text(&plan::rows(plan, pods, now), now).lines().map(|line| format!("   {line}\n")).collect()
 }

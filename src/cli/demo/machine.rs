@@ -1,0 +1,130 @@
+//! All pods of the demo, and the directory that holds them.
+//!
+//! Invariant: [`Machine::end`], or dropping the value, ends every process and then removes the directory.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+
+use super::super::Failure;
+use super::admission::Admission;
+use super::pod::{self, Pod};
+use super::programs::{self, Thanos};
+use super::words::{self, Injected, Place};
+
+/// All processes together may take this long to end before they are killed.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// Names that are tried for the directory.
+const MOST_NAMES: u32 = 100;
+/// The user may read what the pods write, and nobody else.
+const PRIVATE: u32 = 0o700;
+
+/// The pods. Fields are dropped in this order.
+pub(super) struct Machine {
+    pub(super) pods: Vec<Pod>,
+    path: Option<OsString>,
+    tree: Tree,
+}
+
+/// A directory that goes when it is dropped.
+struct Tree(PathBuf);
+
+impl Tree {
+    fn new() -> io::Result<Self> {
+        let id = std::process::id();
+        let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+        for n in 0..MOST_NAMES {
+            // One that a killed demo left behind has its process id.
+            let dir = std::env::temp_dir().join(if n == 0 { format!("timeshard-demo-{id}") } else { format!("timeshard-demo-{id}-{n}") });
+            match DirBuilder::new().mode(PRIVATE).create(&dir) {
+                Ok(()) => return Ok(Self(dir)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
+                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display()))),
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        // There is nobody to tell when this is the end of a failure.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Machine {
+    /// Makes the directories for these pods of an admission; nothing runs yet.
+    pub(super) fn new(admission: &Admission, chosen: &[usize], thanos: &Thanos, path: Option<OsString>) -> Result<Self, Failure> {
+        let failed = |error: io::Error| Failure::Failed(format!("no temporary directory could be made: {error}"));
+        let tree = Tree::new().map_err(failed)?;
+        let (agent, thanos) = programs::place(&tree.0, thanos)?;
+        let mut pods = Vec::new();
+        for (i, chosen) in (0..).zip(chosen) {
+            let admitted = &admission.admitted[*chosen];
+            let Some(injected) = Injected::of(&admitted.pod) else { continue };
+            let dir = tree.0.join(words::file_name(&admitted.name));
+            let ip = pod_ip(i);
+            let ports = pod::free_ports(ip, injected.ports()).map_err(|error| {
+                Failure::Failed(format!("{ip}: cannot be listened on: {error}; the demo gives each pod an address in 127.0.0.0/8"))
+            })?;
+            let bucket = bucket(&tree.0).map_err(failed)?;
+            let (agent, thanos, namespace) = (agent.clone(), thanos.clone(), admission.facts.namespace.clone());
+            let place = Place { dir, pod: admitted.name.clone(), namespace, ip, ports, agent, thanos, bucket };
+            pods.push(Pod::new(&admitted.name, &injected, place)?);
+        }
+        Ok(Self { pods, path, tree })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.tree.0
+    }
+
+    /// What kubelet does with the ConfigMap: every pod mounts all of it.
+    pub(super) fn publish(&mut self, data: &BTreeMap<String, String>) -> Result<(), Failure> {
+        self.pods.iter_mut().try_for_each(|pod| pod.publish(data))
+    }
+
+    /// Starts every pod.
+    pub(super) async fn start(&mut self) -> Result<(), Failure> {
+        let path = self.path.as_deref();
+        try_join_all(self.pods.iter_mut().map(|pod| pod.start(path))).await.map(drop)
+    }
+
+    /// Ends every process and removes the directory.
+    pub(super) async fn end(mut self) -> Result<(), Failure> {
+        self.pods.iter().for_each(Pod::end);
+        let mut children: Vec<_> = self.pods.iter_mut().flat_map(Pod::children).collect();
+        let waits = join_all(children.iter_mut().map(|child| child.wait()));
+        if tokio::time::timeout(END_LIMIT, waits).await.is_err() {
+            // Thanos goes with its launcher.
+            join_all(children.iter_mut().map(|child| child.kill())).await;
+        }
+        fs::remove_dir_all(&self.tree.0).map_err(|error| Failure::Failed(format!("{}: cannot be removed: {error}", self.tree.0.display())))
+    }
+}
+
+/// An empty bucket, one for all pods as in a cluster; its configuration.
+fn bucket(tree: &Path) -> io::Result<PathBuf> {
+    let (dir, config) = (tree.join("bucket"), tree.join("bucket.yaml"));
+    fs::create_dir_all(&dir)?;
+    // YAML takes JSON's strings, whatever the directory is called.
+    let quoted = serde_json::Value::from(dir.to_string_lossy()).to_string();
+    fs::write(&config, format!("type: FILESYSTEM\nconfig: {{directory: {quoted}}}\n"))?;
+    Ok(config)
+}
+
+/// An address for the n-th pod. All of 127.0.0.0/8 is this machine, so each pod can have its own, as in a cluster, and two
+/// demos at once do not meet.
+fn pod_ip(n: u8) -> Ipv4Addr {
+    let [_, high, low, lowest] = std::process::id().to_be_bytes();
+    // Away from 127.0.0.0/16, where other programs are.
+    Ipv4Addr::new(127, 64 | (high ^ low) & 0x3f, lowest, 16 + n)
+}
