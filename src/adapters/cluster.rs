@@ -94,6 +94,16 @@ impl Observed {
     }
 }
 
+/// A client from the in-cluster configuration or KUBECONFIG.
+///
+/// # Errors
+/// kube's, when there is neither.
+pub async fn connect() -> Result<Client, kube::Error> {
+    // kube takes rustls' process default; a second call finds the first one's.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::try_default().await
+}
+
 /// What a namespace's watches tell the one task that owns them all.
 enum Told {
     /// Both kinds were listed.

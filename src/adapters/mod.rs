@@ -11,6 +11,8 @@ pub mod dir_watch;
 #[cfg(feature = "server")]
 pub mod events;
 pub mod files;
+#[cfg(feature = "server")]
+pub mod http_client;
 pub mod logfmt;
 #[cfg(feature = "server")]
 pub mod serve;

@@ -5,7 +5,6 @@
 
 mod demo;
 mod expand;
-mod http_client;
 mod inject;
 mod input;
 mod plan;
@@ -61,6 +60,12 @@ impl Failure {
             Self::Failed(_) => 1,
             Self::Invalid(_) => 2,
         })
+    }
+}
+
+impl From<crate::adapters::http_client::ClientError> for Failure {
+    fn from(error: crate::adapters::http_client::ClientError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 

@@ -168,9 +168,7 @@ async fn join_cluster(
     observed: &Arc<Observed>,
     tasks: &mut tokio::task::JoinSet<()>,
 ) -> Result<mpsc::Sender<crate::core::notice::Notice>, Failure> {
-    // kube takes rustls' process default.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = kube::Client::try_default().await.map_err(|error| {
+    let client = cluster::connect().await.map_err(|error| {
         Failure::Failed(format!("no cluster: {error}; run in a pod with a ServiceAccount, set KUBECONFIG, or use --webhook-only"))
     })?;
     let (sender, receiver) = mpsc::channel(events::QUEUE);

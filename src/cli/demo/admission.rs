@@ -10,15 +10,14 @@ use std::time::Duration;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::super::http_client::HttpsClient;
 use super::super::inject::{Admitted, apply};
 use super::super::{Failure, expand, input, plan, print, timeline};
 use super::Args;
 use crate::adapters::cluster::Observed;
+use crate::adapters::http_client::HttpsClient;
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::tls::Certificates;
 use crate::adapters::{clock, signals};
@@ -87,7 +86,8 @@ fn runs_store(object: &Value) -> bool {
 
 struct Server {
     address: SocketAddr,
-    ca: CertificateDer<'static>,
+    /// The CA's certificate, DER.
+    ca: Vec<u8>,
     trigger: signals::Trigger,
     task: tokio::task::JoinHandle<()>,
 }
@@ -109,18 +109,18 @@ async fn start(observed: &Observed) -> Result<Server, Failure> {
 }
 
 /// A CA's certificate, and the chain and key of a leaf that it signed.
-fn certificate() -> Result<(CertificateDer<'static>, String, String), rcgen::Error> {
+fn certificate() -> Result<(Vec<u8>, String, String), rcgen::Error> {
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca_key = KeyPair::generate()?;
     let ca_certificate = ca.self_signed(&ca_key)?;
     let key = KeyPair::generate()?;
     let leaf = CertificateParams::new(vec![SERVER_NAME.to_owned()])?.signed_by(&key, &Issuer::new(ca, ca_key))?;
-    Ok((ca_certificate.der().clone(), leaf.pem(), key.serialize_pem()))
+    Ok((ca_certificate.der().to_vec(), leaf.pem(), key.serialize_pem()))
 }
 
 async fn admit_all(server: &Server, statefulset: &Value, facts: &StatefulSetFacts) -> Result<Vec<Admitted>, Failure> {
-    let mut client = HttpsClient::connect(server.address, SERVER_NAME, server.ca.clone()).await?;
+    let mut client = HttpsClient::connect(server.address, SERVER_NAME, &server.ca).await?;
     let mut admitted = Vec::new();
     for (i, pod) in expand::pods(statefulset, facts).into_iter().enumerate() {
         let review = expand::review(&pod, &facts.namespace, &format!("demo-{i}")).to_string();

@@ -18,9 +18,9 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use super::super::Failure;
-use super::super::http_client;
 use super::words::{self, Commands, Injected, Place, Ports};
 use crate::adapters::files;
+use crate::adapters::http_client;
 use crate::agent_cli;
 use crate::core::agent_status::{AgentStatus, Phase};
 use crate::core::names;

@@ -14,27 +14,34 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Failure;
-
 /// A whole exchange takes at most this long.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
+/// What went wrong, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ClientError(String);
+
 /// One connection that trusts one CA.
-pub(super) struct HttpsClient {
+#[derive(Debug)]
+pub struct HttpsClient {
     sender: SendRequest<Full<Bytes>>,
 }
 
-fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::Failed(format!("{what}: {error}"))
+fn failed(what: &str, error: impl std::fmt::Display) -> ClientError {
+    ClientError(format!("{what}: {error}"))
 }
 
 impl HttpsClient {
-    /// Connects and shakes hands, over HTTP/1.1 as the API server does.
-    pub(super) async fn connect(address: SocketAddr, name: &'static str, ca: CertificateDer<'static>) -> Result<Self, Failure> {
+    /// Connects and shakes hands, over HTTP/1.1 as the API server does. `ca` is the authority's certificate in DER.
+    ///
+    /// # Errors
+    /// [`ClientError`] says which step failed.
+    pub async fn connect(address: SocketAddr, name: &'static str, ca: &[u8]) -> Result<Self, ClientError> {
         let mut roots = RootCertStore::empty();
-        roots.add(ca).map_err(|error| failed("the CA is not usable", error))?;
+        roots.add(CertificateDer::from(ca.to_vec())).map_err(|error| failed("the CA is not usable", error))?;
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| failed("TLS", error))?
@@ -49,7 +56,10 @@ impl HttpsClient {
     }
 
     /// Posts JSON and gives the answer's status and body.
-    pub(super) async fn post(&mut self, path: &str, host: &str, body: Vec<u8>) -> Result<(u16, Bytes), Failure> {
+    ///
+    /// # Errors
+    /// [`ClientError`], also when the exchange takes longer than [`DEADLINE`].
+    pub async fn post(&mut self, path: &str, host: &str, body: Vec<u8>) -> Result<(u16, Bytes), ClientError> {
         let request = Request::post(path)
             .header(header::HOST, host)
             .header(header::CONTENT_TYPE, "application/json")
@@ -66,8 +76,11 @@ impl HttpsClient {
 }
 
 /// A plain GET; the answer's status and body, or why there is none.
+///
+/// # Errors
+/// Says which step failed.
 #[cfg(feature = "agent")]
-pub(super) async fn get(address: SocketAddr, path: &str) -> Result<(u16, Bytes), String> {
+pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, Bytes), String> {
     let exchange = async {
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         let (mut sender, connection) =
