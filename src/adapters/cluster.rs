@@ -30,6 +30,7 @@ use super::clock;
 use crate::core::entry::Entry;
 use crate::core::fleet::{Entries, Fleet, StatefulSetFacts};
 use crate::core::names;
+use crate::core::notice::Notice;
 
 /// Pages of a list; bounds what one answer may hold in memory.
 const PAGE_OBJECTS: u32 = 200;
@@ -110,15 +111,16 @@ enum Told {
     Listed(String),
 }
 
-/// Watches until the process ends.
-pub async fn follow(client: Client, observed: Arc<Observed>) {
+/// Watches until the process ends. What a StatefulSet's user should know goes to `notices`, without waiting.
+pub async fn follow(client: Client, observed: Arc<Observed>, notices: mpsc::Sender<Notice>) {
     let labelled = format!("{}={}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED);
     let config = watcher::Config::default().labels(&labelled).page_size(PAGE_OBJECTS);
     let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config).default_backoff();
     let mut stream = pin!(stream);
     let (tell, mut told) = mpsc::channel(64);
-    let mut tracked = Tracked { client, observed: observed.clone(), tasks: HashMap::new(), unlisted: BTreeSet::new(), tell };
+    let mut tracked = Tracked { client, observed: observed.clone(), notices, tasks: HashMap::new(), unlisted: BTreeSet::new(), tell };
     let mut fresh: Option<BTreeSet<String>> = None;
+    let mut listed = false;
     loop {
         tokio::select! {
             event = stream.next() => match event {
@@ -131,6 +133,7 @@ pub async fn follow(client: Client, observed: Arc<Observed>) {
                 }
                 Some(Ok(Event::InitDone)) => {
                     tracked.keep(&fresh.take().unwrap_or_default());
+                    listed = true;
                     observed.set_error(None);
                 }
                 Some(Ok(Event::Apply(namespace))) => tracked.add(namespace.name_any()),
@@ -140,7 +143,7 @@ pub async fn follow(client: Client, observed: Arc<Observed>) {
                 tracked.unlisted.remove(&namespace);
             }
         }
-        if fresh.is_none() && tracked.unlisted.is_empty() && !observed.is_synced() && tracked.listed_once() {
+        if listed && fresh.is_none() && tracked.unlisted.is_empty() && !observed.is_synced() {
             tracing::info!(namespaces = tracked.tasks.len(), "all labelled namespaces are listed");
             observed.synced.store(true, Relaxed);
         }
@@ -150,17 +153,13 @@ pub async fn follow(client: Client, observed: Arc<Observed>) {
 struct Tracked {
     client: Client,
     observed: Arc<Observed>,
+    notices: mpsc::Sender<Notice>,
     tasks: HashMap<String, JoinSet<()>>,
     unlisted: BTreeSet<String>,
     tell: mpsc::Sender<Told>,
 }
 
 impl Tracked {
-    /// No list of namespaces has failed since the start.
-    fn listed_once(&self) -> bool {
-        self.observed.last_error().is_none()
-    }
-
     fn add(&mut self, namespace: String) {
         if self.tasks.contains_key(&namespace) {
             return;
@@ -168,7 +167,8 @@ impl Tracked {
         tracing::info!(namespace, "watching a labelled namespace");
         self.unlisted.insert(namespace.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow_namespace(self.client.clone(), self.observed.clone(), namespace.clone(), self.tell.clone()));
+        let watches = Watches { observed: self.observed.clone(), namespace: namespace.clone(), notices: self.notices.clone() };
+        tasks.spawn(watches.follow(self.client.clone(), self.tell.clone()));
         self.tasks.insert(namespace, tasks);
         self.publish();
     }
@@ -195,51 +195,84 @@ impl Tracked {
     }
 }
 
-async fn follow_namespace(client: Client, observed: Arc<Observed>, namespace: String, tell: mpsc::Sender<Told>) {
-    let sets = watcher(Api::<StatefulSet>::namespaced(client.clone(), &namespace), watcher::Config::default().page_size(PAGE_OBJECTS));
-    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
-    let maps = watcher(Api::<ConfigMap>::namespaced(client, &namespace), watcher::Config::default().labels(&ours).page_size(PAGE_OBJECTS));
-    let (set_listed, map_listed) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
-    let keep_sets = keep(
-        sets.default_backoff().map_ok(trim_managed_fields),
-        &observed,
-        &set_listed,
-        |set: StatefulSet| observed.update(|fleet| fleet.with_statefulset(facts(&namespace, &set))),
-        |name| observed.update(|fleet| Some(fleet.without_statefulset(&namespace, name))),
-        || {
-            observed
-                .fleet
-                .load()
-                .statefulsets()
-                .filter(|known| known.facts().namespace == namespace)
-                .map(|known| known.facts().name.clone())
-                .collect()
-        },
-    );
-    let known_maps = Mutex::new(BTreeSet::new());
-    let keep_maps = keep(
-        maps.default_backoff().map_ok(trim_managed_fields),
-        &observed,
-        &map_listed,
-        |map: ConfigMap| {
-            known_maps.lock().unwrap_or_else(PoisonError::into_inner).insert(map.name_any());
-            let entries = entries(&map, &observed);
-            observed.update(|fleet| Some(fleet.with_configmap(&namespace, &map.name_any(), entries)));
-        },
-        |name| {
-            known_maps.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-            observed.update(|fleet| Some(fleet.without_configmap(&namespace, name)));
-        },
-        || known_maps.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
-    );
-    let listed = async {
-        set_listed.notified().await;
-        map_listed.notified().await;
-        // The receiver lives as long as the process.
-        let _ = tell.send(Told::Listed(namespace.clone())).await;
-        std::future::pending::<()>().await;
-    };
-    tokio::join!(keep_sets, keep_maps, listed);
+/// The watches of one labelled namespace.
+struct Watches {
+    observed: Arc<Observed>,
+    namespace: String,
+    notices: mpsc::Sender<Notice>,
+}
+
+impl Watches {
+    /// Takes a StatefulSet over, and tells its user what is new about its plan.
+    fn take(&self, set: &StatefulSet) {
+        let name = set.name_any();
+        let remarks = |fleet: &Fleet| {
+            let known = fleet.known(&self.namespace, &name);
+            let notes = known.plan.notes().iter().map(|note| (note.reason(), note.to_string()));
+            known.problem.iter().map(|problem| ("InvalidAnnotation", problem.clone())).chain(notes).collect::<Vec<_>>()
+        };
+        self.observed.update(|fleet| {
+            let next = fleet.with_statefulset(facts(&self.namespace, set))?;
+            let before = remarks(fleet);
+            for (reason, message) in remarks(&next).into_iter().filter(|remark| !before.contains(remark)) {
+                tracing::warn!(namespace = self.namespace, statefulset = name, reason, "{message}");
+                let uid = set.uid().unwrap_or_default();
+                let notice = Notice { namespace: self.namespace.clone(), statefulset: name.clone(), uid, reason, message };
+                // A full queue drops the Event; the log has it, and /status shows it as long as it holds.
+                let _ = self.notices.try_send(notice);
+            }
+            Some(next)
+        });
+    }
+
+    async fn follow(self, client: Client, tell: mpsc::Sender<Told>) {
+        let (observed, namespace) = (&self.observed, &self.namespace);
+        let sets = watcher(Api::<StatefulSet>::namespaced(client.clone(), namespace), watcher::Config::default().page_size(PAGE_OBJECTS));
+        let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
+        let maps =
+            watcher(Api::<ConfigMap>::namespaced(client, namespace), watcher::Config::default().labels(&ours).page_size(PAGE_OBJECTS));
+        let (set_listed, map_listed) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+        let keep_sets = keep(
+            sets.default_backoff().map_ok(trim_managed_fields),
+            observed,
+            &set_listed,
+            |set: StatefulSet| self.take(&set),
+            |name| observed.update(|fleet| Some(fleet.without_statefulset(namespace, name))),
+            || {
+                observed
+                    .fleet
+                    .load()
+                    .statefulsets()
+                    .filter(|known| known.facts().namespace == *namespace)
+                    .map(|known| known.facts().name.clone())
+                    .collect()
+            },
+        );
+        let known_maps = Mutex::new(BTreeSet::new());
+        let keep_maps = keep(
+            maps.default_backoff().map_ok(trim_managed_fields),
+            observed,
+            &map_listed,
+            |map: ConfigMap| {
+                known_maps.lock().unwrap_or_else(PoisonError::into_inner).insert(map.name_any());
+                let entries = entries(&map, observed);
+                observed.update(|fleet| Some(fleet.with_configmap(namespace, &map.name_any(), entries)));
+            },
+            |name| {
+                known_maps.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+                observed.update(|fleet| Some(fleet.without_configmap(namespace, name)));
+            },
+            || known_maps.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
+        );
+        let listed = async {
+            set_listed.notified().await;
+            map_listed.notified().await;
+            // The receiver lives as long as the process.
+            let _ = tell.send(Told::Listed(namespace.clone())).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::join!(keep_sets, keep_maps, listed);
+    }
 }
 
 /// Applies one kind's events for as long as it is polled.

@@ -172,7 +172,7 @@ async fn join_cluster(
         Failure::Failed(format!("no cluster: {error}; run in a pod with a ServiceAccount, set KUBECONFIG, or use --webhook-only"))
     })?;
     let (sender, receiver) = mpsc::channel(events::QUEUE);
-    tasks.spawn(cluster::follow(client.clone(), observed.clone()));
+    tasks.spawn(cluster::follow(client.clone(), observed.clone(), sender.clone()));
     tasks.spawn(events::write(client, receiver));
     Ok(sender)
 }

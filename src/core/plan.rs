@@ -239,6 +239,19 @@ fn edges(sharding: &Sharding, asked: u32, count: u32) -> Vec<PromDuration> {
     edges
 }
 
+impl Note {
+    /// A `CamelCase` reason for an Event.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NoPods => "NoPods",
+            Self::FewerShards { .. } | Self::FewerReplicas { .. } | Self::Surplus { .. } => "ReplicasDoNotFit",
+            Self::SingleReplica { .. } => "SingleReplica",
+            Self::WideOverlap { .. } => "WideOverlap",
+        }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |numbers: &[u32]| numbers.iter().take(20).map(u32::to_string).collect::<Vec<_>>().join(", ");

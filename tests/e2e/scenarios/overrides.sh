@@ -20,3 +20,11 @@ until_same 30 "a StatefulSet beside it without the annotation keeps the defaults
 # on the pod template it would be a rolling restart: ignored
 REPLICAS=6 POLICY=Parallel POD_ANNOTATIONS='{"thanos-timeshard.io/total-shards": "2"}' store_set $ns template
 until_same 30 "the same annotation on the pod template is ignored" "$(planned template 6)" windows $ns template
+# what does not fit or is refused is told on the StatefulSet, and the last good division stays
+events() { kubectl -n $ns get events.events.k8s.io -o json | jq -r --arg set "$1" --arg reason "$2" '.items[] | select(.regarding.name == $set and .reason == $reason) | .note'; }
+told() { events "$1" "$2" | grep -F "$3"; }
+eventually 30 "an Event says that 2 pods are surplus" told store ReplicasDoNotFit "2 are extra replicas of the newest shard"
+kubectl -n $ns annotate --overwrite statefulset store thanos-timeshard.io/total-shards=many >/dev/null
+eventually 30 "an Event names the annotation, the value and what is right" told store InvalidAnnotation 'total_shards: "many" is not accepted: write a whole number'
+same "a bad annotation keeps the last good division" "probe-0 shard=0 -186d .. 1d" dry_window $ns store probe-0
+eventually 30 "an Event names the template's annotation" told template KeyOnPodIgnored "annotate the StatefulSet itself"
