@@ -47,14 +47,29 @@ pub struct ReadError {
 /// [`ReadError`] with the place, also for duplicated keys and for documents that exceed the parser's budget
 /// (nesting, aliases, size).
 pub fn read(text: &str) -> Result<Node, ReadError> {
-    serde_saphyr::from_str::<Node>(text).map_err(|error| {
+    let options = serde_saphyr::options! {
+        // .nan and .inf become values that the schema refuses in its own words, with the key.
+        non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
+    };
+    serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let error = error.without_snippet();
         let (line, column) = error.location().map_or((0, 0), |l| (l.line(), l.column()));
         let message = error.to_string();
         // The parser repeats the place at the end of its sentence; ours stands in front.
-        let why = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head).to_owned();
-        ReadError { line, column, why }
+        let why = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
+        ReadError { line, column, why: for_people(why) }
     })
+}
+
+/// The parser's words where they speak to programmers, in ours.
+fn for_people(why: &str) -> String {
+    if why.starts_with("multiple YAML documents") {
+        "there is a second document; keep one and remove the line ---".to_owned()
+    } else if why.starts_with("recursive references") {
+        "an alias stands inside the anchor that it refers to; write the value out".to_owned()
+    } else {
+        why.to_owned()
+    }
 }
 
 impl Kind {
