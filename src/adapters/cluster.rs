@@ -78,6 +78,11 @@ impl Observed {
         self.synced.load(Relaxed)
     }
 
+    /// Without a cluster there is nothing to wait for.
+    pub fn nothing_to_list(&self) {
+        self.synced.store(true, Relaxed);
+    }
+
     /// The labelled namespaces.
     #[must_use]
     pub fn namespaces(&self) -> Vec<String> {

@@ -35,6 +35,16 @@ pub(super) fn facts(object: &Value, namespace: &str, replicas: Option<u32>) -> S
     }
 }
 
+/// A number of the spec that the API server would refuse, if there is one.
+pub(super) fn unusable_number(object: &Value) -> Option<(&'static str, String)> {
+    let fits = |value: &Value| value.is_null() || value.as_i64().is_some_and(|n| (0..=i64::from(i32::MAX)).contains(&n));
+    [("/spec/replicas", "spec.replicas"), ("/spec/ordinals/start", "spec.ordinals.start")]
+        .into_iter()
+        .filter_map(|(pointer, key)| Some((key, object.pointer(pointer)?)))
+        .find(|(_, value)| !fits(value))
+        .map(|(key, value)| (key, value.to_string()))
+}
+
 /// The pods of a `StatefulSet`.
 pub(super) fn pods(statefulset: &Value, facts: &StatefulSetFacts) -> Vec<Value> {
     (facts.ordinals_start..facts.ordinals_start.saturating_add(facts.replicas)).map(|ordinal| pod(statefulset, facts, ordinal)).collect()

@@ -99,6 +99,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     print(&rendered(&admitted, args.output)?)
 }
 
+/// Whether the API server's own StatefulSet controller makes this object's pods. An absent version is taken for apps/v1.
+fn is_apps(object: &Value) -> bool {
+    object.get("apiVersion").and_then(Value::as_str).is_none_or(|version| version.starts_with("apps/"))
+}
+
 /// Reads the manifests: what the server would know of them, and the pods that would be made. Other objects are named.
 fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
     let mut fleet = Fleet::new(Arc::new(input::config(&args.config)?));
@@ -106,9 +111,15 @@ fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
     for object in input::objects(&args.filename)? {
         let (title, namespace) = (expand::title(&object), expand::namespace(&object, &args.namespace));
         match object.get("kind").and_then(Value::as_str) {
+            Some("StatefulSet") if !is_apps(&object) => {
+                say(&format!("skipped {title}: it is not a StatefulSet of apps/v1"));
+            }
             Some("StatefulSet") => {
                 let facts = expand::facts(&object, &namespace, args.replicas);
                 let refuse = |why: String| Err(Failure::Invalid(format!("{}: {title}: {why}", input::name(&args.filename))));
+                if let Some((key, value)) = expand::unusable_number(&object) {
+                    return refuse(format!("{key} is {value}: write a whole number from 0 to 2147483647"));
+                }
                 if facts.name.is_empty() {
                     return refuse("metadata.name is missing".to_owned());
                 }
@@ -189,7 +200,17 @@ fn rendered(admitted: &[Admitted], output: Output) -> Result<String, Failure> {
 
 /// YAML that readers of YAML 1.1 (kubectl) and 1.2 read alike.
 pub(super) fn yaml(value: &Value) -> Result<String, Failure> {
-    // Long lines stay lines: people copy flags out of them.
-    let options = serde_saphyr::ser_options! { folded_wrap_chars: 1_000_000 };
+    // Long lines stay lines: people copy flags out of them. A text that begins with a tab cannot be a block for every
+    // reader, so then all texts are quoted.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: 1_000_000, prefer_block_scalars: !begins_with_tab(value) };
     serde_saphyr::to_string_with_options(value, options).map_err(|error| Failure::Failed(error.to_string()))
+}
+
+fn begins_with_tab(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\n') && text.trim_start_matches(['\n', '\r']).starts_with('\t'),
+        Value::Array(items) => items.iter().any(begins_with_tab),
+        Value::Object(map) => map.values().any(begins_with_tab),
+        _ => false,
+    }
 }

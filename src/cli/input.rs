@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{ConfigArgs, Failure};
+use super::{ConfigArgs, Failure, say};
 use crate::core::config::{Config, MAX_CONFIG_BYTES};
 
 /// The largest manifest file, in bytes; a whole monitoring stack is a tenth of this.
@@ -73,16 +73,34 @@ fn documents(text: &str, name: &str) -> Result<Vec<Value>, Failure> {
             return Ok(values);
         }
     }
-    let options = serde_saphyr::options! {
-        // kubectl reads YAML 1.1, where 0644 is octal.
-        legacy_octal_numbers: true,
-        budget: serde_saphyr::budget! { max_events: 20_000_000, max_nodes: 10_000_000, max_documents: 100_000, max_total_scalar_bytes: MAX_MANIFEST_BYTES },
+    let read = |duplicate_keys| {
+        let options = serde_saphyr::options! {
+            // kubectl reads YAML 1.1, where 0644 is octal.
+            legacy_octal_numbers: true,
+            duplicate_keys: duplicate_keys,
+            budget: serde_saphyr::budget! {
+                max_events: 20_000_000, max_nodes: 10_000_000, max_documents: 100_000,
+                max_total_scalar_bytes: MAX_MANIFEST_BYTES, max_buffered_comment_events: 1_000_000,
+            },
+        };
+        serde_saphyr::from_multiple_with_options(text, options)
     };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-        let error = error.without_snippet();
-        let place = error.location().map_or_else(String::new, |at| format!(":{}:{}", at.line(), at.column()));
-        Failure::Invalid(format!("{name}{place}: not YAML or JSON: {error}"))
-    })
+    let place = |error: &serde_saphyr::Error| error.location().map_or_else(String::new, |at| format!(":{}:{}", at.line(), at.column()));
+    read(serde_saphyr::DuplicateKeyPolicy::Error)
+        .or_else(|error| {
+            if !error.without_snippet().to_string().contains("duplicate mapping key") {
+                return Err(error);
+            }
+            say(&format!(
+                "warning: {name}{}: a key is given twice; the last one is taken, as kubectl does",
+                place(error.without_snippet())
+            ));
+            read(serde_saphyr::DuplicateKeyPolicy::LastWins)
+        })
+        .map_err(|error| {
+            let error = error.without_snippet();
+            Failure::Invalid(format!("{name}{}: not YAML or JSON: {error}", place(error)))
+        })
 }
 
 fn flatten(object: Value, into: &mut Vec<Value>) {

@@ -132,6 +132,9 @@ async fn serve(args: &Args) -> Result<(), Failure> {
         let observed = observed.clone();
         tasks.spawn(file.clone().follow(FILE_POLL, move |config| observed.update(|fleet| Some(fleet.with_config(config)))));
     }
+    if args.webhook_only {
+        observed.nothing_to_list();
+    }
     let notices = if args.webhook_only { None } else { Some(join_cluster(&observed, &mut tasks).await?) };
     let document = status(observed.clone(), certificates, file, args.webhook_only);
     let ready = {
@@ -153,6 +156,9 @@ async fn serve(args: &Args) -> Result<(), Failure> {
 fn load_config(args: &Args) -> Result<(Option<Arc<ConfigFile>>, Arc<Config>), Failure> {
     match &args.config.config {
         None => Ok((None, Arc::new(Config::default()))),
+        Some(path) if path.as_os_str() == "-" => {
+            Err(Failure::Invalid("--config -: the server follows its configuration, so it must be a file".to_owned()))
+        }
         Some(path) => {
             ConfigFile::load(path).map(|(file, config)| (Some(file), config)).map_err(|error| Failure::Invalid(error.to_string()))
         }

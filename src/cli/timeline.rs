@@ -34,13 +34,30 @@ pub(super) fn span(rows: &[Row], now: DateTime<Utc>) -> (DateTime<Utc>, DateTime
     (from, to.max(from + TimeDelta::seconds(1)))
 }
 
-/// The instants where the number of windows over them may change, and the fewest pods over any of them.
+/// The fewest pods over any instant that the rows span together. One sweep over the sorted edges: both edges of a
+/// window belong to it, and between two windows that do not touch there is a gap.
 pub(super) fn fewest_pods(rows: &[Row], now: DateTime<Utc>) -> u32 {
-    let (from, to) = span(rows, now);
-    let edges = rows.iter().flat_map(|row| [row.window.min.at(now), row.window.max.at(now)]);
-    let instants = edges.flat_map(|edge| [edge - TimeDelta::milliseconds(1), edge, edge + TimeDelta::milliseconds(1)]);
-    let inside = instants.filter(|instant| *instant >= from && *instant <= to);
-    inside.map(|instant| rows.iter().filter(|row| row.window.holds(instant, now)).map(|row| row.pods).sum()).min().unwrap_or(0)
+    let mut edges: Vec<(DateTime<Utc>, bool, u32)> = rows
+        .iter()
+        .filter(|row| row.window.min.at(now) <= row.window.max.at(now))
+        .flat_map(|row| [(row.window.min.at(now), false, row.pods), (row.window.max.at(now), true, row.pods)])
+        .collect();
+    // At one instant windows begin before others end.
+    edges.sort_unstable();
+    let (mut pods, mut fewest) = (0, u32::MAX);
+    let last = edges.len().saturating_sub(1);
+    for (i, (at, ends, of)) in edges.iter().enumerate() {
+        if *ends {
+            pods -= of;
+        } else {
+            pods += of;
+        }
+        // Only where time passes until the next edge, and not behind the last one.
+        if i < last && edges[i + 1].0 > *at {
+            fewest = fewest.min(pods);
+        }
+    }
+    if fewest == u32::MAX { pods } else { fewest }
 }
 
 /// The picture.

@@ -8,6 +8,9 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+/// Longer messages repeat the input. Characters.
+const LONGEST_WHY: usize = 200;
+
 /// A value and where it stands.
 pub type Node = Spanned<Kind>;
 
@@ -50,6 +53,8 @@ pub fn read(text: &str) -> Result<Node, ReadError> {
     let options = serde_saphyr::options! {
         // .nan and .inf become values that the schema refuses in its own words, with the key.
         non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
+        // Long comments are common in configuration files.
+        budget: serde_saphyr::budget! { max_buffered_comment_events: 100_000 },
     };
     serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let error = error.without_snippet();
@@ -67,8 +72,11 @@ fn for_people(why: &str) -> String {
         "there is a second document; keep one and remove the line ---".to_owned()
     } else if why.starts_with("recursive references") {
         "an alias stands inside the anchor that it refers to; write the value out".to_owned()
+    } else if let Some(rest) = why.strip_prefix("duplicate mapping key") {
+        let key = rest.split([',', ';']).next().unwrap_or_default();
+        format!("duplicate key{key}; keep one of the two")
     } else {
-        why.to_owned()
+        why.chars().take(LONGEST_WHY).collect()
     }
 }
 

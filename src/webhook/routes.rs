@@ -10,7 +10,7 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http_body_util::BodyExt as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::metrics::{End, Metrics};
 use super::review::{Answer, Reviewer, Verdict};
@@ -23,6 +23,9 @@ pub const MAX_BODY_BYTES: usize = 7 * 1024 * 1024;
 const MAX_BODY_BYTES_IN_FLIGHT: usize = 32 * 1024 * 1024;
 /// A request is answered or given up within this time; the webhook's own timeout is 5 s.
 const DEADLINE: Duration = Duration::from_secs(4);
+
+/// How long the rest of a body that was refused is read away.
+const DISCARD: Duration = Duration::from_secs(1);
 
 struct Shared {
     reviewer: Reviewer,
@@ -54,16 +57,16 @@ async fn mutate(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
 
 async fn read_and_review(shared: &Shared, request: Request<Body>) -> Result<Response, (StatusCode, String)> {
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let asks_first = request.headers().contains_key(header::EXPECT);
     let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes\n"));
+    let mut body = request.into_body();
     if declared.is_some_and(|bytes| bytes > MAX_BODY_BYTES) {
-        discard(request.into_body()).await;
+        if !asks_first {
+            discard(body).await;
+        }
         return Err(too_large());
     }
-    let bytes = declared.unwrap_or(MAX_BODY_BYTES);
-    // The semaphore is never closed.
-    let _permit = shared.body_bytes.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await;
-    let mut body = request.into_body();
-    let Some(body) = read(&mut body, bytes).await? else {
+    let Some((body, _permit)) = read(&mut body, declared.unwrap_or(MAX_BODY_BYTES), &shared.body_bytes).await? else {
         discard(body).await;
         return Err(too_large());
     };
@@ -72,14 +75,21 @@ async fn read_and_review(shared: &Shared, request: Request<Body>) -> Result<Resp
     Ok(shared.respond(answer, started.elapsed()))
 }
 
-/// Reads what is left and keeps nothing: a client that is still writing when the connection closes loses the answer.
-/// The deadline of the request holds here too.
+/// Reads what is left for a while and keeps nothing: a client that is still writing when the connection closes loses
+/// the answer.
 async fn discard(mut body: Body) {
-    while let Some(Ok(_)) = body.frame().await {}
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(DISCARD, rest).await;
 }
 
-/// The whole body; `None` when it is larger than allowed or than it said.
-async fn read(body: &mut Body, bytes: usize) -> Result<Option<Bytes>, (StatusCode, String)> {
+/// The whole body, with the permits for its bytes; `None` when it is larger than allowed or than it said. Bytes are
+/// charged as they come, so that a client that only announces many holds up nobody.
+async fn read<'a>(
+    body: &mut Body,
+    bytes: usize,
+    budget: &'a Semaphore,
+) -> Result<Option<(Bytes, Option<SemaphorePermit<'a>>)>, (StatusCode, String)> {
+    let mut permits: Option<SemaphorePermit<'a>> = None;
     let mut first: Option<Bytes> = None;
     let mut all: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -88,6 +98,13 @@ async fn read(body: &mut Body, bytes: usize) -> Result<Option<Bytes>, (StatusCod
         let so_far = first.as_ref().map_or(all.len(), Bytes::len);
         if so_far + data.len() > bytes.min(MAX_BODY_BYTES) {
             return Ok(None);
+        }
+        // The semaphore is never closed.
+        if let Ok(more) = budget.acquire_many(u32::try_from(data.len()).unwrap_or(u32::MAX)).await {
+            match &mut permits {
+                Some(permits) => permits.merge(more),
+                None => permits = Some(more),
+            }
         }
         match first.take() {
             None if all.is_empty() => first = Some(data),
@@ -101,7 +118,7 @@ async fn read(body: &mut Body, bytes: usize) -> Result<Option<Bytes>, (StatusCod
             }
         }
     }
-    Ok(Some(first.unwrap_or_else(|| Bytes::from(all))))
+    Ok(Some((first.unwrap_or_else(|| Bytes::from(all)), permits)))
 }
 
 impl Shared {
@@ -121,7 +138,8 @@ impl Shared {
         match answer.body {
             Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
             Err(why) => {
-                tracing::warn!(why, "a request could not be answered");
+                // The metric counts them; a line for each would let any client fill the log.
+                tracing::debug!(why, "a request could not be answered");
                 sentence(StatusCode::BAD_REQUEST, why + "\n")
             }
         }

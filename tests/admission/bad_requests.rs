@@ -113,6 +113,35 @@ fn a_body_that_never_ends_is_given_up() {
     server.assert_well();
 }
 
+/// A client that announces much and sends nothing must not hold up anybody.
+#[test]
+fn announced_bodies_hold_up_nobody() {
+    let mut server = server();
+    let announce = b"POST /mutate HTTP/1.1\r\nhost: x\r\ncontent-length: 7000000\r\n\r\n";
+    let _silent: Vec<_> = (0..16)
+        .map(|_| {
+            let mut stream = server.tls();
+            stream.write_all(announce).unwrap();
+            stream.flush().unwrap();
+            stream
+        })
+        .collect();
+    let started = std::time::Instant::now();
+    server.assert_well();
+    // The request deadline is 4 s; this is not a measurement but the difference between waiting for it and not.
+    assert!(started.elapsed() < std::time::Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[test]
+fn an_announced_body_that_is_too_large_is_refused_at_once() {
+    let mut server = server();
+    let mut stream = server.tls();
+    stream.write_all(b"POST /mutate HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 80000000\r\n\r\n").unwrap();
+    stream.flush().unwrap();
+    assert_eq!(answer(&mut stream).0, 413);
+    server.assert_well();
+}
+
 #[test]
 fn half_open_tls_and_plain_http_do_not_hang() {
     let mut server = server();

@@ -90,6 +90,8 @@ fn random_configurations_cover_every_instant() {
 fn ten_thousand_pods_are_planned() {
     let plan = plan("sharding: {total_shards: 5000}", &[]);
     assert_eq!(plan["pods"].as_array().unwrap().len(), 10_000);
+    let table = timeshard(&["plan", "--config=-"], "sharding: {total_shards: 10000, replicas_per_shard: 1}");
+    assert!(text(&table.stdout).contains("every instant is served by at least 1 pod\n"), "{}", text(&table.stdout));
 }
 
 #[test]
@@ -123,6 +125,7 @@ fn bad_input_exits_with_2_and_a_sentence() {
             "annotation thanos-timeshard.io/total-shards:1:1",
         ),
         (vec!["serve", "--webhook-only", "--cert-dir=/nonexistent"], "", "/nonexistent/tls.crt"),
+        (vec!["serve", "--webhook-only", "--config=-"], "", "must be a file"),
         (vec!["frobnicate"], "", "frobnicate"),
     ] {
         let output = timeshard(&args, input);
@@ -167,6 +170,52 @@ fn inject_takes_lists_and_names_what_it_leaves_alone() {
     let yaml = timeshard(&["inject", "-f", "-", "--namespace", "obs"], input);
     let again = timeshard(&["inject", "-f", "-", "-o", "json"], &text(&yaml.stdout));
     assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap(), pods, "YAML and JSON hold the same pods");
+}
+
+/// A store StatefulSet in YAML, with something in front of its spec.
+fn store_yaml(head: &str, env: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: StatefulSet\n{head}metadata: {{name: store}}\nspec: {{replicas: 1, template: {{spec: {{containers: \
+         [{{name: t, image: thanos, args: [store], env: [{{name: A, value: {env}}}]}}]}}}}}}\n"
+    )
+}
+
+#[test]
+fn inject_reads_what_kubectl_reads() {
+    let comments = "# a long comment\n".repeat(200);
+    let output = timeshard(&["inject", "-f", "-", "-o", "patch"], &store_yaml(&comments, "x"));
+    assert_eq!(text(&output.stdout).lines().count(), 1, "{}", text(&output.stderr));
+    let output = timeshard(&["inject", "-f", "-", "-o", "patch"], &store_yaml("x: 1\nx: 2\n", "x"));
+    let said = text(&output.stderr);
+    assert!(said.contains("standard input:4:1: a key is given twice; the last one is taken"), "{said}");
+    assert_eq!(text(&output.stdout).lines().count(), 1, "{said}");
+    let long = format!("sharding:\n{comments}  total_shards: 2\n");
+    assert_eq!(plan(&long, &[])["pods"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn yaml_that_begins_with_a_tab_is_quoted() {
+    let output = timeshard(&["inject", "-f", "-"], &store_yaml("", r#""\tx\ny""#));
+    let yaml = text(&output.stdout);
+    assert!(yaml.contains(r#""\tx\ny""#), "{yaml}");
+    let read: Value = serde_saphyr::from_str(&yaml).unwrap();
+    assert_eq!(read["spec"]["containers"][0]["env"][0]["value"], "\tx\ny");
+}
+
+#[test]
+fn a_statefulset_of_another_group_is_named() {
+    let output = timeshard(&["inject", "-f", "-"], &store_yaml("", "x").replace("apps/v1", "apps.kruise.io/v1beta1"));
+    assert!(text(&output.stderr).contains("StatefulSet/store: it is not a StatefulSet of apps/v1"), "{}", text(&output.stderr));
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn numbers_that_the_api_server_refuses_are_refused() {
+    for bad in ["-1", "\"2\"", "99999999999"] {
+        let output = timeshard(&["inject", "-f", "-"], &store_yaml("", "x").replace("replicas: 1", &format!("replicas: {bad}")));
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(&format!("spec.replicas is {bad}")), "{}", text(&output.stderr));
+    }
 }
 
 #[test]

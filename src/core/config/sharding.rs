@@ -143,7 +143,11 @@ impl Sharding {
             draft.minimum_overlap.as_ref().map(|g| &g.place),
             draft.window_format.as_ref().map(|g| &g.place),
         ]);
-        if self.overlap < minimum {
+        if self.overlap <= PromDuration::ZERO {
+            problems.push(
+                place.refuse("without an overlap windows only touch, and whatever loads late is missing: write at least 1s, better 30m"),
+            );
+        } else if self.overlap < minimum {
             problems.push(place.refuse(format!(
                 "an overlap of {} is below minimum_overlap ({minimum}): Thanos changes its block set only every 15 minutes, so shards that hardly \
                  overlap lose blocks for that time; write at least {minimum}",

@@ -112,6 +112,10 @@ fn check_names(pod: &PodView<'_>, container: &ContainerView<'_>, ours: bool) -> 
     if mounts.iter().any(|mount| mount.mount_path.0.trim_end_matches('/') == names::SHARED_DIR && mount.name.0 != names::SHARED_VOLUME) {
         return Err(Skip::NameTaken(names::SHARED_DIR));
     }
+    let takes_port = |c: &ContainerView<'_>| c.ports.iter().flatten().any(|port| port.container_port == i64::from(names::SIDECAR_PORT));
+    if !ours && all().any(takes_port) {
+        return Err(Skip::NameTaken("port 10908"));
+    }
     if !ours && all().any(|c| c.name.0 == names::SIDECAR_INSTALL) {
         return Err(Skip::NameTaken(names::SIDECAR_INSTALL));
     }
