@@ -213,3 +213,35 @@ server_stop() {
   kill -9 "$p"
   return 1
 }
+
+# ---- the published windows; there is no refresher here, so the scenario writes them as it would ------------------------
+# publish NAMESPACE SET POD ENTRY [POD ENTRY]…: in one write; then kubelet is made to look at once
+publish() {
+  local ns=$1 cm=$2-time-shards data='{}' pods=() p
+  shift 2
+  while [ $# -gt 0 ]; do
+    data=$(jq --arg key "$1.yaml" --arg entry "$2" '.[$key] = $entry' <<<"$data")
+    pods+=("$1")
+    shift 2
+  done
+  jq -n --arg name "$cm" --argjson data "$data" '{apiVersion: "v1", kind: "ConfigMap", data: $data,
+    metadata: {name: $name, labels: {"app.kubernetes.io/managed-by": "thanos-timeshard"}}}' >"$WORK/published.json"
+  kubectl -n "$ns" patch configmap "$cm" --type=merge --patch-file "$WORK/published.json" >/dev/null 2>&1 ||
+    kubectl -n "$ns" create -f "$WORK/published.json" >/dev/null
+  for p in "${pods[@]}"; do hurry "$ns" "$p"; done
+}
+# hurry NAMESPACE POD: an annotation through pods/status, and kubelet syncs the pod's volumes within a second
+hurry() {
+  kubectl -n "$1" patch pod "$2" --subresource=status --type=merge \
+    -p "{\"metadata\": {\"annotations\": {\"thanos-timeshard.io/published-at\": \"$(now_ms)\"}}}" >/dev/null 2>&1 || true # it may not exist
+}
+# of_pod NAMESPACE POD PORT PATH: what the pod answers
+of_pod() { kubectl get --raw "/api/v1/namespaces/$1/pods/$2:$3/proxy$4"; }
+# state NAMESPACE POD: "PHASE verified|unverified MIN .. MAX" as the sidecar reports it
+state() {
+  of_pod "$1" "$2" 10908 /status |
+    jq -r '"\(.phase) \(if .verified then "verified" else "unverified" end) \(.applied | if . then "\(.min_time) .. \(.max_time)" else "nothing" end)"'
+}
+last_error() { of_pod "$1" "$2" 10908 /status | jq -r '.last_error // "none"'; }
+# flags NAMESPACE POD: what thanos itself says; it writes 24h as 1d
+flags() { of_pod "$1" "$2" 10902 /api/v1/status/flags | jq -r '.data | "\(."min-time") .. \(."max-time")"'; }
