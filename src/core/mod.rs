@@ -1,24 +1,34 @@
 //! What the program exists for, as pure functions: windows, configuration, mutation.
 //!
 //! Architecture invariant: nothing here knows tokio, a Kubernetes client, a file, the environment or a clock.
-//! Time comes in as a value. `tests/layering.rs` reads the `use` lines and fails on anything else.
+//! Time comes in as a value. What only the server decides about is left out of the agent. `tests/house` reads the `use` lines and fails on anything else.
 
 pub mod agent_status;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod duration;
 pub mod entry;
+#[cfg(feature = "server")]
 pub mod fleet;
 pub mod launch;
+#[cfg(feature = "server")]
 pub mod located;
+#[cfg(feature = "server")]
 pub mod mutation;
 pub mod names;
+#[cfg(feature = "server")]
 pub mod notice;
+#[cfg(feature = "server")]
 pub mod patch;
+#[cfg(feature = "server")]
 pub mod plan;
+#[cfg(feature = "server")]
 pub mod pod;
 pub mod reload;
 pub mod shared_files;
+#[cfg(feature = "server")]
 pub mod sidecar_spec;
+#[cfg(feature = "server")]
 pub mod store_args;
 pub mod time_flags;
 pub mod window;
