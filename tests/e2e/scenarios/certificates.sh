@@ -21,7 +21,11 @@ trusts() { openssl verify -CAfile <(bundle) -purpose sslserver -verify_hostname 
 eventually 30 "the API server's caBundle trusts it" trusts
 days() { local e; e=$(date -d "$(openssl x509 -noout -enddate | cut -d= -f2)" +%s); echo $(((e - $(date +%s) + 43200) / 86400)); }
 same "the serving certificate lasts 30 days, the CA 3650" "30 3650" echo "$(secret 'tls\.crt' | days) $(secret 'ca\.crt' | days)"
-old=$(secret 'tls\.crt') ca=$(secret 'ca\.crt')
+# cert-manager may issue the CA twice when all of certs/ is new at once; what counts is the CA that stands when the leaf is renewed
+authority() { kubectl -n "$SYSTEM" get secret timeshard-ca -o 'jsonpath={.data.tls\.crt}' | base64 -d; }
+settled() { kubectl -n "$SYSTEM" get certificate timeshard-ca -o json | jq -e '[.status.conditions[] | select(.status == "True") | .type] == ["Ready"]'; }
+eventually 60 "the CA is issued, and nothing is under way" settled
+old=$(secret 'tls\.crt') ca=$(authority)
 kubectl -n "$SYSTEM" delete secret timeshard-tls >/dev/null
 renewed() { local new; new=$(secret 'tls\.crt') && [ -n "$new" ] && [ "$new" != "$old" ]; }
 eventually 60 "a new serving certificate follows the old one" renewed
