@@ -8,23 +8,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::core::mutation::{SKIP_LABELS, Skip};
+use super::review::Verdict;
+use crate::core::mutation::SKIP_LABELS;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
     reason: &'static str,
-}
-
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End<'a> {
-    Injected,
-    Skipped(&'a Skip),
-    /// The review was readable, the pod in it was not.
-    Denied,
-    /// There was no review that could be answered.
-    Error,
 }
 
 /// The webhook's metrics.
@@ -74,12 +64,12 @@ impl Metrics {
         metrics
     }
 
-    pub(super) fn ended(&self, end: End<'_>, took: Duration) {
-        match end {
-            End::Injected => &self.injected,
-            End::Skipped(skip) => &self.skipped[skip.index()],
-            End::Denied => &self.denied,
-            End::Error => &self.errors,
+    pub(super) fn ended(&self, verdict: &Verdict, took: Duration) {
+        match verdict {
+            Verdict::Injected => &self.injected,
+            Verdict::Skipped(skip) => &self.skipped[skip.index()],
+            Verdict::Denied => &self.denied,
+            Verdict::Error => &self.errors,
         }
         .inc();
         self.duration.observe(took.as_secs_f64());

@@ -12,7 +12,7 @@ use axum::routing::post;
 use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
-use super::metrics::{End, Metrics};
+use super::metrics::Metrics;
 use super::review::{Answer, Reviewer, Verdict};
 use crate::core::names;
 use crate::core::notice::Notice;
@@ -51,7 +51,7 @@ async fn mutate(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
         Ok(Err(refusal)) => refusal,
         Err(_) => (StatusCode::REQUEST_TIMEOUT, format!("the request was not there within {} s\n", DEADLINE.as_secs())),
     };
-    shared.metrics.ended(End::Error, Duration::ZERO);
+    shared.metrics.ended(&Verdict::Error, Duration::ZERO);
     sentence(status, why)
 }
 
@@ -123,15 +123,7 @@ async fn read<'a>(
 
 impl Shared {
     fn respond(&self, answer: Answer, took: Duration) -> Response {
-        self.metrics.ended(
-            match &answer.verdict {
-                Verdict::Injected => End::Injected,
-                Verdict::Skipped(reason) => End::Skipped(reason),
-                Verdict::Denied => End::Denied,
-                Verdict::Error => End::Error,
-            },
-            took,
-        );
+        self.metrics.ended(&answer.verdict, took);
         for notice in answer.notices {
             self.notify(notice);
         }
