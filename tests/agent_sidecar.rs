@@ -259,25 +259,9 @@ fn a_kill_at_any_point_of_a_reload_ends_in_a_serving_thanos() {
         match round % 3 {
             0 => launcher.signal(Signal::KILL),
             1 => sidecar.signal(Signal::KILL),
-            _ => support::children_of(launcher.pid()).into_iter().for_each(|(pid, _)| {
-                let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
-            }),
+            _ => support::kill_children(launcher.pid()),
         }
-        let served = wait_for("a serving thanos", || {
-            // What kubelet does.
-            if launcher.0.try_wait().unwrap().is_some() {
-                launcher = pod.launcher();
-            }
-            if sidecar.0.try_wait().unwrap().is_some() {
-                sidecar = pod.sidecar();
-            }
-            let status = pod.status()?;
-            let settled = (status["phase"] == "serving" && status["published"] == status["applied"]) || status["phase"] == "failed";
-            let settled = settled && get(pod.http, "/-/ready").is_ok_and(|(code, _)| code == 200);
-            let min = status["applied"]["min_time"].as_str().map(String::from).filter(|_| settled);
-            min.ok_or_else(|| format!("round {round}: {status}\n{}", pod.logs()))
-        });
+        let served = support::settle(&pod, &mut launcher, &mut sidecar, &format!("round {round}"));
         assert!(windows.contains(&served), "round {round}: {served}, not one of {windows:?}\n{}", pod.logs());
         windows[1] = served;
     }

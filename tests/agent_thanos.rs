@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use thanos_timeshard::core::time_flags;
 use thanos_timeshard::core::window::Bound;
 
@@ -119,25 +119,9 @@ fn kills_at_any_point_end_in_a_serving_thanos() {
         match round % 3 {
             0 => launcher.signal(Signal::KILL),
             1 => sidecar.signal(Signal::KILL),
-            _ => {
-                for (pid, _) in support::children_of(launcher.pid()) {
-                    let _ = rustix::process::kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL);
-                }
-            }
+            _ => support::kill_children(launcher.pid()),
         }
-        let served = wait_for("a serving thanos", || {
-            if launcher.0.try_wait().unwrap().is_some() {
-                launcher = pod.launcher();
-            }
-            if sidecar.0.try_wait().unwrap().is_some() {
-                sidecar = pod.sidecar();
-            }
-            let status = pod.status()?;
-            let settled = (status["phase"] == "serving" && status["published"] == status["applied"]) || status["phase"] == "failed";
-            let answers = get(pod.http, "/-/ready").is_ok_and(|(code, _)| code == 200);
-            let min = status["applied"]["min_time"].as_str().map(String::from);
-            min.filter(|_| settled && answers).ok_or_else(|| format!("round {round}: {status}\n{}", pod.logs()))
-        });
+        let served = support::settle(&pod, &mut launcher, &mut sidecar, &format!("round {round}"));
         assert!(served == old || served == new, "round {round}: {served} is neither {old} nor {new}");
         assert_eq!(effective_min(&pod), served.parse().ok());
         old = served;

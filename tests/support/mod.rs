@@ -266,6 +266,32 @@ impl Pod {
     }
 }
 
+/// kill -9 for what the launcher runs.
+pub fn kill_children(parent: u32) {
+    for (pid, _) in children_of(parent) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// Plays kubelet until the pod has settled: starts again what ended, and gives the served `min_time` once thanos answers
+/// and the phase is one that lasts.
+pub fn settle(pod: &Pod, launcher: &mut Process, sidecar: &mut Process, round: &str) -> String {
+    wait_for("a serving thanos", || {
+        if launcher.0.try_wait().unwrap().is_some() {
+            *launcher = pod.launcher();
+        }
+        if sidecar.0.try_wait().unwrap().is_some() {
+            *sidecar = pod.sidecar();
+        }
+        let status = pod.status()?;
+        let settled = (status["phase"] == "serving" && status["published"] == status["applied"]) || status["phase"] == "failed";
+        let settled = settled && get(pod.http, "/-/ready").is_ok_and(|(code, _)| code == 200);
+        let min = status["applied"]["min_time"].as_str().map(String::from).filter(|_| settled);
+        min.ok_or_else(|| format!("{round}: {status}\n{}", pod.logs()))
+    })
+}
+
 /// Processes whose parent is `parent`.
 pub fn children_of(parent: u32) -> Vec<(u32, String)> {
     let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
