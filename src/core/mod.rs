@@ -19,6 +19,8 @@ pub mod names;
 #[cfg(feature = "server")]
 pub mod notice;
 #[cfg(feature = "server")]
+pub mod observed;
+#[cfg(feature = "server")]
 pub mod patch;
 #[cfg(feature = "server")]
 pub mod plan;
