@@ -27,6 +27,10 @@ pub mod plan;
 #[cfg(feature = "server")]
 pub mod pod;
 pub mod reload;
+#[cfg(feature = "server")]
+pub mod report;
+#[cfg(feature = "server")]
+pub mod rollout;
 pub mod shared_files;
 #[cfg(feature = "server")]
 pub mod sidecar_spec;

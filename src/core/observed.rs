@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::agent_status::AgentStatus;
 
 /// What is observed of a pod that a StatefulSet owns.
+#[allow(clippy::struct_excessive_bools, reason = "each is an independent fact that the API server states")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFacts {
     /// Its name.
@@ -65,7 +66,7 @@ pub struct Selector {
     pub expressions: Vec<(String, String, Vec<String>)>,
 }
 
-/// What is observed of a PodDisruptionBudget.
+/// What is observed of a `PodDisruptionBudget`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BudgetFacts {
     /// Its name.
@@ -112,7 +113,7 @@ pub struct NamespaceFacts {
     pub pods: BTreeMap<String, PodFacts>,
     /// ConfigMaps with our label, by name.
     pub maps: BTreeMap<String, MapFacts>,
-    /// All PodDisruptionBudgets, by name.
+    /// All budgets (`PodDisruptionBudget`), by name.
     pub budgets: BTreeMap<String, BudgetFacts>,
     /// All Services, by name.
     pub services: BTreeMap<String, ServiceFacts>,
