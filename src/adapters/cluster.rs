@@ -5,13 +5,12 @@
 //! Nothing is written here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use futures::{StreamExt as _, TryStream, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::core::PartialObjectMeta;
@@ -27,25 +26,23 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::clock;
+use super::watches::{PAGE_OBJECTS, WatchHealth, keep, of_namespace};
 use crate::core::entry::Entry;
 use crate::core::fleet::{Entries, Fleet, StatefulSetFacts};
 use crate::core::names;
 use crate::core::notice::Notice;
-
-/// Pages of a list; bounds what one answer may hold in memory.
-const PAGE_OBJECTS: u32 = 200;
 
 /// The fleet, and how well it is known.
 #[derive(Debug)]
 pub struct Observed {
     /// What admission reads.
     pub fleet: Arc<ArcSwap<Fleet>>,
+    /// How the watches are, those of others included.
+    pub watches: WatchHealth,
     /// Writers take turns; readers never wait.
     writing: Mutex<()>,
     synced: AtomicBool,
     namespaces: Mutex<BTreeSet<String>>,
-    watch_errors: AtomicU64,
-    last_error: Mutex<Option<String>>,
     bad_entries: AtomicU64,
 }
 
@@ -55,11 +52,10 @@ impl Observed {
     pub fn new(fleet: Fleet) -> Arc<Self> {
         Arc::new(Self {
             fleet: Arc::new(ArcSwap::from_pointee(fleet)),
+            watches: WatchHealth::default(),
             writing: Mutex::new(()),
             synced: AtomicBool::new(false),
             namespaces: Mutex::default(),
-            watch_errors: AtomicU64::new(0),
-            last_error: Mutex::default(),
             bad_entries: AtomicU64::new(0),
         })
     }
@@ -87,16 +83,6 @@ impl Observed {
     #[must_use]
     pub fn namespaces(&self) -> Vec<String> {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    /// Why the last watch broke; `None` while all go well.
-    #[must_use]
-    pub fn last_error(&self) -> Option<String> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_error(&self, error: Option<String>) {
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 }
 
@@ -130,7 +116,7 @@ pub async fn follow(client: Client, observed: Arc<Observed>, notices: mpsc::Send
         tokio::select! {
             event = stream.next() => match event {
                 None => return,
-                Some(Err(error)) => broke(&observed, "namespaces", &error),
+                Some(Err(error)) => observed.watches.broke("namespaces", &error),
                 Some(Ok(Event::Init)) => fresh = Some(BTreeSet::new()),
                 Some(Ok(Event::InitApply(namespace))) => {
                     fresh.get_or_insert_default().insert(namespace.name_any());
@@ -139,7 +125,7 @@ pub async fn follow(client: Client, observed: Arc<Observed>, notices: mpsc::Send
                 Some(Ok(Event::InitDone)) => {
                     tracked.keep(&fresh.take().unwrap_or_default());
                     listed = true;
-                    observed.set_error(None);
+                    observed.watches.well("namespaces");
                 }
                 Some(Ok(Event::Apply(namespace))) => tracked.add(namespace.name_any()),
                 Some(Ok(Event::Delete(namespace))) => tracked.remove(&namespace.name_any()),
@@ -183,6 +169,7 @@ impl Tracked {
         if self.tasks.remove(namespace).is_some() {
             tracing::info!(namespace, "the namespace is no longer labelled");
             self.unlisted.remove(namespace);
+            self.observed.watches.forget(namespace);
             self.observed.update(|fleet| Some(fleet.without_namespace(namespace)));
             self.publish();
         }
@@ -236,11 +223,13 @@ impl Watches {
         let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
         let maps =
             watcher(Api::<ConfigMap>::namespaced(client, namespace), watcher::Config::default().labels(&ours).page_size(PAGE_OBJECTS));
+        let (sets_name, maps_name) = (of_namespace("StatefulSets", namespace), of_namespace("ConfigMaps", namespace));
         let (set_listed, map_listed) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
         let keep_sets = keep(
             sets.default_backoff().map_ok(trim_managed_fields),
-            observed,
-            &set_listed,
+            &observed.watches,
+            &sets_name,
+            || set_listed.notify_one(),
             |set: StatefulSet| self.take(&set),
             |name| observed.update(|fleet| Some(fleet.without_statefulset(namespace, name))),
             || {
@@ -256,8 +245,9 @@ impl Watches {
         let known_maps = Mutex::new(BTreeSet::new());
         let keep_maps = keep(
             maps.default_backoff().map_ok(trim_managed_fields),
-            observed,
-            &map_listed,
+            &observed.watches,
+            &maps_name,
+            || map_listed.notify_one(),
             |map: ConfigMap| {
                 known_maps.lock().unwrap_or_else(PoisonError::into_inner).insert(map.name_any());
                 let entries = entries(&map, observed);
@@ -280,46 +270,8 @@ impl Watches {
     }
 }
 
-/// Applies one kind's events for as long as it is polled.
-async fn keep<K: kube::Resource + Debug>(
-    stream: impl TryStream<Ok = Event<K>, Error = watcher::Error>,
-    observed: &Observed,
-    listed: &tokio::sync::Notify,
-    apply: impl Fn(K),
-    delete: impl Fn(&str),
-    known: impl Fn() -> Vec<String>,
-) {
-    let mut stream = pin!(stream.into_stream());
-    let mut fresh = BTreeSet::new();
-    while let Some(event) = stream.next().await {
-        match event {
-            Err(error) => broke(observed, "a namespace", &error),
-            Ok(Event::Init) => fresh.clear(),
-            Ok(Event::InitApply(object)) => {
-                fresh.insert(object.name_any());
-                apply(object);
-            }
-            Ok(Event::InitDone) => {
-                // What was deleted while the watch was down shows by its absence.
-                known().iter().filter(|name| !fresh.contains(*name)).for_each(|name| delete(name));
-                observed.set_error(None);
-                listed.notify_one();
-            }
-            Ok(Event::Apply(object)) => apply(object),
-            Ok(Event::Delete(object)) => delete(&object.name_any()),
-        }
-    }
-}
-
 fn trim_managed_fields<K: kube::Resource + DeserializeOwned>(event: Event<K>) -> Event<K> {
     event.modify(|object| object.managed_fields_mut().clear())
-}
-
-fn broke(observed: &Observed, what: &str, error: &watcher::Error) {
-    observed.watch_errors.fetch_add(1, Relaxed);
-    let error = error.to_string();
-    tracing::warn!(error, "the watch on {what} broke; it is started again, and what is known stays in force");
-    observed.set_error(Some(error));
 }
 
 fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
@@ -379,7 +331,7 @@ impl Collector for ObservedMetrics {
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
         };
         let help = "Watches that broke; look at RBAC and the API server when it keeps growing";
-        counter("timeshard_watch_errors", help, self.0.watch_errors.load(Relaxed))?;
+        counter("timeshard_watch_errors", help, self.0.watches.broken())?;
         let help = "Entries of our ConfigMaps that could not be read; the log names them";
         counter("timeshard_unreadable_entries", help, self.0.bad_entries.load(Relaxed))
     }
