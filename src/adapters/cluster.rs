@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -31,6 +32,7 @@ use crate::core::entry::Entry;
 use crate::core::fleet::{Entries, Fleet, StatefulSetFacts};
 use crate::core::names;
 use crate::core::notice::Notice;
+use crate::core::observed::Selector;
 
 /// The fleet, and how well it is known.
 #[derive(Debug)]
@@ -275,7 +277,9 @@ fn trim_managed_fields<K: kube::Resource + DeserializeOwned>(event: Event<K>) ->
 }
 
 fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
-    let spec = set.spec.as_ref();
+    let (spec, status) = (set.spec.as_ref(), set.status.as_ref());
+    let strategy = spec.and_then(|spec| spec.update_strategy.as_ref());
+    let partition = strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.partition);
     let unsigned = |number: Option<i32>| number.and_then(|n| u32::try_from(n).ok());
     StatefulSetFacts {
         namespace: namespace.to_owned(),
@@ -283,6 +287,24 @@ fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
         replicas: unsigned(spec.and_then(|spec| spec.replicas)).unwrap_or(1),
         ordinals_start: unsigned(spec.and_then(|spec| spec.ordinals.as_ref()?.start)).unwrap_or(0),
         annotations: ours(set.annotations()),
+        uid: set.uid().unwrap_or_default(),
+        selector: spec.map(|spec| selector(&spec.selector)).unwrap_or_default(),
+        generation_observed: status.and_then(|status| status.observed_generation) >= set.metadata.generation,
+        update_revision: status.and_then(|status| status.update_revision.clone()).unwrap_or_default(),
+        partition: match strategy.and_then(|strategy| strategy.type_.as_deref()) {
+            Some("OnDelete") => None,
+            _ => Some(unsigned(partition).unwrap_or(0)),
+        },
+    }
+}
+
+/// A label selector as core has it.
+#[must_use]
+pub fn selector(selector: &LabelSelector) -> Selector {
+    let requirement = |r: &LabelSelectorRequirement| (r.key.clone(), r.operator.clone(), r.values.clone().unwrap_or_default());
+    Selector {
+        labels: selector.match_labels.clone().unwrap_or_default(),
+        expressions: selector.match_expressions.iter().flatten().map(requirement).collect(),
     }
 }
 
@@ -334,5 +356,43 @@ impl Collector for ObservedMetrics {
         counter("timeshard_watch_errors", help, self.0.watches.broken())?;
         let help = "Entries of our ConfigMaps that could not be read; the log names them";
         counter("timeshard_unreadable_entries", help, self.0.bad_entries.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn observed(strategy: &Value, observed_generation: &Value) -> StatefulSetFacts {
+        let set = json!({"metadata": {"name": "store", "uid": "u1", "generation": 3, "annotations": {"other": "x"}},
+            "spec": {"replicas": 6, "serviceName": "", "template": {}, "updateStrategy": strategy,
+                     "selector": {"matchLabels": {"app": "store"}, "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a"]}]}},
+            "status": {"replicas": 6, "observedGeneration": observed_generation, "updateRevision": "store-2"}});
+        facts("ns", &serde_json::from_value(set).unwrap())
+    }
+
+    #[test]
+    fn what_a_rollout_looks_at_is_read() {
+        let labels = BTreeMap::from([("app".to_owned(), "store".to_owned())]);
+        let expressions = vec![("tier".to_owned(), "In".to_owned(), vec!["a".to_owned()])];
+        let want = StatefulSetFacts {
+            namespace: "ns".to_owned(),
+            name: "store".to_owned(),
+            replicas: 6,
+            uid: "u1".to_owned(),
+            selector: Selector { labels, expressions },
+            generation_observed: true,
+            update_revision: "store-2".to_owned(),
+            partition: Some(0),
+            ..StatefulSetFacts::default()
+        };
+        assert_eq!(observed(&Value::Null, &json!(3)), want);
+        assert!(!observed(&Value::Null, &json!(2)).generation_observed);
+        assert!(!observed(&Value::Null, &Value::Null).generation_observed);
+        let partitioned = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 4}});
+        assert_eq!(observed(&partitioned, &json!(3)).partition, Some(4));
+        assert_eq!(observed(&json!({"type": "OnDelete"}), &json!(3)).partition, None);
     }
 }
