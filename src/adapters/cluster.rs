@@ -5,15 +5,15 @@
 //! Nothing is written here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use futures::{StreamExt as _, TryStream, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -27,25 +27,24 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::clock;
+use super::watches::{PAGE_OBJECTS, WatchHealth, keep, of_namespace};
 use crate::core::entry::Entry;
 use crate::core::fleet::{Entries, Fleet, StatefulSetFacts};
 use crate::core::names;
 use crate::core::notice::Notice;
-
-/// Pages of a list; bounds what one answer may hold in memory.
-const PAGE_OBJECTS: u32 = 200;
+use crate::core::observed::Selector;
 
 /// The fleet, and how well it is known.
 #[derive(Debug)]
 pub struct Observed {
     /// What admission reads.
     pub fleet: Arc<ArcSwap<Fleet>>,
+    /// How the watches are, those of others included.
+    pub watches: WatchHealth,
     /// Writers take turns; readers never wait.
     writing: Mutex<()>,
     synced: AtomicBool,
     namespaces: Mutex<BTreeSet<String>>,
-    watch_errors: AtomicU64,
-    last_error: Mutex<Option<String>>,
     bad_entries: AtomicU64,
 }
 
@@ -55,11 +54,10 @@ impl Observed {
     pub fn new(fleet: Fleet) -> Arc<Self> {
         Arc::new(Self {
             fleet: Arc::new(ArcSwap::from_pointee(fleet)),
+            watches: WatchHealth::default(),
             writing: Mutex::new(()),
             synced: AtomicBool::new(false),
             namespaces: Mutex::default(),
-            watch_errors: AtomicU64::new(0),
-            last_error: Mutex::default(),
             bad_entries: AtomicU64::new(0),
         })
     }
@@ -87,16 +85,6 @@ impl Observed {
     #[must_use]
     pub fn namespaces(&self) -> Vec<String> {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    /// Why the last watch broke; `None` while all go well.
-    #[must_use]
-    pub fn last_error(&self) -> Option<String> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_error(&self, error: Option<String>) {
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 }
 
@@ -130,7 +118,7 @@ pub async fn follow(client: Client, observed: Arc<Observed>, notices: mpsc::Send
         tokio::select! {
             event = stream.next() => match event {
                 None => return,
-                Some(Err(error)) => broke(&observed, "namespaces", &error),
+                Some(Err(error)) => observed.watches.broke("namespaces", &error),
                 Some(Ok(Event::Init)) => fresh = Some(BTreeSet::new()),
                 Some(Ok(Event::InitApply(namespace))) => {
                     fresh.get_or_insert_default().insert(namespace.name_any());
@@ -139,7 +127,7 @@ pub async fn follow(client: Client, observed: Arc<Observed>, notices: mpsc::Send
                 Some(Ok(Event::InitDone)) => {
                     tracked.keep(&fresh.take().unwrap_or_default());
                     listed = true;
-                    observed.set_error(None);
+                    observed.watches.well("namespaces");
                 }
                 Some(Ok(Event::Apply(namespace))) => tracked.add(namespace.name_any()),
                 Some(Ok(Event::Delete(namespace))) => tracked.remove(&namespace.name_any()),
@@ -183,6 +171,7 @@ impl Tracked {
         if self.tasks.remove(namespace).is_some() {
             tracing::info!(namespace, "the namespace is no longer labelled");
             self.unlisted.remove(namespace);
+            self.observed.watches.forget(namespace);
             self.observed.update(|fleet| Some(fleet.without_namespace(namespace)));
             self.publish();
         }
@@ -236,11 +225,13 @@ impl Watches {
         let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
         let maps =
             watcher(Api::<ConfigMap>::namespaced(client, namespace), watcher::Config::default().labels(&ours).page_size(PAGE_OBJECTS));
+        let (sets_name, maps_name) = (of_namespace("StatefulSets", namespace), of_namespace("ConfigMaps", namespace));
         let (set_listed, map_listed) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
         let keep_sets = keep(
             sets.default_backoff().map_ok(trim_managed_fields),
-            observed,
-            &set_listed,
+            &observed.watches,
+            &sets_name,
+            || set_listed.notify_one(),
             |set: StatefulSet| self.take(&set),
             |name| observed.update(|fleet| Some(fleet.without_statefulset(namespace, name))),
             || {
@@ -256,8 +247,9 @@ impl Watches {
         let known_maps = Mutex::new(BTreeSet::new());
         let keep_maps = keep(
             maps.default_backoff().map_ok(trim_managed_fields),
-            observed,
-            &map_listed,
+            &observed.watches,
+            &maps_name,
+            || map_listed.notify_one(),
             |map: ConfigMap| {
                 known_maps.lock().unwrap_or_else(PoisonError::into_inner).insert(map.name_any());
                 let entries = entries(&map, observed);
@@ -280,50 +272,14 @@ impl Watches {
     }
 }
 
-/// Applies one kind's events for as long as it is polled.
-async fn keep<K: kube::Resource + Debug>(
-    stream: impl TryStream<Ok = Event<K>, Error = watcher::Error>,
-    observed: &Observed,
-    listed: &tokio::sync::Notify,
-    apply: impl Fn(K),
-    delete: impl Fn(&str),
-    known: impl Fn() -> Vec<String>,
-) {
-    let mut stream = pin!(stream.into_stream());
-    let mut fresh = BTreeSet::new();
-    while let Some(event) = stream.next().await {
-        match event {
-            Err(error) => broke(observed, "a namespace", &error),
-            Ok(Event::Init) => fresh.clear(),
-            Ok(Event::InitApply(object)) => {
-                fresh.insert(object.name_any());
-                apply(object);
-            }
-            Ok(Event::InitDone) => {
-                // What was deleted while the watch was down shows by its absence.
-                known().iter().filter(|name| !fresh.contains(*name)).for_each(|name| delete(name));
-                observed.set_error(None);
-                listed.notify_one();
-            }
-            Ok(Event::Apply(object)) => apply(object),
-            Ok(Event::Delete(object)) => delete(&object.name_any()),
-        }
-    }
-}
-
 fn trim_managed_fields<K: kube::Resource + DeserializeOwned>(event: Event<K>) -> Event<K> {
     event.modify(|object| object.managed_fields_mut().clear())
 }
 
-fn broke(observed: &Observed, what: &str, error: &watcher::Error) {
-    observed.watch_errors.fetch_add(1, Relaxed);
-    let error = error.to_string();
-    tracing::warn!(error, "the watch on {what} broke; it is started again, and what is known stays in force");
-    observed.set_error(Some(error));
-}
-
 fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
-    let spec = set.spec.as_ref();
+    let (spec, status) = (set.spec.as_ref(), set.status.as_ref());
+    let strategy = spec.and_then(|spec| spec.update_strategy.as_ref());
+    let partition = strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.partition);
     let unsigned = |number: Option<i32>| number.and_then(|n| u32::try_from(n).ok());
     StatefulSetFacts {
         namespace: namespace.to_owned(),
@@ -331,6 +287,24 @@ fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
         replicas: unsigned(spec.and_then(|spec| spec.replicas)).unwrap_or(1),
         ordinals_start: unsigned(spec.and_then(|spec| spec.ordinals.as_ref()?.start)).unwrap_or(0),
         annotations: ours(set.annotations()),
+        uid: set.uid().unwrap_or_default(),
+        selector: spec.map(|spec| selector(&spec.selector)).unwrap_or_default(),
+        generation_observed: status.and_then(|status| status.observed_generation) >= set.metadata.generation,
+        update_revision: status.and_then(|status| status.update_revision.clone()).unwrap_or_default(),
+        partition: match strategy.and_then(|strategy| strategy.type_.as_deref()) {
+            Some("OnDelete") => None,
+            _ => Some(unsigned(partition).unwrap_or(0)),
+        },
+    }
+}
+
+/// A label selector as core has it.
+#[must_use]
+pub fn selector(selector: &LabelSelector) -> Selector {
+    let requirement = |r: &LabelSelectorRequirement| (r.key.clone(), r.operator.clone(), r.values.clone().unwrap_or_default());
+    Selector {
+        labels: selector.match_labels.clone().unwrap_or_default(),
+        expressions: selector.match_expressions.iter().flatten().map(requirement).collect(),
     }
 }
 
@@ -379,8 +353,46 @@ impl Collector for ObservedMetrics {
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
         };
         let help = "Watches that broke; look at RBAC and the API server when it keeps growing";
-        counter("timeshard_watch_errors", help, self.0.watch_errors.load(Relaxed))?;
+        counter("timeshard_watch_errors", help, self.0.watches.broken())?;
         let help = "Entries of our ConfigMaps that could not be read; the log names them";
         counter("timeshard_unreadable_entries", help, self.0.bad_entries.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn observed(strategy: &Value, observed_generation: &Value) -> StatefulSetFacts {
+        let set = json!({"metadata": {"name": "store", "uid": "u1", "generation": 3, "annotations": {"other": "x"}},
+            "spec": {"replicas": 6, "serviceName": "", "template": {}, "updateStrategy": strategy,
+                     "selector": {"matchLabels": {"app": "store"}, "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a"]}]}},
+            "status": {"replicas": 6, "observedGeneration": observed_generation, "updateRevision": "store-2"}});
+        facts("ns", &serde_json::from_value(set).unwrap())
+    }
+
+    #[test]
+    fn what_a_rollout_looks_at_is_read() {
+        let labels = BTreeMap::from([("app".to_owned(), "store".to_owned())]);
+        let expressions = vec![("tier".to_owned(), "In".to_owned(), vec!["a".to_owned()])];
+        let want = StatefulSetFacts {
+            namespace: "ns".to_owned(),
+            name: "store".to_owned(),
+            replicas: 6,
+            uid: "u1".to_owned(),
+            selector: Selector { labels, expressions },
+            generation_observed: true,
+            update_revision: "store-2".to_owned(),
+            partition: Some(0),
+            ..StatefulSetFacts::default()
+        };
+        assert_eq!(observed(&Value::Null, &json!(3)), want);
+        assert!(!observed(&Value::Null, &json!(2)).generation_observed);
+        assert!(!observed(&Value::Null, &Value::Null).generation_observed);
+        let partitioned = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 4}});
+        assert_eq!(observed(&partitioned, &json!(3)).partition, Some(4));
+        assert_eq!(observed(&json!({"type": "OnDelete"}), &json!(3)).partition, None);
     }
 }

@@ -19,3 +19,5 @@ pub mod serve;
 pub mod signals;
 #[cfg(feature = "server")]
 pub mod tls;
+#[cfg(feature = "server")]
+pub mod watches;

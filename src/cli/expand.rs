@@ -32,6 +32,8 @@ pub(super) fn facts(object: &Value, namespace: &str, replicas: Option<u32>) -> S
             .filter(|(key, _)| key.starts_with(names::PREFIX))
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect(),
+        // The rest matters to a rollout only, and there is none offline.
+        ..StatefulSetFacts::default()
     }
 }
 

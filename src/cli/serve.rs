@@ -184,7 +184,7 @@ async fn join_cluster(
 }
 
 fn not_synced(observed: &Observed) -> String {
-    match observed.last_error() {
+    match observed.watches.last_error() {
         Some(error) => format!("the labelled namespaces are not listed yet: {error}"),
         None => "the labelled namespaces are not listed yet".to_owned(),
     }
@@ -214,7 +214,7 @@ fn status(observed: Arc<Observed>, certificates: Arc<Certificates>, file: Option
             "version": env!("CARGO_PKG_VERSION"),
             "webhook_only": webhook_only,
             "synced": webhook_only || observed.is_synced(),
-            "watch_error": observed.last_error(),
+            "watch_error": observed.watches.last_error(),
             "namespaces": observed.namespaces(),
             "statefulsets": sets,
             "certificate_not_after_unix_seconds": certificates.not_after_unix_seconds(),

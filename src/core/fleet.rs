@@ -3,12 +3,13 @@
 //! Admission reads it without a lock and without a call to the API server. The watches that feed it are elsewhere; here
 //! is only how an observed object becomes a plan, and that a bad edit keeps the last good one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::config::{Config, Sharding};
 use super::entry::Entry;
 use super::names;
+use super::observed::Selector;
 use super::plan::Plan;
 use super::sidecar_spec::RenderedSidecar;
 
@@ -25,6 +26,16 @@ pub struct StatefulSetFacts {
     pub ordinals_start: u32,
     /// Annotations of ours on its own metadata.
     pub annotations: BTreeMap<String, String>,
+    /// Its UID: a recreated StatefulSet has another one.
+    pub uid: String,
+    /// `spec.selector`: which pods are its own.
+    pub selector: Selector,
+    /// Whether its controller has seen it as it is now.
+    pub generation_observed: bool,
+    /// The revision that new pods are made from.
+    pub update_revision: String,
+    /// Pods with a lower ordinal keep their revision; `None` when pods are only replaced as someone deletes them.
+    pub partition: Option<u32>,
 }
 
 /// What admission needs of a StatefulSet.
@@ -59,6 +70,22 @@ pub struct Fleet {
     unknown: Arc<Known>,
     statefulsets: ByNamespace<Known>,
     configmaps: ByNamespace<Entries>,
+}
+
+impl StatefulSetFacts {
+    /// Whether both give the same plan: they differ at most in what only a rollout looks at.
+    fn plans_like(&self, other: &Self) -> bool {
+        // A field that is not named here counts as one that a plan depends on.
+        let rollout_only = Self {
+            uid: other.uid.clone(),
+            selector: other.selector.clone(),
+            generation_observed: other.generation_observed,
+            update_revision: other.update_revision.clone(),
+            partition: other.partition,
+            ..self.clone()
+        };
+        rollout_only == *other
+    }
 }
 
 impl Known {
@@ -140,6 +167,21 @@ impl Fleet {
         self.statefulsets.values().flat_map(|by_name| by_name.values().map(AsRef::as_ref))
     }
 
+    /// Namespace and name of every StatefulSet that is not known as it was before: observed anew, planned anew, or gone.
+    #[must_use]
+    pub fn changed_since(&self, before: &Self) -> Vec<(String, String)> {
+        fn not_in<'a>(one: &'a Fleet, other: &'a Fleet) -> impl Iterator<Item = (String, String)> + 'a {
+            one.statefulsets.iter().flat_map(move |(namespace, by_name)| {
+                let others = other.statefulsets.get(namespace);
+                let same = move |name, known| others.and_then(|o| o.get(name)).is_some_and(|there| Arc::ptr_eq(there, known));
+                let changed = by_name.iter().filter(move |(name, known)| !same(name.as_str(), known));
+                changed.map(move |(name, _)| (namespace.clone(), name.clone()))
+            })
+        }
+        let changed: BTreeSet<_> = not_in(self, before).chain(not_in(before, self)).collect();
+        changed.into_iter().collect()
+    }
+
     /// With another configuration; annotations that do not fit it keep their last good meaning.
     #[must_use]
     pub fn with_config(&self, config: Arc<Config>) -> Self {
@@ -158,7 +200,11 @@ impl Fleet {
             return None;
         }
         let (namespace, name) = (facts.namespace.clone(), facts.name.clone());
-        let known = Arc::new(Known::new(&self.config, facts, before.map(AsRef::as_ref)));
+        let known = Arc::new(match before {
+            // Its status changes with every pod; nothing is planned or rendered anew for that.
+            Some(known) if known.facts.plans_like(&facts) => Known { facts, ..Known::clone(known) },
+            _ => Known::new(&self.config, facts, before.map(AsRef::as_ref)),
+        });
         let mut next = self.clone();
         next.statefulsets.entry(namespace).or_default().insert(name, known);
         Some(next)
@@ -217,7 +263,7 @@ mod tests {
 
     fn facts(replicas: u32, annotations: &[(&str, &str)]) -> StatefulSetFacts {
         let annotations = annotations.iter().map(|(key, value)| (format!("thanos-timeshard.io/{key}"), (*value).to_owned())).collect();
-        StatefulSetFacts { namespace: "ns".to_owned(), name: "store".to_owned(), replicas, ordinals_start: 0, annotations }
+        StatefulSetFacts { namespace: "ns".to_owned(), name: "store".to_owned(), replicas, annotations, ..StatefulSetFacts::default() }
     }
 
     fn fleet() -> Fleet {
@@ -246,6 +292,19 @@ mod tests {
     fn what_did_not_change_changes_nothing() {
         let fleet = fleet().with_statefulset(facts(6, &[])).unwrap();
         assert!(fleet.with_statefulset(facts(6, &[])).is_none());
+    }
+
+    #[test]
+    fn a_status_that_changes_costs_no_plan_and_is_seen() {
+        let before = fleet().with_statefulset(facts(6, &[("total-shards", "many")])).unwrap();
+        let status = StatefulSetFacts { update_revision: "store-2".to_owned(), ..facts(6, &[("total-shards", "many")]) };
+        let after = before.with_statefulset(status.clone()).unwrap();
+        let known = after.known("ns", "store");
+        assert_eq!((known.facts(), &known.plan), (&status, &before.known("ns", "store").plan));
+        assert_eq!(known.problem, before.known("ns", "store").problem);
+        assert_eq!(after.changed_since(&before), [("ns".to_owned(), "store".to_owned())]);
+        assert_eq!(after.changed_since(&after.clone()), []);
+        assert_eq!(after.without_namespace("ns").changed_since(&after), [("ns".to_owned(), "store".to_owned())]);
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! One watch of the cluster, kept going: what every follower of objects shares.
+//!
+//! Invariants: a watch that breaks is started again with back-off (the caller's stream does that) and what was known stays
+//! in force; what was deleted while it was down shows by its absence from the next list. Nothing is stored here but what
+//! went wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use futures::{StreamExt as _, TryStream, TryStreamExt as _};
+use kube::ResourceExt as _;
+use kube::runtime::watcher::{self, Event};
+
+/// Pages of a list; bounds what one answer may hold in memory.
+pub const PAGE_OBJECTS: u32 = 200;
+
+/// How the watches are.
+#[derive(Debug, Default)]
+pub struct WatchHealth {
+    broken: AtomicU64,
+    /// By what is watched, so that one watch that goes well does not hide another that does not.
+    errors: Mutex<BTreeMap<String, String>>,
+}
+
+impl WatchHealth {
+    /// A watch broke.
+    pub fn broke(&self, what: &str, error: &watcher::Error) {
+        self.broken.fetch_add(1, Relaxed);
+        let error = error.to_string();
+        tracing::warn!(error, "the watch on {what} broke; it is started again, and what is known stays in force");
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned(), error);
+    }
+
+    /// A watch goes well.
+    pub fn well(&self, what: &str) {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+    }
+
+    /// How many watches broke so far.
+    #[must_use]
+    pub fn broken(&self) -> u64 {
+        self.broken.load(Relaxed)
+    }
+
+    /// What is watched in a namespace is no longer wanted.
+    pub fn forget(&self, namespace: &str) {
+        let of_namespace = of_namespace("", namespace);
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).retain(|what, _| !what.ends_with(&of_namespace));
+    }
+
+    /// What is wrong with a watch that broke and did not go well since; `None` while all do.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        errors.first_key_value().map(|(what, error)| format!("{what}: {error}"))
+    }
+}
+
+/// What is watched, in words.
+#[must_use]
+pub fn of_namespace(kind: &str, namespace: &str) -> String {
+    format!("{kind} in {namespace}")
+}
+
+/// Applies one kind's events for as long as it is polled. `what` names it in the log.
+pub async fn keep<K: kube::Resource>(
+    stream: impl TryStream<Ok = Event<K>, Error = watcher::Error>,
+    health: &WatchHealth,
+    what: &str,
+    listed: impl Fn(),
+    apply: impl Fn(K),
+    delete: impl Fn(&str),
+    known: impl Fn() -> Vec<String>,
+) {
+    let mut stream = pin!(stream.into_stream());
+    let mut fresh = BTreeSet::new();
+    while let Some(event) = stream.next().await {
+        match event {
+            Err(error) => {
+                health.broke(what, &error);
+                continue;
+            }
+            // The beginning of a list says nothing yet about how it goes.
+            Ok(Event::Init) => {
+                fresh.clear();
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                fresh.insert(object.name_any());
+                apply(object);
+            }
+            Ok(Event::InitDone) => {
+                // What was deleted while the watch was down shows by its absence.
+                known().iter().filter(|name| !fresh.contains(*name)).for_each(|name| delete(name));
+                listed();
+            }
+            Ok(Event::Apply(object)) => apply(object),
+            Ok(Event::Delete(object)) => delete(&object.name_any()),
+        }
+        health.well(what);
+    }
+}
