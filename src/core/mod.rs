@@ -26,6 +26,8 @@ pub mod patch;
 pub mod plan;
 #[cfg(feature = "server")]
 pub mod pod;
+#[cfg(feature = "server")]
+pub mod reconcile;
 pub mod reload;
 #[cfg(feature = "server")]
 pub mod report;

@@ -24,6 +24,8 @@ pub const REPLACE_TIME_FLAGS: &str = "thanos-timeshard.io/replace-time-flags";
 pub const RELOAD_DESPITE_LIVENESS: &str = "thanos-timeshard.io/reload-despite-liveness";
 /// Annotation on a StatefulSet: plan for this many pods now, so that scaling down to it becomes safe.
 pub const TARGET_REPLICAS: &str = "thanos-timeshard.io/target-replicas";
+/// Annotation on a StatefulSet: `"true"` stops the rollout where it is.
+pub const PAUSE: &str = "thanos-timeshard.io/pause";
 
 /// Label on every object that we own.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use super::agent_status::AgentStatus;
 
 /// What is observed of a pod that a StatefulSet owns.
-#[allow(clippy::struct_excessive_bools, reason = "each is an independent fact that the API server states")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct PodFacts {

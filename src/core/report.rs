@@ -112,13 +112,13 @@ pub struct SetReport {
     pub moves_left: u32,
     /// Steps until everything is as planned, if nothing fails.
     pub steps_left: u32,
-    /// Seconds that these steps take at least, by drain, discovery delay and the last loads seen.
+    /// Seconds that these steps take at least, by drain and discovery delay.
     pub eta_seconds: u64,
-    /// Ranges of the retention that no confirmed pod holds.
+    /// Ranges of the retention that no ready pod serves.
     pub gaps: Vec<GapReport>,
     /// Length of these, in seconds.
     pub gap_seconds: u64,
-    /// The fewest confirmed pods that any instant of the retention has.
+    /// The fewest ready pods that any instant of the retention has, by what they apply.
     pub minimum_confirmed_replicas: u32,
     /// What its user should know.
     pub warnings: Vec<String>,

@@ -300,6 +300,31 @@ pub fn preview(mut members: Vec<Member>, terms: &Terms) -> (Vec<Step>, Option<Ga
     (steps, None)
 }
 
+/// From and to.
+type Range = (DateTime<Utc>, DateTime<Utc>);
+
+/// How well windows cover a range at `now`: the fewest of them that any instant has, and what none of them holds.
+#[must_use]
+pub fn coverage(windows: &[Window], required: Window, now: DateTime<Utc>) -> (u32, Vec<Range>) {
+    let segments = Segments::cut(windows.iter().copied(), required, now);
+    let mut held = vec![0_u32; segments.len()];
+    for window in windows {
+        for count in &mut held[segments.held(*window)] {
+            *count += 1;
+        }
+    }
+    let at = |millis| now + chrono::TimeDelta::milliseconds(millis);
+    let mut holes: Vec<Range> = Vec::new();
+    for (segment, _) in held.iter().enumerate().filter(|(_, count)| **count == 0) {
+        let (from, to) = segments.ends(segment);
+        match holes.last_mut().filter(|(_, end)| *end == at(from)) {
+            Some((_, end)) => *end = at(to),
+            None => holes.push((at(from), at(to))),
+        }
+    }
+    (held.into_iter().min().unwrap_or(0), holes)
+}
+
 /// The smallest window that holds all of these.
 fn hull(windows: &[Window], now: DateTime<Utc>) -> Window {
     let pick = |bounds: &mut dyn Iterator<Item = Bound>, older: bool| {

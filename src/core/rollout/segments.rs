@@ -16,10 +16,15 @@ pub(super) struct Segments {
 
 impl Segments {
     pub(super) fn new(members: &[Member], terms: &Terms) -> Self {
-        let mut all = Self { cuts: Vec::new(), now: terms.now };
-        let (from, to) = all.span(terms.required);
+        let windows = members.iter().flat_map(|member| [member.published.window, member.desired.window]);
+        Self::cut(windows, terms.required, terms.now)
+    }
+
+    pub(super) fn cut(windows: impl Iterator<Item = Window>, required: Window, now: DateTime<Utc>) -> Self {
+        let mut all = Self { cuts: Vec::new(), now };
+        let (from, to) = all.span(required);
         let mut cuts = vec![from, to.max(from)];
-        for window in members.iter().flat_map(|member| [member.published.window, member.desired.window]) {
+        for window in windows {
             let (older, newer) = all.span(window);
             cuts.extend([older, newer].into_iter().filter(|cut| (from..=to).contains(cut)));
         }
