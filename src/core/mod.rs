@@ -7,6 +7,8 @@ pub mod agent_status;
 #[cfg(feature = "server")]
 pub mod config;
 pub mod duration;
+#[cfg(feature = "server")]
+pub mod election;
 pub mod entry;
 #[cfg(feature = "server")]
 pub mod fleet;

@@ -70,5 +70,7 @@ pub const MUTATE_PATH: &str = "/mutate";
 pub const WEBHOOK_PORT: u16 = 8443;
 /// Port of the server's own HTTP endpoints.
 pub const ADMIN_PORT: u16 = 8080;
+/// Lease that names the one replica of the server that writes.
+pub const LEASE: &str = "timeshard-refresher";
 /// Version of the agent's `/status` document and of the ConfigMap's entries.
 pub const CONTRACT: u32 = 1;
