@@ -23,7 +23,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::clock;
@@ -44,7 +44,9 @@ pub struct Observed {
     /// Writers take turns; readers never wait.
     writing: Mutex<()>,
     synced: AtomicBool,
-    namespaces: Mutex<BTreeSet<String>>,
+    namespaces: watch::Sender<BTreeSet<String>>,
+    /// Wakes who follows the fleet; what changed is told by comparing fleets.
+    replaced: watch::Sender<()>,
     bad_entries: AtomicU64,
 }
 
@@ -57,7 +59,8 @@ impl Observed {
             watches: WatchHealth::default(),
             writing: Mutex::new(()),
             synced: AtomicBool::new(false),
-            namespaces: Mutex::default(),
+            namespaces: watch::Sender::default(),
+            replaced: watch::Sender::default(),
             bad_entries: AtomicU64::new(0),
         })
     }
@@ -67,6 +70,7 @@ impl Observed {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(next) = change(&self.fleet.load()) {
             self.fleet.store(Arc::new(next));
+            self.replaced.send_replace(());
         }
     }
 
@@ -84,7 +88,19 @@ impl Observed {
     /// The labelled namespaces.
     #[must_use]
     pub fn namespaces(&self) -> Vec<String> {
-        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.namespaces.borrow().iter().cloned().collect()
+    }
+
+    /// The labelled namespaces, and a way to wait until they are others.
+    #[must_use]
+    pub fn labelled(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.namespaces.subscribe()
+    }
+
+    /// A way to wait until the fleet is replaced.
+    #[must_use]
+    pub fn replaced(&self) -> watch::Receiver<()> {
+        self.replaced.subscribe()
     }
 }
 
@@ -171,7 +187,6 @@ impl Tracked {
         if self.tasks.remove(namespace).is_some() {
             tracing::info!(namespace, "the namespace is no longer labelled");
             self.unlisted.remove(namespace);
-            self.observed.watches.forget(namespace);
             self.observed.update(|fleet| Some(fleet.without_namespace(namespace)));
             self.publish();
         }
@@ -185,7 +200,7 @@ impl Tracked {
     }
 
     fn publish(&self) {
-        *self.observed.namespaces.lock().unwrap_or_else(PoisonError::into_inner) = self.tasks.keys().cloned().collect();
+        self.observed.namespaces.send_replace(self.tasks.keys().cloned().collect());
     }
 }
 

@@ -44,12 +44,6 @@ impl WatchHealth {
         self.broken.load(Relaxed)
     }
 
-    /// What is watched in a namespace is no longer wanted.
-    pub fn forget(&self, namespace: &str) {
-        let of_namespace = of_namespace("", namespace);
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner).retain(|what, _| !what.ends_with(&of_namespace));
-    }
-
     /// What is wrong with a watch that broke and did not go well since; `None` while all do.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
@@ -64,6 +58,15 @@ pub fn of_namespace(kind: &str, namespace: &str) -> String {
     format!("{kind} in {namespace}")
 }
 
+/// A watch that is no longer kept is no longer wrong.
+struct Ended<'a>(&'a WatchHealth, &'a str);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.well(self.1);
+    }
+}
+
 /// Applies one kind's events for as long as it is polled. `what` names it in the log.
 pub async fn keep<K: kube::Resource>(
     stream: impl TryStream<Ok = Event<K>, Error = watcher::Error>,
@@ -74,6 +77,7 @@ pub async fn keep<K: kube::Resource>(
     delete: impl Fn(&str),
     known: impl Fn() -> Vec<String>,
 ) {
+    let _ended = Ended(health, what);
     let mut stream = pin!(stream.into_stream());
     let mut fresh = BTreeSet::new();
     while let Some(event) = stream.next().await {

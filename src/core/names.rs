@@ -33,6 +33,8 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "thanos-timeshard";
 /// Label that the StatefulSet controller puts on pods (Kubernetes 1.28 and newer): the raw ordinal.
 pub const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
+/// Label that the StatefulSet controller puts on pods: the revision that they were made from.
+pub const REVISION_LABEL: &str = "controller-revision-hash";
 /// What the name of a StatefulSet's ConfigMap ends in, unless the configuration names it.
 pub const CONFIGMAP_SUFFIX: &str = "-time-shards";
 

@@ -23,6 +23,8 @@ pub struct PodFacts {
     pub injected: bool,
     /// Whether a container runs `thanos store`, as far as its words tell.
     pub store: bool,
+    /// Whether its user keeps it from being injected.
+    pub opted_out: bool,
     /// Its `Ready` condition.
     pub ready: bool,
     /// When the `Ready` condition last changed, in seconds since the epoch by the cluster's clock; tells one readiness

@@ -1,0 +1,106 @@
+//! The leader's watches: pods, our ConfigMaps, budgets and Services of every labelled namespace, kept in [`Seen`].
+//!
+//! Invariants: nothing outside labelled namespaces is watched; objects are trimmed as they come in; nothing is written.
+//! StatefulSets are watched by every server already (`adapters::cluster`); what is new about them is passed on here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+
+use super::seen::{Fact, Seen};
+use super::trim;
+use crate::adapters::watches::{PAGE_OBJECTS, keep, of_namespace};
+use crate::core::names;
+
+/// Watches for as long as it is polled: while this process leads. It begins with nothing seen and leaves nothing behind.
+pub async fn follow(client: Client, seen: Arc<Seen>) {
+    seen.forget_all();
+    let _ended = Ended(&seen);
+    // Both before the first look, so that no change falls in between.
+    let (mut labelled, mut replaced) = (seen.observed.labelled(), seen.observed.replaced());
+    let mut fleet = seen.observed.fleet.load_full();
+    let mut tasks: BTreeMap<String, JoinSet<()>> = BTreeMap::new();
+    loop {
+        let wanted: BTreeSet<String> = labelled.borrow_and_update().clone();
+        let gone: Vec<String> = tasks.keys().filter(|namespace| !wanted.contains(*namespace)).cloned().collect();
+        for namespace in gone {
+            if let Some(mut watches) = tasks.remove(&namespace) {
+                watches.shutdown().await;
+            }
+            seen.forget(&namespace);
+        }
+        for namespace in wanted.into_iter().filter(|namespace| !tasks.contains_key(namespace)).collect::<Vec<_>>() {
+            seen.expect(&namespace);
+            let mut watches = JoinSet::new();
+            watches.spawn(watch(client.clone(), seen.clone(), namespace.clone()));
+            tasks.insert(namespace, watches);
+        }
+        // Neither sender goes while `seen` holds them.
+        tokio::select! {
+            _ = labelled.changed() => {}
+            _ = replaced.changed() => {
+                let now = seen.observed.fleet.load_full();
+                now.changed_since(&fleet).iter().for_each(|(namespace, name)| seen.touch(namespace, name));
+                fleet = now;
+            }
+        }
+    }
+}
+
+/// What was seen is not kept up to date any longer.
+struct Ended<'a>(&'a Seen);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.forget_all();
+    }
+}
+
+async fn watch(client: Client, seen: Arc<Seen>, namespace: String) {
+    let watches = Watches { client, seen: &seen, namespace: &namespace };
+    let all = watcher::Config::default().page_size(PAGE_OBJECTS);
+    let ours = all.clone().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
+    tokio::join!(
+        watches.keep("pods", all.clone(), trim::pod),
+        watches.keep("our ConfigMaps", ours, |map| Some(trim::map(map))),
+        watches.keep("PodDisruptionBudgets", all.clone(), |budget| Some(trim::budget(budget))),
+        watches.keep("Services", all, |service| Some(trim::service(service))),
+    );
+}
+
+/// The watches of one labelled namespace.
+struct Watches<'a> {
+    client: Client,
+    seen: &'a Seen,
+    namespace: &'a str,
+}
+
+impl Watches<'_> {
+    async fn keep<K, F: Fact>(&self, kind: &str, config: watcher::Config, trim: impl Fn(&K) -> Option<F>)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let (seen, namespace) = (self.seen, self.namespace);
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        let what = of_namespace(kind, namespace);
+        let apply = |object: K| match trim(&object) {
+            Some(fact) => seen.put(namespace, fact),
+            // It may have been of interest before.
+            None => seen.remove::<F>(namespace, object.meta().name.as_deref().unwrap_or_default()),
+        };
+        let listed = || seen.listed(namespace, F::KIND);
+        let delete = |name: &str| seen.remove::<F>(namespace, name);
+        let known = || seen.names::<F>(namespace);
+        keep(watcher(api, config).default_backoff(), &seen.observed.watches, &what, listed, apply, delete, known).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,333 @@
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Bytes, Frame};
+use hyper::{Request, Response};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::adapters::cluster::{self, Observed};
+use crate::core::config::Config;
+use crate::core::fleet::Fleet;
+
+type Answer = UnsyncBoxBody<Bytes, Infallible>;
+
+fn whole(document: &Value) -> Answer {
+    Full::new(Bytes::from(document.to_string())).boxed_unsync()
+}
+
+/// Plays the API server: lists in pages, watches, and breaks on request.
+#[derive(Clone, Default)]
+struct ApiServer(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    /// By path, then by name.
+    objects: BTreeMap<String, BTreeMap<String, Value>>,
+    watches: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
+    version: u64,
+    refused: Vec<String>,
+    requests: Vec<String>,
+}
+
+impl ApiServer {
+    fn client(&self) -> Client {
+        Client::new(self.clone(), "default")
+    }
+
+    fn send(state: &State, path: &str, kind: &str, object: &Value) {
+        let line = Bytes::from(format!("{}\n", json!({"type": kind, "object": object})));
+        state.watches.iter().filter(|(of, _)| of == path).for_each(|(_, watch)| drop(watch.send(line.clone())));
+    }
+
+    fn put(&self, path: &str, mut object: Value) {
+        let mut state = self.0.lock().unwrap();
+        state.version += 1;
+        object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let known = state.objects.entry(path.to_owned()).or_default().insert(name, object.clone()).is_some();
+        Self::send(&state, path, if known { "MODIFIED" } else { "ADDED" }, &object);
+    }
+
+    fn delete(&self, path: &str, name: &str) {
+        let mut state = self.0.lock().unwrap();
+        let object = state.objects.get_mut(path).and_then(|objects| objects.remove(name)).unwrap();
+        Self::send(&state, path, "DELETED", &object);
+    }
+
+    /// Ends every watch on a path; `expired` tells them that they have to list anew.
+    fn cut(&self, path: &str, expired: bool) {
+        let mut state = self.0.lock().unwrap();
+        if expired {
+            let status =
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410, "message": "too old"});
+            Self::send(&state, path, "ERROR", &status);
+        }
+        state.watches.retain(|(of, _)| of != path);
+    }
+
+    fn refuse(&self, path: &str, refused: bool) {
+        let mut state = self.0.lock().unwrap();
+        state.refused.retain(|of| of != path);
+        if refused {
+            state.refused.push(path.to_owned());
+        }
+    }
+
+    /// Forgets an object without telling anyone, as while a watch is down.
+    fn lose(&self, path: &str, name: &str) {
+        self.0.lock().unwrap().objects.get_mut(path).unwrap().remove(name).unwrap();
+    }
+
+    fn requests(&self, part: &str) -> usize {
+        self.0.lock().unwrap().requests.iter().filter(|request| request.contains(part)).count()
+    }
+
+    fn answer(&self, uri: &hyper::Uri) -> Response<Answer> {
+        let (path, query) = (uri.path().to_owned(), uri.query().unwrap_or_default());
+        let mut state = self.0.lock().unwrap();
+        state.requests.push(uri.to_string());
+        if state.refused.contains(&path) {
+            let status =
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no"});
+            return Response::builder().status(403).body(whole(&status)).unwrap();
+        }
+        let parameter = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        if parameter("watch") == Some("true") {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            state.watches.push((path, sender));
+            let lines = futures::stream::unfold(receiver, |mut lines| async { lines.recv().await.map(|line| (line, lines)) });
+            return Response::new(StreamBody::new(lines.map(|line| Ok::<_, Infallible>(Frame::data(line)))).boxed_unsync());
+        }
+        let from: usize = parameter("continue").map_or(0, |token| token.parse().unwrap());
+        let limit: usize = parameter("limit").unwrap().parse().unwrap();
+        let objects = state.objects.get(&path).cloned().unwrap_or_default();
+        let items: Vec<&Value> = objects.values().skip(from).take(limit).collect();
+        let rest = if from + limit < objects.len() { (from + limit).to_string() } else { String::new() };
+        let list = json!({"kind": "List", "apiVersion": "v1", "items": items,
+            "metadata": {"resourceVersion": state.version.to_string(), "continue": rest}});
+        Response::new(whole(&list))
+    }
+}
+
+impl tower::Service<Request<Body>> for ApiServer {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<Answer>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        std::future::ready(Ok(self.answer(request.uri())))
+    }
+}
+
+const NAMESPACES: &str = "/api/v1/namespaces";
+const PODS: &str = "/api/v1/namespaces/ns/pods";
+const MAPS: &str = "/api/v1/namespaces/ns/configmaps";
+const SERVICES: &str = "/api/v1/namespaces/ns/services";
+const BUDGETS: &str = "/apis/policy/v1/namespaces/ns/poddisruptionbudgets";
+const SETS: &str = "/apis/apps/v1/namespaces/ns/statefulsets";
+
+fn statefulset(name: &str, update_revision: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}")},
+        "spec": {"replicas": 2, "serviceName": "", "template": {}, "selector": {"matchLabels": {"app": name}}},
+        "status": {"replicas": 2, "updateRevision": update_revision}})
+}
+
+fn pod(name: &str, statefulset: &str, ready: bool) -> Value {
+    json!({"metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"),
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": statefulset, "uid": "u"}]},
+        "spec": {"containers": []},
+        "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}})
+}
+
+fn named(name: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "ns"}})
+}
+
+/// A labelled namespace with two StatefulSets, and a server that follows it.
+struct World {
+    api: ApiServer,
+    seen: Arc<Seen>,
+    tasks: JoinSet<()>,
+}
+
+impl World {
+    fn start() -> Self {
+        let api = ApiServer::default();
+        api.put(NAMESPACES, json!({"metadata": {"name": "ns", "labels": {names::NAMESPACE_LABEL: names::INJECTION_ENABLED}}}));
+        api.put(SETS, statefulset("a", "a-1"));
+        api.put(SETS, statefulset("b", "b-1"));
+        let observed = Observed::new(Fleet::new(Arc::new(Config::default())));
+        let seen = Seen::new(observed.clone());
+        let mut tasks = JoinSet::new();
+        let (notices, _) = mpsc::channel(1);
+        tasks.spawn(cluster::follow(api.client(), observed, notices));
+        Self { api, seen, tasks }
+    }
+
+    async fn lead(mut self) -> Self {
+        self.until(|world| world.seen.observed.is_synced()).await;
+        self.tasks.spawn(follow(self.api.client(), self.seen.clone()));
+        self
+    }
+
+    async fn led() -> Self {
+        let world = Self::start().lead().await;
+        world.until(|world| world.seen.is_listed("ns")).await;
+        world.news().await;
+        world
+    }
+
+    async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        let wait = async {
+            while !holds(self) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_mins(10), wait).await.unwrap();
+    }
+
+    /// What is news once everything has settled.
+    async fn news(&self) -> Vec<String> {
+        sleep(Duration::from_secs(1)).await;
+        let changed = timeout(Duration::from_millis(1), self.seen.changed()).await.unwrap_or_default();
+        changed.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
+    }
+
+    fn pods(&self) -> Vec<String> {
+        self.seen.with("ns", |facts| facts.pods.keys().cloned().collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_decided_before_all_kinds_are_listed() {
+    let world = World::start();
+    world.api.put(PODS, pod("a-0", "a", true));
+    world.api.refuse(BUDGETS, true);
+    let world = world.lead().await;
+    world.until(|world| world.pods() == ["a-0"] && world.api.requests("poddisruptionbudgets") > 2).await;
+    assert!(!world.seen.is_listed("ns"));
+    assert!(world.news().await.is_empty());
+    let error = world.seen.observed.watches.last_error().unwrap();
+    assert!(error.starts_with("PodDisruptionBudgets in ns: "), "{error}");
+    assert!(world.seen.observed.watches.broken() > 0);
+
+    world.api.refuse(BUDGETS, false);
+    world.until(|world| world.seen.is_listed("ns")).await;
+    assert_eq!(world.news().await, ["ns/a", "ns/b"]);
+    assert_eq!(world.seen.observed.watches.last_error(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_is_for_whom_it_concerns_and_told_once() {
+    let world = World::led().await;
+    world.api.put(PODS, pod("a-0", "a", false));
+    world.api.put(PODS, pod("a-0", "a", true));
+    assert_eq!(world.news().await, ["ns/a"]);
+    world.api.put(PODS, pod("a-0", "a", true));
+    assert!(world.news().await.is_empty(), "it is as it was");
+    world.api.delete(PODS, "a-0");
+    assert_eq!(world.news().await, ["ns/a"]);
+
+    let mut map = named("a-time-shards");
+    world.api.put(MAPS, map.clone());
+    assert_eq!(world.news().await, ["ns/a", "ns/b"], "nobody owns it");
+    map["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "b", "uid": "uid-b"}]);
+    world.api.put(MAPS, map.clone());
+    world.news().await;
+    map["data"] = json!({"b-0.yaml": "x"});
+    world.api.put(MAPS, map);
+    assert_eq!(world.news().await, ["ns/b"]);
+
+    world.api.put(BUDGETS, named("someones"));
+    assert_eq!(world.news().await, ["ns/a", "ns/b"]);
+    world.api.put(BUDGETS, named("someones"));
+    assert!(world.news().await.is_empty(), "another version of a budget that is not ours");
+    world.api.put(SERVICES, named("store"));
+    assert_eq!(world.news().await, ["ns/a", "ns/b"]);
+    world.api.put(SETS, statefulset("a", "a-2"));
+    assert_eq!(world.news().await, ["ns/a"]);
+    world.seen.touch("ns", "b");
+    assert_eq!(world.news().await, ["ns/b"]);
+    world.seen.touch_all();
+    assert_eq!(world.news().await, ["ns/a", "ns/b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_went_while_a_watch_was_down_shows_by_its_absence() {
+    let world = World::led().await;
+    for n in 0..450 {
+        world.api.put(PODS, pod(&format!("a-{n}"), "a", true));
+    }
+    world.until(|world| world.pods().len() == 450).await;
+    world.news().await;
+    world.api.lose(PODS, "a-7");
+    world.api.put(PODS, json!({"metadata": {"name": "job", "ownerReferences": []}}));
+    world.api.cut(PODS, true);
+    world.until(|world| world.pods().len() == 449).await;
+    assert_eq!(world.news().await, ["ns/a"]);
+    assert!(!world.pods().contains(&"a-7".to_owned()));
+    assert_eq!(world.api.requests("continue=200"), 1, "lists come in pages");
+    assert!(world.seen.is_listed("ns"));
+
+    // An API server that is away for ten minutes: what is known stays, and what changed meanwhile is seen.
+    world.api.refuse(PODS, true);
+    world.api.cut(PODS, true);
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(world.pods().len(), 449);
+    world.api.lose(PODS, "a-8");
+    world.api.refuse(PODS, false);
+    world.until(|world| world.pods().len() == 448).await;
+    assert_eq!(world.news().await, ["ns/a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_our_maps_are_asked_for_and_only_in_labelled_namespaces() {
+    let world = World::led().await;
+    let state = world.api.0.lock().unwrap();
+    let of_maps = state.requests.iter().filter(|request| request.starts_with(MAPS));
+    assert!(of_maps.clone().all(|request| request.contains("labelSelector=app.kubernetes.io%2Fmanaged-by%3Dthanos-timeshard")));
+    assert!(of_maps.count() >= 4, "admission's and the leader's, a list and a watch each");
+    for request in &state.requests {
+        assert!(request.contains("/namespaces/ns/") || request.starts_with("/api/v1/namespaces?"), "{request}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unlabelled_namespace_is_forgotten_and_a_labelled_one_is_seen() {
+    let world = World::led().await;
+    world.api.put(PODS, pod("a-0", "a", true));
+    world.until(|world| world.pods() == ["a-0"]).await;
+    assert!(world.seen.ready_for("uid-a-0", tokio::time::Instant::now()).is_some());
+    world.news().await;
+    world.api.delete(NAMESPACES, "ns");
+    world.until(|world| world.pods().is_empty()).await;
+    assert!(!world.seen.is_listed("ns"));
+    assert_eq!(world.seen.ready_for("uid-a-0", tokio::time::Instant::now()), None);
+    assert_eq!(world.news().await, ["ns/a", "ns/b"], "that they are gone is news");
+    world.api.put(NAMESPACES, named("ns"));
+    world.until(|world| world.seen.is_listed("ns")).await;
+    assert_eq!(world.pods(), ["a-0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_no_longer_leads_has_seen_nothing() {
+    let mut world = World::led().await;
+    world.api.put(PODS, pod("a-0", "a", true));
+    world.until(|world| world.pods() == ["a-0"]).await;
+    world.tasks.shutdown().await;
+    assert!(world.pods().is_empty() && !world.seen.is_listed("ns"));
+}

@@ -1,0 +1,327 @@
+//! What the leader has seen of the labelled namespaces, and for which StatefulSets that is news.
+//!
+//! Invariants: one lock, held for short looks and never across an await; a namespace counts once all its kinds were listed
+//! since this leader began; what is no longer labelled is forgotten, and what comes late for it is ignored. Only a change
+//! that a decision may depend on is news.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::readiness::Readiness;
+use crate::adapters::clock;
+use crate::adapters::cluster::Observed;
+use crate::core::agent_status::AgentStatus;
+use crate::core::observed::{BudgetFacts, MapFacts, NamespaceFacts, PodFacts, ServiceFacts};
+
+/// Namespace and name of a StatefulSet.
+pub type SetName = (String, String);
+
+/// What is watched in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Pods,
+    Maps,
+    Budgets,
+    Services,
+}
+
+const KINDS: usize = 4;
+
+/// What this leader has seen; empty while it does not lead.
+#[derive(Debug)]
+pub struct Seen {
+    pub(super) observed: Arc<Observed>,
+    inner: Mutex<Inner>,
+    woken: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    namespaces: BTreeMap<String, Watched>,
+    dirty: BTreeSet<SetName>,
+    readiness: Readiness,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    facts: NamespaceFacts,
+    listed: BTreeSet<Kind>,
+}
+
+impl Watched {
+    fn is_listed(&self) -> bool {
+        self.listed.len() == KINDS
+    }
+}
+
+/// Whom a change concerns.
+pub(super) enum Concerns<'a> {
+    /// The StatefulSet of this name.
+    Set(&'a str),
+    /// The StatefulSet with this UID; all of the namespace if there is none.
+    Owner(Option<&'a str>),
+}
+
+/// A kind of fact: where it stands, and when it is news.
+pub(super) trait Fact: Debug + Eq + Sized {
+    const KIND: Kind;
+    fn name(&self) -> &str;
+    fn all(facts: &mut NamespaceFacts) -> &mut BTreeMap<String, Self>;
+    fn concerns(&self) -> Concerns<'_>;
+    /// Whether a decision may depend on the difference.
+    fn is_news(&self, before: &Self) -> bool {
+        self != before
+    }
+    /// It stands now where `before` stood.
+    fn note(&self, _before: Option<&Self>, _readiness: &mut Readiness, _first_list: bool) {}
+    fn forget(&self, _readiness: &mut Readiness) {}
+}
+
+impl Seen {
+    /// Nothing seen yet. `observed` knows the StatefulSets.
+    #[must_use]
+    pub fn new(observed: Arc<Observed>) -> Arc<Self> {
+        Arc::new(Self { observed, inner: Mutex::default(), woken: Notify::new() })
+    }
+
+    /// Looks at a namespace; at an empty one if nothing is known of it. The lock is held meanwhile: be short.
+    pub fn with<R>(&self, namespace: &str, look: impl FnOnce(&NamespaceFacts) -> R) -> R {
+        match self.lock().namespaces.get(namespace) {
+            Some(watched) => look(&watched.facts),
+            None => look(&NamespaceFacts::default()),
+        }
+    }
+
+    /// Whether pods, ConfigMaps, budgets and Services of a namespace were all listed since this leader began. Before that
+    /// no decision may be taken.
+    #[must_use]
+    pub fn is_listed(&self, namespace: &str) -> bool {
+        self.lock().namespaces.get(namespace).is_some_and(Watched::is_listed)
+    }
+
+    /// For how long a pod has been ready without a break as far as this leader knows; `None` while it is not.
+    #[must_use]
+    pub fn ready_for(&self, uid: &str, now: Instant) -> Option<Duration> {
+        self.lock().readiness.ready_for(uid, now)
+    }
+
+    /// A StatefulSet is to be looked at, for a reason that is not seen here.
+    pub fn touch(&self, namespace: &str, statefulset: &str) {
+        self.lock().dirty.insert((namespace.to_owned(), statefulset.to_owned()));
+        self.woken.notify_one();
+    }
+
+    /// Every known StatefulSet is to be looked at.
+    pub fn touch_all(&self) {
+        let fleet = self.observed.fleet.load();
+        let sets = fleet.statefulsets().map(|known| (known.facts().namespace.clone(), known.facts().name.clone()));
+        self.lock().dirty.extend(sets);
+        self.woken.notify_one();
+    }
+
+    /// Waits until there is news, and takes it: the StatefulSets to look at, each once. For one taker.
+    pub async fn changed(&self) -> Vec<SetName> {
+        loop {
+            let dirty = std::mem::take(&mut self.lock().dirty);
+            if !dirty.is_empty() {
+                return dirty.into_iter().collect();
+            }
+            self.woken.notified().await;
+        }
+    }
+
+    /// A pod's sidecar answered: part of how long the pod has been ready.
+    pub fn answered(&self, uid: &str, status: &AgentStatus, now: Instant) {
+        self.lock().readiness.answered(uid, status, now);
+    }
+
+    /// Every pod, with its namespace.
+    pub(super) fn each_pod(&self, mut visit: impl FnMut(&str, &PodFacts)) {
+        for (namespace, watched) in &self.lock().namespaces {
+            watched.facts.pods.values().for_each(|pod| visit(namespace, pod));
+        }
+    }
+
+    pub(super) fn forget_all(&self) {
+        *self.lock() = Inner::default();
+    }
+
+    pub(super) fn expect(&self, namespace: &str) {
+        self.lock().namespaces.entry(namespace.to_owned()).or_default();
+    }
+
+    pub(super) fn forget(&self, namespace: &str) {
+        let mut inner = self.lock();
+        let Some(watched) = inner.namespaces.remove(namespace) else { return };
+        watched.facts.pods.values().for_each(|pod| pod.forget(&mut inner.readiness));
+    }
+
+    pub(super) fn listed(&self, namespace: &str, kind: Kind) {
+        let mut inner = self.lock();
+        let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
+        if watched.listed.insert(kind) && watched.is_listed() {
+            tracing::info!(namespace, "everything that a rollout depends on is listed");
+            self.mark(&mut inner, namespace, &Concerns::Owner(None));
+        }
+    }
+
+    pub(super) fn put<F: Fact>(&self, namespace: &str, fact: F) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
+        let (is_listed, first_list) = (watched.is_listed(), !watched.listed.contains(&F::KIND));
+        let known = F::all(&mut watched.facts);
+        let before = known.remove(fact.name());
+        fact.note(before.as_ref(), &mut inner.readiness, first_list);
+        // Until all is listed nobody may decide; then everything is news at once.
+        let is_news = is_listed && before.as_ref().is_none_or(|before| fact.is_news(before));
+        if is_news {
+            mark(&self.observed, &mut inner.dirty, namespace, &fact.concerns());
+            if let Some(before) = &before {
+                mark(&self.observed, &mut inner.dirty, namespace, &before.concerns());
+            }
+            self.woken.notify_one();
+        }
+        known.insert(fact.name().to_owned(), fact);
+    }
+
+    pub(super) fn remove<F: Fact>(&self, namespace: &str, name: &str) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
+        let Some(before) = F::all(&mut watched.facts).remove(name) else { return };
+        before.forget(&mut inner.readiness);
+        if watched.is_listed() {
+            mark(&self.observed, &mut inner.dirty, namespace, &before.concerns());
+            self.woken.notify_one();
+        }
+    }
+
+    pub(super) fn names<F: Fact>(&self, namespace: &str) -> Vec<String> {
+        let mut inner = self.lock();
+        let watched = inner.namespaces.get_mut(namespace);
+        watched.map(|watched| F::all(&mut watched.facts).keys().cloned().collect()).unwrap_or_default()
+    }
+
+    fn mark(&self, inner: &mut Inner, namespace: &str, concerns: &Concerns<'_>) {
+        mark(&self.observed, &mut inner.dirty, namespace, concerns);
+        self.woken.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn mark(observed: &Observed, dirty: &mut BTreeSet<SetName>, namespace: &str, concerns: &Concerns<'_>) {
+    let fleet = observed.fleet.load();
+    let sets = || fleet.statefulsets().map(crate::core::fleet::Known::facts).filter(|facts| facts.namespace == namespace);
+    let owner = match concerns {
+        Concerns::Set(name) => Some((*name).to_owned()),
+        Concerns::Owner(None) => None,
+        Concerns::Owner(Some(uid)) => sets().find(|facts| facts.uid == *uid).map(|facts| facts.name.clone()),
+    };
+    match owner {
+        Some(name) => {
+            dirty.insert((namespace.to_owned(), name));
+        }
+        None => dirty.extend(sets().map(|facts| (namespace.to_owned(), facts.name.clone()))),
+    }
+}
+
+impl Fact for PodFacts {
+    const KIND: Kind = Kind::Pods;
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn all(facts: &mut NamespaceFacts) -> &mut BTreeMap<String, Self> {
+        &mut facts.pods
+    }
+    fn concerns(&self) -> Concerns<'_> {
+        Concerns::Set(&self.statefulset)
+    }
+    fn note(&self, before: Option<&Self>, readiness: &mut Readiness, first_list: bool) {
+        if let Some(before) = before.filter(|before| before.uid != self.uid) {
+            readiness.forget(&before.uid);
+        }
+        readiness.observed(self, Instant::now(), first_list.then(|| clock::now().timestamp()));
+    }
+    fn forget(&self, readiness: &mut Readiness) {
+        readiness.forget(&self.uid);
+    }
+}
+
+impl Fact for MapFacts {
+    const KIND: Kind = Kind::Maps;
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn all(facts: &mut NamespaceFacts) -> &mut BTreeMap<String, Self> {
+        &mut facts.maps
+    }
+    fn concerns(&self) -> Concerns<'_> {
+        Concerns::Owner(self.owner_uid.as_deref())
+    }
+}
+
+impl Fact for BudgetFacts {
+    const KIND: Kind = Kind::Budgets;
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn all(facts: &mut NamespaceFacts) -> &mut BTreeMap<String, Self> {
+        &mut facts.budgets
+    }
+    fn concerns(&self) -> Concerns<'_> {
+        Concerns::Owner(self.owner_uid.as_deref().filter(|_| self.ours))
+    }
+    fn is_news(&self, before: &Self) -> bool {
+        // Somebody else's budget gets a new version with every pod that it counts; it is never written by us.
+        let same_version = |budget: &Self| Self { resource_version: String::new(), ..budget.clone() };
+        if self.ours { self != before } else { same_version(self) != same_version(before) }
+    }
+}
+
+impl Fact for ServiceFacts {
+    const KIND: Kind = Kind::Services;
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn all(facts: &mut NamespaceFacts) -> &mut BTreeMap<String, Self> {
+        &mut facts.services
+    }
+    fn concerns(&self) -> Concerns<'_> {
+        Concerns::Owner(self.owner_uid.as_deref().filter(|_| self.ours))
+    }
+}
+
+/// Registered as a collector, so that the values are those of the scrape.
+#[derive(Debug)]
+pub struct SeenMetrics(pub Arc<Seen>);
+
+impl Collector for SeenMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let (mut pods, mut injected, mut without) = (0, 0, 0);
+        self.0.each_pod(|_, pod| {
+            pods += 1;
+            injected += i64::from(pod.injected);
+            without += i64::from(pod.store && !pod.injected && !pod.opted_out);
+        });
+        let mut gauge = |name, help, value: i64| {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
+        gauge("timeshard_pods", "Pods of StatefulSets in labelled namespaces that the leader sees; 0 on followers", pods)?;
+        gauge("timeshard_injected_pods", "Pods with our sidecar that the leader sees; 0 on followers", injected)?;
+        let help = "Store pods without our sidecar although nobody opted them out: they keep their own window until they are recreated";
+        gauge("timeshard_uninjected_store_pods", help, without)
+    }
+}
