@@ -5,6 +5,8 @@
 
 pub mod agent_status;
 #[cfg(feature = "server")]
+pub mod budgets;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod duration;
 pub mod entry;
@@ -20,6 +22,8 @@ pub mod names;
 pub mod notice;
 #[cfg(feature = "server")]
 pub mod observed;
+#[cfg(feature = "server")]
+pub mod owned;
 #[cfg(feature = "server")]
 pub mod patch;
 #[cfg(feature = "server")]
