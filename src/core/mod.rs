@@ -35,6 +35,8 @@ pub mod reload;
 pub mod report;
 #[cfg(feature = "server")]
 pub mod rollout;
+#[cfg(feature = "server")]
+pub mod shard_services;
 pub mod shared_files;
 #[cfg(feature = "server")]
 pub mod sidecar_spec;
