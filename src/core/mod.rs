@@ -5,6 +5,8 @@
 
 pub mod agent_status;
 #[cfg(feature = "server")]
+pub mod budgets;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod duration;
 #[cfg(feature = "server")]
@@ -23,6 +25,8 @@ pub mod notice;
 #[cfg(feature = "server")]
 pub mod observed;
 #[cfg(feature = "server")]
+pub mod owned;
+#[cfg(feature = "server")]
 pub mod patch;
 #[cfg(feature = "server")]
 pub mod plan;
@@ -35,6 +39,8 @@ pub mod reload;
 pub mod report;
 #[cfg(feature = "server")]
 pub mod rollout;
+#[cfg(feature = "server")]
+pub mod shard_services;
 pub mod shared_files;
 #[cfg(feature = "server")]
 pub mod sidecar_spec;

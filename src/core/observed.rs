@@ -83,6 +83,8 @@ pub struct BudgetFacts {
     pub selector: Option<Selector>,
     /// `maxUnavailable`, if it is a number.
     pub max_unavailable: Option<i32>,
+    /// `minAvailable`, if it is a number.
+    pub min_available: Option<i32>,
     /// Whether the controller has seen the budget as it is now.
     pub observed: bool,
 }
