@@ -1,10 +1,10 @@
-//! Clients for servers on this machine: HTTPS, how `demo` plays the API server, and plain HTTP, how it asks agents.
+//! Clients without a pool: HTTPS, how `demo` plays the API server, and plain HTTP, how agents are asked.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, header};
@@ -18,6 +18,8 @@ use tokio_rustls::TlsConnector;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// What a plain answer's head may take, and what is read of its body at once, in bytes.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// What went wrong, in words.
 #[derive(Debug, thiserror::Error)]
@@ -75,30 +77,57 @@ impl HttpsClient {
     }
 }
 
-/// A plain GET; the answer's status and body, or why there is none.
+/// What a plain exchange may take.
+#[derive(Clone, Copy, Debug)]
+pub struct GetLimits {
+    /// For connecting, asking and reading together.
+    pub deadline: Duration,
+    /// The largest body, in bytes.
+    pub max_answer_bytes: usize,
+}
+
+impl Default for GetLimits {
+    fn default() -> Self {
+        Self { deadline: DEADLINE, max_answer_bytes: MAX_ANSWER_BYTES }
+    }
+}
+
+/// A plain GET; the answer's status and body, or why there is none. Redirects are not followed and no proxy is used; when
+/// it is dropped, its connection is.
 ///
 /// # Errors
 /// Says which step failed.
-#[cfg(feature = "agent")]
-pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, Bytes), String> {
+pub async fn get(address: SocketAddr, path: &str, limits: GetLimits) -> Result<(u16, Bytes), String> {
     let exchange = async {
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let mut builder = hyper::client::conn::http1::Builder::new();
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        // It ends with the exchange: neither side keeps it.
-        tokio::spawn(connection);
+            builder.max_buf_size(MAX_HEAD_BYTES).handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let request = Request::get(path)
             .header(header::HOST, address.to_string())
             .header(header::CONNECTION, "close")
             .body(Full::new(Bytes::new()))
             .map_err(|error| error.to_string())?;
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| error.to_string())?;
-        Ok((status, body.to_bytes()))
+        let ask = async {
+            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), limits.max_answer_bytes).collect().await;
+            let too_long = || format!("the answer is longer than {} bytes", limits.max_answer_bytes);
+            let body = body.map_err(|error| if error.is::<LengthLimitError>() { too_long() } else { error.to_string() })?;
+            Ok((status, body.to_bytes()))
+        };
+        // The connection may end before its last bytes are taken up; what it has to say about its end is said to `ask`.
+        let drive = async {
+            let _ = connection.await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            answer = ask => answer,
+            never = drive => never,
+        }
     };
-    tokio::time::timeout(DEADLINE, exchange)
+    tokio::time::timeout(limits.deadline, exchange)
         .await
-        .unwrap_or_else(|_| Err("no answer within 10 s".to_owned()))
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", limits.deadline.as_secs())))
         .map_err(|why| format!("http://{address}{path}: {why}"))
 }

@@ -48,6 +48,8 @@ struct Inner {
     namespaces: BTreeMap<String, Watched>,
     dirty: BTreeSet<SetName>,
     readiness: Readiness,
+    /// Grows with every change of any fact.
+    version: u64,
 }
 
 #[derive(Debug, Default)]
@@ -150,8 +152,14 @@ impl Seen {
         }
     }
 
+    /// Another number whenever another pod may be seen.
+    pub(super) fn version(&self) -> u64 {
+        self.lock().version
+    }
+
     pub(super) fn forget_all(&self) {
-        *self.lock() = Inner::default();
+        let mut inner = self.lock();
+        *inner = Inner { version: inner.version + 1, ..Inner::default() };
     }
 
     pub(super) fn expect(&self, namespace: &str) {
@@ -162,6 +170,7 @@ impl Seen {
         let mut inner = self.lock();
         let Some(watched) = inner.namespaces.remove(namespace) else { return };
         watched.facts.pods.values().for_each(|pod| pod.forget(&mut inner.readiness));
+        inner.version += 1;
     }
 
     pub(super) fn listed(&self, namespace: &str, kind: Kind) {
@@ -178,6 +187,7 @@ impl Seen {
         let inner = &mut *inner;
         let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
         let (is_listed, first_list) = (watched.is_listed(), !watched.listed.contains(&F::KIND));
+        inner.version += 1;
         let known = F::all(&mut watched.facts);
         let before = known.remove(fact.name());
         fact.note(before.as_ref(), &mut inner.readiness, first_list);
@@ -199,6 +209,7 @@ impl Seen {
         let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
         let Some(before) = F::all(&mut watched.facts).remove(name) else { return };
         before.forget(&mut inner.readiness);
+        inner.version += 1;
         if watched.is_listed() {
             mark(&self.observed, &mut inner.dirty, namespace, &before.concerns());
             self.woken.notify_one();

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::super::Failure;
 use super::words::{self, Commands, Injected, Place, Ports};
 use crate::adapters::files;
-use crate::adapters::http_client;
+use crate::adapters::http_client::{self, GetLimits};
 use crate::agent_cli;
 use crate::core::agent_status::{AgentStatus, Phase};
 use crate::core::names;
@@ -82,7 +82,7 @@ impl Pod {
         self.sidecar = Some(spawn(&self.place, &self.commands.sidecar, path)?);
         let deadline = Instant::now() + SERVING_LIMIT;
         loop {
-            let probed = http_client::get(self.status_address(), "/livez").await;
+            let probed = http_client::get(self.status_address(), "/livez", GetLimits::default()).await;
             match probed {
                 Ok((200, _)) => break,
                 Ok((status, _)) => self.go_on(deadline, &format!("its startup probe gets {status}")).await?,
@@ -136,14 +136,14 @@ impl Pod {
     }
 
     async fn status(&self) -> Result<AgentStatus, String> {
-        let (_, body) = http_client::get(self.status_address(), "/status").await?;
+        let (_, body) = http_client::get(self.status_address(), "/status", GetLimits::default()).await?;
         serde_json::from_slice(&body).map_err(|error| format!("/status: {error}"))
     }
 
     /// `--min-time` and `--max-time` as thanos states them.
     async fn flags(&self) -> Option<(String, String)> {
         let address = (self.place.ip, self.place.ports.http).into();
-        let (_, body) = http_client::get(address, "/api/v1/status/flags").await.ok()?;
+        let (_, body) = http_client::get(address, "/api/v1/status/flags", GetLimits::default()).await.ok()?;
         let document: Value = serde_json::from_slice(&body).ok()?;
         let flag = |name: &str| Some(document.get("data")?.get(name)?.as_str()?.to_owned());
         Some((flag("min-time")?, flag("max-time")?))

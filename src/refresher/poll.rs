@@ -1,0 +1,249 @@
+//! Asks every injected pod's sidecar what it does: `GET /status` on the pod's address.
+//!
+//! Invariants: one question has a deadline and an answer a size; a sidecar that is slow, hostile or away delays no other
+//! (`schedule`); answers are kept by pod UID and forgotten with the pod; only an answer that differs from the last one is
+//! news. Nothing is decided here.
+
+mod schedule;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use hyper::body::Bytes;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::gauge::ConstGauge;
+use serde::Deserialize;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use self::schedule::{Schedule, Target};
+use super::seen::{Seen, SetName};
+use crate::adapters::http_client::{self, GetLimits};
+use crate::core::agent_status::AgentStatus;
+use crate::core::names;
+use crate::core::observed::{Answer, PodFacts};
+
+/// What one question may take.
+const LIMITS: GetLimits = GetLimits { deadline: Duration::from_secs(2), max_answer_bytes: 64 * 1024 };
+/// A settled pod is asked at least this often, however long the configured interval is.
+const MAX_INTERVAL: Duration = Duration::from_mins(1);
+/// Between two looks at which pods there are.
+const LOOK: Duration = Duration::from_millis(250);
+/// What is kept of a sidecar's own words; thousands of answers are held in memory.
+const MAX_KEPT_CHARS: usize = 500;
+
+/// What a sidecar answered last.
+#[derive(Clone, Debug)]
+pub struct Polled {
+    /// Its document, or why there is none.
+    pub answer: Answer,
+    /// When it was given.
+    pub at: Instant,
+    /// Since when every answer was this one.
+    pub unchanged_since: Instant,
+}
+
+/// The answers of all sidecars; empty while this process does not lead.
+#[derive(Debug)]
+pub struct Poller {
+    seen: Arc<Seen>,
+    polled: Mutex<BTreeMap<String, Polled>>,
+    closely: Mutex<BTreeMap<SetName, BTreeSet<String>>>,
+    woken: Notify,
+}
+
+impl Poller {
+    /// Asks nobody yet.
+    #[must_use]
+    pub fn new(seen: Arc<Seen>) -> Arc<Self> {
+        Arc::new(Self { seen, polled: Mutex::default(), closely: Mutex::default(), woken: Notify::new() })
+    }
+
+    /// The last answer of a pod's sidecar; `None` before there was one.
+    #[must_use]
+    pub fn polled(&self, uid: &str) -> Option<Polled> {
+        self.lock().get(uid).cloned()
+    }
+
+    /// These pods of a StatefulSet are expected to change: they are asked at once and every half second, until this is
+    /// called again without them.
+    pub fn watch_closely(&self, namespace: &str, statefulset: &str, uids: &BTreeSet<String>) {
+        let key = (namespace.to_owned(), statefulset.to_owned());
+        let mut closely = self.closely.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = closely.remove(&key).unwrap_or_default();
+        if !uids.is_empty() {
+            closely.insert(key, uids.clone());
+        }
+        if before != *uids {
+            self.woken.notify_one();
+        }
+    }
+
+    /// Asks for as long as it is polled: while this process leads.
+    pub async fn run(&self) {
+        self.run_on(names::SIDECAR_PORT).await;
+    }
+
+    async fn run_on(&self, port: u16) {
+        self.run_with(|target| async move {
+            let address = SocketAddr::new(target.ip, port);
+            let answer = read(&target, http_client::get(address, "/status", LIMITS).await);
+            (target, answer)
+        })
+        .await;
+    }
+
+    async fn run_with<F: Future<Output = (Target, Answer)>>(&self, ask: impl Fn(Target) -> F) {
+        let _ended = Ended(self);
+        let mut schedule = Schedule::default();
+        let mut asking = FuturesUnordered::new();
+        let mut version = None;
+        let mut look = Instant::now();
+        loop {
+            if look <= Instant::now() {
+                let current = self.seen.version();
+                if version.replace(current) != Some(current) {
+                    self.look(&mut schedule);
+                }
+                look = Instant::now() + LOOK;
+            }
+            while let Some(target) = schedule.take(Instant::now()) {
+                asking.push(ask(target));
+            }
+            tokio::select! {
+                Some((target, answer)) = asking.next() => self.take(&mut schedule, &target, answer),
+                () = sleep_until(schedule.next().map_or(look, |next| next.min(look))) => {}
+                () = self.woken.notified() => (version, look) = (None, Instant::now()),
+            }
+        }
+    }
+
+    /// Takes over which pods there are.
+    fn look(&self, schedule: &mut Schedule) {
+        let now = Instant::now();
+        let closely: BTreeSet<String> = self.closely.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect();
+        let mut there = BTreeSet::new();
+        self.seen.each_pod(|namespace, pod| {
+            if let Some(target) = target(namespace, pod) {
+                there.insert(pod.uid.clone());
+                schedule.put(target, closely.contains(&pod.uid), now);
+            }
+        });
+        let gone = schedule.keep(&there);
+        let mut polled = self.lock();
+        for uid in gone {
+            polled.remove(&uid);
+        }
+    }
+
+    fn take(&self, schedule: &mut Schedule, target: &Target, answer: Answer) {
+        let now = Instant::now();
+        let configured = self.seen.observed.fleet.load().config().operator.update_interval_seconds;
+        let interval = Duration::from_secs(configured.into()).min(MAX_INTERVAL);
+        if !schedule.done(target, matches!(answer, Answer::Status(_)), interval, now) {
+            return;
+        }
+        if let Answer::Status(status) = &answer {
+            self.seen.answered(&target.uid, status, now);
+        }
+        let mut polled = self.lock();
+        let before = polled.get(&target.uid).filter(|before| before.answer == answer).map(|before| before.unchanged_since);
+        polled.insert(target.uid.clone(), Polled { answer, at: now, unchanged_since: before.unwrap_or(now) });
+        drop(polled);
+        if before.is_none() {
+            self.seen.touch(&target.namespace, &target.statefulset);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Polled>> {
+        self.polled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was answered is not kept up to date any longer.
+struct Ended<'a>(&'a Poller);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.lock().clear();
+        self.0.closely.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Whom to ask, if the pod can be asked.
+fn target(namespace: &str, pod: &PodFacts) -> Option<Target> {
+    let ip = pod.ip.as_ref().filter(|_| pod.injected && !pod.terminating)?.parse().ok()?;
+    Some(Target {
+        uid: pod.uid.clone(),
+        namespace: namespace.to_owned(),
+        statefulset: pod.statefulset.clone(),
+        name: pod.name.clone(),
+        ip,
+        ready: (pod.ready, pod.ready_changed_unix_seconds),
+    })
+}
+
+/// The part of a document by which a newer one is known.
+#[derive(Deserialize)]
+struct Contract {
+    contract: u32,
+}
+
+fn read(target: &Target, answer: Result<(u16, Bytes), String>) -> Answer {
+    let usual = format!(
+        "the server must reach port {} of the pod; what usually prevents it is a NetworkPolicy, or a service mesh that takes the connection",
+        names::SIDECAR_PORT
+    );
+    let body = match answer {
+        Ok((200, body)) => body,
+        Ok((status, _)) => return Answer::Unreachable(format!("pod {} answers {status} on /status: {usual}", target.name)),
+        Err(why) => return Answer::Unreachable(format!("pod {} cannot be asked: {why}: {usual}", target.name)),
+    };
+    let mut status: AgentStatus = match serde_json::from_slice(&body) {
+        Ok(status) => status,
+        Err(error) => return Answer::Unreachable(unreadable(target, &body, &error)),
+    };
+    if status.pod != target.name {
+        let other = short(&status.pod);
+        return Answer::Unreachable(format!("pod {}: its address answers as pod {other}, which has it by now", target.name));
+    }
+    status.last_error = status.last_error.as_deref().map(short);
+    status.agent_version = short(&status.agent_version);
+    Answer::Status(Box::new(status))
+}
+
+fn unreadable(target: &Target, body: &[u8], error: &serde_json::Error) -> String {
+    // serde repeats what it does not like.
+    let (ours, error) = (names::CONTRACT, short(&error.to_string()));
+    match serde_json::from_slice::<Contract>(body) {
+        Ok(Contract { contract }) if contract > ours => {
+            format!("pod {}: its agent speaks contract {contract}, this server {ours} ({error}): upgrade the server", target.name)
+        }
+        _ => format!("pod {}: what answers on port {} is no status document ({error})", target.name, names::SIDECAR_PORT),
+    }
+}
+
+fn short(text: &str) -> String {
+    if text.chars().count() <= MAX_KEPT_CHARS { text.to_owned() } else { text.chars().take(MAX_KEPT_CHARS).chain(['…']).collect() }
+}
+
+/// Registered as a collector, so that the values are those of the scrape.
+#[derive(Debug)]
+pub struct PollMetrics(pub Arc<Poller>);
+
+impl Collector for PollMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let unreachable = self.0.lock().values().filter(|polled| matches!(polled.answer, Answer::Unreachable(_))).count();
+        let gauge = ConstGauge::new(i64::try_from(unreachable).unwrap_or(i64::MAX));
+        let help = "Sidecars that the leader cannot ask; their StatefulSets' rollouts wait. Look at NetworkPolicies and service meshes, port 10908";
+        gauge.encode(encoder.encode_descriptor("timeshard_unreachable_sidecars", help, None, gauge.metric_type())?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+use std::future::pending;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::adapters::cluster::Observed;
+use crate::core::agent_status::Phase;
+use crate::core::config::Config;
+use crate::core::fleet::Fleet;
+
+fn document(pod: &str, phase: &str) -> Value {
+    json!({"pod": pod, "shard": 0, "replica": 0, "phase": phase, "published": null, "applied": null, "verified": true,
+        "restarts": 0, "last_error": null, "agent_version": "0.1.0", "contract": 1})
+}
+
+fn serving(target: &Target) -> Answer {
+    read(target, Ok((200, Bytes::from(document(&target.name, "serving").to_string()))))
+}
+
+fn pod(n: u8, ip: &str) -> PodFacts {
+    let (name, uid) = (format!("store-{n}"), format!("u{n}"));
+    let statefulset = "store".to_owned();
+    PodFacts { name, uid, statefulset, ip: Some(ip.to_owned()), injected: true, ready: true, ..PodFacts::default() }
+}
+
+/// A leader that has seen these pods, and who asks them.
+fn poller(pods: impl IntoIterator<Item = PodFacts>) -> Arc<Poller> {
+    let seen = Seen::new(Observed::new(Fleet::new(Arc::new(Config::default()))));
+    seen.expect("ns");
+    pods.into_iter().for_each(|pod| seen.put("ns", pod));
+    Poller::new(seen)
+}
+
+/// Whom it asked, and when, in seconds since the beginning.
+type Asked = Arc<Mutex<Vec<(String, f64)>>>;
+
+/// Runs a poller against sidecars that are played by `answer`.
+fn start(poller: &Arc<Poller>, tasks: &mut JoinSet<()>, answer: impl Fn(&Target) -> Option<Answer> + Send + Sync + 'static) -> Asked {
+    let (asked, begun) = (Asked::default(), Instant::now());
+    let (poller, log) = (poller.clone(), asked.clone());
+    tasks.spawn(async move {
+        let ask = |target: Target| {
+            log.lock().unwrap().push((target.uid.clone(), begun.elapsed().as_secs_f64()));
+            let answer = answer(&target);
+            async move {
+                match answer {
+                    Some(answer) => (target, answer),
+                    // As the deadline of a real question does.
+                    None => {
+                        sleep(LIMITS.deadline).await;
+                        (target, Answer::Unreachable("no answer".to_owned()))
+                    }
+                }
+            }
+        };
+        poller.run_with(ask).await;
+    });
+    asked
+}
+
+fn times(asked: &Asked, uid: &str) -> Vec<f64> {
+    asked.lock().unwrap().iter().filter(|(of, _)| of == uid).map(|(_, at)| (at * 10.0).round() / 10.0).collect()
+}
+
+async fn news(poller: &Poller) -> Vec<SetName> {
+    timeout(Duration::from_millis(1), poller.seen.changed()).await.unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn settled_pods_are_asked_every_minute_and_expected_changes_at_once() {
+    let (poller, mut tasks) = (poller([pod(0, "10.0.0.1")]), JoinSet::new());
+    let asked = start(&poller, &mut tasks, |target| Some(serving(target)));
+    sleep(Duration::from_secs(125)).await;
+    assert_eq!(times(&asked, "u0"), [0.0, 60.0, 120.0]);
+    assert_eq!(news(&poller).await, [("ns".to_owned(), "store".to_owned())]);
+
+    poller.watch_closely("ns", "store", &BTreeSet::from(["u0".to_owned()]));
+    sleep(Duration::from_millis(1_600)).await;
+    assert_eq!(times(&asked, "u0")[3..], [125.0, 125.5, 126.0, 126.5]);
+    poller.watch_closely("ns", "store", &BTreeSet::new());
+    sleep(Duration::from_secs(58)).await;
+    assert_eq!(times(&asked, "u0").len(), 8, "once more, then it is settled");
+    assert!(news(&poller).await.is_empty(), "the same answer is no news");
+    let polled = poller.polled("u0").unwrap();
+    assert!(polled.at - polled.unchanged_since > Duration::from_secs(120));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_answer_is_asked_less_and_less_until_something_changes() {
+    let (poller, mut tasks) = (poller([pod(0, "10.0.0.1")]), JoinSet::new());
+    let asked = start(&poller, &mut tasks, |_| Some(Answer::Unreachable("no".to_owned())));
+    sleep(Duration::from_secs(125)).await;
+    assert_eq!(times(&asked, "u0"), [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 61.0, 91.0, 121.0]);
+    poller.seen.put("ns", PodFacts { ready_changed_unix_seconds: 5, ..pod(0, "10.0.0.1") });
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(times(&asked, "u0").len(), 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_answer_is_news_and_ends_a_readiness() {
+    let (poller, mut tasks) = (poller([pod(0, "10.0.0.1")]), JoinSet::new());
+    let questions = AtomicUsize::new(0);
+    start(&poller, &mut tasks, move |target| {
+        let phase = if questions.fetch_add(1, Relaxed) == 1 { "draining" } else { "serving" };
+        Some(read(target, Ok((200, Bytes::from(document(&target.name, phase).to_string())))))
+    });
+    sleep(Duration::from_secs(59)).await;
+    assert!(poller.seen.ready_for("u0", Instant::now()) >= Some(Duration::from_secs(58)));
+    news(&poller).await;
+    sleep(Duration::from_secs(2)).await;
+    assert!(matches!(poller.polled("u0").unwrap().answer, Answer::Status(status) if status.phase == Phase::Draining));
+    assert_eq!(poller.seen.ready_for("u0", Instant::now()), None);
+    assert_eq!(news(&poller).await.len(), 1);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(news(&poller).await.len(), 1);
+    assert!(poller.seen.ready_for("u0", Instant::now()) < Some(Duration::from_secs(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_that_hang_delay_nobody() {
+    let hang = |n: u8| n >= 50;
+    let (poller, mut tasks) = (poller((0..150).map(|n| pod(n, &format!("10.0.0.{n}")))), JoinSet::new());
+    let most = Arc::new(AtomicUsize::new(0));
+    let open = Arc::new(AtomicUsize::new(0));
+    let (begun, log) = (Instant::now(), Asked::default());
+    {
+        let (poller, log, most, open) = (poller.clone(), log.clone(), most.clone(), open.clone());
+        tasks.spawn(async move {
+            let ask = |target: Target| {
+                log.lock().unwrap().push((target.uid.clone(), begun.elapsed().as_secs_f64()));
+                most.fetch_max(open.fetch_add(1, Relaxed) + 1, Relaxed);
+                let open = open.clone();
+                async move {
+                    let answer = if hang(target.uid[1..].parse().unwrap()) {
+                        sleep(LIMITS.deadline).await;
+                        Answer::Unreachable("no answer".to_owned())
+                    } else {
+                        sleep(Duration::from_millis(5)).await;
+                        serving(&target)
+                    };
+                    open.fetch_sub(1, Relaxed);
+                    (target, answer)
+                }
+            };
+            poller.run_with(ask).await;
+        });
+    }
+    // One pass over all of them, hanging ones included.
+    sleep(Duration::from_secs(30)).await;
+    assert!((0..50).all(|n| matches!(poller.polled(&format!("u{n}")), Some(Polled { answer: Answer::Status(_), .. }))));
+    poller.watch_closely("ns", "store", &BTreeSet::from(["u7".to_owned()]));
+    sleep(Duration::from_secs(60)).await;
+    let closely = times(&log, "u7").into_iter().filter(|at| *at >= 30.0).count();
+    assert!((110..=121).contains(&closely), "{closely}");
+    for n in (0..50).filter(|n| *n != 7) {
+        let asked = times(&log, &format!("u{n}"));
+        assert!(asked.len() == 2 && asked[1] - asked[0] < 61.0, "u{n}: {asked:?}");
+    }
+    assert!(most.load(Relaxed) <= schedule::CONCURRENT);
+    tasks.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_are_gone_are_forgotten_and_some_are_never_asked() {
+    let others = [
+        PodFacts { injected: false, ..pod(1, "10.0.0.2") },
+        PodFacts { ip: None, ..pod(2, "") },
+        PodFacts { terminating: true, ..pod(3, "10.0.0.4") },
+        pod(4, "not an address"),
+    ];
+    let (poller, mut tasks) = (poller([pod(0, "10.0.0.1")].into_iter().chain(others)), JoinSet::new());
+    let asked = start(&poller, &mut tasks, |target| Some(serving(target)));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    // Recreated under its name.
+    poller.seen.put("ns", PodFacts { uid: "u9".to_owned(), ..pod(0, "10.0.0.9") });
+    sleep(Duration::from_secs(1)).await;
+    assert!(poller.polled("u0").is_none() && poller.polled("u9").is_some());
+    tasks.shutdown().await;
+    assert!(poller.polled("u9").is_none(), "who does not lead knows nothing");
+}
+
+#[test]
+fn documents_of_other_ages_are_read_and_nonsense_is_told_apart() {
+    let target = target("ns", &pod(0, "10.0.0.1")).unwrap();
+    let ask = |document: &Value| read(&target, Ok((200, Bytes::from(document.to_string()))));
+    let why = |answer| match answer {
+        Answer::Unreachable(why) => why,
+        Answer::Status(status) => panic!("{status:?}"),
+    };
+    let mut newer = document("store-0", "serving");
+    (newer["contract"], newer["news"]) = (json!(2), json!({}));
+    assert!(matches!(ask(&newer), Answer::Status(status) if status.contract == 2));
+    newer["phase"] = json!("dreaming");
+    assert!(why(ask(&newer)).contains("speaks contract 2, this server 1"));
+    assert!(why(ask(&json!({"pod": 1}))).contains("no status document"));
+    assert!(why(ask(&document("store-5", "serving"))).contains("answers as pod store-5"));
+    let mut long = document("store-0", "serving");
+    long["last_error"] = json!("x".repeat(60_000));
+    assert!(matches!(ask(&long), Answer::Status(status) if status.last_error.as_ref().unwrap().len() < 600));
+    long["phase"] = json!("x".repeat(60_000));
+    assert!(why(ask(&long)).len() < 1_000);
+    for answer in [Ok((503, Bytes::new())), Err("refused".to_owned())] {
+        let why = why(read(&target, answer));
+        assert!(["10908", "NetworkPolicy", "service mesh"].iter().all(|cause| why.contains(cause)), "{why}");
+    }
+}
+
+/// What a peer at this address does with a connection.
+async fn behave(mut stream: TcpStream, host: u8) {
+    let mut request = [0; 1024];
+    let read = stream.read(&mut request).await.unwrap_or(0);
+    let request = String::from_utf8_lossy(&request[..read]).into_owned();
+    let answer = |status: &str, body: &str| format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let text = match host {
+        1 if request.starts_with("GET /status HTTP/1.1\r\n") => answer("200 OK", &document("store-1", "serving").to_string()),
+        2 => "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/status\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        3 => answer("200 OK", &format!("{{\"pod\":\"{}\"}}", "x".repeat(100_000))),
+        4 => "SSH-2.0-OpenSSH\r\n".to_owned(),
+        5 => format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(1_000_000)),
+        6 => return,
+        // Never an end: a byte now and then, so that only a deadline for all of it helps.
+        7 => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            while stream.write_all(b" ").await.is_ok() {
+                sleep(Duration::from_millis(50)).await;
+            }
+            return;
+        }
+        _ => pending().await,
+    };
+    let _ = stream.write_all(text.as_bytes()).await;
+}
+
+fn accept(listener: TcpListener, tasks: &mut JoinSet<()>) {
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let host = match stream.local_addr().unwrap().ip() {
+                IpAddr::V4(ip) => ip.octets()[3],
+                IpAddr::V6(_) => 1,
+            };
+            connections.spawn(behave(stream, host));
+        }
+    });
+}
+
+#[tokio::test]
+async fn real_peers_good_and_bad() {
+    let mut tasks = JoinSet::new();
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    accept(listener, &mut tasks);
+    // Pods 1 to 7 behave as above, 8 to 24 accept and say nothing.
+    let poller = poller((1..=24).map(|n| pod(n, &format!("127.0.0.{n}"))));
+    poller.watch_closely("ns", "store", &BTreeSet::from(["u1".to_owned()]));
+    let begun = Instant::now();
+    let run = poller.clone();
+    tasks.spawn(async move { run.run_on(port).await });
+    let all = async {
+        while (1..=7).any(|n| poller.polled(&format!("u{n}")).is_none()) {
+            assert!(poller.polled("u1").is_none_or(|polled| matches!(polled.answer, Answer::Status(_))));
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), all).await.unwrap();
+    let why = |n: u8| match poller.polled(&format!("u{n}")).unwrap().answer {
+        Answer::Unreachable(why) => why,
+        Answer::Status(status) => panic!("{n}: {status:?}"),
+    };
+    assert!(why(2).contains("answers 302"), "{}", why(2));
+    assert!(why(3).contains("longer than 65536 bytes"), "{}", why(3));
+    assert!(why(7).contains("no answer within 2 s"), "{}", why(7));
+    for n in 4..=6 {
+        assert!(why(n).contains("NetworkPolicy"), "{}", why(n));
+    }
+    let good = poller.polled("u1").unwrap();
+    assert!(begun.elapsed() - (good.at - begun) < Duration::from_millis(1_500), "asked every half second beside 23 that are not well");
+}
+
+#[tokio::test]
+async fn ipv6_pods_are_asked() {
+    let Ok(listener) = TcpListener::bind("[::1]:0").await else { return };
+    let (port, mut tasks) = (listener.local_addr().unwrap().port(), JoinSet::new());
+    accept(listener, &mut tasks);
+    let poller = poller([pod(1, "::1")]);
+    let run = poller.clone();
+    tasks.spawn(async move { run.run_on(port).await });
+    assert_eq!(timeout(Duration::from_secs(10), poller.seen.changed()).await.unwrap().len(), 1);
+    assert!(matches!(poller.polled("u1").unwrap().answer, Answer::Status(_)));
+}
