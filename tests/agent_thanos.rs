@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use thanos_timeshard::core::time_flags;
@@ -83,16 +84,31 @@ fn a_window_that_makes_thanos_exit_is_given_up() {
 #[test]
 fn thanos_whose_flags_cannot_be_read_still_reloads() {
     let Some(without_web) = pod(&["--web.disable"]) else { return };
-    let Some(mut with_password) = pod(&[]) else { return };
-    let web = with_password.path("web.yaml");
+    let configured = |text: &dyn Fn(&Pod) -> String| {
+        let mut pod = pod(&[])?;
+        fs::write(pod.path("web.yaml"), text(&pod)).unwrap();
+        let flag = format!("--http.config={}", pod.path("web.yaml").display());
+        pod.command.push(flag.into());
+        Some(pod)
+    };
     // bcrypt of a password that nobody needs.
     let hash = "$2y$05$QC4kKjiIkRK1JTdcu.TGPe8oO0mCmxvQ0cXcbjpgzyNHJ0UZAqJ6a";
-    fs::write(&web, format!("basic_auth_users:\n  user: {hash}\n")).unwrap();
-    with_password.command.push(format!("--http.config={}", web.display()).into());
+    let Some(with_password) = configured(&|_| format!("basic_auth_users:\n  user: {hash}\n")) else { return };
+    let Some(with_tls) = configured(&|pod| {
+        let made = Command::new("openssl")
+            .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x -keyout key -out cert".split(' '))
+            .current_dir(pod.dir.path())
+            .output()
+            .expect("openssl");
+        assert!(made.status.success(), "{made:?}");
+        format!("tls_server_config:\n  cert_file: {}\n  key_file: {}\n", pod.path("cert").display(), pod.path("key").display())
+    }) else {
+        return;
+    };
     let Some(mut elsewhere) = pod(&[]) else { return };
     // The sidecar is told a port where nobody listens: as with addresses that it could not find in the pod.
     elsewhere.http = support::free_port();
-    for (mut pod, reason) in [(without_web, "404"), (with_password, "401"), (elsewhere, "refused")] {
+    for (mut pod, reason) in [(without_web, "404"), (with_password, "401"), (with_tls, "400"), (elsewhere, "refused")] {
         pod.publish("-30d", "1d");
         let (_sidecar, _launcher) = pod.start();
         pod.wait("serving", "-30d");
