@@ -257,8 +257,8 @@ fn a_kill_at_any_point_of_a_reload_ends_in_a_serving_thanos() {
             std::hint::spin_loop();
         }
         match round % 3 {
-            0 => launcher.signal(Signal::KILL),
-            1 => sidecar.signal(Signal::KILL),
+            0 => launcher.kill(),
+            1 => sidecar.kill(),
             _ => support::kill_children(launcher.pid()),
         }
         let served = support::settle(&pod, &mut launcher, &mut sidecar, &format!("round {round}"));

@@ -6,9 +6,9 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use thanos_timeshard::core::time_flags;
 use thanos_timeshard::core::window::Bound;
 
@@ -80,50 +80,110 @@ fn a_window_that_makes_thanos_exit_is_given_up() {
     assert_eq!(pod.record()["min_time"], "-30d");
 }
 
+/// Where the flags cannot be read, what the launcher started thanos with counts, unverified and with the reason.
 #[test]
-fn thanos_behind_authentication_or_without_web_still_reloads() {
-    let Some(mut first) = pod(&["--web.disable"]) else { return };
-    let Some(mut second) = pod(&[]) else { return };
-    let web = second.path("web.yaml");
+fn thanos_whose_flags_cannot_be_read_still_reloads() {
+    let Some(without_web) = pod(&["--web.disable"]) else { return };
+    let configured = |text: &dyn Fn(&Pod) -> String| {
+        let mut pod = pod(&[])?;
+        fs::write(pod.path("web.yaml"), text(&pod)).unwrap();
+        let flag = format!("--http.config={}", pod.path("web.yaml").display());
+        pod.command.push(flag.into());
+        Some(pod)
+    };
     // bcrypt of a password that nobody needs.
     let hash = "$2y$05$QC4kKjiIkRK1JTdcu.TGPe8oO0mCmxvQ0cXcbjpgzyNHJ0UZAqJ6a";
-    fs::write(&web, format!("basic_auth_users:\n  user: {hash}\n")).unwrap();
-    second.command.push(format!("--http.config={}", web.display()).into());
-    for pod in [&mut first, &mut second] {
+    let Some(with_password) = configured(&|_| format!("basic_auth_users:\n  user: {hash}\n")) else { return };
+    let Some(with_tls) = configured(&|pod| {
+        let made = Command::new("openssl")
+            .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x -keyout key -out cert".split(' '))
+            .current_dir(pod.dir.path())
+            .output()
+            .expect("openssl");
+        assert!(made.status.success(), "{made:?}");
+        format!("tls_server_config:\n  cert_file: {}\n  key_file: {}\n", pod.path("cert").display(), pod.path("key").display())
+    }) else {
+        return;
+    };
+    let Some(mut elsewhere) = pod(&[]) else { return };
+    // The sidecar is told a port where nobody listens: as with addresses that it could not find in the pod.
+    elsewhere.http = support::free_port();
+    for (mut pod, reason) in [(without_web, "404"), (with_password, "401"), (with_tls, "400"), (elsewhere, "refused")] {
         pod.publish("-30d", "1d");
         let (_sidecar, _launcher) = pod.start();
         pod.wait("serving", "-30d");
         pod.publish("-40d", "1d");
         let status = pod.wait("serving", "-40d");
         assert_eq!(status["verified"], false, "{status}");
-        assert!(status["last_error"].as_str().unwrap().contains("cannot be read"), "{status}");
+        let error = status["last_error"].as_str().unwrap();
+        assert!(error.contains("cannot be read") && error.contains(reason), "{reason}: {status}");
+        assert!(pod.ready());
+        assert_eq!(pod.record()["restarts"], 1);
     }
 }
 
+/// How far a reload has come, in the order in which it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Point {
+    Published,
+    Draining,
+    Ordered,
+    Stopping,
+    Started,
+    Ready,
+}
+
+const POINTS: [Point; 6] = [Point::Published, Point::Draining, Point::Ordered, Point::Stopping, Point::Started, Point::Ready];
+
+fn point(pod: &Pod, launch: u64, min: &str) -> Point {
+    let record = pod.record();
+    let ordered = fs::read_to_string(pod.path("shared/window.json")).is_ok_and(|text| text.contains(min));
+    match (record["launch"].as_u64() > Some(launch), record["ready"] == true) {
+        (true, true) => Point::Ready,
+        (true, false) => Point::Started,
+        (false, _) if record["state"] == "stopping" => Point::Stopping,
+        (false, _) if ordered => Point::Ordered,
+        (false, _) if pod.status().is_ok_and(|status| status["phase"] == "draining") => Point::Draining,
+        (false, _) => Point::Published,
+    }
+}
+
+/// At each point of a reload, and a seeded moment later, each of the processes is killed, and both of the agent's at once.
 #[test]
 fn kills_at_any_point_end_in_a_serving_thanos() {
     let Some(mut pod) = pod(&[]) else { return };
     pod.publish("-30d", "1d");
+    pod.sidecar_flags[0] = "--drain=50ms".into();
     let (mut sidecar, mut launcher) = pod.start();
     pod.wait("serving", "-30d");
     let mut seed = 7_u64;
     let mut old = "-30d".to_owned();
-    for round in 0..12 {
+    let mut kept = 0;
+    for (round, (at, victim)) in POINTS.iter().flat_map(|at| (0..4).map(move |victim| (*at, victim))).enumerate() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let new = format!("-{}d", 31 + round);
+        let launch = pod.record()["launch"].as_u64().unwrap();
         pod.publish(&new, "1d");
-        let until = Instant::now() + Duration::from_micros((seed >> 33) % 400_000);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while point(&pod, launch, &new) < at {
+            assert!(Instant::now() < deadline, "round {round}: no reload came to {at:?}\n{}", pod.logs());
+        }
+        let until = Instant::now() + Duration::from_micros((seed >> 33) % 30_000);
         while Instant::now() < until {
             std::hint::spin_loop();
         }
-        match round % 3 {
-            0 => launcher.signal(Signal::KILL),
-            1 => sidecar.signal(Signal::KILL),
-            _ => support::kill_children(launcher.pid()),
+        match victim {
+            0 => launcher.kill(),
+            1 => sidecar.kill(),
+            2 => support::kill_children(launcher.pid()),
+            _ => [&mut launcher, &mut sidecar].into_iter().for_each(support::Process::kill),
         }
-        let served = support::settle(&pod, &mut launcher, &mut sidecar, &format!("round {round}"));
-        assert!(served == old || served == new, "round {round}: {served} is neither {old} nor {new}");
+        let served = support::settle(&pod, &mut launcher, &mut sidecar, &format!("round {round}, {at:?}"));
+        assert!(served == old || served == new, "round {round}: {served} is neither {old} nor {new}\n{}", pod.logs());
         assert_eq!(effective_min(&pod), served.parse().ok());
+        wait_for("the pod to be ready", || pod.ready().then_some(()).ok_or(pod.logs()));
+        kept += u32::from(served == old);
         old = served;
     }
+    println!("{kept} of 24 kills left the old window");
 }

@@ -223,7 +223,7 @@ impl Watches {
         self.observed.update(|fleet| {
             let next = fleet.with_statefulset(facts(&self.namespace, set))?;
             let before = remarks(fleet);
-            for (reason, message) in remarks(&next).into_iter().filter(|remark| !before.contains(remark)) {
+            for (reason, message) in remarks(&next).into_iter().filter(|remark| may_run_store(set) && !before.contains(remark)) {
                 tracing::warn!(namespace = self.namespace, statefulset = name, reason, "{message}");
                 let uid = set.uid().unwrap_or_default();
                 let notice = Notice { namespace: self.namespace.clone(), statefulset: name.clone(), uid, reason, message };
@@ -321,6 +321,14 @@ pub fn selector(selector: &LabelSelector) -> Selector {
         labels: selector.match_labels.clone().unwrap_or_default(),
         expressions: selector.match_expressions.iter().flatten().map(requirement).collect(),
     }
+}
+
+/// As the registration asks it of pods (`matchConditions`): other StatefulSets' users have nothing to hear from us.
+fn may_run_store(set: &StatefulSet) -> bool {
+    let pod = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let containers = pod.into_iter().flat_map(|pod| &pod.containers);
+    let mut words = containers.flat_map(|container| [&container.args, &container.command]).flatten().flatten();
+    words.any(|word| word == "store" || word.starts_with('@') || word.contains("thanos store"))
 }
 
 fn ours(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {

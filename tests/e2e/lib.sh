@@ -191,8 +191,10 @@ server_start() {
   echo $! >"$STATE/pids/timeshard"
 }
 server_ready() { server_pid >/dev/null && admin /readyz | grep '^HTTP/1.[01] 200'; }
-# admin PATH: status line, header and body of the server's admin port
-admin() { (exec 3<>"/dev/tcp/127.0.0.1/$ADMIN_PORT" && printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$1" >&3 && timeout 5 cat <&3); }
+# http HOST PORT PATH [SECONDS]: status line, header and body
+http() { (exec 3<>"/dev/tcp/$1/$2" && printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$3" >&3 && timeout "${4:-5}" cat <&3); }
+# admin PATH: of the server's admin port
+admin() { http 127.0.0.1 "$ADMIN_PORT" "$1"; }
 # host_endpoint: the Service of deploy/ leads to the server on this machine
 host_endpoint() {
   kubectl -n "$SYSTEM" apply -f - >/dev/null <<Y

@@ -101,6 +101,12 @@ impl Process {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// kill -9, and it is gone.
+    pub fn kill(&mut self) {
+        self.signal(rustix::process::Signal::KILL);
+        self.0.wait().unwrap();
+    }
+
     pub fn code(&mut self) -> i32 {
         wait_for("the process to end", || self.0.try_wait().unwrap().ok_or("it runs".to_owned())).code().unwrap()
     }
@@ -266,12 +272,18 @@ impl Pod {
     }
 }
 
-/// kill -9 for what the launcher runs.
+/// kill -9 for what the launcher runs, and it is gone.
 pub fn kill_children(parent: u32) {
-    for (pid, _) in children_of(parent) {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let killed = children_of(parent);
+    for (pid, _) in &killed {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
+    wait_for("them to end", || {
+        let left = children_of(parent);
+        let alive = left.iter().any(|(pid, state)| state != "Z" && killed.iter().any(|(dead, _)| dead == pid));
+        if alive { Err(format!("{left:?}")) } else { Ok(()) }
+    });
 }
 
 /// Plays kubelet until the pod has settled: starts again what ended, and gives the served `min_time` once thanos answers

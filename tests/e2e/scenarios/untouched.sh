@@ -25,6 +25,9 @@ for what in "deployment:Deployment of thanos store" "daemonset:DaemonSet of than
   until_same 60 "${what#*:}: Ready" "1 of 1" ready $ns "${what%%:*}"
   same "${what#*:}: untouched" "1 untouched" untouched $ns "${what%%:*}"
 done
+events() { kubectl -n $ns get events.events.k8s.io -o json | jq -r '.items[] | select(.reportingController == "thanos-timeshard") | .regarding.name' | sort -u; }
+check "an Event tells the gateway's user what does not fit" grep -qx store <(events)
+same "other programs' users are told nothing" "" grep -xE 'query|compact|deployment|daemonset' <(events)
 check "Job with the arguments of thanos store: complete" kubectl -n $ns wait --for=condition=Complete job/job --timeout=60s
 same "Job: untouched" "1 untouched" untouched $ns job
 until_same 60 "gateway in an unlabelled namespace: Ready" "1 of 1" ready $other store
