@@ -18,12 +18,16 @@ use super::Failure;
 use crate::adapters::admin::{self, Admin};
 use crate::adapters::cluster::{self, Observed, ObservedMetrics};
 use crate::adapters::config_file::{ConfigFile, ConfigFileMetrics};
+use crate::adapters::lease::{self, Leadership, LeadershipMetrics};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::tls::Certificates;
 use crate::adapters::{clock, events, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
+use crate::core::report::SetReport;
+use crate::refresher::Refresher;
+use crate::refresher::reports::Reports;
 use crate::webhook::{self, Metrics, Reviewer};
 
 /// Files are looked at this often although they are watched: a notification can be lost.
@@ -31,10 +35,11 @@ const FILE_POLL: Duration = Duration::from_mins(1);
 /// More threads than this do not help a webhook.
 const MOST_THREADS: usize = 4;
 
-/// Run the admission webhook.
+/// Run the admission webhook, and on one replica the refresher.
 ///
-/// Reads StatefulSets and ConfigMaps of labelled namespaces (in-cluster configuration or KUBECONFIG), or nothing at all
-/// with --webhook-only. SIGTERM drains; a second signal ends at once.
+/// Reads labelled namespaces (in-cluster configuration or KUBECONFIG), or nothing at all with --webhook-only. The replica
+/// that holds the lease keeps ConfigMaps, budgets and Services right and moves running pods to new windows. SIGTERM drains
+/// and hands the lease over; a second signal ends at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -51,6 +56,15 @@ pub(super) struct Args {
     /// Serve without a cluster: every StatefulSet gets the configuration's defaults
     #[arg(long, env = "TIMESHARD_WEBHOOK_ONLY")]
     webhook_only: bool,
+    /// Write nothing but Events: admission alone, for clusters whose ConfigMaps somebody else keeps
+    #[arg(long, env = "TIMESHARD_NO_REFRESHER")]
+    no_refresher: bool,
+    /// Name of this replica, for the lease. Default: the host's name and a random suffix
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pod_name: Option<String>,
+    /// Namespace of the lease. Default: the one of the in-cluster configuration or KUBECONFIG
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    pod_namespace: Option<String>,
     /// How long to keep serving after SIGTERM, until every API server has let go of this address (0s to 1h)
     #[arg(long, value_name = "DURATION", env = "TIMESHARD_SHUTDOWN_DRAIN", default_value = "10s", value_parser = parse_drain)]
     shutdown_drain: PromDuration,
@@ -135,8 +149,10 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     if args.webhook_only {
         observed.nothing_to_list();
     }
-    let notices = if args.webhook_only { None } else { Some(join_cluster(&observed, &mut tasks).await?) };
-    let document = status(observed.clone(), certificates, file, args.webhook_only);
+    let joined = if args.webhook_only { None } else { Some(join_cluster(args, &observed, &mut tasks, &mut registry, &shutdown).await?) };
+    let (notices, refresher) = joined.map_or((None, None), |joined| (Some(joined.notices), joined.refresher));
+    let leading = refresher.as_ref().map(|refresher| (refresher.leadership.clone(), refresher.reports.clone()));
+    let document = status(observed.clone(), certificates, file, args.webhook_only, leading);
     let ready = {
         let (observed, alone) = (observed.clone(), args.webhook_only);
         Arc::new(move || if alone || observed.is_synced() { Ok(()) } else { Err(not_synced(&observed)) })
@@ -149,8 +165,26 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let routes = webhook::router(Reviewer::new(observed.fleet.clone(), clock::now), metrics, notices);
     let edge = Edge { listener, tls: Some(tls), limits: Limits::default(), drain: args.shutdown_drain.to_std(), stats, shutdown };
     edge.serve(TowerToHyperService::new(routes)).await;
+    if let Some(refresher) = refresher {
+        // The lease is given back, or others would wait until it expires.
+        let _ = refresher.ended.await;
+    }
     tracing::info!("all requests are answered; good bye");
     Ok(())
+}
+
+/// What a server with a cluster has beside the webhook.
+struct Joined {
+    notices: mpsc::Sender<crate::core::notice::Notice>,
+    refresher: Option<Candidate>,
+}
+
+/// This replica as one that may lead.
+struct Candidate {
+    leadership: Leadership,
+    reports: Arc<Reports>,
+    /// Ends after the lease was given back.
+    ended: tokio::task::JoinHandle<()>,
 }
 
 fn load_config(args: &Args) -> Result<(Option<Arc<ConfigFile>>, Arc<Config>), Failure> {
@@ -169,18 +203,31 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}")))
 }
 
-/// Starts the watches and the writer of Events.
+/// Starts the watches, the writer of Events, and the refresher with its election.
 async fn join_cluster(
+    args: &Args,
     observed: &Arc<Observed>,
     tasks: &mut tokio::task::JoinSet<()>,
-) -> Result<mpsc::Sender<crate::core::notice::Notice>, Failure> {
+    registry: &mut Registry,
+    shutdown: &signals::Shutdown,
+) -> Result<Joined, Failure> {
     let client = cluster::connect().await.map_err(|error| {
         Failure::Failed(format!("no cluster: {error}; run in a pod with a ServiceAccount, set KUBECONFIG, or use --webhook-only"))
     })?;
-    let (sender, receiver) = mpsc::channel(events::QUEUE);
-    tasks.spawn(cluster::follow(client.clone(), observed.clone(), sender.clone()));
-    tasks.spawn(events::write(client, receiver));
-    Ok(sender)
+    let (notices, receiver) = mpsc::channel(events::QUEUE);
+    tasks.spawn(cluster::follow(client.clone(), observed.clone(), notices.clone()));
+    tasks.spawn(events::write(client.clone(), receiver));
+    if args.no_refresher {
+        return Ok(Joined { notices, refresher: None });
+    }
+    let settings = lease::Settings::of_pod(args.pod_name.clone(), args.pod_namespace.clone());
+    let (leadership, election) = lease::run(client.clone(), settings, shutdown.clone());
+    registry.register_collector(Box::new(LeadershipMetrics(leadership.clone())));
+    let refresher = Refresher::new(client, observed.clone(), leadership.clone(), notices.clone(), registry);
+    let reports = refresher.reports();
+    tasks.spawn(refresher.run());
+    let ended = tokio::spawn(election);
+    Ok(Joined { notices, refresher: Some(Candidate { leadership, reports, ended }) })
 }
 
 fn not_synced(observed: &Observed) -> String {
@@ -190,36 +237,56 @@ fn not_synced(observed: &Observed) -> String {
     }
 }
 
-fn status(observed: Arc<Observed>, certificates: Arc<Certificates>, file: Option<Arc<ConfigFile>>, webhook_only: bool) -> admin::Status {
+fn status(
+    observed: Arc<Observed>,
+    certificates: Arc<Certificates>,
+    file: Option<Arc<ConfigFile>>,
+    webhook_only: bool,
+    leading: Option<(Leadership, Arc<Reports>)>,
+) -> admin::Status {
     Arc::new(move || {
-        let fleet = observed.fleet.load();
-        let now = clock::now();
-        let sets: Vec<_> = fleet
-            .statefulsets()
-            .map(|known| {
-                let facts = known.facts();
-                let shards: Vec<_> = (0..)
-                    .zip(known.plan.shards())
-                    .map(|(i, shard)| {
-                        let window = known.plan.window(i, now);
-                        json!({"shard": i, "replicas": shard.replicas, "min_time": window.min, "max_time": window.max})
-                    })
-                    .collect();
-                let notes: Vec<String> = known.plan.notes().iter().map(ToString::to_string).collect();
-                json!({"namespace": facts.namespace, "name": facts.name, "replicas": facts.replicas, "shards": shards,
-                       "warnings": notes, "problem": known.problem})
-            })
-            .collect();
+        let reports = leading.as_ref().map(|(_, reports)| reports.all()).unwrap_or_default();
+        let leader = leading.as_ref().map(|(leadership, _)| {
+            json!({"holder": leadership.holder(), "self": leadership.remaining().is_some(), "error": leadership.last_error()})
+        });
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "webhook_only": webhook_only,
             "synced": webhook_only || observed.is_synced(),
             "watch_error": observed.watches.last_error(),
             "namespaces": observed.namespaces(),
-            "statefulsets": sets,
+            "leader": leader,
+            "statefulsets": statefulsets(&observed.fleet.load(), &reports),
             "certificate_not_after_unix_seconds": certificates.not_after_unix_seconds(),
             "certificate_error": certificates.last_failure(),
             "config_error": file.as_ref().and_then(|file| file.last_failure()),
         })
     })
+}
+
+/// Every known StatefulSet: its plan, and on the leader how far it is.
+fn statefulsets(fleet: &Fleet, reports: &[SetReport]) -> Vec<serde_json::Value> {
+    let now = clock::now();
+    let one = |known: &crate::core::fleet::Known| {
+        let facts = known.facts();
+        let shard = |(i, shard): (u32, &crate::core::plan::Shard)| {
+            let window = known.plan.window(i, now);
+            json!({"shard": i, "replicas": shard.replicas, "min_time": window.min, "max_time": window.max})
+        };
+        let shards: Vec<_> = (0..).zip(known.plan.shards()).map(shard).collect();
+        let reported = reports.iter().find(|report| report.namespace == facts.namespace && report.name == facts.name);
+        let report = reported.cloned().unwrap_or_else(|| SetReport {
+            namespace: facts.namespace.clone(),
+            name: facts.name.clone(),
+            configmap: fleet.config().operator.configmap_of(&facts.namespace, &facts.name),
+            replicas: facts.replicas,
+            warnings: known.plan.notes().iter().map(ToString::to_string).collect(),
+            ..SetReport::default()
+        });
+        let mut value = json!(report);
+        value["shards"] = json!(shards);
+        value["problem"] = json!(known.problem);
+        value
+    };
+    fleet.statefulsets().map(one).collect()
 }

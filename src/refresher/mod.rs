@@ -1,9 +1,95 @@
-//! What the leader does in the background; so far, what it sees.
+//! What the leader does in the background: it keeps every StatefulSet's ConfigMap right and moves running pods to new
+//! windows, so that no query notices.
 //!
-//! `observe` watches the cluster, `poll` asks sidecars, `seen` holds what both found until someone decides.
+//! `observe` watches the cluster, `poll` asks sidecars, `seen` holds what both found; `drive` takes what is news, `look`
+//! gathers one StatefulSet, has `core::reconcile` decide, and `write` carries it out; `reports` is what people see.
+//! Deliberately absent: deciding. Every replica of the server runs this; only the one with the lease does anything.
 
+mod bodies;
+mod drive;
+mod look;
 pub mod observe;
+mod pace;
 pub mod poll;
 mod readiness;
+pub mod reports;
 pub mod seen;
 mod trim;
+pub mod write;
+
+use std::sync::Arc;
+
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+
+use self::drive::Tenure;
+use self::poll::{PollMetrics, Poller};
+use self::reports::{ReportMetrics, Reports};
+use self::seen::{Seen, SeenMetrics};
+use self::write::Writer;
+use crate::adapters::cluster::Observed;
+use crate::adapters::lease::Leadership;
+use crate::core::notice::Notice;
+
+/// What a replica needs to lead.
+pub struct Refresher {
+    client: Client,
+    observed: Arc<Observed>,
+    seen: Arc<Seen>,
+    poller: Arc<Poller>,
+    writer: Arc<Writer>,
+    leadership: Leadership,
+    reports: Arc<Reports>,
+    notices: mpsc::Sender<Notice>,
+}
+
+impl Refresher {
+    /// Registers its metrics and does nothing yet. What a StatefulSet's user should know goes to `notices`, without waiting.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        observed: Arc<Observed>,
+        leadership: Leadership,
+        notices: mpsc::Sender<Notice>,
+        registry: &mut Registry,
+    ) -> Self {
+        let seen = Seen::new(observed.clone());
+        let (poller, writer) = (Poller::new(seen.clone()), Arc::new(Writer::new(client.clone(), registry)));
+        let reports = Arc::<Reports>::default();
+        registry.register_collector(Box::new(SeenMetrics(seen.clone())));
+        registry.register_collector(Box::new(PollMetrics(poller.clone())));
+        registry.register_collector(Box::new(ReportMetrics(reports.clone())));
+        Self { client, observed, seen, poller, writer, leadership, reports, notices }
+    }
+
+    /// What was found out, while this replica leads.
+    #[must_use]
+    pub fn reports(&self) -> Arc<Reports> {
+        self.reports.clone()
+    }
+
+    /// Leads whenever the lease is held, for as long as it is polled.
+    pub async fn run(mut self) {
+        loop {
+            if self.leadership.remaining().is_some() {
+                let tenure = Tenure::new(&self).run(self.client.clone());
+                let mut leadership = self.leadership.clone();
+                tokio::select! {
+                    () = tenure => {}
+                    () = lost(&mut leadership) => {}
+                }
+                self.reports.clear();
+                self.leadership = leadership;
+            }
+            self.leadership.changed().await;
+        }
+    }
+}
+
+/// Waits until this replica no longer leads.
+async fn lost(leadership: &mut Leadership) {
+    while leadership.remaining().is_some() {
+        leadership.changed().await;
+    }
+}

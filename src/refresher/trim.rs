@@ -68,11 +68,17 @@ pub(super) fn budget(budget: &PodDisruptionBudget) -> BudgetFacts {
         resource_version: budget.resource_version().unwrap_or_default(),
         owner_uid: owner_uid(&budget.metadata),
         selector: spec.and_then(|spec| spec.selector.as_ref()).map(selector),
-        max_unavailable: match spec.and_then(|spec| spec.max_unavailable.as_ref()) {
-            Some(IntOrString::Int(number)) => Some(*number),
-            _ => None,
-        },
+        max_unavailable: number(spec.and_then(|spec| spec.max_unavailable.as_ref())),
+        min_available: number(spec.and_then(|spec| spec.min_available.as_ref())),
         observed: budget.status.as_ref().and_then(|status| status.observed_generation) >= budget.metadata.generation,
+    }
+}
+
+/// A percentage is nobody's number.
+fn number(value: Option<&IntOrString>) -> Option<i32> {
+    match value {
+        Some(IntOrString::Int(number)) => Some(*number),
+        Some(IntOrString::String(_)) | None => None,
     }
 }
 

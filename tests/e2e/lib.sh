@@ -184,10 +184,17 @@ server_pid() {
   local pid exe
   pid=$(cat "$STATE/pids/timeshard" 2>/dev/null) && exe=$(readlink "/proc/$pid/exe") && [ "${exe% (deleted)}" = "$SERVER" ] && echo "$pid"
 }
+# server_start: unless it runs as the scenario wants it ($SERVER_FLAGS, by its line "# server:")
 server_start() {
-  if server_pid >/dev/null; then return 0; fi
+  if server_pid >/dev/null; then
+    [ "$(cat "$STATE/server.flags")" != "${SERVER_FLAGS-}" ] || return 0
+    server_stop
+  fi
+  printf %s "${SERVER_FLAGS-}" >"$STATE/server.flags"
+  # shellcheck disable=SC2086
   KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" --cert-dir "$WORK/tls" \
-    --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" --shutdown-drain 2s </dev/null >>"$WORK/server.log" 2>&1 &
+    --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" --shutdown-drain 2s \
+    --pod-name this-machine --pod-namespace "$SYSTEM" ${SERVER_FLAGS-} </dev/null >>"$WORK/server.log" 2>&1 &
   echo $! >"$STATE/pids/timeshard"
 }
 server_ready() { server_pid >/dev/null && admin /readyz | grep '^HTTP/1.[01] 200'; }
@@ -216,7 +223,7 @@ server_stop() {
   return 1
 }
 
-# ---- the published windows; there is no refresher here, so the scenario writes them as it would ------------------------
+# ---- the published windows, for scenarios without a refresher ("# server: --no-refresher"): written as it would ----------
 # publish NAMESPACE SET POD ENTRY [POD ENTRY]…: in one write; then kubelet is made to look at once
 publish() {
   local ns=$1 cm=$2-time-shards data='{}' pods=() p

@@ -79,10 +79,7 @@ fn the_configuration_that_is_deployed_loads() {
     assert_eq!((config.sharding, config.operator), (Config::default().sharding, Config::default().operator));
 }
 
-/// The calls that the code makes: lists and watches in `adapters/cluster.rs`, Events in `adapters/events.rs`.
-#[test]
-fn rights_are_those_that_the_code_uses() {
-    let role = the("ClusterRole");
+fn granted(role: &Value) -> BTreeSet<String> {
     let mut granted = BTreeSet::new();
     for rule in role["rules"].as_array().unwrap() {
         let strings = |key: &str| -> Vec<String> { rule[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect() };
@@ -92,17 +89,44 @@ fn rights_are_those_that_the_code_uses() {
             granted.extend(strings("verbs").into_iter().map(|verb| format!("{verb} {resource}.{group}")));
         }
     }
+    granted
+}
+
+/// The calls that the code makes: lists and watches in `adapters/cluster.rs` and `refresher/observe.rs`, Events in
+/// `adapters/events.rs`, everything else in `refresher/write.rs`, the Lease in `adapters/lease.rs`.
+#[test]
+fn rights_are_those_that_the_code_uses() {
     let used = [
         "list namespaces.",
         "watch namespaces.",
         "list statefulsets.apps",
         "watch statefulsets.apps",
+        "patch statefulsets.apps",
+        "get configmaps.",
         "list configmaps.",
         "watch configmaps.",
+        "create configmaps.",
+        "patch configmaps.",
+        "list pods.",
+        "watch pods.",
+        "patch pods/status.",
+        "list poddisruptionbudgets.policy",
+        "watch poddisruptionbudgets.policy",
+        "create poddisruptionbudgets.policy",
+        "update poddisruptionbudgets.policy",
+        "delete poddisruptionbudgets.policy",
+        "list services.",
+        "watch services.",
+        "create services.",
+        "update services.",
+        "delete services.",
         "create events.events.k8s.io",
         "patch events.events.k8s.io",
     ];
-    assert_eq!(granted, used.iter().map(ToString::to_string).collect());
+    assert_eq!(granted(&the("ClusterRole")), used.iter().map(ToString::to_string).collect());
+    let lease = ["get", "create", "update"].map(|verb| format!("{verb} leases.coordination.k8s.io"));
+    assert_eq!(granted(&the("Role")), BTreeSet::from(lease));
+    assert_eq!(the("Role")["rules"][0]["resourceNames"], json!([names::LEASE]));
 }
 
 #[test]

@@ -162,7 +162,9 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
     let bare: Vec<&str> = expected
         .iter()
         .zip(judged)
-        .filter(|(pod, judged)| judged.state == PodState::NotInjected && pod.view.is_some_and(|seen| seen.facts.store))
+        .filter(|(pod, judged)| {
+            judged.state == PodState::NotInjected && pod.view.is_some_and(|seen| seen.facts.store && !seen.facts.opted_out)
+        })
         .map(|(pod, _)| pod.name.as_str())
         .collect();
     if !bare.is_empty() {

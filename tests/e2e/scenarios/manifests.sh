@@ -11,11 +11,18 @@ check "deploy/cert-manager: renders" kubectl kustomize "$CHECKOUT/deploy/cert-ma
 who=system:serviceaccount:$SYSTEM:timeshard
 # what every authenticated user may do is left out
 may() { kubectl auth can-i --list --as="$who" --namespace="$1" --no-headers | sed -n 's/^\([a-z][^ ]*\).*\[\([a-z ]*\)\]$/\1: \2/p' | grep -v ^selfsubject | sort; }
-rights='configmaps: list watch
+rights='configmaps: get list watch create patch
 events.events.k8s.io: create patch
 namespaces: list watch
-statefulsets.apps: list watch'
-for n in "$SYSTEM" default kube-system; do same "in namespace $n its rights are these four, and no others" "$rights" may "$n"; done
+poddisruptionbudgets.policy: list watch create update delete
+pods: list watch
+pods/status: patch
+services: list watch create update delete
+statefulsets.apps: list watch patch'
+for n in default kube-system; do same "in namespace $n its rights are these, and no others" "$rights" may "$n"; done
+lease() { may "$SYSTEM" | grep -v -x -F "$rights"; }
+same "in its own namespace the lease beside them" 'leases.coordination.k8s.io: create
+leases.coordination.k8s.io: get update' lease
 refused "so it cannot change a pod" Forbidden kubectl --as="$who" -n default run x --image=x --dry-run=server
 refused "nor read a Secret" Forbidden kubectl --as="$who" -n "$SYSTEM" get secret timeshard-tls
 

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # a published entry in the StatefulSet's ConfigMap wins over the planned window
 # stage: control-plane
+# server: --no-refresher
 ns=e2e-published
 namespace $ns "$ENABLED"
 kubectl -n $ns apply -f - >/dev/null <<'Y'

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # a published window reaches the flags of a running thanos in its pod; bad entries, a window that fails and kills do no harm
 # stage: node
+# server: --no-refresher
 ns=e2e-reload
 namespace $ns "$ENABLED" "$RESTRICTED"
 REPLICAS=1 store_set $ns store

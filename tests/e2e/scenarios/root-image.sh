@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # an image that runs as root on a writable layer, the sidecar as 65532 beside it: a published window reaches thanos
 # stage: node
+# server: --no-refresher
 ns=e2e-root-image root=localhost/thanos-root:v0.42.4
 "$CHECKOUT/tests/e2e/cluster/image.sh" $root "$E2E_DIR/rootfs/thanos" /bin/thanos 2>/dev/null
 namespace $ns "$ENABLED" pod-security.kubernetes.io/enforce=baseline

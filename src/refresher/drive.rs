@@ -1,0 +1,122 @@
+//! One tenure: from the moment this process leads until it no longer does.
+//!
+//! Watches and questions run beside it; here each StatefulSet with news is looked at, and what `core::reconcile` decides
+//! is carried out. Invariants:
+//! - nothing is written unless the lease lasts longer than the write may take;
+//! - one StatefulSet at a time, so that two looks never write over each other;
+//! - a step is published only after its budgets are closed and the pods were looked at once more, past every cache;
+//! - what failed is tried again after [`RETRY`], and at once when something changes.
+//!
+//! What is remembered here makes looks better (who was hurried, what was written), never right: the next leader begins
+//! with nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::look::{Memory, Outcome};
+use super::poll::Poller;
+use super::reports::Reports;
+use super::seen::{Seen, SetName};
+use super::write::Writer;
+use crate::adapters::cluster::Observed;
+use crate::adapters::lease::Leadership;
+use crate::core::notice::Notice;
+
+/// After a failed write, look again after this long.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What a tenure works with.
+pub(super) struct Tenure {
+    pub(super) observed: Arc<Observed>,
+    pub(super) seen: Arc<Seen>,
+    pub(super) poller: Arc<Poller>,
+    pub(super) writer: Arc<Writer>,
+    pub(super) leadership: Leadership,
+    pub(super) reports: Arc<Reports>,
+    pub(super) notices: mpsc::Sender<Notice>,
+    memories: HashMap<SetName, Memory>,
+    /// When to look again although nothing changed.
+    alarms: BTreeMap<SetName, Instant>,
+}
+
+impl Tenure {
+    pub(super) fn new(refresher: &super::Refresher) -> Self {
+        Self {
+            observed: refresher.observed.clone(),
+            seen: refresher.seen.clone(),
+            poller: refresher.poller.clone(),
+            writer: refresher.writer.clone(),
+            leadership: refresher.leadership.clone(),
+            reports: refresher.reports.clone(),
+            notices: refresher.notices.clone(),
+            memories: HashMap::new(),
+            alarms: BTreeMap::new(),
+        }
+    }
+
+    /// Works until it is dropped.
+    pub(super) async fn run(mut self, client: Client) {
+        let mut beside = JoinSet::new();
+        beside.spawn(super::observe::follow(client, self.seen.clone()));
+        let poller = self.poller.clone();
+        beside.spawn(async move { poller.run().await });
+        let period = Duration::from_secs(self.observed.fleet.load().config().operator.update_interval_seconds.into());
+        let mut resync = interval(period);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let alarm = self.alarms.values().min().copied();
+            let due: BTreeSet<SetName> = tokio::select! {
+                sets = self.seen.changed() => sets.into_iter().collect(),
+                _ = resync.tick() => self.all(),
+                () = sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
+                    let now = Instant::now();
+                    self.alarms.iter().filter(|(_, at)| **at <= now).map(|(set, _)| set.clone()).collect()
+                }
+            };
+            for set in due {
+                self.alarms.remove(&set);
+                self.one(&set).await;
+            }
+        }
+    }
+
+    /// Every StatefulSet that is known, or was.
+    fn all(&self) -> BTreeSet<SetName> {
+        let fleet = self.observed.fleet.load();
+        let known = fleet.statefulsets().map(|known| (known.facts().namespace.clone(), known.facts().name.clone()));
+        known.chain(self.memories.keys().cloned()).collect()
+    }
+
+    async fn one(&mut self, set: &SetName) {
+        if !self.seen.is_listed(&set.0) {
+            // Listing it is news; until then, and once it is no longer labelled, nothing is decided about it.
+            if !self.observed.namespaces().contains(&set.0) {
+                self.forget(set);
+            }
+            return;
+        }
+        let mut memory = self.memories.remove(set).unwrap_or_default();
+        let outcome = self.look(set, &mut memory).await;
+        let again = match outcome {
+            Outcome::Nothing => return self.forget(set),
+            Outcome::Fine(again) => again,
+            Outcome::Failed => Some(RETRY),
+        };
+        if let Some(again) = again {
+            self.alarms.insert(set.clone(), Instant::now() + again);
+        }
+        self.memories.insert(set.clone(), memory);
+    }
+
+    fn forget(&mut self, set: &SetName) {
+        self.memories.remove(set);
+        self.reports.remove(set);
+        self.poller.watch_closely(&set.0, &set.1, &BTreeSet::new());
+    }
+}

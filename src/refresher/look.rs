@@ -1,0 +1,352 @@
+//! One look at one StatefulSet: gather, decide, carry out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::drive::Tenure;
+use super::seen::SetName;
+use super::write::{Claim, Outcome as Written};
+use crate::adapters::clock;
+use crate::core::fleet::Known;
+use crate::core::notice::Notice;
+use crate::core::observed::{Answer, MapFacts, NamespaceFacts, PodFacts};
+use crate::core::owned::{Owner, ShardedSet};
+use crate::core::reconcile::{Decision, HURRY_AGAIN, PodView, View, decide};
+use crate::core::report::State;
+use crate::core::{budgets, entry, names, shard_services};
+
+/// No write begins with less of the lease left: a write takes at most as long.
+const LEASE_LEFT: Duration = Duration::from_secs(2);
+
+/// What is remembered of a StatefulSet during a tenure.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// The ConfigMap as this leader wrote it last.
+    written: Option<MapFacts>,
+    /// The version that this write replaced: the watch still shows it for a moment.
+    replaced: Option<String>,
+    hurried: HashMap<String, Instant>,
+    labelled: HashMap<String, (Option<String>, Instant)>,
+    told: BTreeSet<(&'static str, String)>,
+    /// Why its ConfigMap cannot be written.
+    refused: Option<String>,
+    state: Option<(State, String)>,
+}
+
+/// What came of a look.
+pub(super) enum Outcome {
+    /// Not ours to keep.
+    Nothing,
+    /// All is done that can be done now; when to look again.
+    Fine(Option<Duration>),
+    /// A write failed.
+    Failed,
+}
+
+/// Why the rest of a look is left out: the next one begins afresh.
+struct Interrupted;
+
+/// What was seen of one StatefulSet, copied so that no lock is held.
+struct Gathered {
+    pods: BTreeMap<String, PodFacts>,
+    answers: HashMap<String, Answer>,
+    map: Option<MapFacts>,
+    facts: NamespaceFacts,
+}
+
+impl Tenure {
+    pub(super) async fn look(&self, set: &SetName, memory: &mut Memory) -> Outcome {
+        let began = Instant::now();
+        let fleet = self.observed.fleet.load_full();
+        let known = fleet.known(&set.0, &set.1);
+        if known.facts().name != set.1 || known.facts().uid.is_empty() {
+            return Outcome::Nothing;
+        }
+        let mut gathered = self.gather(set, known, &fleet.config().operator.configmap_of(&set.0, &set.1));
+        let injected = gathered.pods.values().any(|pod| pod.injected);
+        let bare = gathered.pods.values().any(|pod| pod.store && !pod.opted_out);
+        if !injected && !bare && gathered.map.is_none() {
+            // Something else than a store gateway.
+            return Outcome::Nothing;
+        }
+        memory.catch_up(&mut gathered);
+        let decision = {
+            let views = views(&gathered, memory, |uid| self.seen.ready_for(uid, began), began);
+            let written = memory.written.as_ref().map(|map| &map.data);
+            let (map, config) = (gathered.map.as_ref(), fleet.config());
+            decide(&View { known, config, map, written, pods: &views, now: clock::now() })
+        };
+        self.poller.watch_closely(&set.0, &set.1, &decision.closely);
+        // Without one injected pod there is nobody to publish for; only what is wrong is told.
+        let done = if injected || gathered.map.is_some() { self.carry_out(set, known, &gathered, &decision, memory).await } else { Ok(()) };
+        self.tell(set, known, &decision, memory, began);
+        match done {
+            Ok(()) => Outcome::Fine(if decision.hurry.is_empty() { decision.again } else { Some(HURRY_AGAIN) }),
+            Err(Interrupted) => Outcome::Failed,
+        }
+    }
+
+    fn gather(&self, set: &SetName, known: &Known, configmap: &str) -> Gathered {
+        let name = &known.facts().name;
+        self.seen.with(&set.0, |facts| {
+            let pods: BTreeMap<_, _> =
+                facts.pods.iter().filter(|(_, pod)| pod.statefulset == *name).map(|(name, pod)| (name.clone(), pod.clone())).collect();
+            let answers = pods.values().filter_map(|pod| Some((pod.uid.clone(), self.poller.polled(&pod.uid)?.answer))).collect();
+            let map = facts.maps.get(configmap).cloned();
+            // What an object may belong to is decided by all pods of the namespace's StatefulSet alone.
+            let facts = NamespaceFacts {
+                pods: pods.clone(),
+                maps: BTreeMap::new(),
+                budgets: facts.budgets.clone(),
+                services: facts.services.clone(),
+            };
+            Gathered { pods, answers, map, facts }
+        })
+    }
+
+    /// Everything that a decision asks for, in the order in which it is safe.
+    async fn carry_out(
+        &self,
+        set: &SetName,
+        known: &Known,
+        gathered: &Gathered,
+        decision: &Decision,
+        memory: &mut Memory,
+    ) -> Result<(), Interrupted> {
+        let facts = known.facts();
+        let owner = Owner { name: facts.name.clone(), uid: facts.uid.clone() };
+        if let Some(data) = &decision.upkeep {
+            self.publish(set, known, gathered, data.clone(), memory).await?;
+            let changed = changed(gathered.map.as_ref().map(|map| &map.data), data);
+            self.hurry(set, gathered, changed.iter().map(String::as_str), decision, memory).await?;
+        }
+        let published = published(memory, gathered);
+        let sharded = ShardedSet { owner, selector: facts.selector.clone(), published };
+        let budgets = budgets::wanted(&sharded, &decision.closed, &gathered.facts);
+        for write in &budgets.writes {
+            self.may_write()?;
+            Self::settle(self.writer.budget(&set.0, write).await)?;
+        }
+        let services = shard_services::wanted(&sharded, known.sharding.shard_services(), &decision.shards, &gathered.facts);
+        for write in &services.writes {
+            self.may_write()?;
+            Self::settle(self.writer.service(&set.0, write).await)?;
+        }
+        let conflicts = budgets
+            .conflicts
+            .iter()
+            .map(|text| ("BudgetConflict", text))
+            .chain(services.conflicts.iter().map(|text| ("ServiceConflict", text)));
+        for (reason, text) in conflicts {
+            self.notify(set, known, reason, text, memory);
+        }
+        for text in shard_services::warnings(&sharded, &gathered.facts) {
+            self.notify(set, known, "DrainIneffective", &text, memory);
+        }
+        let due = decision.hurry.iter().chain(decision.relabel.iter().map(|(pod, _)| pod)).map(String::as_str);
+        self.hurry(set, gathered, due, decision, memory).await?;
+        if decision.drop_target {
+            self.may_write()?;
+            let target = facts.annotations.get(names::TARGET_REPLICAS).map_or("", String::as_str);
+            Self::settle(self.writer.drop_target(&set.0, &facts.name, &facts.uid, target, facts.replicas).await)?;
+        }
+        // What was just repaired is looked at again first.
+        if let Some((data, moving)) = decision.step.as_ref().filter(|_| decision.upkeep.is_none() && budgets.ready) {
+            self.unchanged(set, known, gathered).await?;
+            self.publish(set, known, gathered, data.clone(), memory).await?;
+            tracing::info!(namespace = set.0, statefulset = set.1, pods = moving.join(" "), "published other windows");
+            let changed = changed(gathered.map.as_ref().map(|map| &map.data), data);
+            self.hurry(set, gathered, changed.iter().map(String::as_str), decision, memory).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the pods once more, past every cache: somebody may have been evicted since.
+    async fn unchanged(&self, set: &SetName, known: &Known, gathered: &Gathered) -> Result<(), Interrupted> {
+        let fresh = self.writer.fresh_pods(&set.0, &known.facts().selector).await.map_err(|why| {
+            tracing::warn!(namespace = set.0, statefulset = set.1, why, "the pods cannot be listed, so no step is made");
+            Interrupted
+        })?;
+        let same = |pod: &PodFacts| {
+            fresh.iter().any(|fresh| fresh.name == pod.name && fresh.uid == pod.uid && fresh.terminating == pod.terminating)
+        };
+        if gathered.pods.values().all(same) { Ok(()) } else { Err(Interrupted) }
+    }
+
+    async fn publish(
+        &self,
+        set: &SetName,
+        known: &Known,
+        gathered: &Gathered,
+        data: BTreeMap<String, String>,
+        memory: &mut Memory,
+    ) -> Result<(), Interrupted> {
+        self.may_write()?;
+        let name = self.observed.fleet.load().config().operator.configmap_of(&set.0, &set.1);
+        let owner = Owner { name: known.facts().name.clone(), uid: known.facts().uid.clone() };
+        let before = memory.written.as_ref().filter(|_| memory.replaced.is_some()).or(gathered.map.as_ref());
+        let written = match before {
+            Some(map) => self.writer.replace_map(&set.0, &name, &map.resource_version, &owner, &data).await,
+            None => match self.writer.create_map(&set.0, &name, &owner, &data).await {
+                Written::AlreadyExists(there) if there.claim == Claim::Adoptable => {
+                    self.may_write()?;
+                    self.writer.adopt_map(&set.0, &name, &there, &owner, &data).await
+                }
+                written => written,
+            },
+        };
+        match written {
+            Written::Done { resource_version } => {
+                memory.replaced = Some(before.map_or_else(String::new, |map| map.resource_version.clone()));
+                memory.refused = None;
+                let (uid, owner_uid) = (before.map(|map| map.uid.clone()).unwrap_or_default(), Some(owner.uid));
+                memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, data });
+                Ok(())
+            }
+            Written::AlreadyExists(there) if there.claim == Claim::Foreign => {
+                let adopt = names::ADOPT;
+                let why = format!(
+                    "ConfigMap {name} is not ours and stays untouched, so no window is published: delete it, or annotate it with {adopt}: \"true\""
+                );
+                self.notify(set, known, "ConfigMapNotOurs", &why, memory);
+                memory.refused = Some(why);
+                Err(Interrupted)
+            }
+            Written::Conflict | Written::AlreadyExists(_) => {
+                // What this leader wrote is no longer what stands there, or never was seen.
+                memory.replaced = None;
+                Err(Interrupted)
+            }
+            Written::Failed(why) => {
+                tracing::warn!(namespace = set.0, statefulset = set.1, why, "the ConfigMap was not written; it is tried again");
+                Err(Interrupted)
+            }
+        }
+    }
+
+    /// Kubelet looks at these pods' volumes, and their labels become what they should be.
+    async fn hurry<'a>(
+        &self,
+        set: &SetName,
+        gathered: &Gathered,
+        pods: impl Iterator<Item = &'a str>,
+        decision: &Decision,
+        memory: &mut Memory,
+    ) -> Result<(), Interrupted> {
+        for name in pods.collect::<BTreeSet<_>>() {
+            let Some(pod) = gathered.pods.get(name).filter(|pod| pod.injected && !pod.terminating) else { continue };
+            self.may_write()?;
+            let label = decision.relabel.iter().find(|(pod, _)| pod == name).map(|(_, shard)| shard.to_string());
+            memory.hurried.insert(pod.uid.clone(), Instant::now());
+            Self::settle(self.writer.hurry(&set.0, name, &pod.uid, label.as_deref(), clock::now()).await)?;
+        }
+        Ok(())
+    }
+
+    fn may_write(&self) -> Result<(), Interrupted> {
+        self.leadership.remaining().filter(|left| *left >= LEASE_LEFT).map(|_| ()).ok_or(Interrupted)
+    }
+
+    fn settle(written: Written) -> Result<(), Interrupted> {
+        match written {
+            Written::Done { .. } => Ok(()),
+            Written::Conflict | Written::AlreadyExists(_) => Err(Interrupted),
+            Written::Failed(why) => {
+                tracing::warn!(why, "a write failed; it is tried again");
+                Err(Interrupted)
+            }
+        }
+    }
+
+    /// Report, log and Events.
+    fn tell(&self, set: &SetName, known: &Known, decision: &Decision, memory: &mut Memory, began: Instant) {
+        let mut report = decision.report.clone();
+        if let Some(why) = &memory.refused {
+            (report.state, report.message) = (State::Refused, why.clone());
+        }
+        let state = (report.state, report.message.clone());
+        if memory.state.as_ref() != Some(&state) {
+            tracing::info!(namespace = set.0, statefulset = set.1, state = ?state.0, moves_left = report.moves_left, "{}", state.1);
+            memory.state = Some(state);
+        }
+        let current: BTreeSet<_> = decision.notices.iter().cloned().collect();
+        for (reason, text) in &current {
+            self.notify(set, known, reason, text, memory);
+        }
+        self.reports.put(set, report, began.elapsed());
+    }
+
+    fn notify(&self, set: &SetName, known: &Known, reason: &'static str, text: &str, memory: &mut Memory) {
+        if !memory.told.insert((reason, text.to_owned())) {
+            return;
+        }
+        // Bounds what is remembered; the writer of Events repeats nothing within ten minutes either.
+        if memory.told.len() > 64 {
+            memory.told.pop_first();
+        }
+        tracing::warn!(namespace = set.0, statefulset = set.1, reason, "{text}");
+        let notice = Notice {
+            namespace: set.0.clone(),
+            statefulset: set.1.clone(),
+            uid: known.facts().uid.clone(),
+            reason,
+            message: text.to_owned(),
+        };
+        // A full queue drops the Event; the log has it.
+        let _ = self.notices.try_send(notice);
+    }
+}
+
+impl Memory {
+    /// Where the watch still shows what this leader has replaced, its own write stands in for it.
+    fn catch_up(&mut self, gathered: &mut Gathered) {
+        let version = gathered.map.as_ref().map_or("", |map| map.resource_version.as_str());
+        if self.replaced.as_deref() == Some(version) {
+            gathered.map.clone_from(&self.written);
+        } else {
+            self.replaced = None;
+        }
+        let there: BTreeSet<&String> = gathered.pods.values().map(|pod| &pod.uid).collect();
+        self.hurried.retain(|uid, _| there.contains(uid));
+        self.labelled.retain(|uid, _| there.contains(uid));
+        for pod in gathered.pods.values() {
+            let since = self.labelled.entry(pod.uid.clone()).or_insert_with(|| (pod.shard_label.clone(), Instant::now()));
+            if since.0 != pod.shard_label {
+                *since = (pod.shard_label.clone(), Instant::now());
+            }
+        }
+    }
+}
+
+fn views<'a>(
+    gathered: &'a Gathered,
+    memory: &Memory,
+    ready_for: impl Fn(&str) -> Option<Duration>,
+    now: Instant,
+) -> BTreeMap<String, PodView<'a>> {
+    let view = |pod: &'a PodFacts| PodView {
+        facts: pod,
+        answer: gathered.answers.get(&pod.uid),
+        ready_for: ready_for(&pod.uid),
+        labelled_for: memory.labelled.get(&pod.uid).map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since)),
+        hurried_ago: memory.hurried.get(&pod.uid).map(|at| now.saturating_duration_since(*at)),
+    };
+    gathered.pods.iter().map(|(name, pod)| (name.clone(), view(pod))).collect()
+}
+
+/// Pods whose entries differ.
+fn changed(before: Option<&BTreeMap<String, String>>, after: &BTreeMap<String, String>) -> Vec<String> {
+    let differs = |(key, text): &(&String, &String)| before.and_then(|before| before.get(*key)) != Some(*text);
+    after.iter().filter(differs).filter_map(|(key, _)| key.strip_suffix(".yaml").map(str::to_owned)).collect()
+}
+
+/// The shard that each pod's entry names.
+fn published(memory: &Memory, gathered: &Gathered) -> BTreeMap<String, u32> {
+    let data = memory.written.as_ref().or(gathered.map.as_ref()).map(|map| &map.data);
+    let shard = |(key, text): (&String, &String)| {
+        Some((key.strip_suffix(".yaml")?.to_owned(), entry::Entry::parse(text, clock::now()).ok()?.shard))
+    };
+    data.into_iter().flatten().filter_map(shard).collect()
+}
