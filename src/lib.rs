@@ -11,6 +11,8 @@ pub mod cli;
 pub mod core;
 #[cfg(feature = "agent")]
 pub mod launcher;
+#[cfg(feature = "server")]
+pub mod refresher;
 #[cfg(feature = "agent")]
 pub mod sidecar;
 pub mod stand_in;
