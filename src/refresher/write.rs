@@ -245,13 +245,11 @@ impl Writer {
                 uid: pod.uid().unwrap_or_default(),
                 terminating: pod.metadata.deletion_timestamp.is_some(),
             }));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => {
-                    pods.sort_by(|one, other| one.name.cmp(&other.name));
-                    return Ok(pods);
-                }
-            }
+            let Some(token) = page.metadata.continue_.filter(|token| !token.is_empty()) else {
+                pods.sort_by(|one, other| one.name.cmp(&other.name));
+                return Ok(pods);
+            };
+            params = params.continue_token(&token);
         }
         Err(format!("the selector selects more than {} pods", PAGE_PODS as usize * MOST_PAGES))
     }

@@ -247,11 +247,11 @@ async fn a_target_is_dropped_only_if_it_still_says_what_was_reached() {
     assert_eq!(sent.line, "PATCH /apis/apps/v1/namespaces/ns/statefulsets/store?fieldManager=thanos-timeshard");
     assert_eq!(sent.media, "application/json-patch+json");
     let patch: json_patch::Patch = serde_json::from_value(sent.body).unwrap();
-    let set = |uid: &str, replicas: u32, target: &str| json!({"metadata": {"uid": uid, "annotations": {"a": "b", "thanos-timeshard.io/target-replicas": target}}, "spec": {"replicas": replicas}});
-    let mut right = set("u1", 4, "4");
+    let object = |uid: &str, replicas: u32, target: &str| json!({"metadata": {"uid": uid, "annotations": {"a": "b", "thanos-timeshard.io/target-replicas": target}}, "spec": {"replicas": replicas}});
+    let mut right = object("u1", 4, "4");
     json_patch::patch(&mut right, &patch).unwrap();
     assert_eq!(right["metadata"]["annotations"], json!({"a": "b"}));
-    for mut other in [set("u2", 4, "4"), set("u1", 6, "4"), set("u1", 4, "3")] {
+    for mut other in [object("u2", 4, "4"), object("u1", 6, "4"), object("u1", 4, "3")] {
         assert!(json_patch::patch(&mut other, &patch).is_err(), "{other}");
     }
 }
