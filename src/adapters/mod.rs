@@ -13,6 +13,8 @@ pub mod events;
 pub mod files;
 #[cfg(feature = "server")]
 pub mod http_client;
+#[cfg(feature = "server")]
+pub mod lease;
 pub mod logfmt;
 #[cfg(feature = "server")]
 pub mod serve;

@@ -5,8 +5,12 @@
 
 pub mod agent_status;
 #[cfg(feature = "server")]
+pub mod budgets;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod duration;
+#[cfg(feature = "server")]
+pub mod election;
 pub mod entry;
 #[cfg(feature = "server")]
 pub mod fleet;
@@ -21,12 +25,22 @@ pub mod notice;
 #[cfg(feature = "server")]
 pub mod observed;
 #[cfg(feature = "server")]
+pub mod owned;
+#[cfg(feature = "server")]
 pub mod patch;
 #[cfg(feature = "server")]
 pub mod plan;
 #[cfg(feature = "server")]
 pub mod pod;
+#[cfg(feature = "server")]
+pub mod reconcile;
 pub mod reload;
+#[cfg(feature = "server")]
+pub mod report;
+#[cfg(feature = "server")]
+pub mod rollout;
+#[cfg(feature = "server")]
+pub mod shard_services;
 pub mod shared_files;
 #[cfg(feature = "server")]
 pub mod sidecar_spec;

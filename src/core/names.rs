@@ -24,6 +24,12 @@ pub const REPLACE_TIME_FLAGS: &str = "thanos-timeshard.io/replace-time-flags";
 pub const RELOAD_DESPITE_LIVENESS: &str = "thanos-timeshard.io/reload-despite-liveness";
 /// Annotation on a StatefulSet: plan for this many pods now, so that scaling down to it becomes safe.
 pub const TARGET_REPLICAS: &str = "thanos-timeshard.io/target-replicas";
+/// Annotation on a StatefulSet: `"true"` holds its rollout where it is.
+pub const PAUSE: &str = "thanos-timeshard.io/pause";
+/// Annotation on a ConfigMap that is not ours: `"true"` lets us take it over, its data replaced by ours.
+pub const ADOPT: &str = "thanos-timeshard.io/adopt";
+/// Annotation that we put on a pod after its entry was written: when, so that kubelet syncs its volumes at once.
+pub const HURRIED: &str = "thanos-timeshard.io/hurried";
 
 /// Label on every object that we own.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -70,5 +76,7 @@ pub const MUTATE_PATH: &str = "/mutate";
 pub const WEBHOOK_PORT: u16 = 8443;
 /// Port of the server's own HTTP endpoints.
 pub const ADMIN_PORT: u16 = 8080;
+/// Lease that names the one replica of the server that writes.
+pub const LEASE: &str = "timeshard-refresher";
 /// Version of the agent's `/status` document and of the ConfigMap's entries.
 pub const CONTRACT: u32 = 1;

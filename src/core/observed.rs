@@ -68,7 +68,7 @@ pub struct Selector {
     pub expressions: Vec<(String, String, Vec<String>)>,
 }
 
-/// What is observed of a PodDisruptionBudget.
+/// What is observed of a `PodDisruptionBudget`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BudgetFacts {
     /// Its name.
@@ -83,6 +83,8 @@ pub struct BudgetFacts {
     pub selector: Option<Selector>,
     /// `maxUnavailable`, if it is a number.
     pub max_unavailable: Option<i32>,
+    /// `minAvailable`, if it is a number.
+    pub min_available: Option<i32>,
     /// Whether the controller has seen the budget as it is now.
     pub observed: bool,
 }
@@ -115,7 +117,7 @@ pub struct NamespaceFacts {
     pub pods: BTreeMap<String, PodFacts>,
     /// ConfigMaps with our label, by name.
     pub maps: BTreeMap<String, MapFacts>,
-    /// All PodDisruptionBudgets, by name.
+    /// All budgets (`PodDisruptionBudget`), by name.
     pub budgets: BTreeMap<String, BudgetFacts>,
     /// All Services, by name.
     pub services: BTreeMap<String, ServiceFacts>,

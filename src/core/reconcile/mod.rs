@@ -1,0 +1,291 @@
+//! One look at a StatefulSet: what its ConfigMap should say now, which pods move next, and what to tell its user.
+//!
+//! Everything comes in as values, everything goes out as a [`Decision`]; the driver observes, executes, and looks again.
+//! Invariants:
+//! - the ConfigMap and the pods are the whole state: a decision never depends on what an earlier one intended;
+//! - entries of running pods change only by a step of [`rollout`]; a pod without an entry gets what it runs;
+//! - an unchanged world is an unchanged ConfigMap, byte for byte: no write as time passes;
+//! - no step begins while the StatefulSet itself is being changed, or a pod cannot be asked.
+
+mod render;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::config::Config;
+use super::duration::PromDuration;
+use super::entry::{self, Entry};
+use super::fleet::Known;
+use super::names;
+use super::observed::{Answer, MapFacts, PodFacts};
+use super::report::{PodState, SetReport, State};
+use super::rollout::{self, Discovery, Member, Place, Standing, Step, Terms};
+use super::window::Window;
+pub use standing::HURRY_AGAIN;
+use standing::{Judged, judge};
+
+/// What a ConfigMap may hold, in bytes: Kubernetes' 1 MiB less room for its metadata.
+pub const MAX_DATA_BYTES: usize = 1024 * 1024 - 16 * 1024;
+/// What the sidecar drains for when neither its flag nor its entry says so.
+const SIDECAR_DRAIN: PromDuration = PromDuration::from_secs(60);
+
+/// A pod as it is seen now.
+#[derive(Clone, Debug)]
+pub struct PodView<'a> {
+    /// What the API server says.
+    pub facts: &'a PodFacts,
+    /// What its sidecar said last; `None` before it was asked.
+    pub answer: Option<&'a Answer>,
+    /// How long it has been ready, as far as this leader knows.
+    pub ready_for: Option<Duration>,
+    /// How long it has had its shard label, as far as this leader knows.
+    pub labelled_for: Duration,
+    /// How long ago kubelet was told to look at its volumes.
+    pub hurried_ago: Option<Duration>,
+}
+
+/// A StatefulSet as it is seen now.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// Its sharding, plan and facts.
+    pub known: &'a Known,
+    /// The configuration.
+    pub config: &'a Config,
+    /// Its ConfigMap, if it exists and is ours.
+    pub map: Option<&'a MapFacts>,
+    /// What this leader wrote last: whatever else the ConfigMap says was written by somebody else.
+    pub written: Option<&'a BTreeMap<String, String>>,
+    /// Its pods by name, surplus ones and those on their way out included.
+    pub pods: &'a BTreeMap<String, PodView<'a>>,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default)]
+pub struct Decision {
+    /// What the ConfigMap must say before anything else; `None` when it says so.
+    pub upkeep: Option<BTreeMap<String, String>>,
+    /// The next step: what the ConfigMap says then, and the pods whose windows change by it.
+    pub step: Option<(BTreeMap<String, String>, Vec<String>)>,
+    /// Shards whose pods must not be evicted now, since others are away or about to be.
+    pub closed: BTreeSet<u32>,
+    /// Every shard that has pods or entries.
+    pub shards: BTreeSet<u32>,
+    /// Pods whose shard label must change now.
+    pub relabel: Vec<(String, u32)>,
+    /// Pods whose kubelet should look at their volumes now.
+    pub hurry: Vec<String>,
+    /// Whether the target on the way down has been reached.
+    pub drop_target: bool,
+    /// What its user sees.
+    pub report: SetReport,
+    /// Reason and sentence of what deserves an Event.
+    pub notices: Vec<(&'static str, String)>,
+    /// Pods to ask often.
+    pub closely: BTreeSet<String>,
+    /// When to look again although nothing happened.
+    pub again: Option<Duration>,
+}
+
+/// A pod that the StatefulSet should have.
+struct Expected<'a> {
+    name: String,
+    ordinal: u32,
+    surplus: bool,
+    desired: Place,
+    entry: Option<Entry>,
+    view: Option<&'a PodView<'a>>,
+}
+
+/// Looks once.
+#[must_use]
+pub fn decide(view: &View<'_>) -> Decision {
+    let sharding = &view.known.sharding;
+    let (mut expected, others) = expected(view);
+    let mut decision = Decision { shards: shards(view, &expected), ..Decision::default() };
+    // The entries as they should be before any step.
+    for pod in &mut expected {
+        let place = pod.entry.as_ref().map_or_else(|| running(pod), |entry| Some(place(entry)));
+        let drain = Some(sharding.drain()).filter(|drain| *drain != SIDECAR_DRAIN);
+        pod.entry = place.map(|place| Entry { shard: place.shard, replica: place.replica, window: place.window, drain });
+    }
+    let data = render_data(&expected, &others);
+    let judged: Vec<Judged> = expected.iter().map(|pod| judge(pod, view)).collect();
+    let bytes: usize = data.iter().map(|(key, text)| key.len() + text.len()).sum();
+    if bytes > MAX_DATA_BYTES {
+        decision.report = render::report(view, &expected, &judged, State::Refused, too_large(view, bytes));
+        decision.notices.push(("TooManyPods", decision.report.message.clone()));
+        return decision;
+    }
+    if view.map.is_none_or(|map| map.data != data || map.owner_uid.as_deref() != Some(view.known.facts().uid.as_str())) {
+        decision.upkeep = Some(data);
+    }
+    let (state, message) = next(view, &expected, &judged, &others, &mut decision);
+    decision.relabel = standing::relabel(view, &expected);
+    decision.hurry = standing::to_hurry(&expected);
+    let facts = view.known.facts();
+    let target = facts.annotations.get(names::TARGET_REPLICAS).and_then(|text| text.parse::<u32>().ok());
+    decision.drop_target = target == Some(facts.replicas);
+    decision.report = render::report(view, &expected, &judged, state, message);
+    render::notices(view, &expected, &judged, &mut decision);
+    let unsettled = expected.iter().zip(&judged).filter(|(_, judged)| !matches!(judged.state, PodState::Confirmed | PodState::Absent));
+    decision.closely = unsettled.filter_map(|(pod, _)| Some(pod.view?.facts.uid.clone())).collect();
+    decision.again = judged.iter().filter_map(|judged| judged.joins_in).min();
+    decision
+}
+
+/// What the rollout does now.
+fn next(
+    view: &View<'_>,
+    expected: &[Expected<'_>],
+    judged: &[Judged],
+    others: &BTreeMap<String, String>,
+    decision: &mut Decision,
+) -> (State, String) {
+    let sharding = &view.known.sharding;
+    let (members, at) = members(expected, judged);
+    let terms = terms(view);
+    let away = |i: &usize| matches!(judged[*i].state, PodState::Settling | PodState::Joining | PodState::Broken);
+    let mut moving: Vec<usize> = (0..expected.len()).filter(away).collect();
+    let step = rollout::next_step(&members, &terms);
+    let answer = match &step {
+        Step::Done => (State::Settled, render::settled(view, expected)),
+        Step::Wait(on) => {
+            let why = on.first().map_or_else(String::new, |i| render::waits_for(&expected[at[*i]], &judged[at[*i]], on.len()));
+            let rolling = on.iter().all(|i| judged[at[*i]].on_its_way);
+            (if rolling { State::Rolling } else { State::Waiting }, why)
+        }
+        Step::Blocked(gap) => (State::Blocked, render::blocked(&expected[at[gap.member]].name, gap)),
+        Step::Move { changes, gap } => {
+            let repair = changes.iter().all(|change| members[change.member].standing == Standing::Broken);
+            if is_true(view, names::PAUSE) {
+                (State::Paused, format!("paused by the annotation {}; remove it to go on", names::PAUSE))
+            } else if let Some(why) = standing::updating(view, expected).filter(|_| !repair) {
+                (State::Waiting, why)
+            } else {
+                let mut after: BTreeMap<String, String> = render_data(expected, others);
+                for change in changes {
+                    let pod = &expected[at[change.member]];
+                    let drain = Some(sharding.drain()).filter(|drain| *drain != SIDECAR_DRAIN);
+                    let Place { shard, replica, window } = change.to;
+                    after.insert(entry::key(&pod.name), Entry { shard, replica, window, drain }.to_yaml());
+                }
+                let restarts = changes.iter().filter(|change| change.to.window != members[change.member].published.window);
+                let restarts: Vec<usize> = restarts.map(|change| at[change.member]).collect();
+                moving.extend(&restarts);
+                let names = restarts.iter().map(|i| expected[*i].name.clone()).collect();
+                decision.step = Some((after, names));
+                (State::Rolling, render::moves(expected, &restarts, gap.as_ref()))
+            }
+        }
+    };
+    decision.closed = closed(expected, &moving, view.now);
+    answer
+}
+
+/// Shards with a pod that holds what a moving pod holds: while that one is away these must stay.
+fn closed(expected: &[Expected<'_>], moving: &[usize], now: DateTime<Utc>) -> BTreeSet<u32> {
+    let window = |i: usize| expected[i].entry.as_ref().map(|entry| entry.window);
+    let windows: Vec<Window> = moving.iter().filter_map(|i| window(*i)).collect();
+    let touches = |a: &Window, b: &Window| a.min.at(now) <= b.max.at(now) && b.min.at(now) <= a.max.at(now);
+    let near = |pod: &&Expected<'_>| pod.entry.as_ref().is_some_and(|entry| windows.iter().any(|window| touches(window, &entry.window)));
+    expected.iter().filter(near).filter_map(|pod| Some(pod.entry.as_ref()?.shard)).collect()
+}
+
+/// The pods that take part in the rollout, and where they stand among the expected ones. A pod that was admitted without
+/// injection serves what it likes: nothing is built on it and nothing waits for it.
+fn members(expected: &[Expected<'_>], judged: &[Judged]) -> (Vec<Member>, Vec<usize>) {
+    let takes_part = |(i, pod): (usize, &Expected<'_>)| {
+        let published = place(pod.entry.as_ref()?);
+        let standing = judged[i].standing?;
+        Some((Member { published, desired: pod.desired, surplus: pod.surplus, standing }, i))
+    };
+    expected.iter().enumerate().filter_map(takes_part).unzip()
+}
+
+fn terms(view: &View<'_>) -> Terms {
+    let sharding = &view.known.sharding;
+    Terms {
+        required: Window::relative(-sharding.retention(), sharding.future_buffer()),
+        discovery: if sharding.shard_services() { Discovery::ShardServices } else { Discovery::Pods },
+        allow_gap: sharding.allow_coverage_gap(),
+        now: view.now,
+    }
+}
+
+fn is_true(view: &View<'_>, annotation: &str) -> bool {
+    view.known.facts().annotations.get(annotation).is_some_and(|value| value == "true")
+}
+
+fn place(entry: &Entry) -> Place {
+    Place { shard: entry.shard, replica: entry.replica, window: entry.window }
+}
+
+/// The pods that should be, and the entries of pods that are on their way out, as they are.
+fn expected<'a>(view: &View<'a>) -> (Vec<Expected<'a>>, BTreeMap<String, String>) {
+    let (facts, plan) = (view.known.facts(), &view.known.plan);
+    // What somebody else wrote is not what was published: the pods are led back.
+    let base = view.written.or_else(|| view.map.map(|map| &map.data));
+    let text = |name: &str| base.and_then(|data| data.get(&entry::key(name)));
+    let mut others = BTreeMap::new();
+    let all: Vec<Expected<'a>> = (0..facts.replicas)
+        .map(|index| {
+            let ordinal = facts.ordinals_start.saturating_add(index);
+            let name = format!("{}-{ordinal}", facts.name);
+            let at = plan.assign(index);
+            let desired = Place { shard: at.shard, replica: at.replica, window: plan.window(at.shard, view.now) };
+            let entry = text(&name).and_then(|text| Entry::parse(text, view.now).ok());
+            let view = view.pods.get(&name);
+            Expected { name, ordinal, surplus: at.surplus, desired, entry, view }
+        })
+        .collect();
+    let known: BTreeSet<&str> = all.iter().map(|pod| pod.name.as_str()).collect();
+    for name in view.pods.keys().filter(|name| !known.contains(name.as_str())) {
+        if let Some(text) = text(name) {
+            others.insert(entry::key(name), text.clone());
+        }
+    }
+    (all, others)
+}
+
+/// What to publish for a pod without an entry: what it runs, so that nothing changes behind the rollout's back; what is
+/// planned, if it runs nothing yet; nothing while that is not known.
+fn running(pod: &Expected<'_>) -> Option<Place> {
+    let Some(view) = pod.view.filter(|view| view.facts.injected) else { return Some(pod.desired) };
+    match view.answer {
+        Some(Answer::Status(status)) => {
+            let window = status.applied.or(status.published);
+            let shard = view.facts.shard_label.as_ref().and_then(|label| label.parse().ok()).or(status.shard);
+            Some(window.map_or(pod.desired, |window| {
+                let (shard, replica) = (shard.unwrap_or(pod.desired.shard), status.replica.unwrap_or(pod.desired.replica));
+                Place { shard, replica, window }
+            }))
+        }
+        Some(Answer::Unreachable(_)) | None => None,
+    }
+}
+
+fn shards(view: &View<'_>, expected: &[Expected<'_>]) -> BTreeSet<u32> {
+    let labels = view.pods.values().filter_map(|pod| pod.facts.shard_label.as_ref()?.parse().ok());
+    let entries = expected.iter().filter_map(|pod| Some(pod.entry.as_ref()?.shard));
+    labels.chain(entries).chain(expected.iter().map(|pod| pod.desired.shard)).collect()
+}
+
+fn render_data(expected: &[Expected<'_>], others: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let entries = expected.iter().filter_map(|pod| Some((entry::key(&pod.name), pod.entry.as_ref()?.to_yaml())));
+    others.iter().map(|(key, text)| (key.clone(), text.clone())).chain(entries).collect()
+}
+
+fn too_large(view: &View<'_>, bytes: usize) -> String {
+    let facts = view.known.facts();
+    format!(
+        "the windows of {} pods take {bytes} bytes, and a ConfigMap holds {MAX_DATA_BYTES} of them: nothing is published; use several StatefulSets",
+        facts.replicas
+    )
+}

@@ -1,0 +1,198 @@
+//! A look at a StatefulSet in words: its report, and what deserves an Event.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::standing::Judged;
+use super::{Decision, Expected, View, members, terms};
+use crate::core::names;
+use crate::core::observed::Answer;
+use crate::core::report::{GapReport, PodReport, PodState, SetReport, State};
+use crate::core::rollout::{self, Gap, Member, Standing};
+use crate::core::window::Window;
+
+/// A sidecar that does not show its entry for this long has drifted; kubelet's own pace is below two minutes.
+const DRIFT_AFTER: Duration = Duration::from_mins(5);
+/// What loading a window is taken to last when nothing is known, for the estimate.
+const LOAD_ALLOWANCE_SECONDS: u64 = 30;
+/// Steps of more pods than this are estimated, not computed: a look must stay cheap.
+const MOST_PREVIEWED: usize = 400;
+/// Pods named in one sentence.
+const NAMED: usize = 5;
+
+pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judged], state: State, message: String) -> SetReport {
+    let (facts, sharding) = (view.known.facts(), &view.known.sharding);
+    let (mut members, _) = members(expected, judged);
+    let serving: Vec<Window> = expected.iter().filter_map(serves).collect();
+    let (minimum, holes) = rollout::coverage(&serving, terms(view).required, view.now);
+    let moves_left = members.iter().filter(|member| member.published.window != member.desired.window).count();
+    let steps_left = steps_left(view, &mut members, moves_left);
+    let each = sharding.drain().as_secs() + sharding.discovery_delay().as_secs();
+    let each = u64::try_from(each).unwrap_or(0) + LOAD_ALLOWANCE_SECONDS;
+    let gap_seconds = holes.iter().map(|(from, to)| to.signed_duration_since(*from).num_seconds()).sum::<i64>();
+    let problem = view.known.problem.iter().cloned();
+    SetReport {
+        namespace: facts.namespace.clone(),
+        name: facts.name.clone(),
+        configmap: view.config.operator.configmap_of(&facts.namespace, &facts.name),
+        replicas: facts.replicas,
+        state,
+        message,
+        moves_left: count(moves_left),
+        steps_left,
+        eta_seconds: u64::from(steps_left).saturating_mul(each),
+        gaps: holes.iter().map(|(from, to)| GapReport { from: at(*from), to: at(*to) }).collect(),
+        gap_seconds: u64::try_from(gap_seconds).unwrap_or(0),
+        minimum_confirmed_replicas: minimum,
+        warnings: problem.chain(view.known.plan.notes().iter().map(ToString::to_string)).collect(),
+        pods: expected.iter().zip(judged).map(|(pod, judged)| pod_report(pod, judged)).collect(),
+    }
+}
+
+fn steps_left(view: &View<'_>, members: &mut [Member], moves_left: usize) -> u32 {
+    if moves_left == 0 || members.len() > MOST_PREVIEWED {
+        return count(moves_left);
+    }
+    for member in members.iter_mut() {
+        member.standing = Standing::Confirmed;
+    }
+    let (steps, _) = rollout::preview(members.to_vec(), &terms(view));
+    count(steps.len())
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn at(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// What a pod serves to whoever asks now.
+fn serves(pod: &Expected<'_>) -> Option<Window> {
+    let seen = pod.view.filter(|seen| seen.facts.ready)?;
+    let Some(Answer::Status(status)) = seen.answer else { return None };
+    status.applied
+}
+
+fn pod_report(pod: &Expected<'_>, judged: &Judged) -> PodReport {
+    let status = pod.view.and_then(|seen| match seen.answer {
+        Some(Answer::Status(status)) => Some(status),
+        Some(Answer::Unreachable(_)) | None => None,
+    });
+    PodReport {
+        pod: pod.name.clone(),
+        ordinal: pod.ordinal,
+        shard: pod.desired.shard,
+        replica: pod.desired.replica,
+        surplus: pod.surplus,
+        desired: pod.desired.window,
+        published: pod.entry.as_ref().map(|entry| entry.window),
+        applied: status.and_then(|status| status.applied),
+        verified: status.is_some_and(|status| status.verified),
+        state: judged.state,
+        phase: status.map(|status| status.phase.to_string()),
+        // Filled in by whoever remembers: a look has no memory.
+        seconds_in_state: 0,
+        restarts: status.map_or(0, |status| status.restarts),
+        agent_version: status.map(|status| status.agent_version.clone()),
+        why: judged.why.clone(),
+    }
+}
+
+pub(super) fn settled(view: &View<'_>, expected: &[Expected<'_>]) -> String {
+    let facts = view.known.facts();
+    let surplus: Vec<&str> = expected.iter().filter(|pod| pod.surplus).map(|pod| pod.name.as_str()).collect();
+    match facts.annotations.get(names::TARGET_REPLICAS) {
+        Some(target) if !surplus.is_empty() => format!(
+            "every pod serves its planned window; {} no longer needed: kubectl -n {} scale statefulset {} --replicas={target} is safe now",
+            listed(&surplus),
+            facts.namespace,
+            facts.name
+        ),
+        _ if expected.is_empty() => "no pods: nothing is served".to_owned(),
+        _ => "every pod serves its planned window".to_owned(),
+    }
+}
+
+fn listed(pods: &[&str]) -> String {
+    let more = pods.len().saturating_sub(NAMED);
+    let names = pods[..pods.len().min(NAMED)].join(", ");
+    let verb = if pods.len() == 1 { "is" } else { "are" };
+    if more == 0 { format!("{names} {verb}") } else { format!("{names} and {more} more {verb}") }
+}
+
+pub(super) fn waits_for(pod: &Expected<'_>, judged: &Judged, all: usize) -> String {
+    let why = judged.why.as_ref().map_or_else(|| phase(pod), Clone::clone);
+    let more = if all > 1 { format!(" (and {} more pods)", all - 1) } else { String::new() };
+    format!("waits for {}{more}: {why}", pod.name)
+}
+
+fn phase(pod: &Expected<'_>) -> String {
+    match pod.view.and_then(|seen| seen.answer) {
+        Some(Answer::Status(status)) => format!("it is {}", status.phase),
+        _ => "it is on its way".to_owned(),
+    }
+}
+
+pub(super) fn blocked(pod: &str, gap: &Gap) -> String {
+    format!(
+        "{pod} alone serves {} .. {}: its restart would leave that range without answers. Scale up, or allow it with allow_coverage_gap: true",
+        at(gap.from),
+        at(gap.to)
+    )
+}
+
+pub(super) fn moves(expected: &[Expected<'_>], restarts: &[usize], gap: Option<&Gap>) -> String {
+    let names: Vec<&str> = restarts.iter().map(|i| expected[*i].name.as_str()).collect();
+    let gap = gap.map_or_else(String::new, |gap| format!("; meanwhile nobody serves {} .. {}", at(gap.from), at(gap.to)));
+    if names.is_empty() { "numbers change, no window does".to_owned() } else { format!("{} given another window{gap}", listed(&names)) }
+}
+
+/// What deserves an Event: each is written once while it holds.
+pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judged], decision: &mut Decision) {
+    let report = &decision.report;
+    if matches!(report.state, State::Blocked) {
+        decision.notices.push(("RolloutBlocked", report.message.clone()));
+    }
+    let named = |state: PodState| -> Vec<&str> {
+        expected.iter().zip(judged).filter(|(_, judged)| judged.state == state).map(|(pod, _)| pod.name.as_str()).collect()
+    };
+    let bare: Vec<&str> = expected
+        .iter()
+        .zip(judged)
+        .filter(|(pod, judged)| judged.state == PodState::NotInjected && pod.view.is_some_and(|seen| seen.facts.store))
+        .map(|(pod, _)| pod.name.as_str())
+        .collect();
+    if !bare.is_empty() {
+        let text = format!("{} without injection, so nothing keeps the window right: delete to have it admitted anew", listed(&bare));
+        decision.notices.push(("NotInjected", text));
+    }
+    let silent = named(PodState::Unreachable);
+    if !silent.is_empty() {
+        let why =
+            judged.iter().find(|judged| judged.state == PodState::Unreachable).and_then(|judged| judged.why.clone()).unwrap_or_default();
+        decision.notices.push(("SidecarUnreachable", format!("{} not to be asked, so no window changes: {why}", listed(&silent))));
+    }
+    for (pod, judged) in expected.iter().zip(judged).filter(|(_, judged)| judged.state == PodState::Broken) {
+        let why = judged.why.clone().unwrap_or_default();
+        decision.notices.push(("WindowNotServed", format!("{} does not serve its published window: {why}", pod.name)));
+    }
+    let drifted: Vec<&str> = expected.iter().filter(|pod| drifts(pod)).map(|pod| pod.name.as_str()).collect();
+    if !drifted.is_empty() {
+        let text = format!("{} behind what is published for more than {} min", listed(&drifted), DRIFT_AFTER.as_secs() / 60);
+        decision.notices.push(("Drift", text));
+    }
+    let oldest = terms(view).required;
+    if report.gap_seconds > 0 && matches!(report.state, State::Settled | State::Waiting | State::Blocked) && !expected.is_empty() {
+        let text = format!("no ready pod serves {} s of {} .. {}", report.gap_seconds, oldest.min, oldest.max);
+        decision.notices.push(("CoverageGap", text));
+    }
+}
+
+fn drifts(pod: &Expected<'_>) -> bool {
+    let (Some(entry), Some(seen)) = (&pod.entry, pod.view) else { return false };
+    let Some(Answer::Status(status)) = seen.answer else { return false };
+    status.applied.is_some_and(|applied| applied != entry.window) && seen.ready_for.is_some_and(|ready| ready > DRIFT_AFTER)
+}

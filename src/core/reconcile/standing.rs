@@ -1,0 +1,142 @@
+//! What each pod is for the rollout, and what it needs next.
+
+use std::time::Duration;
+
+use super::{Expected, PodView, View};
+use crate::core::agent_status::Phase;
+use crate::core::observed::Answer;
+use crate::core::report::PodState;
+use crate::core::rollout::Standing;
+
+/// A kubelet that did not look is told again after this long.
+pub const HURRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// One pod, judged.
+pub(super) struct Judged {
+    pub(super) state: PodState,
+    /// `None` for a pod that takes no part.
+    pub(super) standing: Option<Standing>,
+    /// Whether it gets to where it shall be by itself.
+    pub(super) on_its_way: bool,
+    /// How long until every querier knows it.
+    pub(super) joins_in: Option<Duration>,
+    /// What is wrong or missing.
+    pub(super) why: Option<String>,
+}
+
+fn settling(state: PodState, on_its_way: bool, why: impl Into<Option<String>>) -> Judged {
+    Judged { state, standing: Some(Standing::Settling), on_its_way, joins_in: None, why: why.into() }
+}
+
+pub(super) fn judge(pod: &Expected<'_>, view: &View<'_>) -> Judged {
+    let Some(seen) = pod.view else {
+        return settling(PodState::Absent, false, "the pod does not exist".to_owned());
+    };
+    let facts = seen.facts;
+    if facts.terminating {
+        return settling(PodState::Terminating, false, "the pod is being deleted".to_owned());
+    }
+    if !facts.injected {
+        let why = "admitted without injection: nothing is built on it; delete it so that it is admitted anew".to_owned();
+        return Judged { state: PodState::NotInjected, standing: None, on_its_way: false, joins_in: None, why: Some(why) };
+    }
+    let status = match seen.answer {
+        None => return settling(PodState::Settling, true, "its sidecar was not asked yet".to_owned()),
+        Some(Answer::Unreachable(why)) => {
+            return match &facts.stuck {
+                // Not one container of it may have come far enough to answer.
+                Some(stuck) if !facts.ready => broken(format!("{stuck}; {why}")),
+                _ => settling(PodState::Unreachable, false, why.clone()),
+            };
+        }
+        Some(Answer::Status(status)) => status,
+    };
+    let Some(entry) = &pod.entry else { return settling(PodState::Settling, true, None) };
+    if status.published != Some(entry.window) {
+        let why = facts.stuck.clone().or_else(|| Some("the sidecar does not see its entry yet".to_owned()));
+        return settling(PodState::Settling, true, why);
+    }
+    match status.phase {
+        Phase::Failed => broken(status.last_error.clone().unwrap_or_else(|| "the published window was given up".to_owned())),
+        Phase::Starting if facts.stuck.is_some() => broken(facts.stuck.clone().unwrap_or_default()),
+        Phase::Serving if status.applied == Some(entry.window) && facts.ready => joined(seen, entry.shard, view),
+        Phase::Serving if status.applied != Some(entry.window) && status.last_error.is_some() => {
+            settling(PodState::Settling, false, status.last_error.clone())
+        }
+        Phase::Serving if !facts.ready => {
+            settling(PodState::Settling, true, "serves, and another container keeps the pod from being Ready".to_owned())
+        }
+        _ => settling(PodState::Settling, true, status.last_error.clone()),
+    }
+}
+
+fn broken(why: String) -> Judged {
+    Judged { state: PodState::Broken, standing: Some(Standing::Broken), on_its_way: false, joins_in: None, why: Some(why) }
+}
+
+/// It serves what is published; known to all queriers once it has been in discovery long enough.
+fn joined(seen: &PodView<'_>, shard: u32, view: &View<'_>) -> Judged {
+    let sharding = &view.known.sharding;
+    let delay = sharding.discovery_delay().to_std();
+    let mut known_for = seen.ready_for.unwrap_or_default();
+    if sharding.shard_services() {
+        if seen.facts.shard_label.as_ref().and_then(|label| label.parse().ok()) != Some(shard) {
+            return settling(PodState::Settling, true, "its shard label is about to change".to_owned());
+        }
+        known_for = known_for.min(seen.labelled_for);
+    }
+    if known_for >= delay {
+        return Judged { state: PodState::Confirmed, standing: Some(Standing::Confirmed), on_its_way: true, joins_in: None, why: None };
+    }
+    let left = delay.saturating_sub(known_for);
+    let why = format!("queriers learn of it within {} s", left.as_secs().max(1));
+    Judged { joins_in: Some(left), ..settling(PodState::Joining, true, why) }
+}
+
+/// Why the StatefulSet itself is not at rest.
+pub(super) fn updating(view: &View<'_>, expected: &[Expected<'_>]) -> Option<String> {
+    let facts = view.known.facts();
+    if !facts.generation_observed {
+        return Some("the StatefulSet controller has not seen the last change of the StatefulSet yet".to_owned());
+    }
+    if let Some(name) = view.pods.iter().find(|(_, pod)| pod.facts.terminating).map(|(name, _)| name) {
+        return Some(format!("{name} is being deleted"));
+    }
+    let partition = facts.partition?;
+    let old = |pod: &&Expected<'_>| {
+        pod.ordinal >= partition.saturating_add(facts.ordinals_start)
+            && pod.view.is_some_and(|view| view.facts.revision != facts.update_revision)
+    };
+    let first = expected.iter().find(old)?;
+    Some(format!("the StatefulSet is being updated: {} is still of the old revision", first.name))
+}
+
+/// Pods whose label is not what their entry says, as soon as it may change.
+pub(super) fn relabel(view: &View<'_>, expected: &[Expected<'_>]) -> Vec<(String, u32)> {
+    let services = view.known.sharding.shard_services();
+    let due = |pod: &Expected<'_>| {
+        let (entry, seen) = (pod.entry.as_ref()?, pod.view?);
+        let label = seen.facts.shard_label.as_ref().and_then(|label| label.parse::<u32>().ok());
+        if !seen.facts.injected || seen.facts.terminating || label == Some(entry.shard) {
+            return None;
+        }
+        let Some(Answer::Status(status)) = seen.answer else { return None };
+        // Behind a Service the label decides who is asked for what: it changes while nobody asks, or when the window stays.
+        let away = !seen.facts.ready || status.applied == Some(entry.window);
+        (!services || away).then(|| (pod.name.clone(), entry.shard))
+    };
+    expected.iter().filter_map(due).collect()
+}
+
+/// Pods whose sidecar does not show their entry although kubelet could have brought it.
+pub(super) fn to_hurry(expected: &[Expected<'_>]) -> Vec<String> {
+    let due = |pod: &&Expected<'_>| {
+        let (Some(entry), Some(seen)) = (&pod.entry, pod.view) else { return false };
+        let Some(Answer::Status(status)) = seen.answer else { return false };
+        seen.facts.injected
+            && !seen.facts.terminating
+            && status.published != Some(entry.window)
+            && seen.hurried_ago.is_none_or(|ago| ago >= HURRY_AGAIN)
+    };
+    expected.iter().filter(due).map(|pod| pod.name.clone()).collect()
+}

@@ -1,0 +1,538 @@
+use std::sync::Arc;
+
+use chrono::{TimeDelta, TimeZone, Utc};
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::agent_status::{AgentStatus, Phase};
+use crate::core::fleet::{Fleet, StatefulSetFacts};
+
+const DISCOVERY: u64 = 6;
+const DRAIN: u64 = 6;
+const CONFIG: &str = "sharding: {retention: 370d, overlap: 1d, drain: 6s, discovery_delay: 6s, termination_drain: 6s}";
+
+/// A pod with its sidecar, its thanos and its kubelet, second by second.
+#[derive(Clone, Debug)]
+struct Pod {
+    facts: PodFacts,
+    answer: Answer,
+    applied: Option<Window>,
+    /// Entries on their way through kubelet: when they arrive, and what they say.
+    coming: Vec<(u64, Option<Window>)>,
+    entry: Option<Window>,
+    draining_until: Option<u64>,
+    loading_until: Option<u64>,
+    gone_at: Option<u64>,
+    ready_since: u64,
+    restarts: u64,
+    known_to: Vec<bool>,
+    news: Vec<Vec<(u64, bool)>>,
+    /// The sidecar refuses this window, as one that thanos does not survive.
+    refuses: bool,
+}
+
+/// A cluster with one StatefulSet.
+struct World {
+    at: u64,
+    seed: u64,
+    fleet: Fleet,
+    set: StatefulSetFacts,
+    pods: BTreeMap<String, Pod>,
+    map: Option<MapFacts>,
+    versions: u64,
+    writes: u64,
+    written: Option<BTreeMap<String, String>>,
+    leader_since: u64,
+    last: Decision,
+}
+
+impl World {
+    fn new(config: &str, replicas: u32, seed: u64) -> Self {
+        let config = Arc::new(Config::parse(config, "test").unwrap());
+        let set = StatefulSetFacts {
+            namespace: "ns".to_owned(),
+            name: "store".to_owned(),
+            uid: "set-1".to_owned(),
+            replicas,
+            generation_observed: true,
+            update_revision: "r1".to_owned(),
+            partition: Some(0),
+            ..StatefulSetFacts::default()
+        };
+        let fleet = Fleet::new(config).with_statefulset(set.clone()).unwrap();
+        let last = Decision::default();
+        Self {
+            at: 0,
+            seed: seed | 1,
+            fleet,
+            set,
+            pods: BTreeMap::new(),
+            map: None,
+            versions: 0,
+            writes: 0,
+            written: None,
+            leader_since: 0,
+            last,
+        }
+    }
+
+    fn random(&mut self, most: u64) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.seed >> 33) % most.max(1)
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap() + TimeDelta::seconds(i64::try_from(self.at).unwrap())
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut StatefulSetFacts)) {
+        change(&mut self.set);
+        if let Some(next) = self.fleet.with_statefulset(self.set.clone()) {
+            self.fleet = next;
+        }
+    }
+
+    fn annotate(&mut self, key: &str, value: &str) {
+        self.change(|set| {
+            set.annotations.insert(format!("thanos-timeshard.io/{key}"), value.to_owned());
+        });
+    }
+
+    fn entry_of(&self, pod: &str) -> Option<Window> {
+        let text = self.map.as_ref()?.data.get(&entry::key(pod))?;
+        Entry::parse(text, self.now()).ok().map(|entry| entry.window)
+    }
+
+    /// The StatefulSet controller: makes what is missing, deletes what is too much, highest ordinal first.
+    fn controller(&mut self) {
+        let wanted: Vec<String> = (0..self.set.replicas).map(|i| format!("store-{i}")).collect();
+        let at = self.at;
+        self.pods.retain(|_, pod| pod.gone_at.is_none_or(|gone| at < gone));
+        if let Some(name) = self.pods.keys().rev().find(|name| !wanted.contains(name)).cloned() {
+            self.delete(&name);
+        }
+        if let Some(name) = wanted.iter().find(|name| !self.pods.contains_key(*name)).cloned() {
+            self.create(&name);
+        }
+    }
+
+    fn create(&mut self, name: &str) {
+        let known = self.fleet.known("ns", "store");
+        let index: u32 = name["store-".len()..].parse().unwrap();
+        let shard = known.plan.assign(index).shard;
+        let window = self.entry_of(name).unwrap_or_else(|| known.plan.window(shard, self.now()));
+        let facts = PodFacts {
+            name: name.to_owned(),
+            uid: format!("{name}-{}", self.at),
+            statefulset: "store".to_owned(),
+            injected: true,
+            store: true,
+            revision: self.set.update_revision.clone(),
+            shard_label: Some(shard.to_string()),
+            ..PodFacts::default()
+        };
+        let loading = self.at + 1 + self.random(10);
+        let entry = self.entry_of(name);
+        self.pods.insert(
+            name.to_owned(),
+            Pod {
+                facts,
+                answer: Answer::Unreachable("it was just made".to_owned()),
+                applied: Some(entry.unwrap_or(window)),
+                coming: Vec::new(),
+                entry,
+                draining_until: None,
+                loading_until: Some(loading),
+                gone_at: None,
+                ready_since: 0,
+                restarts: 0,
+                known_to: vec![false; 3],
+                news: vec![Vec::new(); 3],
+                refuses: false,
+            },
+        );
+    }
+
+    fn delete(&mut self, name: &str) {
+        let at = self.at;
+        let delays: Vec<u64> = (0..3).map(|_| self.random(DISCOVERY + 1)).collect();
+        if let Some(pod) = self.pods.get_mut(name).filter(|pod| !pod.facts.terminating) {
+            pod.facts.terminating = true;
+            pod.facts.ready = false;
+            pod.gone_at = Some(at + DRAIN + 2);
+            pod.tell(at, false, &delays);
+        }
+    }
+
+    fn write(&mut self, data: BTreeMap<String, String>) {
+        self.versions += 1;
+        self.writes += 1;
+        self.map = Some(MapFacts {
+            name: "store-time-shards".to_owned(),
+            uid: "map".to_owned(),
+            resource_version: self.versions.to_string(),
+            owner_uid: Some("set-1".to_owned()),
+            data: data.clone(),
+        });
+        self.written = Some(data);
+        self.deliver();
+    }
+
+    /// Kubelet brings what the ConfigMap says, after a while.
+    fn deliver(&mut self) {
+        for name in self.pods.keys().cloned().collect::<Vec<_>>() {
+            let (entry, when) = (self.entry_of(&name), self.at + self.random(5));
+            if let Some(pod) = self.pods.get_mut(&name) {
+                let when = pod.coming.last().map_or(when, |(last, _)| when.max(*last));
+                pod.coming.push((when, entry));
+            }
+        }
+    }
+
+    fn leader(&mut self) {
+        let views: BTreeMap<String, PodView<'_>> = self
+            .pods
+            .iter()
+            .map(|(name, pod)| {
+                let since = pod.ready_since.max(self.leader_since);
+                let ready_for = pod.facts.ready.then(|| Duration::from_secs(self.at - since));
+                let (answer, labelled_for) = (Some(&pod.answer), Duration::from_secs(1_000));
+                (name.clone(), PodView { facts: &pod.facts, answer, ready_for, labelled_for, hurried_ago: None })
+            })
+            .collect();
+        let view = View {
+            known: self.fleet.known("ns", "store"),
+            config: self.fleet.config(),
+            map: self.map.as_ref(),
+            written: self.written.as_ref(),
+            pods: &views,
+            now: self.now(),
+        };
+        let mut decision = decide(&view);
+        if let Some(data) = decision.upkeep.take() {
+            self.write(data);
+        } else if let Some((data, _)) = decision.step.take() {
+            self.write(data);
+        }
+        for (name, shard) in &decision.relabel {
+            self.pods.get_mut(name).unwrap().facts.shard_label = Some(shard.to_string());
+        }
+        if decision.drop_target {
+            self.change(|set| {
+                set.annotations.remove(names::TARGET_REPLICAS);
+            });
+        }
+        self.last = decision;
+    }
+
+    fn second(&mut self) {
+        self.at += 1;
+        self.controller();
+        for name in self.pods.keys().cloned().collect::<Vec<_>>() {
+            let mut pod = self.pods.remove(&name).unwrap();
+            pod.second(self);
+            self.pods.insert(name, pod);
+        }
+        self.leader();
+    }
+
+    /// Runs until all is settled; `check` sees every second.
+    fn settle(&mut self, what: &str, mut check: impl FnMut(&Self) -> Result<(), String>) -> Result<(), String> {
+        for _ in 0..5_000 {
+            self.second();
+            check(self).map_err(|why| format!("{what}, second {}: {why}", self.at))?;
+            if self.last.report.state == State::Settled && self.last.upkeep.is_none() && self.pods.values().all(|pod| pod.coming.is_empty())
+            {
+                return Ok(());
+            }
+        }
+        Err(format!("{what}: not settled: {} {:?}", self.last.report.message, self.last.report.pods))
+    }
+
+    /// Whether each of three queriers that learn late gets the whole retention, from pods that are up.
+    fn answers(&self) -> Result<(), String> {
+        let known = self.fleet.known("ns", "store");
+        for querier in 0..3 {
+            let asked: Vec<(&String, &Pod)> = self.pods.iter().filter(|(_, pod)| pod.known_to[querier]).collect();
+            if let Some((name, _)) = asked.iter().find(|(_, pod)| pod.loading_until.is_some()) {
+                return Err(format!("{name} is asked while it restarts"));
+            }
+            let windows: Vec<Window> = asked.iter().filter_map(|(_, pod)| pod.applied).collect();
+            let required = Window::relative(-known.sharding.retention(), known.sharding.future_buffer());
+            let (_, holes) = rollout::coverage(&windows, required, self.now());
+            if !holes.is_empty() {
+                return Err(format!("nobody is asked for {holes:?}; {}", self.last.report.message));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Pod {
+    fn tell(&mut self, at: u64, known: bool, delays: &[u64]) {
+        for (queue, delay) in self.news.iter_mut().zip(delays) {
+            let earliest = queue.last().map_or(at, |(when, _)| *when);
+            queue.push((earliest.max(at + delay), known));
+        }
+    }
+
+    fn second(&mut self, world: &mut World) {
+        let at = world.at;
+        let delays: Vec<u64> = (0..3).map(|_| world.random(DISCOVERY + 1)).collect();
+        while self.coming.first().is_some_and(|(when, _)| *when <= at) {
+            // A sidecar keeps its last good entry.
+            self.entry = self.coming.remove(0).1.or(self.entry);
+        }
+        let differs = self.entry.is_some() && self.entry != self.applied && !self.refuses;
+        if differs && self.facts.ready && !self.facts.terminating {
+            self.draining_until = Some(at + DRAIN);
+            self.facts.ready = false;
+            self.tell(at, false, &delays);
+        }
+        if self.draining_until.is_some_and(|until| at > until) {
+            self.draining_until = None;
+            self.loading_until = Some(at + 1 + world.random(10));
+            self.applied = self.entry;
+            self.restarts += 1;
+        }
+        if self.loading_until.is_some_and(|until| at >= until) && !self.facts.terminating {
+            self.loading_until = None;
+            self.facts.ready = true;
+            self.ready_since = at;
+            self.tell(at, true, &delays);
+        }
+        for (knows, queue) in self.known_to.iter_mut().zip(&mut self.news) {
+            while queue.first().is_some_and(|(when, _)| *when <= at) {
+                *knows = queue.remove(0).1;
+            }
+        }
+        let phase = match (self.draining_until, self.loading_until) {
+            _ if self.refuses && self.entry != self.applied => Phase::Failed,
+            (Some(_), _) => Phase::Draining,
+            (_, Some(_)) if self.restarts > 0 => Phase::Restarting,
+            (_, Some(_)) => Phase::Starting,
+            _ => Phase::Serving,
+        };
+        self.answer = Answer::Status(Box::new(AgentStatus {
+            pod: self.facts.name.clone(),
+            shard: None,
+            replica: None,
+            phase,
+            published: self.entry,
+            applied: self.applied.filter(|_| self.loading_until.is_none()),
+            verified: true,
+            restarts: self.restarts,
+            last_error: None,
+            agent_version: "0.1.0".to_owned(),
+            contract: 1,
+        }));
+    }
+}
+
+fn settled(replicas: u32, seed: u64) -> World {
+    let mut world = World::new(CONFIG, replicas, seed);
+    world.settle("start", |_| Ok(())).unwrap();
+    // Until the last querier knows the last pod.
+    for _ in 0..=DISCOVERY {
+        world.second();
+    }
+    world.answers().unwrap();
+    world
+}
+
+#[test]
+fn a_fresh_statefulset_is_published_at_once_and_then_never_written_again() {
+    let mut world = World::new(CONFIG, 6, 1);
+    world.leader();
+    assert_eq!((world.writes, world.map.as_ref().unwrap().data.len()), (1, 6));
+    assert_eq!(world.map.as_ref().unwrap().data["store-0.yaml"], "shard: 0\nreplica: 0\nmin_time: -124d8h\nmax_time: 1d\ndrain: 6s\n");
+    world.settle("start", |_| Ok(())).unwrap();
+    let (writes, restarts) = (world.writes, world.pods.values().map(|pod| pod.restarts).sum::<u64>());
+    // A month, looked at as often as by default.
+    for _ in 0..30 * 24 * 12 {
+        world.at += 300;
+        world.leader();
+    }
+    assert_eq!((world.writes, restarts), (writes, 0));
+    assert_eq!(
+        (world.last.report.state, world.last.report.gap_seconds, world.last.report.minimum_confirmed_replicas),
+        (State::Settled, 0, 2)
+    );
+}
+
+#[test]
+fn the_entry_has_no_drain_when_it_is_the_sidecars_own() {
+    let mut world = World::new("sharding: {total_shards: 3}", 6, 1);
+    world.leader();
+    assert_eq!(world.map.unwrap().data["store-0.yaml"], "shard: 0\nreplica: 0\nmin_time: -124d8h\nmax_time: 1d\n");
+}
+
+#[test]
+fn absolute_windows_move_on_with_the_quantum() {
+    let mut world = World::new(&CONFIG.replace('}', ", window_format: absolute, quantum: 1h}"), 6, 1);
+    world.settle("start", |_| Ok(())).unwrap();
+    let before = world.map.clone().unwrap().data;
+    for _ in 0..3_700 {
+        world.second();
+        world.answers().unwrap();
+    }
+    assert_ne!(world.map.unwrap().data, before);
+}
+
+#[test]
+fn what_others_write_is_led_back_and_restarts_nobody() {
+    let mut world = settled(6, 2);
+    let before = world.map.clone().unwrap().data;
+    let map = world.map.as_mut().unwrap();
+    map.data.insert("store-0.yaml".to_owned(), "shard: 2\nreplica: 0\nmin_time: -370d\nmax_time: -300d\n".to_owned());
+    map.data.insert("stranger.yaml".to_owned(), "x".to_owned());
+    map.data.remove("store-3.yaml");
+    world.leader();
+    assert_eq!(world.map.as_ref().unwrap().data, before);
+    // Gone altogether, and the leader is another one: what runs is published.
+    (world.map, world.written, world.leader_since) = (None, None, world.at);
+    world.settle("after the deletion", World::answers).unwrap();
+    assert_eq!(world.map.as_ref().unwrap().data, before);
+    assert_eq!(world.pods.values().map(|pod| pod.restarts).sum::<u64>(), 0);
+}
+
+#[test]
+fn the_way_down_is_safe_and_says_when() {
+    let mut world = settled(6, 3);
+    world.annotate("target-replicas", "4");
+    world.annotate("total-shards", "2");
+    world.settle("towards the target", World::answers).unwrap();
+    assert!(world.last.report.message.contains("--replicas=4 is safe now"), "{}", world.last.report.message);
+    world.change(|set| set.replicas = 4);
+    while world.pods.len() > 4 || world.set.annotations.contains_key(names::TARGET_REPLICAS) {
+        world.second();
+        world.answers().unwrap();
+    }
+    world.second();
+    assert_eq!(world.map.as_ref().unwrap().data.len(), 4);
+}
+
+#[test]
+fn a_pause_stops_it_and_a_broken_pod_gets_its_planned_window() {
+    let mut world = settled(6, 4);
+    world.annotate("pause", "true");
+    world.annotate("total-shards", "2");
+    for _ in 0..100 {
+        world.second();
+    }
+    assert_eq!((world.last.report.state, world.pods.values().map(|pod| pod.restarts).sum::<u64>()), (State::Paused, 0));
+    world.annotate("pause", "false");
+    let first = loop {
+        world.second();
+        if let Some(name) = world.pods.iter().find(|(_, pod)| pod.draining_until.is_some()).map(|(name, _)| name.clone()) {
+            break name;
+        }
+    };
+    world.pods.get_mut(&first).unwrap().refuses = true;
+    world.pods.get_mut(&first).unwrap().draining_until = None;
+    world.pods.get_mut(&first).unwrap().facts.ready = true;
+    for _ in 0..60 {
+        world.second();
+    }
+    assert_eq!(world.last.report.state, State::Waiting, "{}", world.last.report.message);
+    assert!(
+        world.last.notices.iter().any(|(reason, text)| *reason == "WindowNotServed" && text.contains(&first)),
+        "{:?}",
+        world.last.notices
+    );
+    // Back to where it was: what it serves is what is planned.
+    world.annotate("total-shards", "3");
+    world.settle("back", |_| Ok(())).unwrap();
+}
+
+#[test]
+fn nothing_moves_while_the_statefulset_is_updated_or_a_pod_does_not_answer() {
+    let mut world = settled(6, 5);
+    world.change(|set| set.update_revision = "r2".to_owned());
+    world.annotate("total-shards", "2");
+    for _ in 0..30 {
+        world.second();
+    }
+    assert_eq!((world.last.report.state, world.writes), (State::Waiting, 1), "{}", world.last.report.message);
+    for pod in world.pods.values_mut() {
+        pod.facts.revision = "r2".to_owned();
+    }
+    world.second();
+    assert_eq!(world.last.report.state, State::Rolling, "{}", world.last.report.message);
+}
+
+#[test]
+fn more_pods_than_a_config_map_holds_are_refused_with_the_figure() {
+    let mut world = World::new("sharding: {total_shards: 10000, replicas_per_shard: 2, overlap: 30m}", 20_000, 1);
+    world.leader();
+    assert_eq!((world.last.report.state, world.writes), (State::Refused, 0));
+    assert!(world.last.report.message.contains("20000 pods take"), "{}", world.last.report.message);
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Shards(u32),
+    Replicas(u32),
+    Boundaries,
+    Overlap(u32),
+    ScaleUp(u32),
+    NewLeader,
+    MapDeleted,
+    MapEdited,
+    Wait(u64),
+}
+
+fn acts() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        (1..5_u32).prop_map(Act::Shards),
+        (2..4_u32).prop_map(Act::Replicas),
+        Just(Act::Boundaries),
+        (12..72_u32).prop_map(Act::Overlap),
+        (0..3_u32).prop_map(Act::ScaleUp),
+        Just(Act::NewLeader),
+        Just(Act::MapDeleted),
+        Just(Act::MapEdited),
+        (0..80_u64).prop_map(Act::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 500, ..ProptestConfig::default() })]
+
+    /// Whatever users, other writers and leaders do in the middle of it, every query is answered in full, and it ends.
+    #[test]
+    fn no_query_notices_whatever_is_asked_for(acts in proptest::collection::vec(acts(), 1..6), seed in any::<u64>()) {
+        let mut world = settled(12, seed);
+        for act in &acts {
+            match act {
+                Act::Shards(n) => {
+                    world.change(|set| { set.annotations.remove("thanos-timeshard.io/boundaries"); });
+                    world.annotate("total-shards", &n.to_string());
+                }
+                Act::Replicas(n) => world.annotate("replicas-per-shard", &n.to_string()),
+                Act::Boundaries => {
+                    world.change(|set| { set.annotations.remove("thanos-timeshard.io/total-shards"); });
+                    world.annotate("boundaries", "[14d, 90d]");
+                }
+                Act::Overlap(hours) => world.annotate("overlap", &format!("{hours}h")),
+                Act::ScaleUp(more) => world.change(|set| set.replicas += more),
+                Act::NewLeader => (world.written, world.leader_since) = (None, world.at),
+                Act::MapDeleted => world.map = None,
+                Act::MapEdited => {
+                    if let Some(map) = &mut world.map {
+                        map.data.insert("store-1.yaml".to_owned(), "shard: 9\nmin_time: -2d\nmax_time: -1d\n".to_owned());
+                        world.leader();
+                    }
+                }
+                Act::Wait(_) => {}
+            }
+            let seconds = if let Act::Wait(seconds) = act { *seconds } else { 3 };
+            for _ in 0..seconds {
+                world.second();
+                world.answers().map_err(|why| TestCaseError::fail(format!("{act:?}: {why}")))?;
+            }
+        }
+        world.settle("at the end", World::answers).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(world.last.report.moves_left, 0);
+    }
+}

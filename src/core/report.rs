@@ -1,0 +1,127 @@
+//! What the leader says of a StatefulSet: the part of the server's `/status` that `timeshard status` and the page show.
+//!
+//! One type for both ends. Unknown keys are ignored on the way in, because servers and command lines differ in age.
+
+use serde::{Deserialize, Serialize};
+
+use super::window::Window;
+
+/// How far a StatefulSet is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// The leader has not looked at it yet.
+    #[default]
+    Unknown,
+    /// Every pod serves its planned window, and every querier knows it.
+    Settled,
+    /// A step runs, or the next one is about to.
+    Rolling,
+    /// Something has to happen first that the rollout cannot do; the message says what.
+    Waiting,
+    /// Its user has stopped the rollout.
+    Paused,
+    /// Every further step would leave a gap.
+    Blocked,
+    /// Nothing can be written for it; the message says why.
+    Refused,
+}
+
+/// What a pod is for the rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PodState {
+    /// Not there.
+    Absent,
+    /// There, without our sidecar.
+    NotInjected,
+    /// Being deleted.
+    Terminating,
+    /// Its sidecar does not answer.
+    Unreachable,
+    /// On its way to what is published.
+    Settling,
+    /// It serves what is published, but not every querier may know it yet.
+    Joining,
+    /// It serves what is published, and every querier knows it.
+    Confirmed,
+    /// It does not serve what is published, and will not by waiting.
+    Broken,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodReport {
+    /// Its name.
+    pub pod: String,
+    /// Its ordinal, `spec.ordinals.start` included.
+    pub ordinal: u32,
+    /// Its shard in the plan, newest first.
+    pub shard: u32,
+    /// Its number within the shard.
+    pub replica: u32,
+    /// Whether the plan could do without it.
+    pub surplus: bool,
+    /// What the plan wants.
+    pub desired: Window,
+    /// What the ConfigMap says.
+    pub published: Option<Window>,
+    /// What the running thanos confirms.
+    pub applied: Option<Window>,
+    /// Whether `applied` was read from thanos itself.
+    pub verified: bool,
+    /// What it is for the rollout.
+    pub state: PodState,
+    /// The sidecar's phase, if it answers.
+    pub phase: Option<String>,
+    /// Seconds in this state, as far as this leader has seen.
+    pub seconds_in_state: u64,
+    /// Restarts of thanos in place.
+    pub restarts: u64,
+    /// Version of its agent.
+    pub agent_version: Option<String>,
+    /// What is wrong or missing, in a sentence.
+    pub why: Option<String>,
+}
+
+/// A range that nobody serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapReport {
+    /// Its older end, RFC 3339.
+    pub from: String,
+    /// Its newer end, RFC 3339.
+    pub to: String,
+}
+
+/// One StatefulSet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetReport {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its ConfigMap's name.
+    pub configmap: String,
+    /// `spec.replicas`.
+    pub replicas: u32,
+    /// How far it is.
+    pub state: State,
+    /// What it waits for or does, in a sentence.
+    pub message: String,
+    /// Pods whose published window is not the planned one.
+    pub moves_left: u32,
+    /// Steps until everything is as planned, if nothing fails.
+    pub steps_left: u32,
+    /// Seconds that these steps take at least, by drain and discovery delay.
+    pub eta_seconds: u64,
+    /// Ranges of the retention that no ready pod serves.
+    pub gaps: Vec<GapReport>,
+    /// Length of these, in seconds.
+    pub gap_seconds: u64,
+    /// The fewest ready pods that any instant of the retention has, by what they apply.
+    pub minimum_confirmed_replicas: u32,
+    /// What its user should know.
+    pub warnings: Vec<String>,
+    /// Its pods, by ordinal.
+    pub pods: Vec<PodReport>,
+}

@@ -1,0 +1,342 @@
+//! The next step of a rollout: which pods may change their windows now, so that no query notices.
+//!
+//! The model: a pod that is asked to change leaves discovery, and each querier learns of that, and of its return, after
+//! any delay up to `discovery_delay`. So while a pod changes, and until it is *confirmed* again, it holds nothing.
+//!
+//! Invariants, property-tested in `rollout/tests.rs` against simulated queriers:
+//! - an instant that confirmed pods hold is held by a confirmed pod that stays, during every step;
+//! - a step leaves no instant with fewer than two pods that had two, unless the target wants fewer; therefore a further
+//!   step always exists, at worst through the hull of the old and the new window;
+//! - a pod moves at most twice for one change of plan, and once where its direct move is safe;
+//! - more than one pod of an instant is away only while as many stay as the plan wants there.
+//!
+//! The state is what is published and what is confirmed, nothing else: whoever leads next goes on from there.
+//! Deliberately absent: clocks, the cluster, and the reasons to wait that the cluster gives (`core::reconcile`).
+
+mod grouped;
+mod plain;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Utc};
+
+use super::window::{Bound, Window};
+use segments::Segments;
+
+/// Where a pod stands or shall stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The shard's number, newest first.
+    pub shard: u32,
+    /// The replica's number within the shard.
+    pub replica: u32,
+    /// Its window.
+    pub window: Window,
+}
+
+/// What is known of a pod's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It serves what is published, and every querier knows it.
+    Confirmed,
+    /// It is on its way, or cannot be asked: wait for it.
+    Settling,
+    /// It does not serve what is published, and will not by waiting: another window costs nothing.
+    Broken,
+}
+
+/// One pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What the ConfigMap says.
+    pub published: Place,
+    /// What the plan wants.
+    pub desired: Place,
+    /// Whether the plan could do without it.
+    pub surplus: bool,
+    /// What is known of it.
+    pub standing: Standing,
+}
+
+/// How queriers find the pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// Every pod is asked.
+    Pods,
+    /// Each shard's Service is asked, and any one of its members answers.
+    ShardServices,
+}
+
+/// What holds for the whole StatefulSet.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The range that must stay covered.
+    pub required: Window,
+    /// How queriers find the pods.
+    pub discovery: Discovery,
+    /// Whether a gap may be made where no step avoids one.
+    pub allow_gap: bool,
+    /// Now; relative windows do not depend on it.
+    pub now: DateTime<Utc>,
+}
+
+/// A pod's new entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Position among the members.
+    pub member: usize,
+    /// What to publish.
+    pub to: Place,
+}
+
+/// A range that nobody would hold for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Position of the pod that alone holds it.
+    pub member: usize,
+    /// Its older end.
+    pub from: DateTime<Utc>,
+    /// Its newer end.
+    pub to: DateTime<Utc>,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Everything is published as planned.
+    Done,
+    /// Publish these together; the next step starts when they are confirmed.
+    Move {
+        /// The changes, in order of the pods.
+        changes: Vec<Change>,
+        /// What is missing meanwhile, only with [`Terms::allow_gap`].
+        gap: Option<Gap>,
+    },
+    /// These are on their way.
+    Wait(Vec<usize>),
+    /// Every further step would leave a gap.
+    Blocked(Gap),
+}
+
+/// Bookkeeping of who holds what while a step is put together.
+trait Ledger {
+    /// Whether the member may go to `to` together with those already moved; it is moved if so.
+    /// With `keep_two`, no instant is left with one pod that has two and should keep them.
+    fn try_move(&mut self, member: usize, to: &Place, keep_two: bool) -> bool;
+    /// Takes moves back until every instant keeps two pods that should.
+    fn trim(&mut self, moved: &mut Vec<Change>);
+    /// A window through which the member may go when its direct move is not possible.
+    fn detour(&self, member: usize) -> Option<Place>;
+    /// What nobody would hold if the member went away alone.
+    fn gap(&self, member: usize) -> Option<(i64, i64)>;
+    /// As before any move.
+    fn reset(&mut self);
+}
+
+/// Detours tried before one is chosen; bounds the work of a rare case.
+const DETOURS_TRIED: usize = 64;
+
+/// The next step from what is published and confirmed towards what is desired.
+#[must_use]
+pub fn next_step(members: &[Member], terms: &Terms) -> Step {
+    let open: Vec<usize> = (0..members.len()).filter(|i| members[*i].published != members[*i].desired).collect();
+    let settling: Vec<usize> = (0..members.len()).filter(|i| members[*i].standing == Standing::Settling).collect();
+    let direct = |i: usize| Change { member: i, to: members[i].desired };
+    let broken: Vec<Change> = open.iter().copied().filter(|i| members[*i].standing == Standing::Broken).map(direct).collect();
+    if !broken.is_empty() {
+        return moves(broken, None);
+    }
+    if !settling.is_empty() {
+        return Step::Wait(settling);
+    }
+    if open.is_empty() {
+        // A pod that is broken with its planned window is waited for like one that is on its way.
+        let broken: Vec<usize> = (0..members.len()).filter(|i| members[*i].standing == Standing::Broken).collect();
+        return if broken.is_empty() { Step::Done } else { Step::Wait(broken) };
+    }
+    if let Some(broken) = members.iter().position(|member| member.standing == Standing::Broken) {
+        return Step::Wait(vec![broken]);
+    }
+    let segments = Segments::new(members, terms);
+    match terms.discovery {
+        Discovery::Pods => {
+            // Numbers alone restart nothing and nobody is found by them.
+            let renumbered = |i: &usize| members[*i].published.window == members[*i].desired.window;
+            let (numbers, open): (Vec<usize>, Vec<usize>) = open.into_iter().partition(renumbered);
+            let numbers: Vec<Change> = numbers.into_iter().map(direct).collect();
+            if open.is_empty() {
+                moves(numbers, None)
+            } else {
+                choose(members, terms, &open, numbers, &mut plain::Plain::new(members, segments))
+            }
+        }
+        Discovery::ShardServices => choose(members, terms, &open, Vec::new(), &mut grouped::Grouped::new(members, segments)),
+    }
+}
+
+fn moves(mut changes: Vec<Change>, gap: Option<Gap>) -> Step {
+    changes.sort_by_key(|change| change.member);
+    Step::Move { changes, gap }
+}
+
+fn choose(members: &[Member], terms: &Terms, open: &[usize], mut first: Vec<Change>, ledger: &mut impl Ledger) -> Step {
+    let mut order = open.to_vec();
+    // Who widens only adds, and who narrows only takes away; in between, those that the plan can do without.
+    order.sort_by_key(|i| {
+        let member = &members[*i];
+        let both = hull(&[member.published.window, member.desired.window], terms.now);
+        let takes_away = if both == member.desired.window { 0 } else { 1 + u8::from(both == member.published.window) };
+        (takes_away, !member.surplus, *i)
+    });
+    let services = terms.discovery == Discovery::ShardServices;
+    let mut step = if services { one_by_one(members, &order, ledger, true) } else { together(members, &order, ledger) };
+    if step.is_empty() {
+        step.extend(best_detour(members, &order, ledger));
+        if services && let Some(chosen) = step.first().copied() {
+            step.extend(other_detours(&order, chosen, ledger));
+        }
+    }
+    if step.is_empty() && services {
+        // Everybody is wide by now, so all members of a Service hold its planned window, and one that stays is enough.
+        step = one_by_one(members, &order, ledger, false);
+    }
+    first.extend(step);
+    if !first.is_empty() {
+        return moves(first, None);
+    }
+    ledger.reset();
+    let least = order.iter().filter_map(|i| ledger.gap(*i).map(|(from, to)| (to - from, *i, from, to))).min();
+    // Without a gap there is nothing that stands in the way of the first; cannot happen, and then it is harmless.
+    let (_, member, from, to) = least.unwrap_or((0, order[0], 0, 0));
+    let at = |millis| terms.now + chrono::TimeDelta::milliseconds(millis);
+    let gap = Gap { member, from: at(from), to: at(to) };
+    if terms.allow_gap { moves(vec![Change { member, to: members[member].desired }], Some(gap)) } else { Step::Blocked(gap) }
+}
+
+/// Direct moves, each of them safe with those before it.
+fn one_by_one(members: &[Member], order: &[usize], ledger: &mut impl Ledger, keep_two: bool) -> Vec<Change> {
+    ledger.reset();
+    let fits = |i: &&usize| ledger.try_move(**i, &members[**i].desired, keep_two);
+    order.iter().filter(fits).map(|i| Change { member: *i, to: members[*i].desired }).collect()
+}
+
+/// As many direct moves as are safe together: pods that exchange their windows are, and one by one they are not. So
+/// redundancy is looked at afterwards.
+fn together(members: &[Member], order: &[usize], ledger: &mut impl Ledger) -> Vec<Change> {
+    let mut step = one_by_one(members, order, ledger, false);
+    ledger.trim(&mut step);
+    if step.is_empty() {
+        return one_by_one(members, order, ledger, true);
+    }
+    let taken: Vec<usize> = step.iter().map(|change| change.member).collect();
+    for i in order.iter().filter(|i| !taken.contains(i)) {
+        if ledger.try_move(*i, &members[*i].desired, true) {
+            step.push(Change { member: *i, to: members[*i].desired });
+        }
+    }
+    step
+}
+
+/// The detour after which most direct moves are possible.
+fn best_detour(members: &[Member], order: &[usize], ledger: &mut impl Ledger) -> Option<Change> {
+    let mut best: Option<(usize, Change)> = None;
+    let mut tried: Vec<(Place, Place)> = Vec::new();
+    for i in order {
+        let member = &members[*i];
+        // Pods of one shard that go the same way are alike.
+        let alike = |pair: &(Place, Place)| {
+            pair.0.shard == member.published.shard && pair.0.window == member.published.window && pair.1.window == member.desired.window
+        };
+        if tried.len() >= DETOURS_TRIED || tried.iter().any(alike) {
+            continue;
+        }
+        ledger.reset();
+        let Some(to) = ledger.detour(*i) else { continue };
+        if !ledger.try_move(*i, &to, true) {
+            continue;
+        }
+        tried.push((member.published, member.desired));
+        let mut after = members.to_vec();
+        after[*i].published = to;
+        let enabled = order.iter().filter(|j| *j != i && ledger.try_move(**j, &members[**j].desired, true)).count();
+        if best.as_ref().is_none_or(|(most, _)| enabled > *most) {
+            best = Some((enabled, Change { member: *i, to }));
+        }
+    }
+    best.map(|(_, change)| change)
+}
+
+/// Detours beside a chosen one: behind Services nearly all pods have to take one.
+fn other_detours(order: &[usize], chosen: Change, ledger: &mut impl Ledger) -> Vec<Change> {
+    ledger.reset();
+    ledger.try_move(chosen.member, &chosen.to, true);
+    let others = order.iter().filter(|i| **i != chosen.member);
+    others
+        .filter_map(|i| {
+            let to = ledger.detour(*i)?;
+            ledger.try_move(*i, &to, true).then_some(Change { member: *i, to })
+        })
+        .collect()
+}
+
+/// All steps, as they are when every pod does what it is told. Ends early where a step is blocked, and gives the gap.
+#[must_use]
+pub fn preview(mut members: Vec<Member>, terms: &Terms) -> (Vec<Step>, Option<Gap>) {
+    let mut steps = Vec::new();
+    // Twice for each pod is the bound; a step moves at least one.
+    for _ in 0..=members.len() * 2 {
+        match next_step(&members, terms) {
+            Step::Move { changes, gap } => {
+                for change in &changes {
+                    members[change.member].published = change.to;
+                }
+                steps.push(Step::Move { changes, gap });
+            }
+            Step::Blocked(gap) => return (steps, Some(gap)),
+            Step::Done | Step::Wait(_) => break,
+        }
+    }
+    (steps, None)
+}
+
+/// From and to.
+type Range = (DateTime<Utc>, DateTime<Utc>);
+
+/// How well windows cover a range at `now`: the fewest of them that any instant has, and what none of them holds.
+#[must_use]
+pub fn coverage(windows: &[Window], required: Window, now: DateTime<Utc>) -> (u32, Vec<Range>) {
+    let segments = Segments::cut(windows.iter().copied(), required, now);
+    let mut held = vec![0_u32; segments.len()];
+    for window in windows {
+        for count in &mut held[segments.held(*window)] {
+            *count += 1;
+        }
+    }
+    let at = |millis| now + chrono::TimeDelta::milliseconds(millis);
+    let mut holes: Vec<Range> = Vec::new();
+    for (segment, _) in held.iter().enumerate().filter(|(_, count)| **count == 0) {
+        let (from, to) = segments.ends(segment);
+        match holes.last_mut().filter(|(_, end)| *end == at(from)) {
+            Some((_, end)) => *end = at(to),
+            None => holes.push((at(from), at(to))),
+        }
+    }
+    (held.into_iter().min().unwrap_or(0), holes)
+}
+
+/// The smallest window that holds all of these.
+fn hull(windows: &[Window], now: DateTime<Utc>) -> Window {
+    let pick = |bounds: &mut dyn Iterator<Item = Bound>, older: bool| {
+        bounds.reduce(|a, b| {
+            let b_is_further = if older { b.at(now) < a.at(now) } else { b.at(now) > a.at(now) };
+            if b_is_further { b } else { a }
+        })
+    };
+    let min = pick(&mut windows.iter().map(|window| window.min), true);
+    let max = pick(&mut windows.iter().map(|window| window.max), false);
+    match (min, max) {
+        (Some(min), Some(max)) => Window { min, max },
+        _ => Window { min: Bound::Absolute(now), max: Bound::Absolute(now) },
+    }
+}

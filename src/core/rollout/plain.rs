@@ -1,0 +1,120 @@
+//! Every pod is asked by every querier: an instant is served while one pod that holds it stays.
+
+use super::segments::Segments;
+use super::{Change, Ledger, Member, Place, Standing, hull};
+
+/// Pods that an instant keeps where it has them and the plan wants them.
+const REDUNDANT: u32 = 2;
+
+/// Counts for one segment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    /// Confirmed pods that hold it, before the step.
+    held: u32,
+    /// Of these, pods that are away during the step.
+    away: u32,
+    /// Pods of the step that hold it afterwards.
+    back: u32,
+    /// Pods that hold it when everything is as planned.
+    wanted: u32,
+    /// Replicas that the plan wants of the smallest shard here.
+    full: u32,
+}
+
+/// Counts for all segments.
+pub(super) struct Plain<'a> {
+    members: &'a [Member],
+    segments: Segments,
+    counts: Vec<Count>,
+}
+
+impl Count {
+    fn stay(self) -> u32 {
+        self.held - self.away
+    }
+
+    /// Whether somebody stays, and as many as the plan wants if more than one is away.
+    fn covered(self) -> bool {
+        self.away == 0 || (self.stay() >= 1 && (self.away == 1 || self.stay() >= self.full))
+    }
+
+    fn redundant(self) -> bool {
+        self.stay() + self.back >= REDUNDANT.min(self.held).min(self.wanted)
+    }
+}
+
+impl<'a> Plain<'a> {
+    pub(super) fn new(members: &'a [Member], segments: Segments) -> Self {
+        let mut counts = vec![Count { full: u32::MAX, ..Count::default() }; segments.len()];
+        let shards = members.iter().map(|member| member.desired.shard as usize + 1).max().unwrap_or(0);
+        let mut replicas = vec![0_u32; shards];
+        for member in members.iter().filter(|member| !member.surplus) {
+            replicas[member.desired.shard as usize] += 1;
+        }
+        for member in members {
+            if member.standing == Standing::Confirmed {
+                counts[segments.held(member.published.window)].iter_mut().for_each(|count| count.held += 1);
+            }
+            let full = replicas[member.desired.shard as usize].max(1);
+            for count in &mut counts[segments.held(member.desired.window)] {
+                count.wanted += 1;
+                count.full = count.full.min(full);
+            }
+        }
+        Self { members, segments, counts }
+    }
+
+    fn shift(&mut self, member: usize, to: &Place, back: bool) {
+        let by = |number: &mut u32| if back { *number = number.saturating_sub(1) } else { *number += 1 };
+        if self.members[member].standing == Standing::Confirmed {
+            let away = self.segments.held(self.members[member].published.window);
+            self.counts[away].iter_mut().for_each(|count| by(&mut count.away));
+        }
+        let there = self.segments.held(to.window);
+        self.counts[there].iter_mut().for_each(|count| by(&mut count.back));
+    }
+}
+
+impl Ledger for Plain<'_> {
+    fn try_move(&mut self, member: usize, to: &Place, keep_two: bool) -> bool {
+        self.shift(member, to, false);
+        let touched = self.segments.held(self.members[member].published.window);
+        let safe = self.counts[touched].iter().all(|count| count.covered() && (!keep_two || count.redundant()));
+        if !safe {
+            self.shift(member, to, true);
+        }
+        safe
+    }
+
+    fn trim(&mut self, moved: &mut Vec<Change>) {
+        while let Some(segment) = self.counts.iter().position(|count| !count.redundant()) {
+            let leaves = |change: &Change| {
+                let holds = |place: &Place| self.segments.held(place.window).contains(&segment);
+                holds(&self.members[change.member].published) && !holds(&change.to)
+            };
+            // Somebody left, or it would be as redundant as before.
+            let Some(at) = moved.iter().rposition(leaves) else { return };
+            let change = moved.remove(at);
+            self.shift(change.member, &change.to, true);
+        }
+    }
+
+    fn detour(&self, member: usize) -> Option<Place> {
+        let Member { published, desired, .. } = self.members[member];
+        let window = hull(&[published.window, desired.window], self.segments.now());
+        // Where the plan wants one pod, a detour only puts the gap off.
+        let wanted_twice = self.counts[self.segments.held(window)].iter().all(|count| count.wanted >= REDUNDANT);
+        (wanted_twice && self.segments.held(window) != self.segments.held(published.window)).then_some(Place { window, ..desired })
+    }
+
+    fn gap(&self, member: usize) -> Option<(i64, i64)> {
+        let alone = |segment: &usize| self.counts[*segment].held == 1;
+        let mut gaps = self.segments.held(self.members[member].published.window).filter(alone).map(|segment| self.segments.ends(segment));
+        let first = gaps.next()?;
+        Some((first.0, gaps.next_back().unwrap_or(first).1))
+    }
+
+    fn reset(&mut self) {
+        self.counts.iter_mut().for_each(|count| (count.away, count.back) = (0, 0));
+    }
+}

@@ -1,0 +1,402 @@
+use chrono::{TimeZone, Utc};
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::config::Config;
+use crate::core::duration::PromDuration;
+use crate::core::plan::Plan;
+
+fn now() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap()
+}
+
+/// A division of the time and how many pods serve each part.
+#[derive(Clone, Debug)]
+struct Division {
+    shards: u32,
+    replicas: u32,
+    retention: u32,
+    overlap_hours: u32,
+    cuts: Vec<u32>,
+}
+
+impl Division {
+    fn plan(&self, pods: u32) -> Plan {
+        let mut text = format!(
+            "sharding:\n  replicas_per_shard: {}\n  retention: {}d\n  overlap: {}h\n",
+            self.replicas, self.retention, self.overlap_hours
+        );
+        let mut cuts = self.cuts.clone();
+        cuts.sort_unstable();
+        cuts.dedup();
+        cuts.retain(|cut| *cut < self.retention);
+        cuts.truncate(self.shards as usize - 1);
+        if cuts.is_empty() {
+            text.push_str(&format!("  total_shards: {}\n", self.shards));
+        } else {
+            text.push_str(&format!("  boundaries: [{}]\n", cuts.iter().map(|d| format!("{d}d")).collect::<Vec<_>>().join(", ")));
+        }
+        let config = Config::parse(&text, "test").unwrap_or_else(|refusal| panic!("{text}\n{refusal}"));
+        Plan::new(&config.sharding, Some(pods))
+    }
+
+    fn pods(&self) -> u32 {
+        self.shards * self.replicas
+    }
+}
+
+fn divisions(least: u32) -> impl Strategy<Value = Division> {
+    let cuts = prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(1..60_u32, 1..6)];
+    (1..7_u32, least..5_u32, 60..400_u32, 1..72_u32, cuts).prop_map(|(shards, replicas, retention, overlap_hours, cuts)| Division {
+        shards,
+        replicas,
+        retention,
+        overlap_hours,
+        cuts,
+    })
+}
+
+fn places(plan: &Plan, pods: u32) -> Vec<(Place, bool)> {
+    (0..pods)
+        .map(|i| {
+            let at = plan.assign(i);
+            (Place { shard: at.shard, replica: at.replica, window: plan.window(at.shard, now()) }, at.surplus)
+        })
+        .collect()
+}
+
+/// The range that both plans keep, so that a growing retention asks for nothing that nobody held.
+fn required(plan: &Plan) -> Window {
+    let oldest = plan.shards().last().unwrap().oldest_age;
+    Window { min: Bound::Relative(-oldest), max: plan.window(0, now()).max }
+}
+
+/// One querier's knowledge of a pod, and the pod itself, second by second.
+mod world {
+    use super::*;
+
+    pub(super) const DISCOVERY: u32 = 6;
+    pub(super) const DRAIN: u32 = 6;
+
+    #[derive(Clone, Debug)]
+    pub(super) struct Pod {
+        pub(super) published: Place,
+        pub(super) applied: Window,
+        pub(super) label: u32,
+        pub(super) draining_until: Option<u32>,
+        pub(super) loading_until: Option<u32>,
+        pub(super) ready_since: u32,
+        pub(super) moves: u32,
+        /// What each querier believes: the label of a pod that it asks, and the change it will learn of, with its time.
+        pub(super) believed: Vec<Option<u32>>,
+        pub(super) news: Vec<Vec<(u32, Option<u32>)>>,
+    }
+
+    impl Pod {
+        pub(super) fn new(place: Place, queriers: usize) -> Self {
+            Self {
+                published: place,
+                applied: place.window,
+                label: place.shard,
+                draining_until: None,
+                loading_until: None,
+                ready_since: 0,
+                moves: 0,
+                believed: vec![Some(place.shard); queriers],
+                news: vec![Vec::new(); queriers],
+            }
+        }
+
+        pub(super) fn ready(&self) -> bool {
+            self.draining_until.is_none() && self.loading_until.is_none()
+        }
+
+        pub(super) fn confirmed(&self, at: u32) -> bool {
+            self.ready() && self.applied == self.published.window && at >= self.ready_since + DISCOVERY
+        }
+
+        fn tell(&mut self, at: u32, news: Option<u32>, random: &mut impl FnMut(u32) -> u32) {
+            for queue in &mut self.news {
+                // News do not overtake each other.
+                let earliest = queue.last().map_or(at, |(when, _)| *when);
+                queue.push((earliest.max(at + random(DISCOVERY + 1)), news));
+            }
+        }
+
+        pub(super) fn publish(&mut self, at: u32, place: Place, random: &mut impl FnMut(u32) -> u32) {
+            self.published = place;
+            if place.window != self.applied {
+                self.moves += 1;
+                self.draining_until = Some(at + DRAIN);
+                self.tell(at, None, random);
+            } else if place.shard != self.label {
+                self.label = place.shard;
+                self.tell(at, Some(place.shard), random);
+                self.ready_since = at;
+            }
+        }
+
+        pub(super) fn second(&mut self, at: u32, random: &mut impl FnMut(u32) -> u32) {
+            if self.draining_until.is_some_and(|until| at > until) {
+                self.draining_until = None;
+                self.label = self.published.shard;
+                self.loading_until = Some(at + 1 + random(20));
+            }
+            if self.loading_until.is_some_and(|until| at >= until) {
+                self.loading_until = None;
+                self.applied = self.published.window;
+                self.ready_since = at;
+                let label = self.label;
+                self.tell(at, Some(label), random);
+            }
+            for (belief, queue) in self.believed.iter_mut().zip(&mut self.news) {
+                while queue.first().is_some_and(|(when, _)| *when <= at) {
+                    *belief = queue.remove(0).1;
+                }
+            }
+        }
+    }
+
+    /// Whether a strict query by this querier is answered in full.
+    pub(super) fn answers(pods: &[Pod], querier: usize, required: (i64, i64), discovery: Discovery) -> Result<(), String> {
+        let asked: Vec<(usize, u32)> = pods.iter().enumerate().filter_map(|(i, pod)| Some((i, pod.believed[querier]?))).collect();
+        if let Some((i, _)) = asked.iter().find(|(i, _)| pods[*i].loading_until.is_some()) {
+            return Err(format!("pod {i} is asked while it restarts"));
+        }
+        let span = |window: Window| {
+            let millis = |at: DateTime<Utc>| at.signed_duration_since(now()).num_milliseconds();
+            (millis(window.min.at(now())), millis(window.max.at(now())))
+        };
+        // What is certainly in the answer: each pod's window, or what all members of a Service have in common.
+        let mut spans: Vec<(i64, i64)> = match discovery {
+            Discovery::Pods => asked.iter().map(|(i, _)| span(pods[*i].applied)).collect(),
+            Discovery::ShardServices => {
+                let mut common = std::collections::BTreeMap::new();
+                for (i, group) in &asked {
+                    let (from, to) = span(pods[*i].applied);
+                    let slot = common.entry(*group).or_insert((from, to));
+                    *slot = (slot.0.max(from), slot.1.min(to));
+                }
+                common.into_values().collect()
+            }
+        };
+        spans.sort_unstable();
+        let mut reached = required.0;
+        for (from, to) in spans {
+            if from > reached {
+                return Err(format!("nobody is asked for {} h to {} h before now", -reached / 3_600_000, -from / 3_600_000));
+            }
+            reached = reached.max(to);
+        }
+        if reached < required.1 { Err(format!("nobody is asked for the last {} h", (required.1 - reached) / 3_600_000)) } else { Ok(()) }
+    }
+}
+
+/// Runs a rollout second by second. Gives the moves of each pod, or the first thing that went wrong.
+fn simulate(divisions: &[Division], discovery: Discovery, spare: u32, seed: u64, turn_after: u32) -> Result<Vec<u32>, String> {
+    use world::{Pod, answers};
+    let mut state = seed | 1;
+    let mut random = move |most: u32| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(state >> 33).unwrap_or(0) % most.max(1)
+    };
+    let count = divisions.iter().map(Division::pods).max().unwrap_or(1) + spare;
+    let plans: Vec<Plan> = divisions.iter().map(|division| division.plan(count)).collect();
+    let mut pods: Vec<Pod> = places(&plans[0], count).into_iter().map(|(place, _)| Pod::new(place, 3)).collect();
+    let mut required_now = required(&plans[0]);
+    let (mut goal, mut steps) = (1, 0_u32);
+    for at in 1..200_000 {
+        for pod in &mut pods {
+            pod.second(at, &mut random);
+        }
+        let smaller = required(&plans[goal]);
+        if smaller.min.at(now()) > required_now.min.at(now()) {
+            required_now = smaller;
+        }
+        let millis = |bound: Bound| bound.at(now()).signed_duration_since(now()).num_milliseconds();
+        let range = (millis(required_now.min), millis(required_now.max));
+        for querier in 0..3 {
+            answers(&pods, querier, range, discovery).map_err(|why| format!("second {at}, step {steps}, goal {goal}: {why}"))?;
+        }
+        let targets = places(&plans[goal], count);
+        let members: Vec<Member> = pods
+            .iter()
+            .zip(&targets)
+            .map(|(pod, (desired, surplus))| Member {
+                published: pod.published,
+                desired: *desired,
+                surplus: *surplus,
+                standing: if pod.confirmed(at) { Standing::Confirmed } else { Standing::Settling },
+            })
+            .collect();
+        let terms = Terms { required: required(&plans[goal]), discovery, allow_gap: false, now: now() };
+        match next_step(&members, &terms) {
+            Step::Done if goal + 1 < plans.len() => goal += 1,
+            Step::Done => return Ok(pods.iter().map(|pod| pod.moves).collect()),
+            Step::Wait(_) => {}
+            Step::Blocked(gap) => {
+                let shown = |place: &Place| format!("{}: {}", place.shard, place.window);
+                let all: Vec<String> = members.iter().map(|m| format!("{} -> {}", shown(&m.published), shown(&m.desired))).collect();
+                return Err(format!("blocked at step {steps}: {gap:?}\n{}", all.join("\n")));
+            }
+            Step::Move { changes, .. } => {
+                steps += 1;
+                if steps > 40 * count {
+                    return Err("it does not end".to_owned());
+                }
+                for change in changes {
+                    pods[change.member].publish(at, change.to, &mut random);
+                }
+                if goal + 1 < plans.len() && steps >= turn_after {
+                    // The user changes their mind in the middle of it.
+                    (goal, steps) = (goal + 1, 0);
+                    for pod in &mut pods {
+                        pod.moves = 0;
+                    }
+                }
+            }
+        }
+    }
+    Err("it does not end".to_owned())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_query_notices_and_nobody_moves_more_than_twice(from in divisions(2), to in divisions(2), spare in 0..3_u32, seed in any::<u64>()) {
+        let moves = simulate(&[from, to], Discovery::Pods, spare, seed, u32::MAX).map_err(TestCaseError::fail)?;
+        prop_assert!(moves.iter().all(|moves| *moves <= 2), "{moves:?}");
+    }
+
+    #[test]
+    fn no_query_notices_behind_shard_services(from in divisions(2), to in divisions(2), spare in 0..3_u32, seed in any::<u64>()) {
+        let moves = simulate(&[from, to], Discovery::ShardServices, spare, seed, u32::MAX).map_err(TestCaseError::fail)?;
+        prop_assert!(moves.iter().all(|moves| *moves <= 2), "{moves:?}");
+    }
+
+    #[test]
+    fn a_change_of_mind_is_as_safe(plans in proptest::collection::vec(divisions(2), 3..5), spare in 0..3_u32, seed in any::<u64>(), turn in 1..4_u32, services in any::<bool>()) {
+        let discovery = if services { Discovery::ShardServices } else { Discovery::Pods };
+        simulate(&plans, discovery, spare, seed, turn).map_err(TestCaseError::fail)?;
+    }
+}
+
+fn fleet(from: &Division, to: &Division, pods: u32) -> Vec<Member> {
+    let (old, new) = (places(&from.plan(pods), pods), places(&to.plan(pods), pods));
+    old.iter()
+        .zip(new)
+        .map(|(old, new)| Member { published: old.0, desired: new.0, surplus: new.1, standing: Standing::Confirmed })
+        .collect()
+}
+
+fn terms(plan: &Plan) -> Terms {
+    Terms { required: required(plan), discovery: Discovery::Pods, allow_gap: false, now: now() }
+}
+
+fn division(shards: u32, replicas: u32) -> Division {
+    Division { shards, replicas, retention: 370, overlap_hours: 24, cuts: Vec::new() }
+}
+
+#[test]
+fn three_shards_become_four_in_few_steps_and_each_pod_moves_once() {
+    let (from, to) = (division(3, 2), division(4, 2));
+    let (steps, blocked) = preview(fleet(&from, &to, 8), &terms(&to.plan(8)));
+    assert_eq!(blocked, None);
+    let moved: Vec<Vec<usize>> = steps
+        .iter()
+        .map(|step| match step {
+            Step::Move { changes, gap: None } => changes.iter().map(|change| change.member).collect(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(moved, [vec![2, 4, 6, 7], vec![0, 5], vec![3], vec![1]]);
+}
+
+#[test]
+fn one_replica_waits_for_leave_to_make_a_gap_and_names_it() {
+    let (from, to) = (division(3, 1), division(2, 1));
+    let (members, plan) = (fleet(&from, &to, 3), to.plan(3));
+    let Step::Blocked(gap) = next_step(&members, &terms(&plan)) else { panic!("not blocked") };
+    assert!(gap.from < gap.to, "{gap:?}");
+    let (steps, blocked) = preview(members, &Terms { allow_gap: true, ..terms(&plan) });
+    assert_eq!(blocked, None);
+    assert!(steps.iter().all(|step| matches!(step, Step::Move { changes, .. } if changes.len() == 1)), "one at a time: {steps:?}");
+}
+
+#[test]
+fn a_broken_pod_gets_its_planned_window_and_the_others_wait_for_it() {
+    let (from, to) = (division(3, 2), division(2, 3));
+    let mut members = fleet(&from, &to, 6);
+    members[3].standing = Standing::Broken;
+    members[5].standing = Standing::Settling;
+    let step = next_step(&members, &terms(&to.plan(6)));
+    assert_eq!(step, Step::Move { changes: vec![Change { member: 3, to: members[3].desired }], gap: None });
+    members[3].published = members[3].desired;
+    assert_eq!(next_step(&members, &terms(&to.plan(6))), Step::Wait(vec![5]));
+    members[5].standing = Standing::Confirmed;
+    assert_eq!(next_step(&members, &terms(&to.plan(6))), Step::Wait(vec![3]));
+}
+
+#[test]
+fn pods_that_exchange_their_windows_move_once() {
+    let plan = division(2, 2).plan(4);
+    let at = places(&plan, 4);
+    let members: Vec<Member> =
+        (0..4).map(|i| Member { published: at[i].0, desired: at[(i + 2) % 4].0, surplus: false, standing: Standing::Confirmed }).collect();
+    let (steps, _) = preview(members, &terms(&plan));
+    assert_eq!(steps.iter().map(|step| if let Step::Move { changes, .. } = step { changes.len() } else { 0 }).collect::<Vec<_>>(), [2, 2]);
+}
+
+/// Any windows, any state: what the planner may meet after failures, edits and other leaders.
+fn any_members() -> impl Strategy<Value = Vec<Member>> {
+    let window = (0..100_i64, 1..60_i64)
+        .prop_map(|(newest, length)| Window::relative(PromDuration::from_days(-newest - length), PromDuration::from_days(-newest)));
+    let place = (0..4_u32, window).prop_map(|(shard, window)| Place { shard, replica: 0, window });
+    let standing = prop_oneof![6 => Just(Standing::Confirmed), 1 => Just(Standing::Broken)];
+    let member = (place.clone(), place, any::<bool>(), standing).prop_map(|(published, desired, surplus, standing)| Member {
+        published,
+        desired,
+        surplus,
+        standing,
+    });
+    proptest::collection::vec(member, 1..9)
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_state_the_last_holder_of_an_instant_stays(members in any_members(), newest in 0..80_i64, length in 1..80_i64) {
+        let required = Window::relative(PromDuration::from_days(-newest - length), PromDuration::from_days(-newest));
+        let terms = Terms { required, discovery: Discovery::Pods, allow_gap: false, now: now() };
+        if let Step::Move { changes, .. } = next_step(&members, &terms) {
+            // Between the whole days on which windows end: a window that only touches the range holds nothing of it.
+            for half_day in 0..400 {
+                let instant = now() - chrono::TimeDelta::hours(12 * half_day + 6);
+                let holds = |member: &&Member| member.standing == Standing::Confirmed && member.published.window.holds(instant, now());
+                let leaves = |i: usize| changes.iter().any(|change| change.member == i && change.to.window != members[i].published.window);
+                let stays = |(i, member): &(usize, &Member)| holds(member) && !leaves(*i);
+                if required.holds(instant, now()) && members.iter().any(|member| holds(&member)) {
+                    prop_assert!(members.iter().enumerate().any(|pair| stays(&pair)), "day {}: {changes:?}", half_day / 2);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn with_leave_every_rollout_ends(members in any_members(), services in any::<bool>()) {
+        let members: Vec<Member> = members.into_iter().map(|member| Member { standing: Standing::Confirmed, ..member }).collect();
+        let required = Window::relative(PromDuration::from_days(-160), PromDuration::ZERO);
+        let discovery = if services { Discovery::ShardServices } else { Discovery::Pods };
+        let (steps, blocked) = preview(members.clone(), &Terms { required, discovery, allow_gap: true, now: now() });
+        prop_assert_eq!(blocked, None);
+        let mut at: Vec<Place> = members.iter().map(|member| member.published).collect();
+        for step in &steps {
+            if let Step::Move { changes, .. } = step {
+                for change in changes {
+                    at[change.member] = change.to;
+                }
+            }
+        }
+        prop_assert_eq!(at, members.iter().map(|member| member.desired).collect::<Vec<_>>());
+    }
+}
