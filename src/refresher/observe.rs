@@ -20,8 +20,7 @@ use crate::core::names;
 
 /// Watches for as long as it is polled: while this process leads. It begins with nothing seen and leaves nothing behind.
 pub async fn follow(client: Client, seen: Arc<Seen>) {
-    seen.forget_all();
-    let _ended = Ended(&seen);
+    let _ended = Ended(&seen, seen.begin());
     // Both before the first look, so that no change falls in between.
     let (mut labelled, mut replaced) = (seen.observed.labelled(), seen.observed.replaced());
     let mut fleet = seen.observed.fleet.load_full();
@@ -54,11 +53,11 @@ pub async fn follow(client: Client, seen: Arc<Seen>) {
 }
 
 /// What was seen is not kept up to date any longer.
-struct Ended<'a>(&'a Seen);
+struct Ended<'a>(&'a Seen, u64);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.forget_all();
+        self.0.end(self.1);
     }
 }
 
