@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
@@ -22,11 +22,11 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::clock;
+use super::lean::Lean;
 use super::watches::{PAGE_OBJECTS, WatchHealth, keep, of_namespace};
 use crate::core::entry::Entry;
 use crate::core::fleet::{Entries, Fleet, StatefulSetFacts};
@@ -236,18 +236,21 @@ impl Watches {
 
     async fn follow(self, client: Client, tell: mpsc::Sender<Told>) {
         let (observed, namespace) = (&self.observed, &self.namespace);
-        let sets = watcher(Api::<StatefulSet>::namespaced(client.clone(), namespace), watcher::Config::default().page_size(PAGE_OBJECTS));
+        let sets =
+            watcher(Api::<Lean<StatefulSet>>::namespaced(client.clone(), namespace), watcher::Config::default().page_size(PAGE_OBJECTS));
         let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
-        let maps =
-            watcher(Api::<ConfigMap>::namespaced(client, namespace), watcher::Config::default().labels(&ours).page_size(PAGE_OBJECTS));
+        let maps = watcher(
+            Api::<Lean<ConfigMap>>::namespaced(client, namespace),
+            watcher::Config::default().labels(&ours).page_size(PAGE_OBJECTS),
+        );
         let (sets_name, maps_name) = (of_namespace("StatefulSets", namespace), of_namespace("ConfigMaps", namespace));
         let (set_listed, map_listed) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
         let keep_sets = keep(
-            sets.default_backoff().map_ok(trim_managed_fields),
+            sets.default_backoff(),
             &observed.watches,
             &sets_name,
             || set_listed.notify_one(),
-            |set: StatefulSet| self.take(&set),
+            |Lean(set)| self.take(&set),
             |name| observed.update(|fleet| Some(fleet.without_statefulset(namespace, name))),
             || {
                 observed
@@ -261,11 +264,11 @@ impl Watches {
         );
         let known_maps = Mutex::new(BTreeSet::new());
         let keep_maps = keep(
-            maps.default_backoff().map_ok(trim_managed_fields),
+            maps.default_backoff(),
             &observed.watches,
             &maps_name,
             || map_listed.notify_one(),
-            |map: ConfigMap| {
+            |Lean(map)| {
                 known_maps.lock().unwrap_or_else(PoisonError::into_inner).insert(map.name_any());
                 let entries = entries(&map, observed);
                 observed.update(|fleet| Some(fleet.with_configmap(namespace, &map.name_any(), entries)));
@@ -285,10 +288,6 @@ impl Watches {
         };
         tokio::join!(keep_sets, keep_maps, listed);
     }
-}
-
-fn trim_managed_fields<K: kube::Resource + DeserializeOwned>(event: Event<K>) -> Event<K> {
-    event.modify(|object| object.managed_fields_mut().clear())
 }
 
 fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
@@ -393,7 +392,7 @@ mod tests {
             "spec": {"replicas": 6, "serviceName": "", "template": {}, "updateStrategy": strategy,
                      "selector": {"matchLabels": {"app": "store"}, "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a"]}]}},
             "status": {"replicas": 6, "observedGeneration": observed_generation, "updateRevision": "store-2"}});
-        facts("ns", &serde_json::from_value(set).unwrap())
+        facts("ns", &serde_json::from_value::<Lean<StatefulSet>>(set).unwrap().0)
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub mod files;
 #[cfg(feature = "server")]
 pub mod http_client;
 #[cfg(feature = "server")]
+pub mod lean;
+#[cfg(feature = "server")]
 pub mod lease;
 pub mod logfmt;
 #[cfg(feature = "server")]

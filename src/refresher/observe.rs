@@ -4,25 +4,23 @@
 //! StatefulSets are watched by every server already (`adapters::cluster`); what is new about them is passed on here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client};
 use tokio::task::JoinSet;
 
 use super::seen::{Fact, Seen};
 use super::trim;
+use crate::adapters::lean::{Lean, Read};
 use crate::adapters::watches::{PAGE_OBJECTS, keep, of_namespace};
 use crate::core::names;
 
 /// Watches for as long as it is polled: while this process leads. It begins with nothing seen and leaves nothing behind.
 pub async fn follow(client: Client, seen: Arc<Seen>) {
-    seen.forget_all();
-    let _ended = Ended(&seen);
+    let _ended = Ended(&seen, seen.begin());
     // Both before the first look, so that no change falls in between.
     let (mut labelled, mut replaced) = (seen.observed.labelled(), seen.observed.replaced());
     let mut fleet = seen.observed.fleet.load_full();
@@ -55,11 +53,11 @@ pub async fn follow(client: Client, seen: Arc<Seen>) {
 }
 
 /// What was seen is not kept up to date any longer.
-struct Ended<'a>(&'a Seen);
+struct Ended<'a>(&'a Seen, u64);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.forget_all();
+        self.0.end(self.1);
     }
 }
 
@@ -85,12 +83,12 @@ struct Watches<'a> {
 impl Watches<'_> {
     async fn keep<K, F: Fact>(&self, kind: &str, config: watcher::Config, trim: impl Fn(&K) -> Option<F>)
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+        K: Read<Scope = NamespaceResourceScope>,
     {
         let (seen, namespace) = (self.seen, self.namespace);
-        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        let api = Api::<Lean<K>>::namespaced(self.client.clone(), namespace);
         let what = of_namespace(kind, namespace);
-        let apply = |object: K| match trim(&object) {
+        let apply = |Lean(object): Lean<K>| match trim(&object) {
             Some(fact) => seen.put(namespace, fact),
             // It may have been of interest before.
             None => seen.remove::<F>(namespace, object.meta().name.as_deref().unwrap_or_default()),

@@ -8,6 +8,7 @@ mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,13 +56,15 @@ pub struct Poller {
     polled: Mutex<BTreeMap<String, Polled>>,
     closely: Mutex<BTreeMap<SetName, BTreeSet<String>>>,
     woken: Notify,
+    /// How often it was run: the end of one run takes nothing from the next.
+    runs: AtomicU64,
 }
 
 impl Poller {
     /// Asks nobody yet.
     #[must_use]
     pub fn new(seen: Arc<Seen>) -> Arc<Self> {
-        Arc::new(Self { seen, polled: Mutex::default(), closely: Mutex::default(), woken: Notify::new() })
+        Arc::new(Self { seen, polled: Mutex::default(), closely: Mutex::default(), woken: Notify::new(), runs: AtomicU64::new(0) })
     }
 
     /// The last answer of a pod's sidecar; `None` before there was one.
@@ -99,7 +102,8 @@ impl Poller {
     }
 
     async fn run_with<F: Future<Output = (Target, Answer)>>(&self, ask: impl Fn(Target) -> F) {
-        let _ended = Ended(self);
+        let _ended = Ended(self, self.runs.fetch_add(1, Relaxed) + 1);
+        self.lock().clear();
         let mut schedule = Schedule::default();
         let mut asking = FuturesUnordered::new();
         let mut version = None;
@@ -166,12 +170,14 @@ impl Poller {
 }
 
 /// What was answered is not kept up to date any longer.
-struct Ended<'a>(&'a Poller);
+struct Ended<'a>(&'a Poller, u64);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.lock().clear();
-        self.0.closely.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if self.0.runs.load(Relaxed) == self.1 {
+            self.0.lock().clear();
+            self.0.closely.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 }
 

@@ -50,6 +50,8 @@ struct Inner {
     readiness: Readiness,
     /// Grows with every change of any fact.
     version: u64,
+    /// Which time of leading this is.
+    tenure: u64,
 }
 
 #[derive(Debug, Default)]
@@ -157,9 +159,20 @@ impl Seen {
         self.lock().version
     }
 
-    pub(super) fn forget_all(&self) {
+    /// Begins anew, with nothing seen; gives the number of this time of leading.
+    pub(super) fn begin(&self) -> u64 {
         let mut inner = self.lock();
-        *inner = Inner { version: inner.version + 1, ..Inner::default() };
+        let tenure = inner.tenure + 1;
+        *inner = Inner { version: inner.version + 1, tenure, ..Inner::default() };
+        tenure
+    }
+
+    /// Forgets everything, unless somebody has begun anew since.
+    pub(super) fn end(&self, tenure: u64) {
+        let mut inner = self.lock();
+        if inner.tenure == tenure {
+            *inner = Inner { version: inner.version + 1, tenure, ..Inner::default() };
+        }
     }
 
     pub(super) fn expect(&self, namespace: &str) {

@@ -156,6 +156,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::adapters::lean::{Lean, Read};
     use crate::core::observed::Selector;
 
     fn injected() -> Value {
@@ -179,8 +180,13 @@ mod tests {
         })
     }
 
+    /// As a watch reads it.
+    fn read<K: Read>(object: Value) -> K {
+        serde_json::from_value::<Lean<K>>(object).unwrap().0
+    }
+
     fn facts(object: Value) -> Option<PodFacts> {
-        pod(&serde_json::from_value(object).unwrap())
+        pod(&read(object))
     }
 
     fn changed(change: impl FnOnce(&mut Value)) -> PodFacts {
@@ -268,25 +274,25 @@ mod tests {
                 "labels": {names::MANAGED_BY_LABEL: if ours { names::MANAGED_BY } else { "Helm" }},
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "s"}]})
         };
-        let read = map(&serde_json::from_value(json!({"metadata": meta(true), "data": {"store-0.yaml": "a"}})).unwrap());
-        assert_eq!((read.uid.as_str(), read.resource_version.as_str(), read.owner_uid.as_deref()), ("u", "7", Some("s")));
-        assert_eq!(read.data, BTreeMap::from([("store-0.yaml".to_owned(), "a".to_owned())]));
+        let ours = map(&read(json!({"metadata": meta(true), "data": {"store-0.yaml": "a"}})));
+        assert_eq!((ours.uid.as_str(), ours.resource_version.as_str(), ours.owner_uid.as_deref()), ("u", "7", Some("s")));
+        assert_eq!(ours.data, BTreeMap::from([("store-0.yaml".to_owned(), "a".to_owned())]));
 
-        let read = |spec: Value, ours: bool, seen: i64| {
+        let asked = |spec: Value, ours: bool, seen: i64| {
             let status =
                 json!({"observedGeneration": seen, "currentHealthy": 1, "desiredHealthy": 1, "disruptionsAllowed": 0, "expectedPods": 1});
-            budget(&serde_json::from_value(json!({"metadata": meta(ours), "spec": spec, "status": status})).unwrap())
+            budget(&read(json!({"metadata": meta(ours), "spec": spec, "status": status})))
         };
-        let ours = read(json!({"maxUnavailable": 0, "selector": {"matchLabels": {"a": "b"}}}), true, 2);
+        let ours = asked(json!({"maxUnavailable": 0, "selector": {"matchLabels": {"a": "b"}}}), true, 2);
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
         assert_eq!((ours.ours, ours.observed, ours.max_unavailable), (true, true, Some(0)));
         assert_eq!(ours.selector, Some(Selector { labels, expressions: Vec::new() }));
-        let theirs = read(json!({"maxUnavailable": "50%"}), false, 1);
+        let theirs = asked(json!({"maxUnavailable": "50%"}), false, 1);
         assert_eq!((theirs.ours, theirs.observed, theirs.max_unavailable, theirs.selector), (false, false, None, None));
 
         let spec = json!({"clusterIP": "None", "publishNotReadyAddresses": true, "selector": {"a": "b"}, "ports": [{"name": "grpc", "port": 10901}]});
-        let read = service(&serde_json::from_value(json!({"metadata": meta(false), "spec": spec})).unwrap());
-        assert_eq!((read.headless, read.publishes_not_ready, read.ours), (true, true, false));
-        assert_eq!(read.ports, [("grpc".to_owned(), 10901)]);
+        let store = service(&read(json!({"metadata": meta(false), "spec": spec})));
+        assert_eq!((store.headless, store.publishes_not_ready, store.ours), (true, true, false));
+        assert_eq!(store.ports, [("grpc".to_owned(), 10901)]);
     }
 }
