@@ -202,6 +202,12 @@ server_ready() { server_pid >/dev/null && admin /readyz | grep '^HTTP/1.[01] 200
 http() { (exec 3<>"/dev/tcp/$1/$2" && printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$3" >&3 && timeout "${4:-5}" cat <&3); }
 # admin PATH: of the server's admin port
 admin() { http 127.0.0.1 "$ADMIN_PORT" "$1"; }
+# leader_status: the /status document of the server that leads
+leader_status() {
+  local holder
+  holder=$(kubectl -n "$SYSTEM" get lease timeshard-refresher -o 'jsonpath={.spec.holderIdentity}') || return 1
+  if [ "$holder" = this-machine ]; then admin /status | sed '1,/^\r$/d'; else kubectl get --raw "/api/v1/namespaces/$SYSTEM/pods/$holder:8080/proxy/status"; fi
+}
 # host_endpoint: the Service of deploy/ leads to the server on this machine
 host_endpoint() {
   kubectl -n "$SYSTEM" apply -f - >/dev/null <<Y

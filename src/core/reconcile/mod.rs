@@ -123,7 +123,9 @@ pub fn decide(view: &View<'_>) -> Decision {
         decision.notices.push(("TooManyPods", decision.report.message.clone()));
         return decision;
     }
-    if view.map.is_none_or(|map| map.data != data || map.owner_uid.as_deref() != Some(view.known.facts().uid.as_str())) {
+    let owner = Some(view.known.facts().uid.as_str());
+    // With nothing to say yet, none is made.
+    if view.map.map_or(!data.is_empty(), |map| map.data != data || map.owner_uid.as_deref() != owner) {
         decision.upkeep = Some(data);
     }
     let (state, message) = next(view, &expected, &judged, &others, &mut decision);

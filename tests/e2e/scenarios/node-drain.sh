@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # kubectl drain, uncordon and delete do with injected pods what they do with others; thanos listens where its arguments say
 # stage: node
+# server: --no-refresher
 ns=e2e-node-drain
 namespace $ns "$ENABLED" "$RESTRICTED"
 trap 'kubectl uncordon "$NODE_NAME" >/dev/null' EXIT
