@@ -9,6 +9,7 @@ mod inject;
 mod input;
 mod plan;
 mod serve;
+mod steps;
 mod svg;
 mod timeline;
 
@@ -31,7 +32,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the windows and pods of a configuration, without a cluster
+    /// Show the windows and pods of a configuration, or the rollout between two, without a cluster
     Plan(plan::Args),
     /// Show pods as they would be after admission, without a cluster
     Inject(inject::Args),

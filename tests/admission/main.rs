@@ -8,3 +8,4 @@ mod cost;
 mod demo;
 mod golden;
 mod server;
+mod steps;
