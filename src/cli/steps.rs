@@ -124,6 +124,13 @@ impl Rollout {
                 old.operator.statefulset_name, rollout.statefulset
             ));
         }
+        if old.sharding.shard_services() && terms.discovery == Discovery::Pods {
+            rollout.warnings.push(
+                "shard_services is switched off in NEW, so the steps are safe for queriers that ask every pod: move queriers off the shard \
+                 Services first"
+                    .to_owned(),
+            );
+        }
         rollout.follow(&members, steps);
         rollout.warnings.extend(blocked.map(|gap| rollout.blocked(&gap)));
         rollout

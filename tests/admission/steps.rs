@@ -75,10 +75,21 @@ fn windows(plan: &Value) -> Windows {
     plan["pods"].as_array().unwrap().iter().map(window).collect()
 }
 
-/// Every instant of the retention that was held before a step is held, during it, by a pod that does not change; no pod
-/// changes more than twice; and the end is the new plan.
-fn check(old: &Value, new: &Value, rollout: &Value, buffer: i64) -> Result<(), String> {
-    let (mut at, wanted) = (windows(old), windows(new));
+/// Which instants must be held by a pod that stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// All that anybody held before the step.
+    HeldBeforeTheStep,
+    /// All that anybody held before the rollout. Behind shard Services an instant that only some members of one hold is not
+    /// served yet, so a retention that grows is there when the rollout has ended.
+    HeldBeforeTheRollout,
+}
+
+/// Every instant of the retention that must be kept is held, during each step, by a pod that does not change; no pod changes
+/// more than twice; and the end is the new plan.
+fn check(old: &Value, new: &Value, rollout: &Value, buffer: i64, kept: Kept) -> Result<(), String> {
+    let (begin, wanted) = (windows(old), windows(new));
+    let mut at = begin.clone();
     let (from, to) = (-new["retention_seconds"].as_i64().unwrap(), buffer);
     let mut changes: BTreeMap<String, u32> = BTreeMap::new();
     for (number, step) in (1..).zip(rollout["steps"].as_array().unwrap()) {
@@ -87,11 +98,13 @@ fn check(old: &Value, new: &Value, rollout: &Value, buffer: i64) -> Result<(), S
             return Err(format!("step {number} is empty"));
         }
         // In the middle between two neighbouring edges, so that nothing hangs on whom an edge belongs to.
-        let edges: BTreeSet<i64> = at.values().flat_map(|(min, max)| [2 * min, 2 * max]).chain([2 * from, 2 * to]).collect();
+        let edges: BTreeSet<i64> =
+            at.values().chain(begin.values()).flat_map(|(min, max)| [2 * min, 2 * max]).chain([2 * from, 2 * to]).collect();
         let edges: Vec<i64> = edges.into_iter().filter(|edge| (2 * from..=2 * to).contains(edge)).collect();
         for middle in edges.windows(2).map(|pair| i64::midpoint(pair[0], pair[1])) {
             let holds = |(_, (min, max)): &(&String, &(i64, i64))| 2 * min <= middle && middle <= 2 * max;
-            let held = at.iter().any(|pod| holds(&pod));
+            let before = if kept == Kept::HeldBeforeTheStep { &at } else { &begin };
+            let held = before.iter().any(|pod| holds(&pod));
             if held && !at.iter().any(|pod| holds(&pod) && !moves.contains_key(pod.0)) {
                 return Err(format!("step {number}: nobody stays for {} s before now", -middle / 2));
             }
@@ -111,8 +124,15 @@ fn check(old: &Value, new: &Value, rollout: &Value, buffer: i64) -> Result<(), S
     if at == wanted { Ok(()) } else { Err(format!("ends at {at:?}, not at {wanted:?}")) }
 }
 
-/// A configuration with at least two replicas of each shard, its future buffer in seconds and its pods.
-fn random_config(rng: &mut TestRng) -> (String, i64, u32) {
+/// A configuration with at least two replicas of each shard.
+struct Random {
+    text: String,
+    buffer_seconds: i64,
+    pods: u32,
+    services: bool,
+}
+
+fn random_config(rng: &mut TestRng) -> Random {
     let days = rng.random_range(60..800);
     let (overlap, buffer): (u32, i64) = (rng.random_range(30..4_000), rng.random_range(0..72));
     let mut cuts: BTreeSet<u32> = BTreeSet::new();
@@ -128,28 +148,44 @@ fn random_config(rng: &mut TestRng) -> (String, i64, u32) {
     let cuts: Vec<String> = cuts.into_iter().map(|day| format!("{day}d")).collect();
     let division = if cuts.is_empty() { format!("total_shards: {shards}") } else { format!("boundaries: [{}]", cuts.join(", ")) };
     let services = rng.random_bool(0.3);
-    let config = format!(
+    let text = format!(
         "sharding: {{{division}, replicas: {replicas:?}, retention: {days}d, overlap: {overlap}m, future_buffer_hours: {buffer}, shard_services: {services}}}"
     );
-    (config, buffer * 3_600, replicas.iter().sum())
+    Random { text, buffer_seconds: buffer * 3_600, pods: replicas.iter().sum(), services }
 }
 
 fn check_seed(seed: u16) -> Result<(), String> {
     let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed.to_le_bytes().repeat(16));
-    let ((old, _, old_pods), (new, buffer, new_pods)) = (random_config(&mut rng), random_config(&mut rng));
-    let count = (old_pods.max(new_pods) + rng.random_range(0..3)).to_string();
-    let pair = Pair::new(&old, &new);
-    let replicas: &[&str] = &["--replicas", &count];
-    let (before, after) =
-        (pair.json(&[&["--config=old.yaml"], replicas].concat()), pair.json(&[&["--config=new.yaml"], replicas].concat()));
-    let rollout = pair.rollout(replicas);
-    check(&before, &after, &rollout, buffer).map_err(|why| format!("seed {seed}, {count} pods: {why}\n{old}\n{new}\n{rollout}"))
+    let (old, new) = (random_config(&mut rng), random_config(&mut rng));
+    let count = (old.pods.max(new.pods) + rng.random_range(0..3)).to_string();
+    let kept = if new.services { Kept::HeldBeforeTheRollout } else { Kept::HeldBeforeTheStep };
+    check_pair(&old.text, &new.text, &count, new.buffer_seconds, kept).map_err(|why| format!("seed {seed}, {why}"))
+}
+
+fn check_pair(old: &str, new: &str, count: &str, buffer: i64, kept: Kept) -> Result<(), String> {
+    let pair = Pair::new(old, new);
+    let plan = |file| pair.json(&[file, "--replicas", count]);
+    let rollout = pair.rollout(&["--replicas", count]);
+    check(&plan("--config=old.yaml"), &plan("--config=new.yaml"), &rollout, buffer, kept)
+        .map_err(|why| format!("{count} pods: {why}\n{old}\n{new}\n{rollout}"))
 }
 
 #[test]
 fn every_rollout_between_random_configurations_passes_an_independent_check() {
     let wrong: Vec<String> = (0..PAIRS).filter_map(|seed| check_seed(seed).err()).collect();
     assert!(wrong.is_empty(), "{} of {PAIRS}:\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+/// What the rollout behind shard Services does not promise: a part of a growing retention that is there for a while, and then
+/// not during a step. Two shards of three become three of two; -134d8h to -100d is held in step 3 only.
+#[test]
+#[ignore = "not promised behind shard Services; kept for whoever wants to promise it"]
+fn a_growing_retention_behind_services_never_goes_away_again() {
+    let config = |shards, replicas, days| {
+        format!("sharding: {{total_shards: {shards}, replicas_per_shard: {replicas}, retention: {days}d, shard_services: true}}")
+    };
+    let checked = check_pair(&config(2, 3, 100), &config(3, 2, 200), "6", 86_400, Kept::HeldBeforeTheStep);
+    assert_eq!(checked, Ok(()));
 }
 
 #[test]
@@ -159,12 +195,12 @@ fn the_checker_finds_what_is_wrong() {
     let old = pair.json(&["--config=old.yaml", all[0], all[1]]);
     let new = pair.json(&["--config=new.yaml", all[0], all[1]]);
     let good = pair.rollout(&[]);
-    assert_eq!(check(&old, &new, &good, 86_400), Ok(()));
+    assert_eq!(check(&old, &new, &good, 86_400, Kept::HeldBeforeTheStep), Ok(()));
     let at_once = json!({"steps": [{"pods": new["pods"]}]});
-    assert!(check(&old, &new, &at_once, 86_400).unwrap_err().contains("nobody stays"));
+    assert!(check(&old, &new, &at_once, 86_400, Kept::HeldBeforeTheStep).unwrap_err().contains("nobody stays"));
     let mut short = good;
     short["steps"].as_array_mut().unwrap().pop();
-    assert!(check(&old, &new, &short, 86_400).unwrap_err().contains("ends at"));
+    assert!(check(&old, &new, &short, 86_400, Kept::HeldBeforeTheStep).unwrap_err().contains("ends at"));
 }
 
 #[test]
@@ -230,4 +266,11 @@ fn bad_input_exits_with_2_and_a_sentence() {
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(text(&output.stderr).contains(words), "{args:?}: {}", text(&output.stderr));
     }
+}
+
+#[test]
+fn switching_services_off_is_warned_about() {
+    let pair = Pair::new("sharding: {shard_services: true}", "sharding: {total_shards: 4}");
+    let warnings = pair.rollout(&[])["warnings"].to_string();
+    assert!(warnings.contains("move queriers off the shard Services first"), "{warnings}");
 }
