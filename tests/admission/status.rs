@@ -180,6 +180,25 @@ fn what_is_wrong_stands_out_and_is_no_failure() {
 }
 
 #[test]
+fn a_server_that_does_not_lead_says_so_and_claims_nothing() {
+    let mut all = document(&[set("unknown", "", &[])]);
+    all["statefulsets"][0]["minimum_confirmed_replicas"] = json!(0);
+    for (leader, words) in [
+        (
+            json!({"holder": "timeshard-b", "self": false, "error": "late"}),
+            "does not lead, so its reports may be empty or old; the leader is timeshard-b",
+        ),
+        (json!(null), "says nothing of a leader"),
+    ] {
+        all["leader"] = leader;
+        let output = Server::of(&all).status(&[]);
+        let table = text(&output.stdout);
+        assert!(table.contains("monitoring/store: unknown\n  no leader has looked at it yet") && !table.contains("SOME"), "{table}");
+        assert!(text(&output.stderr).contains(words), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn json_holds_the_reports_as_they_are() {
     let all = document(&[rolling()]);
     let output = Server::of(&all).status(&["-o", "json", "monitoring/store"]);

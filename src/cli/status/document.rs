@@ -37,6 +37,7 @@ struct Leader {
     holder: Option<String>,
     #[serde(rename = "self")]
     is_self: bool,
+    error: Option<String>,
 }
 
 /// One answer.
@@ -135,6 +136,11 @@ impl Document {
         } else if !self.leads() {
             remarks.push(format!("{} does not lead, so its reports may be empty or old; {}", self.from, self.leader()));
         }
+        if head.leader.is_none() && !head.webhook_only {
+            remarks.push(format!("{} says nothing of a leader (an older version, or --no-refresher): it moves no window", self.from));
+        }
+        let lease = head.leader.as_ref().and_then(|leader| leader.error.as_ref());
+        remarks.extend(lease.map(|error| format!("the Lease {}: {error}", names::LEASE)));
         if head.synced == Some(false) {
             remarks.push("the labelled namespaces are not all listed yet: what is shown is not complete".to_owned());
         }

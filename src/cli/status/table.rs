@@ -53,6 +53,12 @@ const fn state(state: State) -> &'static str {
 }
 
 fn progress(set: &SetReport) -> String {
+    if set.state == State::Unknown {
+        return format!(
+            "no leader has looked at it yet, so nothing is known of its pods; {} replicas, ConfigMap {}",
+            set.replicas, set.configmap
+        );
+    }
     let plural = |n: u32, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let left = if set.steps_left == 0 && set.moves_left == 0 {
         "nothing left to do".to_owned()
