@@ -42,6 +42,8 @@ pub(super) struct Grouped<'a> {
     windows: Vec<Option<Window>>,
     /// Pods of the step, for the number that may be away together.
     away: Vec<u32>,
+    /// For each segment, confirmed pods that hold it whatever their Service, before the step and of these those that stay.
+    held: Vec<(u32, u32)>,
 }
 
 fn add(holds: &mut [u32], range: std::ops::Range<usize>) {
@@ -85,7 +87,8 @@ impl<'a> Grouped<'a> {
         let total = |groups: &[Group]| (0..segments.len()).map(|s| groups.iter().map(|group| group.afterwards(s)).sum()).collect();
         let (served, wanted) = (total(&groups), total(&planned));
         let away = vec![0; count];
-        Self { members, before: groups.clone(), groups, segments, served, wanted, windows, away }
+        let held = (0..segments.len()).map(|s| groups.iter().map(|group| group.after_hold[s]).sum()).map(|held| (held, held)).collect();
+        Self { members, before: groups.clone(), groups, segments, served, wanted, windows, away, held }
     }
 
     fn shift(&mut self, member: usize, to: &Place, back: bool) {
@@ -97,7 +100,8 @@ impl<'a> Grouped<'a> {
             if confirmed {
                 let group = &mut self.groups[leaving];
                 (group.stay, group.after) = (group.stay + 1, group.after + 1);
-                add(&mut group.after_hold, old);
+                add(&mut group.after_hold, old.clone());
+                self.held[old].iter_mut().for_each(|(_, stay)| *stay += 1);
                 self.away[leaving] = self.away[leaving].saturating_sub(1);
             }
             let group = &mut self.groups[arriving];
@@ -109,7 +113,8 @@ impl<'a> Grouped<'a> {
         if confirmed {
             let group = &mut self.groups[leaving];
             (group.stay, group.after) = (group.stay.saturating_sub(1), group.after.saturating_sub(1));
-            remove(&mut group.after_hold, old);
+            remove(&mut group.after_hold, old.clone());
+            self.held[old].iter_mut().for_each(|(_, stay)| *stay = stay.saturating_sub(1));
             self.away[leaving] += 1;
         }
         let group = &mut self.groups[arriving];
@@ -118,8 +123,11 @@ impl<'a> Grouped<'a> {
         add(&mut group.after_hold, new);
     }
 
+    /// Whether who asks Services, and who asks every pod, both still find somebody.
     fn covered(&self, segment: usize) -> bool {
-        self.served[segment] == 0 || self.groups.iter().any(|group| group.during(segment) > 0)
+        let (held, stay) = self.held[segment];
+        let by_pods = held == 0 || stay > 0;
+        by_pods && (self.served[segment] == 0 || self.groups.iter().any(|group| group.during(segment) > 0))
     }
 
     fn redundant(&self, segment: usize, keep_two: bool) -> bool {
@@ -170,5 +178,6 @@ impl Ledger for Grouped<'_> {
     fn reset(&mut self) {
         self.groups.clone_from(&self.before);
         self.away.iter_mut().for_each(|away| *away = 0);
+        self.held.iter_mut().for_each(|(held, stay)| *stay = *held);
     }
 }
