@@ -269,10 +269,11 @@ impl Tenure {
         if let Some(why) = &memory.refused {
             (report.state, report.message) = (State::Refused, why.clone());
         }
-        let state = (report.state, report.message.clone());
-        if memory.state.as_ref() != Some(&state) {
-            tracing::info!(namespace = set.0, statefulset = set.1, state = ?state.0, moves_left = report.moves_left, "{}", state.1);
-            memory.state = Some(state);
+        // Seconds that pass are no news.
+        let words: String = report.message.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if memory.state.as_ref() != Some(&(report.state, words.clone())) {
+            tracing::info!(namespace = set.0, statefulset = set.1, state = ?report.state, moves_left = report.moves_left, "{}", report.message);
+            memory.state = Some((report.state, words));
         }
         for (reason, text) in &decision.notices {
             self.notify(set, known, reason, text, memory);
