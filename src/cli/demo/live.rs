@@ -35,7 +35,7 @@ pub(super) async fn demo(args: &Args) -> Result<(), Failure> {
         () = shutdown.reached(Stage::Abort) => Err(Failure::Failed("interrupted twice".to_owned())),
     };
     match (told, ended) {
-        (Ok(()), Ok(())) => print(&format!("\n7. {left} Nothing is left behind.\n")),
+        (Ok(()), Ok(())) => print(&format!("\n6. {left} Nothing is left behind.\n")),
         (Err(failure), Ok(())) => {
             say(&left);
             Err(failure)
@@ -132,7 +132,7 @@ impl Live<'_> {
             }
         }
         if !change.annotations.is_empty() {
-            print("6. Now the StatefulSet is annotated.\n")?;
+            print("   Now the StatefulSet is annotated.\n")?;
             self.admission.update(change.facts.clone()).await?;
             self.teller.begin();
         }
@@ -158,7 +158,7 @@ impl Live<'_> {
         let known = self.admission.observed.fleet.load();
         let notes =
             known.known(&namespace, &name).plan.notes().iter().map(|note| format!("   As it stands: {note}.\n")).collect::<String>();
-        print(&format!("{notes}\n"))?;
+        print(&notes)?;
         Ok(report)
     }
 

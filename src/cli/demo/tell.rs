@@ -112,7 +112,7 @@ fn waiting<'a>(report: &'a SetReport, moving: &[&str], required: Option<Window>)
         let (fewest, holes) = rollout::coverage(&windows, within(own, required, now), now);
         let why = match holes.first() {
             Some((from, to)) => format!("nobody would serve {} .. {} meanwhile", age(*from, now), age(*to, now)),
-            None if fewest < 2 => "a part of its window would be left with one pod".to_owned(),
+            None if fewest < 2 => "part of that time would be left with one pod".to_owned(),
             None => "after this step".to_owned(),
         };
         reasons.entry(why).or_default().push(&pod.pod);
@@ -171,9 +171,11 @@ pub(super) fn table(before: &[Moment], after: &[Moment], who: &str) -> String {
             None => new,
         };
         let old = before.get(i);
+        // A report has the planned shard.
+        let shard = old.filter(|_| report.published != Some(report.desired)).map_or(report.shard, |old| old.report.shard);
         table.add_row([
             format!("   {}", report.pod),
-            changed(old.map(|old| old.report.shard.to_string()), report.shard.to_string(), ""),
+            changed(old.map(|old| old.report.shard.to_string()), shard.to_string(), ""),
             old.and_then(|old| old.report.applied).map_or_else(|| "(new)".to_owned(), |window| window.to_string()),
             window.to_string(),
             (report.restarts - old.map_or(0, |old| old.report.restarts.min(report.restarts))).to_string(),
