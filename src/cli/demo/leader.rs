@@ -231,3 +231,45 @@ impl Leader {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::agent_status::{AgentStatus, Phase};
+
+    fn pod(phase: Phase, window: &str) -> Seen {
+        let (min, max) = window.split_once(" .. ").unwrap();
+        let window = Window { min: min.parse().unwrap(), max: max.parse().unwrap() };
+        let status = AgentStatus {
+            pod: "store-0".to_owned(),
+            shard: None,
+            replica: None,
+            phase,
+            published: None,
+            applied: Some(window),
+            verified: true,
+            restarts: 0,
+            last_error: None,
+            agent_version: String::new(),
+            contract: names::CONTRACT,
+        };
+        let answer = Some(Answer::Status(Box::new(status)));
+        Seen { facts: PodFacts::default(), answer, restarts: 0, ready_since: None, labelled: Instant::now(), hurried: None }
+    }
+
+    #[test]
+    fn a_look_fails_where_no_ready_pod_serves_an_instant() {
+        let mut coverage = Coverage::default();
+        coverage.look([].iter()).unwrap();
+        coverage.require(&Sharding::default(), &Sharding::default());
+        let newer = pod(Phase::Serving, "-100d .. 1d");
+        coverage.look([&newer, &newer, &pod(Phase::Serving, "-370d .. -99d")].into_iter()).unwrap();
+        assert_eq!((coverage.looks, coverage.gaps, coverage.fewest), (1, 0, Some(1)));
+        for older in [pod(Phase::Draining, "-370d .. -99d"), pod(Phase::Serving, "-370d .. -101d"), pod(Phase::Serving, "-369d .. -99d")] {
+            coverage.look([&newer, &older].into_iter()).unwrap_err();
+        }
+        coverage.gap_allowed = true;
+        coverage.look([&newer].into_iter()).unwrap();
+        assert_eq!((coverage.looks, coverage.gaps, coverage.fewest), (5, 4, Some(0)));
+    }
+}

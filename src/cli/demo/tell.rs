@@ -112,7 +112,7 @@ fn waiting<'a>(report: &'a SetReport, moving: &[&str], required: Option<Window>)
         let (fewest, holes) = rollout::coverage(&windows, within(own, required, now), now);
         let why = match holes.first() {
             Some((from, to)) => format!("nobody would serve {} .. {} meanwhile", age(*from, now), age(*to, now)),
-            None if fewest < 2 => "part of that time would be left with one pod".to_owned(),
+            None if fewest < 2 => "one pod alone would serve part of the same time meanwhile".to_owned(),
             None => "after this step".to_owned(),
         };
         reasons.entry(why).or_default().push(&pod.pod);
@@ -190,15 +190,13 @@ pub(super) fn table(before: &[Moment], after: &[Moment], who: &str) -> String {
 /// What the looks found, in words.
 pub(super) fn coverage(found: &Coverage) -> String {
     let Coverage { looks, gaps, fewest, .. } = *found;
-    let pause = format!("{} ms apart", super::leader::LOOK_EVERY.as_millis());
+    let when = format!("{looks} looks at what the sidecars answer, {} ms apart", super::leader::LOOK_EVERY.as_millis());
     if gaps > 0 {
-        return format!(
-            "In {gaps} of {looks} looks at what the sidecars answer, {pause}, no ready pod served a part of the retention, which allow_coverage_gap permits."
-        );
+        return format!("In {gaps} of {when}, no ready pod served a part of the retention, which allow_coverage_gap permits.");
     }
+    let fewest = fewest.unwrap_or(0);
     format!(
-        "At every moment every instant of the retention was served by a ready pod: {looks} looks at what the sidecars answer, {pause}, \
-         from before the change to its end, and never fewer than {} for any instant.",
-        fewest.unwrap_or(0)
+        "At every moment every instant of the retention was served by a ready pod, as {when} from before the change to its end, \
+         found: the fewest for any instant were {fewest}."
     )
 }
