@@ -279,11 +279,9 @@ impl fmt::Display for Note {
                 list(replicas)
             ),
             Self::Surplus { pods, wanted } => {
-                write!(
-                    f,
-                    "{pods} pods where {wanted} fill the plan: {} are extra replicas of the newest shard; raise total_shards to use them",
-                    pods - wanted
-                )
+                let more = pods - wanted;
+                let are = if more == 1 { "is an extra replica" } else { "are extra replicas" };
+                write!(f, "{pods} pods where {wanted} fill the plan: {more} {are} of the newest shard; raise total_shards to use them")
             }
             Self::SingleReplica { shards } => {
                 write!(f, "one replica serves shard {}: while it restarts, its part of the time is missing; use at least 2", list(shards))

@@ -151,6 +151,11 @@ fn next(
     decision: &mut Decision,
 ) -> (State, String) {
     let sharding = &view.known.sharding;
+    if let Some(i) = expected.iter().position(|pod| pod.entry.is_none()) {
+        // What it runs is not known, so neither is what may be built on the others.
+        let state = if judged[i].on_its_way { State::Rolling } else { State::Waiting };
+        return (state, render::waits_for(&expected[i], &judged[i], 1));
+    }
     let (members, at) = members(expected, judged);
     let terms = terms(view);
     let away = |i: &usize| matches!(judged[*i].state, PodState::Settling | PodState::Joining | PodState::Broken);
@@ -269,6 +274,8 @@ fn running(pod: &Expected<'_>) -> Option<Place> {
                 Place { shard, replica, window }
             }))
         }
+        // Nothing of it runs.
+        Some(Answer::Unreachable(_)) | None if view.facts.stuck.is_some() && !view.facts.ready => Some(pod.desired),
         Some(Answer::Unreachable(_)) | None => None,
     }
 }

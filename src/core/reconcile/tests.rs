@@ -536,3 +536,17 @@ proptest! {
         prop_assert_eq!(world.last.report.moves_left, 0);
     }
 }
+
+#[test]
+fn what_no_sidecar_has_said_yet_is_not_taken_for_settled() {
+    let mut world = settled(6, 6);
+    (world.map, world.written, world.leader_since) = (None, None, world.at);
+    for pod in world.pods.values_mut() {
+        pod.answer = Answer::Unreachable("nobody answers".to_owned());
+    }
+    world.leader();
+    assert_eq!((world.last.report.state, world.writes, world.last.step.is_some()), (State::Waiting, 1, false));
+    assert!(world.last.report.message.contains("nobody answers"), "{}", world.last.report.message);
+    world.settle("they answer again", World::answers).unwrap();
+    assert_eq!(world.pods.values().map(|pod| pod.restarts).sum::<u64>(), 0);
+}
