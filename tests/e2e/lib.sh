@@ -235,7 +235,7 @@ servers_in_pods() {
   check "2 replicas of the server become ready under Pod Security restricted" kubectl -n "$SYSTEM" rollout status deployment/timeshard --timeout=90s
   # from here on the Service leads to the pods alone
   server_stop
-  kubectl -n "$SYSTEM" delete endpointslice this-machine >/dev/null
+  kubectl -n "$SYSTEM" delete endpointslice this-machine --ignore-not-found >/dev/null
 }
 # servers_here: whatever happened, the next scenario finds the server on this machine again; the pods' logs are kept
 servers_here() {
