@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # through group endpoints, one for each shard's Service: replicas and shards change, and not one strict query fails or is incomplete
 # stage: node
+# beside: reshard
 ns=e2e-groups
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns "$ENABLED"
@@ -45,12 +46,3 @@ until_same 30 "the third shard has a Service" "store-shard-0 store-shard-1 store
 until_same 60 "and the querier its group" 3 stores groups
 until_same 30 "and a budget" "0: 1, 1: 1, 2: 1" budgets store
 same "no container was restarted" 0 restarts $ns
-
-# One shard fewer. thanos query keeps the last address of a group that no longer has any: what that costs is said, not judged.
-t=$(mark groups)
-annotate store total-shards=2 replicas-per-shard=3
-eventually 200 "3 to 2 shards: rolled out" settled store '[.pods[].shard] | max == 1'
-until_same 30 "the third Service is gone" "store-shard-0 store-shard-1" services
-until_same 30 "and its budget" "0: 1, 1: 1" budgets store
-until_same 30 "labels are what the entries say" "0 0 0 1 1 1" labels
-say "$(tail -n "+$((t + 1))" "$WORK/groups.answers" | grep -vc '^ok$' || true) of $(($(mark groups) - t)) strict queries failed meanwhile through a querier that still has the group"
