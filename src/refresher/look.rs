@@ -313,6 +313,10 @@ impl Memory {
         } else {
             self.replaced = None;
         }
+        if gathered.map.is_some() {
+            // It is ours, perhaps again: nothing is left to refuse, even if nothing needs to be written.
+            self.refused = None;
+        }
         let there: BTreeSet<&String> = gathered.pods.values().map(|pod| &pod.uid).collect();
         self.hurried.retain(|uid, _| there.contains(uid));
         self.labelled.retain(|uid, _| there.contains(uid));
@@ -354,4 +358,20 @@ fn published(memory: &Memory, gathered: &Gathered) -> BTreeMap<String, u32> {
         Some((key.strip_suffix(".yaml")?.to_owned(), entry::Entry::parse(text, clock::now()).ok()?.shard))
     };
     data.into_iter().flatten().filter_map(shard).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configmap_that_is_ours_again_is_no_longer_refused() {
+        let mut memory = Memory { refused: Some("not ours".to_owned()), ..Memory::default() };
+        let mut gathered = Gathered { pods: BTreeMap::new(), answers: HashMap::new(), map: None, facts: NamespaceFacts::default() };
+        memory.catch_up(&mut gathered);
+        assert!(memory.refused.is_some());
+        gathered.map = Some(MapFacts { name: "store-time-shards".to_owned(), resource_version: "7".to_owned(), ..MapFacts::default() });
+        memory.catch_up(&mut gathered);
+        assert_eq!(memory.refused, None);
+    }
 }

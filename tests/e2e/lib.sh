@@ -40,6 +40,8 @@ same() {
     diff <(echo "$want") <(echo "$out") | sed 's/^</    expected </; s/^>/    got      >/; /^[0-9-]/d' || true
   fi
 }
+# pause MS: before the next try: what takes longer than 5 s since MS is not asked for five times a second, since each try costs as much CPU as a query
+pause() { if [ $(($(now_ms) - $1)) -lt 5000 ]; then sleep 0.2; else sleep 1; fi; }
 # eventually SECONDS WHAT COMMAND…: it succeeds within the time; the scenario ends if it does not
 eventually() {
   local limit=$1 what=$2 out t0
@@ -52,7 +54,7 @@ eventually() {
       indent "$out"
       exit 1
     fi
-    sleep 0.2
+    pause "$t0"
   done
   ok "$what ($(seconds_since "$t0") s)"
 }
@@ -67,7 +69,7 @@ until_same() {
       diff <(echo "$want") <(echo "$out") | sed 's/^</    expected </; s/^>/    got      >/; /^[0-9-]/d' || true
       exit 1
     fi
-    sleep 0.2
+    pause "$t0"
   done
   ok "$what ($(seconds_since "$t0") s)"
 }
@@ -227,6 +229,31 @@ server_stop() {
   echo "the server did not end within 30 s of SIGTERM" >&2
   kill -9 "$p"
   return 1
+}
+
+# servers_in_pods: the two of the Deployment instead, until servers_here
+servers_in_pods() {
+  kubectl -n "$SYSTEM" scale deployment/timeshard --replicas=2 >/dev/null
+  check "2 replicas of the server become ready under Pod Security restricted" kubectl -n "$SYSTEM" rollout status deployment/timeshard --timeout=90s
+  # from here on the Service leads to the pods alone
+  server_stop
+  kubectl -n "$SYSTEM" delete endpointslice this-machine --ignore-not-found >/dev/null
+}
+# servers_here: whatever happened, the next scenario finds the server on this machine again; the pods' logs are kept
+servers_here() {
+  server_start
+  host_endpoint
+  kubectl -n "$SYSTEM" logs -l app.kubernetes.io/component=server --tail=-1 --prefix >>"$WORK/server-pods.log" 2>&1 || true
+  kubectl -n "$SYSTEM" scale deployment/timeshard --replicas=0 >/dev/null
+}
+# process NAMESPACE POD WORDS: process IDs of the pod's containers whose command line begins with WORDS, a regular expression;
+# from the node, since our image has no shell and PID 1 is not killed from within
+process() {
+  local d uid
+  uid=$(kubectl -n "$1" get pod "$2" -o 'jsonpath={.metadata.uid}')
+  for d in /proc/[0-9]*; do
+    if grep -qs "${uid//-/[-_]}" "$d/cgroup" && tr '\0' ' ' <"$d/cmdline" 2>/dev/null | grep -q "^$3"; then echo "${d#/proc/}"; fi
+  done
 }
 
 # ---- the published windows, for scenarios without a refresher ("# server: --no-refresher"): written as it would ----------

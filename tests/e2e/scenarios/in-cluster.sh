@@ -4,18 +4,9 @@
 ns=e2e-in-cluster
 namespace $ns "$ENABLED" "$RESTRICTED"
 t=$(now_ms)
-kubectl -n "$SYSTEM" scale deployment/timeshard --replicas=2 >/dev/null
-check "2 replicas become ready under Pod Security restricted" kubectl -n "$SYSTEM" rollout status deployment/timeshard --timeout=90s
+trap servers_here EXIT
+servers_in_pods
 say "$(seconds_since "$t") s after the Deployment was scaled up; as user $(kubectl -n "$SYSTEM" get deployment timeshard -o 'jsonpath={.spec.template.spec.securityContext.runAsUser}'), memory limit $(kubectl -n "$SYSTEM" get deployment timeshard -o 'jsonpath={.spec.template.spec.containers[0].resources.limits.memory}')"
-# from here on the Service leads to the pods alone
-server_stop
-kubectl -n "$SYSTEM" delete endpointslice this-machine >/dev/null
-back() { # whatever happens, the next scenario finds the server on this machine again
-  server_start
-  host_endpoint
-  kubectl -n "$SYSTEM" scale deployment/timeshard --replicas=0 >/dev/null
-}
-trap back EXIT
 REPLICAS=6 POLICY=Parallel store_set $ns store
 until_same 30 "the API server reaches them by their Service" "probe-0 shard=0 ${shard_windows[0]}" dry_window $ns store probe-0
 until_same 90 "6 gateways are Ready" "6 of 6" ready $ns store

@@ -10,13 +10,13 @@ check "deploy/cert-manager: renders" kubectl kustomize "$CHECKOUT/deploy/cert-ma
 
 who=system:serviceaccount:$SYSTEM:timeshard
 # what every authenticated user may do is left out
-may() { kubectl auth can-i --list --as="$who" --namespace="$1" --no-headers | sed -n 's/^\([a-z][^ ]*\).*\[\([a-z ]*\)\]$/\1: \2/p' | grep -v ^selfsubject | sort; }
+may() { kubectl auth can-i --list --as="$who" --namespace="$1" --no-headers | sed -n 's/^\([a-z][^ ]*\).*\[\([a-z ]*\)\]$/\1: \2/p' | grep -v ^selfsubject | LC_ALL=C sort; }
 rights='configmaps: get list watch create patch
 events.events.k8s.io: create patch
 namespaces: list watch
 poddisruptionbudgets.policy: list watch create update delete
-pods: list watch
 pods/status: patch
+pods: list watch
 services: list watch create update delete
 statefulsets.apps: list watch patch'
 for n in default kube-system; do same "in namespace $n its rights are these, and no others" "$rights" may "$n"; done

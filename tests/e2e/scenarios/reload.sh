@@ -54,17 +54,9 @@ same "a window that failed restarted no container either" 0 restarts $ns
 
 check "kubectl logs shows thanos' own lines" sh -c "kubectl -n $ns logs store-0 -c thanos | grep 'msg=\"starting store node\"'"
 same "kubectl exec works" 1001 kubectl -n $ns exec store-0 -c thanos -- id -u
-# Each container's own process and thanos, from the node, since the agent's image has no shell: PID 1 is not killed from within.
-pod_uid=${before%% *}
-process() { # WORDS: process IDs of this pod whose command line starts with them
-  local d
-  for d in /proc/[0-9]*; do
-    if grep -qs "${pod_uid//-/[-_]}" "$d/cgroup" && tr '\0' ' ' <"$d/cmdline" 2>/dev/null | grep -q "^$1"; then echo "${d#/proc/}"; fi
-  done
-}
 n=0
 for words in "[^ ]*thanos store" "/timeshard-agent sidecar"; do
-  p=$(process "$words" | head -n 1)
+  p=$(process $ns store-0 "$words" | head -n 1)
   check "kill -9 of $words" kill -9 "${p:-none}"
   n=$((n + 1))
   until_same 60 "kubelet starts that container again" $n restarts $ns

@@ -1,68 +1,96 @@
 # shellcheck shell=bash
-# shards, replicas, overlap, boundaries and retention change under strict queries, and not one fails or is incomplete
+# shards, replicas, overlap, boundaries and retention change, a scale down and a rolling restart, under strict queries: not one fails or is incomplete
 # stage: node
-ns=e2e-reshard
+ns=e2e-reshard${E2E_DEFAULTS:+-defaults}
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
-namespace $ns "$ENABLED"
+namespace "$ns" "$ENABLED"
 # As in the scenario "queries": a querier learns within some 16 s; everything waits a little longer than that.
-interval=2s drain=17s termination_drain=20s
+# E2E_DEFAULTS=1: the periods that users have, and one change only; by hand, since it takes 10 minutes.
+interval=2s drain=17s termination_drain=20s discovery_delay=20s
+[ -z "${E2E_DEFAULTS-}" ] || interval=30s drain=60s termination_drain=45s discovery_delay=60s
 # shellcheck source=../querying.sh
 . "$CHECKOUT/tests/e2e/querying.sh"
+# shellcheck source=../rollouts.sh
+. "$CHECKOUT/tests/e2e/rollouts.sh"
 
-# report SET: what the leader says of it
-report() { leader_status | jq -e --arg ns $ns --arg set "$1" '.statefulsets[] | select(.namespace == $ns and .name == $set)'; }
-# settled SET FILTER: everything is as planned, and the plan is the one that FILTER knows
-settled() { report "$1" | jq -e "select(.state == \"settled\" and .moves_left == 0) | $2"; }
-# annotate SET KEY=VALUE…
-annotate() {
-  local set=$1
-  shift
-  kubectl -n $ns annotate --overwrite statefulset "$set" "${@/#/thanos-timeshard.io/}" >/dev/null
+sets=(store:8:year second:6:other)
+[ -z "${E2E_DEFAULTS-}" ] || sets=(store:8:defaults)
+ended() {
+  local s
+  for s in "${sets[@]}"; do touch "$WORK/${s##*:}.stop"; done
+  wait
+  servers_here
 }
-# reshard SET QUERIER WHAT FILTER KEY=VALUE…: under queries, until all is as planned
-reshard() {
-  local set=$1 querier=$2 what=$3 filter=$4 t ms before after
-  shift 4
-  t=$(mark "$querier") ms=$(now_ms) before=$(moves "$set")
-  annotate "$set" "$@"
-  eventually 400 "$what: rolled out" settled "$set" "$filter"
-  after=$(moves "$set")
-  complete_since "$querier" "$t" "$what"
-  say "$what: $((after - before)) restarts of thanos in place, $(seconds_since "$ms") s"
-}
-# moves SET: restarts of thanos in place so far
-moves() { report "$1" | jq '[.pods[].restarts] | add'; }
-
-rm -f "$WORK"/{year,other}.{answers,stop}
-trap 'touch "$WORK"/{year,other}.stop; wait' EXIT
-querier year store
-querier other second
-for q in year other; do until_same 60 "querier $q is Ready" "1 of 1" ready $ns $q; done
-gateways store 8 discovery-delay 20s
-gateways second 6 discovery-delay 20s
-for set in store:8:year second:6:other; do
-  IFS=: read -r set n q <<<"$set"
-  until_same 90 "$set: $n pods are Ready" "$n of $n" ready $ns "$set"
-  until_same 30 "its querier has all of them" "$n" stores "$q"
-  asking "$q" &
+for s in "${sets[@]}"; do rm -f "$WORK/${s##*:}".{answers,stop}; done
+trap ended EXIT
+servers_in_pods
+for s in "${sets[@]}"; do
+  IFS=: read -r set n q <<<"$s"
+  querier "$q" "$set"
+  gateways "$set" "$n" discovery-delay $discovery_delay
 done
 sane() { [ "$(mark "$1")" -ge 20 ]; }
-for q in year other; do eventually 30 "$q: 20 answers" sane $q; done
-eventually 60 "the leader knows all of them" settled store '[.pods[].shard] | max == 2'
-budgets() { kubectl -n $ns get pdb -o json | jq -r '[.items[] | "\(.metadata.name) \(.status.disruptionsAllowed)"] | join(", ")'; }
-until_same 30 "each shard has a budget that lets one pod go" \
-  "second-shard-0 1, second-shard-1 1, second-shard-2 1, store-shard-0 1, store-shard-1 1, store-shard-2 1" budgets
+for s in "${sets[@]}"; do
+  IFS=: read -r set n q <<<"$s"
+  until_same 60 "querier $q is Ready" "1 of 1" ready "$ns" "$q"
+  until_same 120 "$set: $n pods are Ready" "$n of $n" ready "$ns" "$set"
+  until_same 90 "its querier has all of them" "$n" stores "$q"
+  asking "$q" &
+  eventually 30 "$q: 20 answers" sane "$q"
+  eventually 120 "the leader knows all of $set" settled "$set" '[.pods[].shard] | max == 2'
+done
+until_same 30 "each shard has a budget that lets one pod go" "0: 1, 1: 1, 2: 1" budgets store
 
+# ---- while a step runs, nobody may be evicted from the shards that stand in -------------------------------------------------
+evict() { kubectl create --raw "/api/v1/namespaces/$ns/pods/$1/eviction" -f - <<<"{\"apiVersion\": \"policy/v1\", \"kind\": \"Eviction\", \"metadata\": {\"name\": \"$1\"}}"; }
+draining() { report store | jq -er '[.pods[] | select(.phase == "draining")][0].shard'; }
+closed() {
+  local shard standing_in
+  eventually 60 "a step runs" draining
+  shard=$(draining)
+  same "the budget of its shard is closed" 0 kubectl -n "$ns" get pdb "store-shard-$shard" -o 'jsonpath={.status.disruptionsAllowed}'
+  standing_in=$(report store | jq -er --argjson shard "$shard" '[.pods[] | select(.shard == $shard and .state == "confirmed")][0].pod')
+  refused "and an eviction of $standing_in is refused (429)" TooManyRequests evict "$standing_in"
+}
+
+if [ -n "${E2E_DEFAULTS-}" ]; then
+  reshard store defaults "3 to 4 shards of 2 with all defaults" '[.pods[].shard] | max == 3' total-shards=4
+  same "no container was restarted" 0 restarts "$ns"
+  return 0
+fi
+
+# ---- beside: the other settings, and a rolling restart, which a rollout waits for -------------------------------------------
 others() {
+  local t
   reshard second other "overlap 1 d to 2 d" '.pods[0].desired.min_time == "-125d8h"' overlap=2d
   reshard second other "boundaries 14 d and 90 d" '.pods[0].desired.min_time == "-16d"' 'boundaries=[14d, 90d]'
-  reshard second other "retention 370 d to 400 d" '.pods[5].desired.min_time == "-400d"' retention=400d
+  t=$(mark other)
+  kubectl -n "$ns" rollout restart statefulset second >/dev/null
+  annotate second retention=400d
+  eventually 30 "a rollout waits for a rolling restart" says second '.state == "waiting" and .moves_left > 0 and (.message | test("being updated|being deleted|not seen the last change"))'
+  check "the rolling restart ends" kubectl -n "$ns" rollout status statefulset second --timeout=300s
+  complete_since other "$t" "a rolling restart"
+  eventually 200 "retention 370 d to 400 d, which waited: rolled out" settled second '.pods[5].desired.min_time == "-400d"'
+  complete_since other "$t" "a rolling restart, and retention 370 d to 400 d"
 }
 others >"$WORK/others.log" 2>&1 &
 beside=$!
+closed >"$WORK/closed.log" 2>&1 &
+watching=$!
 reshard store year "3 to 4 shards of 2" '[.pods[].shard] | max == 3' total-shards=4
+wait $watching || true
+cat "$WORK/closed.log"
+until_same 30 "after it every budget is open again" "0: 1, 1: 1, 2: 1, 3: 1" budgets store
 reshard store year "4 to 2 shards of 2" '[.pods[].shard] | max == 1' total-shards=2
+until_same 30 "the budgets of the shards that are no more are gone" "0: 1, 1: 1" budgets store
 reshard store year "2 to 3 replicas" '[.pods[] | select(.shard == 1)] | length == 3' replicas-per-shard=3
+t=$(mark year)
+kubectl -n "$ns" scale statefulset store --replicas=6 >/dev/null
+there() { kubectl -n "$ns" get pods -l app=store -o name | wc -l; }
+until_same 90 "two surplus pods are gone" 6 there
+until_same 60 "the querier has six" 6 stores year
+eventually 60 "all is as planned" settled store '.replicas == 6'
+complete_since year "$t" "a scale from 8 to the 6 that are needed"
 wait $beside || true
 cat "$WORK/others.log"
-same "no container was restarted" 0 restarts $ns
+same "no container was restarted" 0 restarts "$ns"

@@ -1,0 +1,34 @@
+# shellcheck shell=bash
+# Changes of plan and what the leader says of them: sourced by scenarios that have set $ns.
+
+# report SET: what the leader says of it
+report() { leader_status | jq -e --arg ns "$ns" --arg set "$1" '.statefulsets[] | select(.namespace == $ns and .name == $set)'; }
+# says SET FILTER: its report has it
+says() { report "$1" | jq -e "select($2)"; }
+# settled SET [FILTER]: everything is as planned, and the plan is the one that FILTER knows
+settled() { says "$1" ".state == \"settled\" and .moves_left == 0 and (${2-true})"; }
+# annotate SET KEY=VALUE…, or KEY- to remove one
+annotate() {
+  local set=$1
+  shift
+  kubectl -n "$ns" annotate --overwrite statefulset "$set" "${@/#/thanos-timeshard.io/}" >/dev/null
+}
+# moves SET: restarts of thanos in place so far
+moves() { report "$1" | jq '[.pods[].restarts] | add // 0'; }
+# budgets SET: each shard's, and how many pods may be evicted
+budgets() { kubectl -n "$ns" get pdb -o json | jq -r --arg set "$1" '[.items[] | select(.metadata.name | startswith($set + "-shard-")) | "\(.metadata.name | ltrimstr($set + "-shard-")): \(.status.disruptionsAllowed)"] | join(", ")'; }
+# entries SET: what is published, without comments
+entries() { kubectl -n "$ns" get configmap "$1-time-shards" -o json | jq -S .data; }
+
+# With querying.sh:
+# reshard SET QUERIER WHAT FILTER KEY=VALUE…: under queries, until all is as planned
+reshard() {
+  local set=$1 querier=$2 what=$3 filter=$4 t ms before after
+  shift 4
+  t=$(mark "$querier") ms=$(now_ms) before=$(moves "$set")
+  annotate "$set" "$@"
+  eventually "${E2E_DEFAULTS:+1}400" "$what: rolled out" settled "$set" "$filter"
+  after=$(moves "$set")
+  complete_since "$querier" "$t" "$what"
+  say "$what: $((after - before)) restarts of thanos in place, $(seconds_since "$ms") s"
+}

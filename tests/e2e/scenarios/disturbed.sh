@@ -1,0 +1,86 @@
+# shellcheck shell=bash
+# in the middle of a change of shards the leader, a sidecar and a thanos are killed and the API server is restarted: queries suffer only from the killed store
+# stage: node
+ns=e2e-disturbed
+bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
+namespace $ns "$ENABLED"
+# As in the scenario "reshard", and 10 s more: while there is no API server nobody learns that a pod drains.
+interval=2s drain=27s termination_drain=20s
+# shellcheck source=../querying.sh
+. "$CHECKOUT/tests/e2e/querying.sh"
+# shellcheck source=../rollouts.sh
+. "$CHECKOUT/tests/e2e/rollouts.sh"
+
+rm -f "$WORK"/year.{answers,stop}
+trap 'touch "$WORK/year.stop"; wait; servers_here' EXIT
+servers_in_pods
+querier year store
+gateways store 8 discovery-delay 30s
+until_same 60 "querier year is Ready" "1 of 1" ready $ns year
+until_same 90 "store: 8 pods are Ready" "8 of 8" ready $ns store
+until_same 30 "its querier has all of them" 8 stores year
+asking year &
+sane() { [ "$(mark year)" -ge 20 ]; }
+eventually 30 "year: 20 answers" sane
+eventually 60 "the leader knows all of them" settled store '[.pods[].shard] | max == 2'
+
+# one FILTER: the first pod of that kind
+one() { report store | jq -er "[.pods[] | select($1)][0].pod"; }
+draining='.phase == "draining"'
+holder() { kubectl -n "$SYSTEM" get lease timeshard-refresher -o 'jsonpath={.spec.holderIdentity}' | grep .; }
+transitions() { kubectl -n "$SYSTEM" get lease timeshard-refresher -o 'jsonpath={.spec.leaseTransitions}'; }
+# slay NAMESPACE POD WORDS: SIGKILL to a process of that pod
+slay() {
+  local p
+  p=$(process "$1" "$2" "$3" | head -n 1)
+  kill -9 "${p:-none}"
+}
+start_t=$(mark year) start_ms=$(now_ms) before=$(moves store)
+annotate store total-shards=4
+
+eventually 60 "a step runs" one "$draining"
+leader=$(holder) ms=$(now_ms)
+check "kill -9 of the leader, $leader" slay "$SYSTEM" "$leader" '[^ ]*timeshard serve'
+# as when its node is lost: kubelet does not start it again under its name, which would have the lease back after 2 s
+kubectl -n "$SYSTEM" delete pod "$leader" --force --grace-period=0 >/dev/null 2>&1
+another() { holder | grep -vx "$leader" && [ "$(leader_status | jq .leader.self)" = true ]; }
+eventually 15 "another leads" another
+say "$(seconds_since "$ms") s after the kill"
+eventually 30 "and knows the rollout" says store '.state == "rolling" and .moves_left > 0'
+
+eventually 120 "a pod drains" one "$draining"
+victim=$(one "$draining")
+check "kill -9 of the sidecar of $victim, which drains" slay $ns "$victim" '/timeshard-agent sidecar'
+sidecar_back() { [ "$(kubectl -n $ns get pod "$victim" -o json | jq '[.status.initContainerStatuses[] | select(.name == "config-sidecar")][0] | select(.ready) | .restartCount')" = 1 ]; }
+eventually 90 "kubelet started it again, and it got where it shall be" sidecar_back
+
+eventually 120 "a pod drains" one "$draining"
+api=$(cat "$STATE/pids/kube-apiserver")
+mapfile -d '' -t command <"/proc/$api/cmdline"
+check "kill -9 of the API server" kill -9 "$api"
+ms=$(now_ms)
+start kube-apiserver "${command[@]}"
+eventually 60 "started again, it is ready" kubectl get --raw /readyz
+say "$(seconds_since "$ms") s without API server"
+eventually 60 "there is a leader that knows the rollout" says store '.replicas == 8'
+complete_since year "$start_t" "the leader and a sidecar killed, the API server restarted"
+
+# A killed store costs strict queries until it is back, at most the discovery delay. Its pods are not the ones that drain: nobody asks these.
+eventually 150 "a pod serves what is published" one '.state == "confirmed"'
+victim=$(one '.state == "confirmed"')
+killed_t=$(mark year) ms=$(now_ms)
+check "kill -9 of the thanos of $victim" slay $ns "$victim" '[^ ]*thanos store'
+# the last 20 of the answers since then are good, and thanos serves again
+recovered() { [ "$(tail -n "+$((killed_t + 1))" "$WORK/year.answers" | tail -n 20 | grep -cx ok)" = 20 ] && [ "$(kubectl -n $ns get pod "$victim" -o json | jq '[.status.containerStatuses[] | select(.name == "thanos" and .ready)][0].restartCount')" = 1 ]; }
+eventually 30 "it is back, and queries succeed again" recovered
+back_t=$(mark year)
+bad=$(sed -n "$((killed_t + 1)),${back_t}p" "$WORK/year.answers" | grep -vc '^ok$') || true
+say "$bad of $((back_t - killed_t)) strict queries failed in the $(seconds_since "$ms") s after the kill"
+
+eventually 400 "3 to 4 shards of 2: rolled out all the same" settled store '[.pods[].shard] | max == 3'
+complete_since year "$back_t" "after that"
+say "3 to 4 shards of 2: $(($(moves store) - before)) restarts of thanos in place, $(seconds_since "$start_ms") s"
+right() { report store | jq -r '[.pods[] | select(.applied == .desired and .published == .desired and .verified)] | length'; }
+same "each pod serves its planned window" 8 right
+until_same 30 "every budget is open again" "0: 1, 1: 1, 2: 1, 3: 1" budgets store
+same "containers restarted: a sidecar and a thanos" 2 restarts $ns
