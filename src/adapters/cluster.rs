@@ -120,8 +120,8 @@ enum Told {
     Listed(String),
 }
 
-/// Watches until the process ends. What a StatefulSet's user should know goes to `notices`, without waiting.
-pub async fn follow(client: Client, observed: Arc<Observed>, notices: mpsc::Sender<Notice>) {
+/// Watches until the process ends. What a StatefulSet's user should know goes to `notices`, without waiting, if given.
+pub async fn follow(client: Client, observed: Arc<Observed>, notices: Option<mpsc::Sender<Notice>>) {
     let labelled = format!("{}={}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED);
     let config = config("namespaces").labels(&labelled);
     let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config).default_backoff();
@@ -162,7 +162,7 @@ pub async fn follow(client: Client, observed: Arc<Observed>, notices: mpsc::Send
 struct Tracked {
     client: Client,
     observed: Arc<Observed>,
-    notices: mpsc::Sender<Notice>,
+    notices: Option<mpsc::Sender<Notice>>,
     tasks: HashMap<String, JoinSet<()>>,
     unlisted: BTreeSet<String>,
     tell: mpsc::Sender<Told>,
@@ -208,27 +208,25 @@ impl Tracked {
 struct Watches {
     observed: Arc<Observed>,
     namespace: String,
-    notices: mpsc::Sender<Notice>,
+    notices: Option<mpsc::Sender<Notice>>,
 }
 
 impl Watches {
-    /// Takes a StatefulSet over, and tells its user what is new about its plan.
+    /// Takes a StatefulSet over, and tells its user what is new about its plan where no refresher does.
     fn take(&self, set: &StatefulSet) {
         let name = set.name_any();
-        let remarks = |fleet: &Fleet| {
-            let known = fleet.known(&self.namespace, &name);
-            let notes = known.plan.notes().iter().map(|note| (note.reason(), note.to_string()));
-            known.problem.iter().map(|problem| ("InvalidAnnotation", problem.clone())).chain(notes).collect::<Vec<_>>()
-        };
         self.observed.update(|fleet| {
             let next = fleet.with_statefulset(facts(&self.namespace, set))?;
-            let before = remarks(fleet);
-            for (reason, message) in remarks(&next).into_iter().filter(|remark| may_run_store(set) && !before.contains(remark)) {
-                tracing::warn!(namespace = self.namespace, statefulset = name, reason, "{message}");
-                let uid = set.uid().unwrap_or_default();
-                let notice = Notice { namespace: self.namespace.clone(), statefulset: name.clone(), uid, reason, message };
-                // A full queue drops the Event; the log has it, and /status shows it as long as it holds.
-                let _ = self.notices.try_send(notice);
+            if let Some(notices) = self.notices.as_ref().filter(|_| may_run_store(set)) {
+                let before = fleet.known(&self.namespace, &name).remarks();
+                for (reason, message) in next.known(&self.namespace, &name).remarks().into_iter().filter(|remark| !before.contains(remark))
+                {
+                    tracing::warn!(namespace = self.namespace, statefulset = name, reason, "{message}");
+                    let uid = set.uid().unwrap_or_default();
+                    let notice = Notice { namespace: self.namespace.clone(), statefulset: name.clone(), uid, reason, message };
+                    // A full queue drops the Event; the log has it, and /status shows it as long as it holds.
+                    let _ = notices.try_send(notice);
+                }
             }
             Some(next)
         });
@@ -301,6 +299,7 @@ fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
         selector: spec.map(|spec| selector(&spec.selector)).unwrap_or_default(),
         generation_observed: status.and_then(|status| status.observed_generation) >= set.metadata.generation,
         update_revision: status.and_then(|status| status.update_revision.clone()).unwrap_or_default(),
+        store: may_run_store(set),
         partition: match strategy.and_then(|strategy| strategy.type_.as_deref()) {
             Some("OnDelete") => None,
             _ => Some(unsigned(partition).unwrap_or(0)),

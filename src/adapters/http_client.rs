@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// A whole exchange takes at most this long.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// What a plain answer's head may take, and what is read of its body at once, in bytes.
@@ -98,23 +98,30 @@ impl Default for GetLimits {
 /// # Errors
 /// Says which step failed.
 pub async fn get(address: SocketAddr, path: &str, limits: GetLimits) -> Result<(u16, Bytes), String> {
+    let answer = get_from(&address.ip().to_string(), address.port(), path, limits).await;
+    answer.map_err(|why| format!("http://{address}{path}: {why}"))
+}
+
+/// As [`get`], from a host by name or address.
+///
+/// # Errors
+/// Says which step failed, without the address.
+pub async fn get_from(host: &str, port: u16, path: &str, limits: GetLimits) -> Result<(u16, Bytes), String> {
+    let named = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let exchange = async {
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
         let mut builder = hyper::client::conn::http1::Builder::new();
         let (mut sender, connection) =
             builder.max_buf_size(MAX_HEAD_BYTES).handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let request = Request::get(path)
-            .header(header::HOST, address.to_string())
+            .header(header::HOST, named)
             .header(header::CONNECTION, "close")
             .body(Full::new(Bytes::new()))
             .map_err(|error| error.to_string())?;
         let ask = async {
             let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
             let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), limits.max_answer_bytes).collect().await;
-            let too_long = || format!("the answer is longer than {} bytes", limits.max_answer_bytes);
-            let body = body.map_err(|error| if error.is::<LengthLimitError>() { too_long() } else { error.to_string() })?;
-            Ok((status, body.to_bytes()))
+            Ok((status, collect(response.into_body(), limits.max_answer_bytes).await?))
         };
         // The connection may end before its last bytes are taken up; what it has to say about its end is said to `ask`.
         let drive = async {
@@ -129,5 +136,20 @@ pub async fn get(address: SocketAddr, path: &str, limits: GetLimits) -> Result<(
     tokio::time::timeout(limits.deadline, exchange)
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {} s", limits.deadline.as_secs())))
-        .map_err(|why| format!("http://{address}{path}: {why}"))
+}
+
+/// Reads a body of at most `most` bytes.
+///
+/// # Errors
+/// Says whether it is too long or broke off.
+pub async fn collect<B>(body: B, most: usize) -> Result<Bytes, String>
+where
+    B: hyper::body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, most).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(format!("the answer is longer than {most} bytes")),
+        Err(error) => Err(error.to_string()),
+    }
 }

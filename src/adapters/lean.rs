@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetOrdinals, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, PodStatus, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, PodStatus, PodTemplateSpec, Service, ServiceSpec};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
 use kube::Resource;
@@ -129,19 +129,31 @@ impl Read for Pod {
     type Fields = Levels<PodFields, PodStatus>;
 }
 
-impl From<Levels<PodFields, PodStatus>> for Pod {
-    fn from(read: Levels<PodFields, PodStatus>) -> Self {
+impl From<PodFields> for PodSpec {
+    fn from(read: PodFields) -> Self {
         let containers = |read: Vec<ContainerFields>| read.into_iter().map(Container::from).collect::<Vec<_>>();
-        let spec = read.spec.map(|spec| PodSpec {
-            containers: spec.containers.map(containers).unwrap_or_default(),
-            init_containers: spec.init_containers.map(containers),
-            ..PodSpec::default()
-        });
-        Self { metadata: read.metadata.into(), spec, status: read.status }
+        Self {
+            containers: read.containers.map(containers).unwrap_or_default(),
+            init_containers: read.init_containers.map(containers),
+            ..Self::default()
+        }
     }
 }
 
-/// What is read of a StatefulSet's spec: everything but the templates.
+impl From<Levels<PodFields, PodStatus>> for Pod {
+    fn from(read: Levels<PodFields, PodStatus>) -> Self {
+        Self { metadata: read.metadata.into(), spec: read.spec.map(PodSpec::from), status: read.status }
+    }
+}
+
+/// What is read of a pod template.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub struct TemplateFields {
+    spec: Option<PodFields>,
+}
+
+/// What is read of a StatefulSet's spec.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StatefulSetFields {
@@ -151,6 +163,7 @@ pub struct StatefulSetFields {
     replicas: Option<i32>,
     selector: LabelSelector,
     service_name: Option<String>,
+    template: TemplateFields,
     update_strategy: Option<StatefulSetUpdateStrategy>,
 }
 
@@ -167,6 +180,7 @@ impl From<Levels<StatefulSetFields, StatefulSetStatus>> for StatefulSet {
             replicas: spec.replicas,
             selector: spec.selector,
             service_name: spec.service_name,
+            template: PodTemplateSpec { spec: spec.template.spec.map(PodSpec::from), ..PodTemplateSpec::default() },
             update_strategy: spec.update_strategy,
             ..StatefulSetSpec::default()
         });

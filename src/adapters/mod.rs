@@ -20,6 +20,8 @@ pub mod lease;
 pub mod logfmt;
 #[cfg(feature = "server")]
 pub mod serve;
+#[cfg(feature = "server")]
+pub mod server_status;
 pub mod signals;
 #[cfg(feature = "server")]
 pub mod tls;

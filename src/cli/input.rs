@@ -13,7 +13,11 @@ const MAX_MANIFEST_BYTES: usize = 64 * 1024 * 1024;
 
 /// Reads the configuration, or takes the defaults.
 pub(super) fn config(args: &ConfigArgs) -> Result<Config, Failure> {
-    let Some(path) = &args.config else { return Ok(Config::default()) };
+    args.config.as_deref().map_or_else(|| Ok(Config::default()), config_file)
+}
+
+/// Reads one configuration file.
+pub(super) fn config_file(path: &Path) -> Result<Config, Failure> {
     let text = text(path, MAX_CONFIG_BYTES)?;
     Config::parse(&text, &name(path)).map_err(|refusal| Failure::Invalid(refusal.to_string()))
 }

@@ -9,6 +9,8 @@ mod inject;
 mod input;
 mod plan;
 mod serve;
+mod status;
+mod steps;
 mod svg;
 mod timeline;
 
@@ -31,12 +33,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the windows and pods of a configuration, without a cluster
+    /// Show the windows and pods of a configuration, or the rollout between two, without a cluster
     Plan(plan::Args),
     /// Show pods as they would be after admission, without a cluster
     Inject(inject::Args),
     /// Try the whole system on this machine, without a cluster
     Demo(demo::Args),
+    /// Show how far rollouts are, from the running server
+    Status(status::Args),
     /// Run the admission webhook
     Serve(serve::Args),
 }
@@ -50,6 +54,9 @@ pub enum Failure {
     /// The input cannot be used as it is. Exit code 2.
     #[error("{0}")]
     Invalid(String),
+    /// A check found something wrong. Exit code 3.
+    #[error("{0}")]
+    Found(String),
 }
 
 impl Failure {
@@ -59,6 +66,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::Failed(_) => 1,
             Self::Invalid(_) => 2,
+            Self::Found(_) => 3,
         })
     }
 }
@@ -87,6 +95,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(&args),
         Command::Inject(args) => inject::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Serve(args) => serve::run(&args),
     }
 }

@@ -1,20 +1,29 @@
 //! `timeshard plan`: which pod serves what, as a table and picture for people, or as data.
 
+use std::path::Path;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use super::{ConfigArgs, Failure, input, print, say, svg, timeline};
+use super::{ConfigArgs, Failure, input, print, say, steps, svg, timeline};
 use crate::adapters::clock;
 use crate::core::config::{Config, MAX_PODS, Sharding};
 use crate::core::plan::Plan;
 use crate::core::window::{Bound, Window};
 
-/// Show the windows and pods of a configuration, without a cluster.
+/// Show the windows and pods of a configuration, or with --from and --to the steps of the rollout between two, without a
+/// cluster.
+///
+/// The pods of one step change together, and the next step starts when they are confirmed. The steps are those that the
+/// background task takes while every pod is healthy; a pod that fails makes it wait.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Number of pods (the StatefulSet's spec.replicas). Default: as many as fill the plan
+    #[command(flatten)]
+    change: steps::Between,
+    /// Number of pods (the StatefulSet's spec.replicas). Default: as many as fill the plan, with --from and --to the larger
+    /// of both
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_PODS)))]
     replicas: Option<u32>,
     /// What to print
@@ -27,13 +36,13 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
-    /// A table and a timeline
+    /// A table, and a timeline of one configuration
     Table,
     /// One JSON document
     Json,
     /// One YAML document
     Yaml,
-    /// A picture for a page
+    /// A picture for a page (of one configuration)
     Svg,
 }
 
@@ -64,6 +73,9 @@ pub(super) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    if let (Some(old), Some(new)) = (&args.change.from, &args.change.to) {
+        return show_change(args, old, new);
+    }
     let config = input::config(&args.config)?;
     if args.config.config.is_none() {
         say("no --config: showing the built-in defaults");
@@ -84,17 +96,35 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             }
             print(&text)
         }
-        Output::Json => print(&(to_json(&document(&config, &plan, pods, now))? + "\n")),
-        Output::Yaml => {
-            let text = serde_saphyr::to_string(&document(&config, &plan, pods, now));
-            print(&text.map_err(|error| Failure::Failed(error.to_string()))?)
-        }
+        Output::Json => print(&to_json(&document(&config, &plan, pods, now))?),
+        Output::Yaml => print(&to_yaml(&document(&config, &plan, pods, now))?),
         Output::Svg => print(&svg::timeline(&rows(&plan, pods, now), &config.sharding, now)),
     }
 }
 
-fn to_json(document: &Document) -> Result<String, Failure> {
-    serde_json::to_string_pretty(document).map_err(|error| Failure::Failed(error.to_string()))
+fn show_change(args: &Args, old: &Path, new: &Path) -> Result<(), Failure> {
+    if args.output == Output::Svg {
+        return Err(Failure::Invalid("-o svg draws one configuration: with --from and --to write -o table, json or yaml".to_owned()));
+    }
+    let rollout = steps::Rollout::read(old, new, args.replicas, args.at.unwrap_or_else(clock::now))?;
+    match args.output {
+        Output::Json => print(&to_json(&rollout.document())?),
+        Output::Yaml => print(&to_yaml(&rollout.document())?),
+        Output::Table | Output::Svg => {
+            for warning in rollout.warnings() {
+                say(&format!("warning: {warning}"));
+            }
+            print(&rollout.table())
+        }
+    }
+}
+
+fn to_json(document: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(document).map(|text| text + "\n").map_err(|error| Failure::Failed(error.to_string()))
+}
+
+fn to_yaml(document: &impl Serialize) -> Result<String, Failure> {
+    serde_saphyr::to_string(document).map_err(|error| Failure::Failed(error.to_string()))
 }
 
 fn document(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> Document {

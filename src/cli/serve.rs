@@ -215,7 +215,9 @@ async fn join_cluster(
         Failure::Failed(format!("no cluster: {error}; run in a pod with a ServiceAccount, set KUBECONFIG, or use --webhook-only"))
     })?;
     let (notices, receiver) = mpsc::channel(events::QUEUE);
-    tasks.spawn(cluster::follow(client.clone(), observed.clone(), notices.clone()));
+    // Where a refresher runs, its leader alone tells what is new about plans.
+    let remarks = Some(notices.clone()).filter(|_| args.no_refresher);
+    tasks.spawn(cluster::follow(client.clone(), observed.clone(), remarks));
     tasks.spawn(events::write(client.clone(), receiver));
     if args.no_refresher {
         return Ok(Joined { notices, refresher: None });
@@ -280,7 +282,7 @@ fn statefulsets(fleet: &Fleet, reports: &[SetReport]) -> Vec<serde_json::Value> 
             name: facts.name.clone(),
             configmap: fleet.config().operator.configmap_of(&facts.namespace, &facts.name),
             replicas: facts.replicas,
-            warnings: known.plan.notes().iter().map(ToString::to_string).collect(),
+            warnings: known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
             ..SetReport::default()
         });
         let mut value = json!(report);
@@ -288,5 +290,6 @@ fn statefulsets(fleet: &Fleet, reports: &[SetReport]) -> Vec<serde_json::Value> 
         value["problem"] = json!(known.problem);
         value
     };
-    fleet.statefulsets().map(one).collect()
+    let stores = |known: &&crate::core::fleet::Known| known.facts().store;
+    fleet.statefulsets().filter(stores).map(one).collect()
 }

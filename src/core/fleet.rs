@@ -34,6 +34,8 @@ pub struct StatefulSetFacts {
     pub generation_observed: bool,
     /// The revision that new pods are made from.
     pub update_revision: String,
+    /// Whether its pods may run `thanos store`, as far as the registration's words tell.
+    pub store: bool,
     /// Pods with a lower ordinal keep their revision; `None` when pods are only replaced as someone deletes them.
     pub partition: Option<u32>,
 }
@@ -82,6 +84,7 @@ impl StatefulSetFacts {
             generation_observed: other.generation_observed,
             update_revision: other.update_revision.clone(),
             partition: other.partition,
+            store: other.store,
             ..self.clone()
         };
         rollout_only == *other
@@ -126,6 +129,13 @@ impl Known {
             rendered: RenderedSidecar::default(),
             facts,
         }
+    }
+
+    /// What its user should know: `CamelCase` reasons and sentences, most important first.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<(&'static str, String)> {
+        let notes = self.plan.notes().iter().map(|note| (note.reason(), note.to_string()));
+        self.problem.iter().map(|problem| ("InvalidAnnotation", problem.clone())).chain(notes).collect()
     }
 
     /// What was observed.

@@ -78,5 +78,9 @@ pub const WEBHOOK_PORT: u16 = 8443;
 pub const ADMIN_PORT: u16 = 8080;
 /// Lease that names the one replica of the server that writes.
 pub const LEASE: &str = "timeshard-refresher";
+/// Namespace that the manifests put the server in.
+pub const SYSTEM_NAMESPACE: &str = "timeshard-system";
+/// Selects the server's pods.
+pub const SERVER_PODS: &str = "app.kubernetes.io/name=thanos-timeshard,app.kubernetes.io/component=server";
 /// Version of the agent's `/status` document and of the ConfigMap's entries.
 pub const CONTRACT: u32 = 1;

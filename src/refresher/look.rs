@@ -30,7 +30,10 @@ pub(super) struct Memory {
     /// When kubelet was told to bring a pod its entry, or could have begun to.
     hurried: HashMap<String, Instant>,
     labelled: HashMap<String, (Option<String>, Instant)>,
+    /// What its user was told and still holds.
     told: BTreeSet<(&'static str, String)>,
+    /// What holds by this look.
+    holds: BTreeSet<(&'static str, String)>,
     /// Why its ConfigMap cannot be written.
     refused: Option<String>,
     state: Option<(State, String)>,
@@ -297,25 +300,27 @@ impl Tenure {
         if let Some(why) = &memory.refused {
             (report.state, report.message) = (State::Refused, why.clone());
         }
-        let state = (report.state, report.message.clone());
-        if memory.state.as_ref() != Some(&state) {
-            tracing::info!(namespace = set.0, statefulset = set.1, state = ?state.0, moves_left = report.moves_left, "{}", state.1);
-            memory.state = Some(state);
+        // Seconds that pass are no news.
+        let words: String = report.message.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if memory.state.as_ref() != Some(&(report.state, words.clone())) {
+            tracing::info!(namespace = set.0, statefulset = set.1, state = ?report.state, moves_left = report.moves_left, "{}", report.message);
+            memory.state = Some((report.state, words));
         }
-        let current: BTreeSet<_> = decision.notices.iter().cloned().collect();
-        for (reason, text) in &current {
+        for (reason, text) in &decision.notices {
             self.notify(set, known, reason, text, memory);
         }
+        // What no longer holds is told again when it comes back.
+        memory.told = std::mem::take(&mut memory.holds);
+        let known = report.warnings.clone();
+        report.warnings.extend(memory.told.iter().map(|(_, text)| text).filter(|text| !known.contains(text)).cloned());
         self.reports.put(set, report, began.elapsed());
     }
 
     fn notify(&self, set: &SetName, known: &Known, reason: &'static str, text: &str, memory: &mut Memory) {
-        if !memory.told.insert((reason, text.to_owned())) {
+        let remark = (reason, text.to_owned());
+        let is_news = !memory.told.contains(&remark);
+        if !memory.holds.insert(remark) || !is_news {
             return;
-        }
-        // Bounds what is remembered; the writer of Events repeats nothing within ten minutes either.
-        if memory.told.len() > 64 {
-            memory.told.pop_first();
         }
         tracing::warn!(namespace = set.0, statefulset = set.1, reason, "{text}");
         let notice = Notice {

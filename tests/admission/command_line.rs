@@ -220,7 +220,7 @@ fn numbers_that_the_api_server_refuses_are_refused() {
 
 #[test]
 fn every_command_has_help() {
-    for command in ["plan", "inject", "demo", "serve"] {
+    for command in ["plan", "inject", "demo", "status", "serve"] {
         let output = timeshard(&[command, "--help"], "");
         assert!(output.status.success() && text(&output.stdout).contains("Usage: timeshard"), "{command}");
     }

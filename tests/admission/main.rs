@@ -8,3 +8,5 @@ mod cost;
 mod demo;
 mod golden;
 mod server;
+mod status;
+mod steps;

@@ -140,3 +140,15 @@ fn everything_is_pinned_or_ours() {
         assert!(line.contains("@sha256:") || line.contains('$'), "{line}: base images are pinned by digest");
     }
 }
+
+/// How `timeshard status` finds the server.
+#[test]
+fn the_server_is_where_status_looks_for_it() {
+    let deployment = the("Deployment");
+    assert_eq!(deployment["metadata"]["namespace"], names::SYSTEM_NAMESPACE);
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    for wanted in names::SERVER_PODS.split(',') {
+        let (key, value) = wanted.split_once('=').unwrap();
+        assert_eq!(labels[key], value);
+    }
+}

@@ -4,16 +4,18 @@
 //! every refusal lists all mistakes, each with source, line, column, key, value and what would be accepted.
 //! Reading files and watching them is not here.
 
+mod difference;
 mod draft;
 mod problem;
 mod sharding;
 
 use std::collections::BTreeMap;
 
+pub use difference::Difference;
 pub use draft::SHARDING_KEYS;
 use draft::{Draft, Place, unknown_key};
 pub use problem::{Problem, Refusal};
-pub use sharding::Sharding;
+pub use sharding::{LOAD_ALLOWANCE, Sharding};
 
 use super::located::{Kind, Node, read};
 use super::names;

@@ -27,8 +27,9 @@ pub struct Sharding {
 /// Below this Thanos may not have loaded a block on one side when the other lets go of it: it changes its block set
 /// every 15 minutes only.
 const DEFAULT_MINIMUM_OVERLAP: PromDuration = PromDuration::from_secs(1_800);
-/// How long loading a moved window is taken to last when absolute windows are refreshed.
-const LOAD_ALLOWANCE: PromDuration = PromDuration::from_secs(300);
+/// How long loading a moved window is taken to last where nothing was measured: when absolute windows are refreshed, and
+/// in the time that a planned rollout is said to take.
+pub const LOAD_ALLOWANCE: PromDuration = PromDuration::from_secs(300);
 
 impl Default for Sharding {
     fn default() -> Self {

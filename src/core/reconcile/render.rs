@@ -31,7 +31,6 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
     let each = sharding.drain().as_secs() + sharding.discovery_delay().as_secs();
     let each = u64::try_from(each).unwrap_or(0) + LOAD_ALLOWANCE_SECONDS;
     let gap_seconds = holes.iter().map(|(from, to)| to.signed_duration_since(*from).num_seconds()).sum::<i64>();
-    let problem = view.known.problem.iter().cloned();
     SetReport {
         namespace: facts.namespace.clone(),
         name: facts.name.clone(),
@@ -45,7 +44,7 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
         gaps: holes.iter().map(|(from, to)| GapReport { from: at(*from), to: at(*to) }).collect(),
         gap_seconds: u64::try_from(gap_seconds).unwrap_or(0),
         minimum_confirmed_replicas: minimum,
-        warnings: problem.chain(view.known.plan.notes().iter().map(ToString::to_string)).collect(),
+        warnings: view.known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
         pods: expected.iter().zip(judged).map(|(pod, judged)| pod_report(pod, judged)).collect(),
     }
 }
@@ -153,6 +152,7 @@ pub(super) fn moves(expected: &[Expected<'_>], restarts: &[usize], gap: Option<&
 /// What deserves an Event: each is written once while it holds.
 pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judged], decision: &mut Decision) {
     let report = &decision.report;
+    decision.notices.extend(view.known.remarks());
     if matches!(report.state, State::Blocked) {
         decision.notices.push(("RolloutBlocked", report.message.clone()));
     }

@@ -45,6 +45,8 @@ pub(super) struct Grouped<'a> {
     served: Vec<u32>,
     /// For each segment, pods that serve it when everything is as planned.
     wanted: Vec<u32>,
+    /// For each segment, confirmed pods that hold it whatever their Service, before the step and of these those that stay.
+    held: Vec<(u32, u32)>,
     /// The planned window of each shard.
     windows: Vec<Option<Window>>,
     /// The planned replicas of each shard, surplus ones left out.
@@ -114,6 +116,7 @@ impl<'a> Grouped<'a> {
         }
         let mut groups: Vec<Group> = ranges.into_iter().map(Group::over).collect();
         let mut planned = groups.clone();
+        let mut held_by_pods = vec![(0, 0); segments.len()];
         for member in members {
             if member.standing == Standing::Confirmed {
                 let held = segments.held(member.published.window);
@@ -121,6 +124,7 @@ impl<'a> Grouped<'a> {
                 (group.asked, group.stay, group.after) = (group.asked + 1, group.stay + 1, group.after + 1);
                 group.hold(true, &held, false);
                 group.hold(false, &held, false);
+                held_by_pods[held].iter_mut().for_each(|(held, stay)| (*held, *stay) = (*held + 1, *stay + 1));
             }
             let group = &mut planned[member.desired.shard as usize];
             group.after += 1;
@@ -136,7 +140,8 @@ impl<'a> Grouped<'a> {
         let (served, wanted) = (total(&groups, Group::afterwards), total(&planned, Group::afterwards));
         let during = total(&groups, |group, segment| u32::from(group.during(segment) > 0));
         let after = served.clone();
-        Self { members, groups, segments, during, after, served, wanted, windows, replicas, away: vec![0; count], moved: Vec::new() }
+        let (away, moved, held) = (vec![0; count], Vec::new(), held_by_pods);
+        Self { members, segments, groups, during, after, served, wanted, held, windows, replicas, away, moved }
     }
 
     /// Changes one Service, and the sums with it.
@@ -162,6 +167,7 @@ impl<'a> Grouped<'a> {
                 (group.stay, group.after) = (shifted(group.stay, !back), shifted(group.after, !back));
                 group.hold(false, &old, !back);
             });
+            self.held[old].iter_mut().for_each(|(_, stay)| *stay = shifted(*stay, !back));
             self.away[leaving] = shifted(self.away[leaving], back);
         }
         self.change(arriving, |group| {
@@ -171,8 +177,10 @@ impl<'a> Grouped<'a> {
         });
     }
 
+    /// Whether who asks Services, and who asks every pod, both still find somebody.
     fn covered(&self, segment: usize) -> bool {
-        self.served[segment] == 0 || self.during[segment] > 0
+        let (held, stay) = self.held[segment];
+        (held == 0 || stay > 0) && (self.served[segment] == 0 || self.during[segment] > 0)
     }
 
     fn redundant(&self, segment: usize, keep_two: bool) -> bool {

@@ -174,7 +174,7 @@ impl World {
         let seen = Seen::new(observed.clone());
         let mut tasks = JoinSet::new();
         let (notices, _) = mpsc::channel(1);
-        tasks.spawn(cluster::follow(api.client(), observed, notices));
+        tasks.spawn(cluster::follow(api.client(), observed, Some(notices)));
         Self { api, seen, tasks }
     }
 

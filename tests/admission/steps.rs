@@ -1,0 +1,275 @@
+//! `plan --from OLD --to NEW` as a reviewer's program sees it: an independent checker, from the documents alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Output};
+
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use rand::RngExt as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::server::TIMESHARD;
+
+const AT: &str = "--at=2026-11-21T00:00:00Z";
+const PAIRS: u16 = 120;
+
+/// Two configuration files.
+struct Pair(TempDir);
+
+impl Pair {
+    fn new(old: &str, new: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("old.yaml"), old).unwrap();
+        std::fs::write(dir.path().join("new.yaml"), new).unwrap();
+        Self(dir)
+    }
+
+    fn plan(&self, args: &[&str]) -> Output {
+        Command::new(TIMESHARD).arg("plan").arg(AT).args(args).current_dir(&self.0).output().unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.plan(&[&["-o", "json"], args].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn rollout(&self, more: &[&str]) -> Value {
+        self.json(&[&["--from=old.yaml", "--to=new.yaml"], more].concat())
+    }
+
+    fn table(&self, more: &[&str]) -> (String, String) {
+        let output = self.plan(&[&["--from=old.yaml", "--to=new.yaml"], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Seconds after now of a bound such as `-124d8h`: read here once more, so that the program's own reader is not trusted.
+fn seconds(bound: &Value) -> i64 {
+    let text = bound.as_str().unwrap();
+    let digits = text.trim_start_matches('-');
+    let (mut total, mut number) = (0, 0);
+    for c in digits.chars() {
+        if let Some(digit) = c.to_digit(10) {
+            number = number * 10 + i64::from(digit);
+        } else {
+            total += number * [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)].iter().find(|(unit, _)| *unit == c).unwrap().1;
+            number = 0;
+        }
+    }
+    if text.starts_with('-') { -total } else { total }
+}
+
+type Windows = BTreeMap<String, (i64, i64)>;
+
+fn window(pod: &Value) -> (String, (i64, i64)) {
+    (pod["pod"].as_str().unwrap().to_owned(), (seconds(&pod["min_time"]), seconds(&pod["max_time"])))
+}
+
+fn windows(plan: &Value) -> Windows {
+    plan["pods"].as_array().unwrap().iter().map(window).collect()
+}
+
+/// Which instants must be held by a pod that stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// All that anybody held before the step.
+    HeldBeforeTheStep,
+    /// All that anybody held before the rollout. Behind shard Services an instant that only some members of one hold is not
+    /// served yet, so a retention that grows is there when the rollout has ended.
+    HeldBeforeTheRollout,
+}
+
+/// Every instant of the retention that must be kept is held, during each step, by a pod that does not change; no pod changes
+/// more than twice; and the end is the new plan.
+fn check(old: &Value, new: &Value, rollout: &Value, buffer: i64, kept: Kept) -> Result<(), String> {
+    let (begin, wanted) = (windows(old), windows(new));
+    let mut at = begin.clone();
+    let (from, to) = (-new["retention_seconds"].as_i64().unwrap(), buffer);
+    let mut changes: BTreeMap<String, u32> = BTreeMap::new();
+    for (number, step) in (1..).zip(rollout["steps"].as_array().unwrap()) {
+        let moves: Windows = step["pods"].as_array().unwrap().iter().map(window).collect();
+        if moves.is_empty() {
+            return Err(format!("step {number} is empty"));
+        }
+        // In the middle between two neighbouring edges, so that nothing hangs on whom an edge belongs to.
+        let edges: BTreeSet<i64> =
+            at.values().chain(begin.values()).flat_map(|(min, max)| [2 * min, 2 * max]).chain([2 * from, 2 * to]).collect();
+        let edges: Vec<i64> = edges.into_iter().filter(|edge| (2 * from..=2 * to).contains(edge)).collect();
+        for middle in edges.windows(2).map(|pair| i64::midpoint(pair[0], pair[1])) {
+            let holds = |(_, (min, max)): &(&String, &(i64, i64))| 2 * min <= middle && middle <= 2 * max;
+            let before = if kept == Kept::HeldBeforeTheStep { &at } else { &begin };
+            let held = before.iter().any(|pod| holds(&pod));
+            if held && !at.iter().any(|pod| holds(&pod) && !moves.contains_key(pod.0)) {
+                return Err(format!("step {number}: nobody stays for {} s before now", -middle / 2));
+            }
+        }
+        for (pod, window) in moves {
+            let before = at.insert(pod.clone(), window).ok_or(format!("{pod} is not a pod"))?;
+            if before == window {
+                return Err(format!("step {number} changes nothing of {pod}"));
+            }
+            let count = changes.entry(pod.clone()).or_default();
+            *count += 1;
+            if *count > 2 {
+                return Err(format!("{pod} changes for the third time in step {number}"));
+            }
+        }
+    }
+    if at == wanted { Ok(()) } else { Err(format!("ends at {at:?}, not at {wanted:?}")) }
+}
+
+/// A configuration with at least two replicas of each shard.
+struct Random {
+    text: String,
+    buffer_seconds: i64,
+    pods: u32,
+    services: bool,
+}
+
+fn random_config(rng: &mut TestRng) -> Random {
+    let days = rng.random_range(60..800);
+    let (overlap, buffer): (u32, i64) = (rng.random_range(30..4_000), rng.random_range(0..72));
+    let mut cuts: BTreeSet<u32> = BTreeSet::new();
+    if rng.random_bool(0.4) {
+        cuts.extend((0..rng.random_range(1..6)).map(|_| rng.random_range(1..days)));
+    }
+    let shards = if cuts.is_empty() { rng.random_range(1..9_u32) } else { u32::try_from(cuts.len()).unwrap() + 1 };
+    let replicas: Vec<u32> = if rng.random_bool(0.3) {
+        (0..shards).map(|_| rng.random_range(2..5)).collect()
+    } else {
+        vec![rng.random_range(2..5); shards as usize]
+    };
+    let cuts: Vec<String> = cuts.into_iter().map(|day| format!("{day}d")).collect();
+    let division = if cuts.is_empty() { format!("total_shards: {shards}") } else { format!("boundaries: [{}]", cuts.join(", ")) };
+    let services = rng.random_bool(0.3);
+    let text = format!(
+        "sharding: {{{division}, replicas: {replicas:?}, retention: {days}d, overlap: {overlap}m, future_buffer_hours: {buffer}, shard_services: {services}}}"
+    );
+    Random { text, buffer_seconds: buffer * 3_600, pods: replicas.iter().sum(), services }
+}
+
+fn check_seed(seed: u16) -> Result<(), String> {
+    let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed.to_le_bytes().repeat(16));
+    let (old, new) = (random_config(&mut rng), random_config(&mut rng));
+    let count = (old.pods.max(new.pods) + rng.random_range(0..3)).to_string();
+    let kept = if new.services { Kept::HeldBeforeTheRollout } else { Kept::HeldBeforeTheStep };
+    check_pair(&old.text, &new.text, &count, new.buffer_seconds, kept).map_err(|why| format!("seed {seed}, {why}"))
+}
+
+fn check_pair(old: &str, new: &str, count: &str, buffer: i64, kept: Kept) -> Result<(), String> {
+    let pair = Pair::new(old, new);
+    let plan = |file| pair.json(&[file, "--replicas", count]);
+    let rollout = pair.rollout(&["--replicas", count]);
+    check(&plan("--config=old.yaml"), &plan("--config=new.yaml"), &rollout, buffer, kept)
+        .map_err(|why| format!("{count} pods: {why}\n{old}\n{new}\n{rollout}"))
+}
+
+#[test]
+fn every_rollout_between_random_configurations_passes_an_independent_check() {
+    let wrong: Vec<String> = (0..PAIRS).filter_map(|seed| check_seed(seed).err()).collect();
+    assert!(wrong.is_empty(), "{} of {PAIRS}:\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+/// Two shards of three become three of two: the part that is new is held on the way by pods that are in the wrong Service for
+/// it, and stays held for whoever asks every pod.
+#[test]
+fn a_growing_retention_behind_services_never_goes_away_again() {
+    let config = |shards, replicas, days| {
+        format!("sharding: {{total_shards: {shards}, replicas_per_shard: {replicas}, retention: {days}d, shard_services: true}}")
+    };
+    let checked = check_pair(&config(2, 3, 100), &config(3, 2, 200), "6", 86_400, Kept::HeldBeforeTheStep);
+    assert_eq!(checked, Ok(()));
+}
+
+#[test]
+fn the_checker_finds_what_is_wrong() {
+    let pair = Pair::new("sharding: {total_shards: 3}", "sharding: {total_shards: 4}");
+    let all = ["--replicas", "8"];
+    let old = pair.json(&["--config=old.yaml", all[0], all[1]]);
+    let new = pair.json(&["--config=new.yaml", all[0], all[1]]);
+    let good = pair.rollout(&[]);
+    assert_eq!(check(&old, &new, &good, 86_400, Kept::HeldBeforeTheStep), Ok(()));
+    let at_once = json!({"steps": [{"pods": new["pods"]}]});
+    assert!(check(&old, &new, &at_once, 86_400, Kept::HeldBeforeTheStep).unwrap_err().contains("nobody stays"));
+    let mut short = good;
+    short["steps"].as_array_mut().unwrap().pop();
+    assert!(check(&old, &new, &short, 86_400, Kept::HeldBeforeTheStep).unwrap_err().contains("ends at"));
+}
+
+#[test]
+fn the_document_is_the_contract() {
+    let pair = Pair::new("sharding: {total_shards: 1}", "sharding: {total_shards: 1, retention: 100d}");
+    let step = |pod: &str| json!({"pods": [{"pod": pod, "min_time": "-100d", "max_time": "1d"}]});
+    let want = json!({"steps": [step("thanos-store-gateway-0"), step("thanos-store-gateway-1")], "warnings": []});
+    assert_eq!(pair.rollout(&[]), want);
+    let yaml = pair.plan(&["--from=old.yaml", "--to=new.yaml", "-o", "yaml"]);
+    assert_eq!(serde_saphyr::from_str::<Value>(&text(&yaml.stdout)).unwrap(), want);
+}
+
+#[test]
+fn the_table_says_what_a_reviewer_asks() {
+    let (table, said) = Pair::new("sharding: {total_shards: 3}", "sharding: {total_shards: 4}").table(&[]);
+    for words in [
+        "total_shards: 3 -> 4\n",
+        "restarts in place: 8 pods of 8 (8 once), in 4 steps: at least 8m by drain (1m) and discovery_delay (1m)",
+        "-124d8h .. 1d",
+        "-93d12h .. 1d",
+        "1 of 1",
+    ] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
+    assert_eq!(said, "");
+    let same = Pair::new("sharding: {drain: 60s}", "sharding: {drain: 90s}").table(&[]).0;
+    assert_eq!(same, "drain: 1m -> 1m30s\n\nno pod restarts\n");
+}
+
+#[test]
+fn a_change_of_numbers_is_no_step() {
+    let pair = Pair::new("sharding: {total_shards: 1, replicas_per_shard: 2}", "sharding: {total_shards: 1, replicas_per_shard: 4}");
+    assert_eq!(pair.rollout(&[])["steps"], json!([]));
+}
+
+#[test]
+fn one_replica_stops_the_rollout_or_leaves_a_gap() {
+    let (old, new) = ("sharding: {total_shards: 3, replicas_per_shard: 1}", "sharding: {total_shards: 4, replicas_per_shard: 1}");
+    let pair = Pair::new(old, new);
+    let (table, said) = pair.table(&["--replicas", "3"]);
+    assert!(table.contains("BLOCKED with "), "{table}");
+    assert!(said.contains("alone holds 20") && said.contains("allow_coverage_gap: true"), "{said}");
+    let warnings = pair.rollout(&["--replicas", "3"])["warnings"].to_string();
+    assert!(warnings.contains("thanos-store-gateway-"), "{warnings}");
+    let (table, said) = Pair::new(old, &new.replace('}', ", allow_coverage_gap: true}")).table(&["--replicas", "4"]);
+    assert!(!table.contains("BLOCKED") && said.contains("leaves a gap: while thanos-store-gateway-"), "{table}{said}");
+}
+
+#[test]
+fn bad_input_exits_with_2_and_a_sentence() {
+    let pair = Pair::new("sharding: {total_shards: auto}", "sharding:\n  total_shards: 0\n");
+    for (args, words) in [
+        (vec!["--from=old.yaml"], "--to"),
+        (vec!["--to=old.yaml"], "--from"),
+        (vec!["--from=old.yaml", "--to=old.yaml", "--config=old.yaml"], "cannot be used with"),
+        (vec!["--from=old.yaml", "--to=old.yaml"], "--replicas N"),
+        (vec!["--from=old.yaml", "--to=new.yaml"], "new.yaml:2:17: sharding.total_shards: 0"),
+        (vec!["--from=absent.yaml", "--to=old.yaml"], "absent.yaml: cannot be read"),
+        (vec!["--from=-", "--to=-"], "standard input can be read once"),
+        (vec!["--from=old.yaml", "--to=old.yaml", "--replicas=4", "-o", "svg"], "-o svg draws one configuration"),
+    ] {
+        let output = pair.plan(&args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(text(&output.stderr).contains(words), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn switching_services_off_is_warned_about() {
+    let pair = Pair::new("sharding: {shard_services: true}", "sharding: {total_shards: 4}");
+    let warnings = pair.rollout(&[])["warnings"].to_string();
+    assert!(warnings.contains("move queriers off the shard Services first"), "{warnings}");
+}
