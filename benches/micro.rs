@@ -2,7 +2,7 @@
 //!
 //! The whole server beside its peers is `benches/load/compare`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints and stops at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a benchmark prints and stops at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
