@@ -45,7 +45,7 @@ pub struct PodView<'a> {
     pub ready_for: Option<Duration>,
     /// How long it has had its shard label, as far as this leader knows.
     pub labelled_for: Duration,
-    /// How long ago kubelet was told to look at its volumes.
+    /// How long ago kubelet was told to look at its volumes, or its entry was written and it may look by itself.
     pub hurried_ago: Option<Duration>,
 }
 
@@ -138,7 +138,8 @@ pub fn decide(view: &View<'_>) -> Decision {
     render::notices(view, &expected, &judged, &mut decision);
     let unsettled = expected.iter().zip(&judged).filter(|(_, judged)| !matches!(judged.state, PodState::Confirmed | PodState::Absent));
     decision.closely = unsettled.filter_map(|(pod, _)| Some(pod.view?.facts.uid.clone())).collect();
-    decision.again = judged.iter().filter_map(|judged| judged.joins_in).min();
+    let joins_in = judged.iter().filter_map(|judged| judged.joins_in);
+    decision.again = joins_in.chain(expected.iter().filter_map(standing::hurry_in)).min();
     decision
 }
 
