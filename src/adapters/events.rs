@@ -33,7 +33,10 @@ pub async fn write(client: Client, mut notices: mpsc::Receiver<Notice>) {
     while let Some(notice) = notices.recv().await {
         let now = Instant::now();
         written.retain(|_, at| now.duration_since(*at) < QUIET);
-        if written.contains_key(&notice) {
+        // The same sentence with another number is the same notice.
+        let mut same = notice.clone();
+        same.message.retain(|c| !c.is_ascii_digit());
+        if written.contains_key(&same) {
             continue;
         }
         if written.len() >= REMEMBERED {
@@ -52,7 +55,7 @@ pub async fn write(client: Client, mut notices: mpsc::Receiver<Notice>) {
             Ok(Err(error)) => tracing::warn!(%error, "an Event was not written"),
             Err(_) => tracing::warn!(seconds = WRITE.as_secs(), "an Event was not written in time"),
         }
-        written.insert(notice, now);
+        written.insert(same, now);
     }
 }
 

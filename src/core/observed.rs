@@ -17,6 +17,8 @@ pub struct PodFacts {
     pub uid: String,
     /// Name of the StatefulSet that owns it.
     pub statefulset: String,
+    /// UID of that StatefulSet: a name alone anybody can claim.
+    pub owner_uid: String,
     /// Its address, once it has one.
     pub ip: Option<String>,
     /// Whether it has our sidecar.

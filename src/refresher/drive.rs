@@ -5,7 +5,7 @@
 //! - nothing is written unless the lease lasts longer than the write may take;
 //! - one StatefulSet at a time, so that two looks never write over each other;
 //! - a step is published only after its budgets are closed and the pods were looked at once more, past every cache;
-//! - what failed is tried again after [`RETRY`], and at once when something changes.
+//! - what failed is tried again, ever later, and at once when something changes.
 //!
 //! What is remembered here makes looks better (who was hurried, what was written), never right: the next leader begins
 //! with nothing.
@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::look::{Memory, Outcome};
+use super::look::Outcome;
+use super::memory::Memory;
 use super::poll::Poller;
 use super::reports::Reports;
 use super::seen::{Seen, SetName};
@@ -27,9 +28,6 @@ use super::write::Writer;
 use crate::adapters::cluster::Observed;
 use crate::adapters::lease::Leadership;
 use crate::core::notice::Notice;
-
-/// After a failed write, look again after this long.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// What a tenure works with.
 pub(super) struct Tenure {
@@ -106,7 +104,7 @@ impl Tenure {
         let again = match outcome {
             Outcome::Nothing => return self.forget(set),
             Outcome::Fine(again) => again,
-            Outcome::Failed => Some(RETRY),
+            Outcome::Failed(wait) => Some(wait),
         };
         if let Some(again) = again {
             self.alarms.insert(set.clone(), Instant::now() + again);

@@ -1,43 +1,30 @@
 //! One look at one StatefulSet: gather, decide, carry out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::drive::Tenure;
+use super::memory::{Gathered, Memory, STAND_IN, changed, published, runs_otherwise, views};
 use super::seen::SetName;
 use super::write::{Claim, Outcome as Written};
 use crate::adapters::clock;
 use crate::core::fleet::Known;
 use crate::core::notice::Notice;
-use crate::core::observed::{Answer, MapFacts, NamespaceFacts, PodFacts};
+use crate::core::observed::{MapFacts, NamespaceFacts, PodFacts};
 use crate::core::owned::{Owner, ShardedSet};
-use crate::core::reconcile::{Decision, HURRY_AGAIN, PodView, View, decide};
+use crate::core::reconcile::{Decision, HURRY_AGAIN, View, decide};
 use crate::core::report::State;
 use crate::core::{budgets, entry, names, shard_services};
 
-/// No write begins with less of the lease left: a write takes at most as long.
-const LEASE_LEFT: Duration = Duration::from_secs(2);
-
-/// What is remembered of a StatefulSet during a tenure.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    /// The ConfigMap as this leader wrote it last.
-    written: Option<MapFacts>,
-    /// The version that this write replaced: the watch still shows it for a moment.
-    replaced: Option<String>,
-    /// When kubelet was told to bring a pod its entry, or could have begun to.
-    hurried: HashMap<String, Instant>,
-    labelled: HashMap<String, (Option<String>, Instant)>,
-    /// What its user was told and still holds.
-    told: BTreeSet<(&'static str, String)>,
-    /// What holds by this look.
-    holds: BTreeSet<(&'static str, String)>,
-    /// Why its ConfigMap cannot be written.
-    refused: Option<String>,
-    state: Option<(State, String)>,
-}
+/// No write begins with less of the lease left: a write takes at most 2 s, and may wait for its turn before.
+const LEASE_LEFT: Duration = Duration::from_secs(3);
+/// A step needs answers of all sidecars that are no older.
+const ANSWER_AGE: Duration = Duration::from_secs(5);
+/// After a look that failed, the next one waits this long, doubling to [`RETRY_MOST`]; news is looked at at once.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_mins(1);
 
 /// What came of a look.
 pub(super) enum Outcome {
@@ -45,20 +32,12 @@ pub(super) enum Outcome {
     Nothing,
     /// All is done that can be done now; when to look again.
     Fine(Option<Duration>),
-    /// A write failed.
-    Failed,
+    /// A write failed, or what was seen no longer holds; when to look again.
+    Failed(Duration),
 }
 
 /// Why the rest of a look is left out: the next one begins afresh.
 struct Interrupted;
-
-/// What was seen of one StatefulSet, copied so that no lock is held.
-struct Gathered {
-    answers: HashMap<String, Answer>,
-    map: Option<MapFacts>,
-    /// Its own pods; budgets and Services of the whole namespace.
-    facts: NamespaceFacts,
-}
 
 impl Tenure {
     pub(super) async fn look(&self, set: &SetName, memory: &mut Memory) -> Outcome {
@@ -82,22 +61,36 @@ impl Tenure {
             let (map, config) = (gathered.map.as_ref(), fleet.config());
             decide(&View { known, config, map, written, pods: &views, now: clock::now() })
         };
-        self.poller.watch_closely(&set.0, &set.1, &decision.closely);
+        // Before a step, everybody is asked once more.
+        let all = || gathered.facts.pods.values().map(|pod| pod.uid.clone()).collect();
+        let closely = if decision.step.is_some() { all() } else { decision.closely.clone() };
+        self.poller.watch_closely(&set.0, &set.1, &closely);
         // Without one injected pod there is nobody to publish for; only what is wrong is told.
         let done = if injected || gathered.map.is_some() { self.carry_out(set, known, &gathered, &decision, memory).await } else { Ok(()) };
         self.tell(set, known, &decision, memory, began);
-        match done {
-            Ok(()) => Outcome::Fine(decision.again),
-            Err(Interrupted) => Outcome::Failed,
+        if done.is_ok() {
+            memory.failures = 0;
+            let stands_in = memory.replaced.is_some().then_some(STAND_IN);
+            return Outcome::Fine(decision.again.into_iter().chain(stands_in).min());
         }
+        let wait = if memory.refused.is_some() { RETRY_MOST } else { RETRY_FIRST * 2_u32.saturating_pow(memory.failures) };
+        memory.failures = (memory.failures + 1).min(8);
+        Outcome::Failed(wait.min(RETRY_MOST))
     }
 
     fn gather(&self, set: &SetName, known: &Known, configmap: &str) -> Gathered {
-        let name = &known.facts().name;
+        let (name, uid) = (&known.facts().name, &known.facts().uid);
+        // Whoever may make pods may give them any owner's name; its UID and the ordinal are not guessed by accident.
+        let ordinal = |pod: &PodFacts| pod.name.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('-')?.parse::<u32>().ok());
         self.seen.with(&set.0, |facts| {
-            let pods: BTreeMap<_, _> =
-                facts.pods.iter().filter(|(_, pod)| pod.statefulset == *name).map(|(name, pod)| (name.clone(), pod.clone())).collect();
-            let answers = pods.values().filter_map(|pod| Some((pod.uid.clone(), self.poller.polled(&pod.uid)?.answer))).collect();
+            let pods: BTreeMap<_, _> = facts
+                .pods
+                .iter()
+                .filter(|(_, pod)| pod.owner_uid == *uid && ordinal(pod).is_some())
+                .map(|(name, pod)| (name.clone(), pod.clone()))
+                .collect();
+            let answer = |pod: &PodFacts| self.poller.polled(&pod.uid).map(|polled| (pod.uid.clone(), (polled.answer, polled.at)));
+            let answers = pods.values().filter_map(answer).collect();
             let map = facts.maps.get(configmap).cloned();
             // What an object may belong to is decided by all pods of the namespace's StatefulSet alone.
             let (budgets, services) = (facts.budgets.clone(), facts.services.clone());
@@ -117,14 +110,15 @@ impl Tenure {
     ) -> Result<(), Interrupted> {
         let facts = known.facts();
         let owner = Owner { name: facts.name.clone(), uid: facts.uid.clone() };
-        if let Some(data) = &decision.upkeep {
-            self.publish(set, known, gathered, data.clone(), memory).await?;
-            self.bring(set, gathered, data, decision, memory).await?;
+        // Labels first: behind a Service the label must have changed before the pod is ready again.
+        self.hurry(set, gathered, decision.relabel.iter().map(|(pod, _)| pod.as_str()), decision, memory).await?;
+        if decision.upkeep.is_some() && gathered.map.is_none() {
+            self.upkeep(set, known, gathered, decision, memory).await?;
         }
         // A new leader knows of no pod that it serves until it was asked. Taken for pods on their way, all of them would have
         // every budget closed, and opened again a second later: two writes for each shard of the cluster.
         if decision.step.is_none() && gathered.unasked() {
-            return Ok(());
+            return if gathered.map.is_some() { self.upkeep(set, known, gathered, decision, memory).await } else { Ok(()) };
         }
         let published = published(memory, gathered);
         let sharded = ShardedSet { owner, selector: facts.selector.clone(), published };
@@ -149,13 +143,15 @@ impl Tenure {
         for text in shard_services::warnings(&sharded, &gathered.facts) {
             self.notify(set, known, "DrainIneffective", &text, memory);
         }
+        if gathered.map.is_some() {
+            self.upkeep(set, known, gathered, decision, memory).await?;
+        }
         // What was published in this look was brought in this look.
         let now = Instant::now();
         let waits = |name: &&String| {
             gathered.facts.pods.get(*name).is_none_or(|pod| memory.hurried_ago(&pod.uid, now).is_none_or(|ago| ago >= HURRY_AGAIN))
         };
-        let due: Vec<&str> =
-            decision.hurry.iter().filter(waits).chain(decision.relabel.iter().map(|(pod, _)| pod)).map(String::as_str).collect();
+        let due: Vec<&str> = decision.hurry.iter().filter(waits).map(String::as_str).collect();
         self.hurry(set, gathered, due.into_iter(), decision, memory).await?;
         if decision.drop_target {
             self.may_write()?;
@@ -172,14 +168,31 @@ impl Tenure {
         Ok(())
     }
 
-    /// Looks at the pods once more, past every cache: somebody may have been evicted since.
+    /// What the ConfigMap should say before any step.
+    async fn upkeep(
+        &self,
+        set: &SetName,
+        known: &Known,
+        gathered: &Gathered,
+        decision: &Decision,
+        memory: &mut Memory,
+    ) -> Result<(), Interrupted> {
+        let Some(data) = &decision.upkeep else { return Ok(()) };
+        self.publish(set, known, gathered, data.clone(), memory).await?;
+        self.bring(set, gathered, data, decision, memory).await
+    }
+
+    /// Looks at the pods once more, past every cache, and at how old their answers are: somebody may have been evicted, or
+    /// ceased to be ready, since.
     async fn unchanged(&self, set: &SetName, known: &Known, gathered: &Gathered) -> Result<(), Interrupted> {
         let fresh = self.writer.fresh_pods(&set.0, &known.facts().selector).await.map_err(|why| {
             tracing::warn!(namespace = set.0, statefulset = set.1, why, "the pods cannot be listed, so no step is made");
             Interrupted
         })?;
+        let is = |pod: &PodFacts| (pod.uid.clone(), pod.terminating, pod.ready, pod.ready_changed_unix_seconds);
         let same = |pod: &PodFacts| {
-            fresh.iter().any(|fresh| fresh.name == pod.name && fresh.uid == pod.uid && fresh.terminating == pod.terminating)
+            let asked = gathered.answers.get(&pod.uid).is_some_and(|(_, at)| at.elapsed() <= ANSWER_AGE);
+            (asked || !pod.injected) && fresh.get(&pod.name).is_some_and(|fresh| is(fresh) == is(pod))
         };
         if gathered.facts.pods.values().all(same) { Ok(()) } else { Err(Interrupted) }
     }
@@ -208,7 +221,7 @@ impl Tenure {
         };
         match written {
             Written::Done { resource_version } => {
-                memory.replaced = Some(before.map_or_else(String::new, |map| map.resource_version.clone()));
+                memory.replaced = Some((before.map_or_else(String::new, |map| map.resource_version.clone()), Instant::now()));
                 memory.refused = None;
                 let (uid, owner_uid) = (before.map(|map| map.uid.clone()).unwrap_or_default(), Some(owner.uid));
                 memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, data });
@@ -229,6 +242,8 @@ impl Tenure {
                 Err(Interrupted)
             }
             Written::Failed(why) => {
+                // It may have been written all the same: then our own entries must not be taken for somebody else's.
+                (memory.written, memory.replaced) = (None, None);
                 tracing::warn!(namespace = set.0, statefulset = set.1, why, "the ConfigMap was not written; it is tried again");
                 Err(Interrupted)
             }
@@ -274,7 +289,11 @@ impl Tenure {
             self.may_write()?;
             let label = decision.relabel.iter().find(|(pod, _)| pod == name).map(|(_, shard)| shard.to_string());
             memory.hurried.insert(pod.uid.clone(), Instant::now());
-            Self::settle(self.writer.hurry(&set.0, name, &pod.uid, label.as_deref(), clock::now()).await)?;
+            let written = Self::settle(self.writer.hurry(&set.0, name, &pod.uid, label.as_deref(), clock::now()).await);
+            // Without it kubelet takes a minute longer, and that is all.
+            if label.is_some() {
+                written?;
+            }
         }
         Ok(())
     }
@@ -312,14 +331,15 @@ impl Tenure {
         // What no longer holds is told again when it comes back.
         memory.told = std::mem::take(&mut memory.holds);
         let known = report.warnings.clone();
-        report.warnings.extend(memory.told.iter().map(|(_, text)| text).filter(|text| !known.contains(text)).cloned());
+        report.warnings.extend(memory.told.values().filter(|text| !known.contains(text)).cloned());
         self.reports.put(set, report, began.elapsed());
     }
 
     fn notify(&self, set: &SetName, known: &Known, reason: &'static str, text: &str, memory: &mut Memory) {
-        let remark = (reason, text.to_owned());
-        let is_news = !memory.told.contains(&remark);
-        if !memory.holds.insert(remark) || !is_news {
+        // A moment or a number that changes is no news.
+        let remark = (reason, text.chars().filter(|c| !c.is_ascii_digit()).collect());
+        let is_news = !memory.told.contains_key(&remark);
+        if memory.holds.insert(remark, text.to_owned()).is_some() || !is_news {
             return;
         }
         tracing::warn!(namespace = set.0, statefulset = set.1, reason, "{text}");
@@ -332,96 +352,5 @@ impl Tenure {
         };
         // A full queue drops the Event; the log has it.
         let _ = self.notices.try_send(notice);
-    }
-}
-
-impl Gathered {
-    /// Whether there is a pod whose sidecar can be asked and was not yet; its first answer is news.
-    fn unasked(&self) -> bool {
-        let to_ask = |pod: &&PodFacts| pod.injected && !pod.terminating && pod.ip.is_some();
-        self.facts.pods.values().filter(to_ask).any(|pod| !self.answers.contains_key(&pod.uid))
-    }
-}
-
-impl Memory {
-    /// How long ago kubelet was told to bring a pod its entry, or could have begun to.
-    fn hurried_ago(&self, uid: &str, now: Instant) -> Option<Duration> {
-        self.hurried.get(uid).map(|at| now.saturating_duration_since(*at))
-    }
-
-    /// Where the watch still shows what this leader has replaced, its own write stands in for it.
-    fn catch_up(&mut self, gathered: &mut Gathered) {
-        let version = gathered.map.as_ref().map_or("", |map| map.resource_version.as_str());
-        if self.replaced.as_deref() == Some(version) {
-            gathered.map.clone_from(&self.written);
-        } else {
-            self.replaced = None;
-        }
-        if gathered.map.is_some() {
-            // It is ours, perhaps again: nothing is left to refuse, even if nothing needs to be written.
-            self.refused = None;
-        }
-        let there: BTreeSet<&String> = gathered.facts.pods.values().map(|pod| &pod.uid).collect();
-        self.hurried.retain(|uid, _| there.contains(uid));
-        self.labelled.retain(|uid, _| there.contains(uid));
-        for pod in gathered.facts.pods.values() {
-            let since = self.labelled.entry(pod.uid.clone()).or_insert_with(|| (pod.shard_label.clone(), Instant::now()));
-            if since.0 != pod.shard_label {
-                *since = (pod.shard_label.clone(), Instant::now());
-            }
-        }
-    }
-}
-
-fn views<'a>(
-    gathered: &'a Gathered,
-    memory: &Memory,
-    ready_for: impl Fn(&str) -> Option<Duration>,
-    now: Instant,
-) -> BTreeMap<String, PodView<'a>> {
-    let view = |pod: &'a PodFacts| PodView {
-        facts: pod,
-        answer: gathered.answers.get(&pod.uid),
-        ready_for: ready_for(&pod.uid),
-        labelled_for: memory.labelled.get(&pod.uid).map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since)),
-        hurried_ago: memory.hurried_ago(&pod.uid, now),
-    };
-    gathered.facts.pods.iter().map(|(name, pod)| (name.clone(), view(pod))).collect()
-}
-
-/// Whether a pod runs another window than its entry says, or has seen another entry.
-fn runs_otherwise(answer: Option<&Answer>, entry: &entry::Entry) -> bool {
-    let Some(Answer::Status(status)) = answer else { return false };
-    [status.applied, status.published].into_iter().flatten().any(|window| window != entry.window)
-}
-
-/// Pods whose entries differ.
-fn changed(before: Option<&BTreeMap<String, String>>, after: &BTreeMap<String, String>) -> Vec<String> {
-    let differs = |(key, text): &(&String, &String)| before.and_then(|before| before.get(*key)) != Some(*text);
-    after.iter().filter(differs).filter_map(|(key, _)| key.strip_suffix(".yaml").map(str::to_owned)).collect()
-}
-
-/// The shard that each pod's entry names.
-fn published(memory: &Memory, gathered: &Gathered) -> BTreeMap<String, u32> {
-    let data = memory.written.as_ref().or(gathered.map.as_ref()).map(|map| &map.data);
-    let shard = |(key, text): (&String, &String)| {
-        Some((key.strip_suffix(".yaml")?.to_owned(), entry::Entry::parse(text, clock::now()).ok()?.shard))
-    };
-    data.into_iter().flatten().filter_map(shard).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_configmap_that_is_ours_again_is_no_longer_refused() {
-        let mut memory = Memory { refused: Some("not ours".to_owned()), ..Memory::default() };
-        let mut gathered = Gathered { pods: BTreeMap::new(), answers: HashMap::new(), map: None, facts: NamespaceFacts::default() };
-        memory.catch_up(&mut gathered);
-        assert!(memory.refused.is_some());
-        gathered.map = Some(MapFacts { name: "store-time-shards".to_owned(), resource_version: "7".to_owned(), ..MapFacts::default() });
-        memory.catch_up(&mut gathered);
-        assert_eq!(memory.refused, None);
     }
 }

@@ -8,6 +8,7 @@
 mod bodies;
 mod drive;
 mod look;
+mod memory;
 pub mod observe;
 mod pace;
 pub mod poll;

@@ -33,6 +33,7 @@ pub(super) fn pod(pod: &Pod) -> Option<PodFacts> {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         statefulset: owner.name.clone(),
+        owner_uid: owner.uid.clone(),
         ip: status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty() && !ended),
         injected: init_containers.iter().chain(containers).any(is_our_sidecar),
         store: runs_store(containers, says("true")),
@@ -202,6 +203,7 @@ mod tests {
             name: "store-4".to_owned(),
             uid: "u4".to_owned(),
             statefulset: "store".to_owned(),
+            owner_uid: "s".to_owned(),
             ip: Some("fd00::7".to_owned()),
             injected: true,
             store: true,
@@ -217,7 +219,7 @@ mod tests {
         };
         assert_eq!(facts(injected()), Some(want));
         let bare = facts(json!({"metadata": {"ownerReferences": injected()["metadata"]["ownerReferences"]}})).unwrap();
-        assert_eq!(bare, PodFacts { statefulset: "store".to_owned(), ..PodFacts::default() });
+        assert_eq!(bare, PodFacts { statefulset: "store".to_owned(), owner_uid: "s".to_owned(), ..PodFacts::default() });
     }
 
     #[test]

@@ -14,7 +14,7 @@ use hyper::{Method, Request};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::core::Status;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -24,9 +24,11 @@ use tokio::time::timeout;
 
 use super::bodies;
 use super::pace::Pace;
+use super::trim;
+use crate::adapters::lean::Lean;
 use crate::core::budgets::BudgetWrite;
 use crate::core::names;
-use crate::core::observed::Selector;
+use crate::core::observed::{PodFacts, Selector};
 use crate::core::owned::Owner;
 use crate::core::shard_services::ServiceWrite;
 
@@ -72,17 +74,6 @@ pub enum Claim {
     Adoptable,
     /// Never to be touched.
     Foreign,
-}
-
-/// A pod as the API server knows it now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FreshPod {
-    /// Its name.
-    pub name: String,
-    /// Its UID.
-    pub uid: String,
-    /// Whether it is being deleted.
-    pub terminating: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -228,25 +219,20 @@ impl Writer {
         self.count("statefulset", outcome)
     }
 
-    /// The pods of a selector, by name, as they are now: from the API server, not from a cache.
+    /// The pods of a selector that a StatefulSet owns, by name, as they are now: from the API server, not from a cache.
     ///
     /// # Errors
     /// A sentence, when they cannot be listed.
-    pub async fn fresh_pods(&self, namespace: &str, selector: &Selector) -> Result<Vec<FreshPod>, String> {
-        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
+    pub async fn fresh_pods(&self, namespace: &str, selector: &Selector) -> Result<BTreeMap<String, PodFacts>, String> {
+        let api = Api::<Lean<Pod>>::namespaced(self.client.clone(), namespace);
         let mut params = ListParams::default().labels(&bodies::selector_text(selector)).limit(PAGE_PODS);
-        let mut pods = Vec::new();
+        let mut pods = BTreeMap::new();
         for _ in 0..MOST_PAGES {
             self.pace.turn().await;
-            let page = timeout(DEADLINE, api.list_metadata(&params)).await;
+            let page = timeout(DEADLINE, api.list(&params)).await;
             let page = page.map_err(|_| late("the list of pods"))?.map_err(|error| error.to_string())?;
-            pods.extend(page.items.iter().map(|pod| FreshPod {
-                name: pod.name_any(),
-                uid: pod.uid().unwrap_or_default(),
-                terminating: pod.metadata.deletion_timestamp.is_some(),
-            }));
+            pods.extend(page.items.iter().filter_map(|pod| trim::pod(&pod.0)).map(|pod| (pod.name.clone(), pod)));
             let Some(token) = page.metadata.continue_.filter(|token| !token.is_empty()) else {
-                pods.sort_by(|one, other| one.name.cmp(&other.name));
                 return Ok(pods);
             };
             params = params.continue_token(&token);

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::config::Config;
+use super::config::{Config, MAX_SHARDS};
 use super::duration::PromDuration;
 use super::entry::{self, Entry};
 use super::fleet::Known;
@@ -159,8 +159,7 @@ fn next(
     }
     let (members, at) = members(expected, judged);
     let terms = terms(view);
-    let away = |i: &usize| matches!(judged[*i].state, PodState::Settling | PodState::Joining | PodState::Broken);
-    let mut moving: Vec<usize> = (0..expected.len()).filter(away).collect();
+    let mut moving: Vec<usize> = (0..expected.len()).filter(|i| judged[*i].in_step).collect();
     let step = rollout::next_step(&members, &terms);
     let answer = match &step {
         Step::Done => (State::Settled, render::settled(view, expected)),
@@ -171,7 +170,12 @@ fn next(
         }
         Step::Blocked(gap) => (State::Blocked, render::blocked(&expected[at[gap.member]].name, gap)),
         Step::Move { changes, gap } => {
-            let repair = changes.iter().all(|change| members[change.member].standing == Standing::Broken);
+            let costs_nothing = |change: &rollout::Change| match members[change.member].standing {
+                Standing::Broken => true,
+                Standing::Fallen(serves) => serves == change.to.window,
+                Standing::Confirmed | Standing::Settling => false,
+            };
+            let repair = changes.iter().all(costs_nothing);
             if is_true(view, names::PAUSE) {
                 (State::Paused, format!("paused by the annotation {}; remove it to go on", names::PAUSE))
             } else if let Some(why) = standing::updating(view, expected).filter(|_| !repair) {
@@ -248,7 +252,7 @@ fn expected<'a>(view: &View<'a>) -> (Vec<Expected<'a>>, BTreeMap<String, String>
             let name = format!("{}-{ordinal}", facts.name);
             let at = plan.assign(index);
             let desired = Place { shard: at.shard, replica: at.replica, window: plan.window(at.shard, view.now) };
-            let entry = text(&name).and_then(|text| Entry::parse(text, view.now).ok());
+            let entry = text(&name).and_then(|text| Entry::parse(text, view.now).ok()).filter(|entry| entry.shard < MAX_SHARDS);
             let view = view.pods.get(&name);
             Expected { name, ordinal, surplus: at.surplus, desired, entry, view }
         })
@@ -270,6 +274,7 @@ fn running(pod: &Expected<'_>) -> Option<Place> {
         Some(Answer::Status(status)) => {
             let window = status.applied.or(status.published);
             let shard = view.facts.shard_label.as_ref().and_then(|label| label.parse().ok()).or(status.shard);
+            let shard = shard.filter(|shard| *shard < MAX_SHARDS);
             Some(window.map_or(pod.desired, |window| {
                 let (shard, replica) = (shard.unwrap_or(pod.desired.shard), status.replica.unwrap_or(pod.desired.replica));
                 Place { shard, replica, window }
@@ -282,7 +287,7 @@ fn running(pod: &Expected<'_>) -> Option<Place> {
 }
 
 fn shards(view: &View<'_>, expected: &[Expected<'_>]) -> BTreeSet<u32> {
-    let labels = view.pods.values().filter_map(|pod| pod.facts.shard_label.as_ref()?.parse().ok());
+    let labels = view.pods.values().filter_map(|pod| pod.facts.shard_label.as_ref()?.parse().ok()).filter(|shard| *shard < MAX_SHARDS);
     let entries = expected.iter().filter_map(|pod| Some(pod.entry.as_ref()?.shard));
     labels.chain(entries).chain(expected.iter().map(|pod| pod.desired.shard)).collect()
 }

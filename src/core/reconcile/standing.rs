@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{Expected, PodView, View};
-use crate::core::agent_status::Phase;
+use crate::core::agent_status::{AgentStatus, Phase};
+use crate::core::entry::Entry;
 use crate::core::observed::Answer;
 use crate::core::report::PodState;
 use crate::core::rollout::Standing;
@@ -18,6 +19,8 @@ pub(super) struct Judged {
     pub(super) standing: Option<Standing>,
     /// Whether it gets to where it shall be by itself.
     pub(super) on_its_way: bool,
+    /// Whether it is away, or may be at any moment, because its window changes.
+    pub(super) in_step: bool,
     /// How long until every querier knows it.
     pub(super) joins_in: Option<Duration>,
     /// What is wrong or missing.
@@ -25,7 +28,7 @@ pub(super) struct Judged {
 }
 
 fn settling(state: PodState, on_its_way: bool, why: impl Into<Option<String>>) -> Judged {
-    Judged { state, standing: Some(Standing::Settling), on_its_way, joins_in: None, why: why.into() }
+    Judged { state, standing: Some(Standing::Settling), on_its_way, in_step: false, joins_in: None, why: why.into() }
 }
 
 pub(super) fn judge(pod: &Expected<'_>, view: &View<'_>) -> Judged {
@@ -38,7 +41,7 @@ pub(super) fn judge(pod: &Expected<'_>, view: &View<'_>) -> Judged {
     }
     if !facts.injected {
         let why = "admitted without injection: nothing is built on it; delete it so that it is admitted anew".to_owned();
-        return Judged { state: PodState::NotInjected, standing: None, on_its_way: false, joins_in: None, why: Some(why) };
+        return Judged { state: PodState::NotInjected, standing: None, on_its_way: false, in_step: false, joins_in: None, why: Some(why) };
     }
     let status = match seen.answer {
         None => return settling(PodState::Settling, true, "its sidecar was not asked yet".to_owned()),
@@ -52,12 +55,31 @@ pub(super) fn judge(pod: &Expected<'_>, view: &View<'_>) -> Judged {
         Some(Answer::Status(status)) => status,
     };
     let Some(entry) = &pod.entry else { return settling(PodState::Settling, true, None) };
+    let judged = by_status(seen, status, entry, view);
+    let changes = match status.phase {
+        Phase::Draining | Phase::Restarting => true,
+        Phase::Serving | Phase::Failed => {
+            status.published != Some(entry.window) || (judged.state == PodState::Joining && status.restarts > 0)
+        }
+        Phase::Starting => false,
+    };
+    Judged { in_step: changes, ..judged }
+}
+
+fn by_status(seen: &PodView<'_>, status: &AgentStatus, entry: &Entry, view: &View<'_>) -> Judged {
+    let facts = seen.facts;
     if status.published != Some(entry.window) {
         let why = facts.stuck.clone().or_else(|| Some("the sidecar does not see its entry yet".to_owned()));
         return settling(PodState::Settling, true, why);
     }
     match status.phase {
-        Phase::Failed => broken(status.last_error.clone().unwrap_or_else(|| "the published window was given up".to_owned())),
+        Phase::Failed => {
+            let why = status.last_error.clone().unwrap_or_else(|| "the published window was given up".to_owned());
+            match status.applied.filter(|_| facts.ready) {
+                Some(serves) => Judged { standing: Some(Standing::Fallen(serves)), ..broken(why) },
+                None => broken(why),
+            }
+        }
         Phase::Starting if facts.stuck.is_some() => broken(facts.stuck.clone().unwrap_or_default()),
         Phase::Serving if status.applied == Some(entry.window) && facts.ready => joined(seen, entry.shard, view),
         Phase::Serving if status.applied != Some(entry.window) && status.last_error.is_some() => {
@@ -71,7 +93,7 @@ pub(super) fn judge(pod: &Expected<'_>, view: &View<'_>) -> Judged {
 }
 
 fn broken(why: String) -> Judged {
-    Judged { state: PodState::Broken, standing: Some(Standing::Broken), on_its_way: false, joins_in: None, why: Some(why) }
+    Judged { state: PodState::Broken, standing: Some(Standing::Broken), on_its_way: false, in_step: false, joins_in: None, why: Some(why) }
 }
 
 /// It serves what is published; known to all queriers once it has been in discovery long enough.
@@ -86,7 +108,14 @@ fn joined(seen: &PodView<'_>, shard: u32, view: &View<'_>) -> Judged {
         known_for = known_for.min(seen.labelled_for);
     }
     if known_for >= delay {
-        return Judged { state: PodState::Confirmed, standing: Some(Standing::Confirmed), on_its_way: true, joins_in: None, why: None };
+        return Judged {
+            state: PodState::Confirmed,
+            standing: Some(Standing::Confirmed),
+            on_its_way: true,
+            in_step: false,
+            joins_in: None,
+            why: None,
+        };
     }
     let left = delay.saturating_sub(known_for);
     let why = format!("queriers learn of it within {} s", left.as_secs().max(1));

@@ -42,8 +42,10 @@ pub enum Standing {
     Confirmed,
     /// It is on its way, or cannot be asked: wait for it.
     Settling,
-    /// It does not serve what is published, and will not by waiting: another window costs nothing.
+    /// It serves nothing, and will not by waiting: another window costs nothing.
     Broken,
+    /// It gave up what is published and serves this instead: another window costs what it serves.
+    Fallen(Window),
 }
 
 /// One pod.
@@ -145,20 +147,29 @@ pub fn next_step(members: &[Member], terms: &Terms) -> Step {
     let open: Vec<usize> = (0..members.len()).filter(|i| members[*i].published != members[*i].desired).collect();
     let settling: Vec<usize> = (0..members.len()).filter(|i| members[*i].standing == Standing::Settling).collect();
     let direct = |i: usize| Change { member: i, to: members[i].desired };
-    let broken: Vec<Change> = open.iter().copied().filter(|i| members[*i].standing == Standing::Broken).map(direct).collect();
-    if !broken.is_empty() {
-        return moves(broken, None);
+    let free = |i: &usize| match members[*i].standing {
+        Standing::Broken => true,
+        Standing::Fallen(serves) => serves == members[*i].desired.window,
+        Standing::Confirmed | Standing::Settling => false,
+    };
+    let repairs: Vec<Change> = open.iter().copied().filter(free).map(direct).collect();
+    if !repairs.is_empty() {
+        return moves(repairs, None);
     }
     if !settling.is_empty() {
         return Step::Wait(settling);
     }
-    if open.is_empty() {
-        // A pod that is broken with its planned window is waited for like one that is on its way.
-        let broken: Vec<usize> = (0..members.len()).filter(|i| members[*i].standing == Standing::Broken).collect();
-        return if broken.is_empty() { Step::Done } else { Step::Wait(broken) };
+    if let Some(fallen) = open.iter().copied().find(|i| can_leave(members, *i, terms)) {
+        return moves(vec![direct(fallen)], None);
     }
-    if let Some(broken) = members.iter().position(|member| member.standing == Standing::Broken) {
-        return Step::Wait(vec![broken]);
+    let waits = |i: &usize| matches!(members[*i].standing, Standing::Broken | Standing::Fallen(_));
+    // One that gave up the window that is planned for it is waited for like one that is on its way: it tries again.
+    let waiting: Vec<usize> = (0..members.len()).filter(waits).collect();
+    if !waiting.is_empty() {
+        return Step::Wait(waiting);
+    }
+    if open.is_empty() {
+        return Step::Done;
     }
     let segments = Segments::new(members, terms);
     match terms.discovery {
@@ -175,6 +186,17 @@ pub fn next_step(members: &[Member], terms: &Terms) -> Step {
         }
         Discovery::ShardServices => choose(members, terms, &open, Vec::new(), &mut grouped::Grouped::new(members, segments)),
     }
+}
+
+/// Whether a pod that gave up its window serves nothing that confirmed pods do not.
+fn can_leave(members: &[Member], member: usize, terms: &Terms) -> bool {
+    let Standing::Fallen(serves) = members[member].standing else { return false };
+    let later = |a: Bound, b: Bound| if a.at(terms.now) < b.at(terms.now) { b } else { a };
+    let earlier = |a: Bound, b: Bound| if a.at(terms.now) < b.at(terms.now) { a } else { b };
+    let needed = Window { min: later(serves.min, terms.required.min), max: earlier(serves.max, terms.required.max) };
+    let confirmed = members.iter().filter(|member| member.standing == Standing::Confirmed);
+    let held: Vec<Window> = confirmed.map(|member| member.published.window).collect();
+    coverage(&held, needed, terms.now).1.is_empty()
 }
 
 fn moves(mut changes: Vec<Change>, gap: Option<Gap>) -> Step {
@@ -232,7 +254,9 @@ fn together(members: &[Member], order: &[usize], ledger: &mut impl Ledger) -> Ve
         return one_by_one(members, order, ledger, true);
     }
     let mut taken = vec![false; members.len()];
-    step.iter().for_each(|change| taken[change.member] = true);
+    for change in &step {
+        taken[change.member] = true;
+    }
     for i in order.iter().filter(|i| !taken[**i]) {
         if ledger.try_move(*i, &members[*i].desired, true) {
             step.push(Change { member: *i, to: members[*i].desired });

@@ -339,6 +339,29 @@ fn a_broken_pod_gets_its_planned_window_and_the_others_wait_for_it() {
 }
 
 #[test]
+fn a_pod_that_serves_its_old_window_leaves_it_only_to_others() {
+    let (from, to) = (division(3, 2), division(2, 3));
+    let mut members = fleet(&from, &to, 6);
+    // It was to serve everything, gave up, and serves what it did before.
+    let before = members[2].published.window;
+    members[2].published.window = Window { min: "-370d".parse().unwrap(), max: "1d".parse().unwrap() };
+    members[2].standing = Standing::Fallen(before);
+    members[3].standing = Standing::Settling;
+    assert_eq!(next_step(&members, &terms(&to.plan(6))), Step::Wait(vec![3]), "its partner is away");
+    members[3].standing = Standing::Broken;
+    members[3].desired = members[3].published;
+    assert_eq!(next_step(&members, &terms(&to.plan(6))), Step::Wait(vec![2, 3]), "and may stay away");
+    members[3].standing = Standing::Confirmed;
+    let step = next_step(&members, &terms(&to.plan(6)));
+    assert_eq!(step, Step::Move { changes: vec![Change { member: 2, to: members[2].desired }], gap: None });
+    // What it serves is what is planned again: nothing restarts.
+    members[2].desired.window = before;
+    members[3].standing = Standing::Settling;
+    let step = next_step(&members, &terms(&from.plan(6)));
+    assert!(matches!(step, Step::Move { changes, .. } if changes.len() == 1 && changes[0].member == 2));
+}
+
+#[test]
 fn pods_that_exchange_their_windows_move_once() {
     let plan = division(2, 2).plan(4);
     let at = places(&plan, 4);

@@ -259,20 +259,23 @@ async fn a_target_is_dropped_only_if_it_still_says_what_was_reached() {
 #[tokio::test]
 async fn pods_are_listed_afresh_page_by_page() {
     let pod = |name: &str, more: Value| {
-        let mut metadata = json!({"name": name, "uid": format!("u-{name}")});
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "s1", "controller": true}]);
+        let mut metadata = json!({"name": name, "uid": format!("u-{name}"), "ownerReferences": owner});
         metadata.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata})
+        let ready = json!({"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-21T00:00:00Z"}]});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}, "status": ready})
     };
     let list = |token: &str, items: Vec<Value>| {
-        let kind = "PartialObjectMetadataList";
-        (200, json!({"apiVersion": "meta.k8s.io/v1", "kind": kind, "metadata": {"continue": token}, "items": items}))
+        (200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"continue": token}, "items": items}))
     };
     let terminating = json!({"deletionTimestamp": "2026-11-21T00:00:00Z"});
     let (server, writer, _) =
         Server::answering(vec![list("more", vec![pod("store-1", json!({}))]), list("", vec![pod("store-0", terminating)])]);
     let selector = Selector { labels: labels(), expressions: vec![("tier".to_owned(), "NotIn".to_owned(), vec!["a".to_owned()])] };
-    let fresh = |name: &str, terminating| FreshPod { name: name.to_owned(), uid: format!("u-{name}"), terminating };
-    assert_eq!(writer.fresh_pods("ns", &selector).await.unwrap(), [fresh("store-0", true), fresh("store-1", false)]);
+    let fresh = writer.fresh_pods("ns", &selector).await.unwrap();
+    let seen: Vec<_> =
+        fresh.values().map(|pod| (pod.name.as_str(), pod.uid.as_str(), pod.owner_uid.as_str(), pod.ready, pod.terminating)).collect();
+    assert_eq!(seen, [("store-0", "u-store-0", "s1", true, true), ("store-1", "u-store-1", "s1", true, false)]);
     let sent = server.sent.lock().unwrap().clone();
     assert!(sent[0].line.starts_with("GET /api/v1/namespaces/ns/pods?"), "{sent:?}");
     assert!(sent[0].line.contains("labelSelector=app%3Dstore%2Ctier+notin+%28a%29"), "{sent:?}");
