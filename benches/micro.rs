@@ -2,17 +2,25 @@
 //!
 //! The whole server beside its peers is `benches/load/compare`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints and stops at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a benchmark prints and stops at the first surprise")]
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
+use thanos_timeshard::core::agent_status::{AgentStatus, Phase};
 use thanos_timeshard::core::config::Config;
-use thanos_timeshard::core::fleet::Fleet;
+use thanos_timeshard::core::entry::{Entry, key};
+use thanos_timeshard::core::fleet::{Fleet, StatefulSetFacts};
+use thanos_timeshard::core::names;
+use thanos_timeshard::core::observed::{Answer, MapFacts, PodFacts};
 use thanos_timeshard::core::plan::Plan;
+use thanos_timeshard::core::reconcile::{PodView, View, decide};
+use thanos_timeshard::core::rollout::{Discovery, Member, Place, Standing, Step, Terms, next_step};
+use thanos_timeshard::core::window::Window;
 use thanos_timeshard::webhook::Reviewer;
 
 /// Median of `runs` runs of `work`, in microseconds.
@@ -46,6 +54,97 @@ fn review(bytes: usize) -> String {
     make(bytes.saturating_sub(make(0).len()) / each)
 }
 
+/// Members of a StatefulSet between two numbers of shards, as everybody stands before the first step.
+fn members(pods: u32, from: u32, to: u32) -> (Vec<Member>, Terms) {
+    let now = chrono::DateTime::UNIX_EPOCH;
+    let sharding =
+        |shards: u32| Config::parse(&format!("sharding: {{total_shards: {shards}, replicas_per_shard: 2}}"), "bench").unwrap().sharding;
+    let plans = [from, to].map(|shards| Plan::new(&sharding(shards), Some(pods)));
+    let place = |plan: &Plan, pod| {
+        let at = plan.assign(pod);
+        (Place { shard: at.shard, replica: at.replica, window: plan.window(at.shard, now) }, at.surplus)
+    };
+    let member = |pod| {
+        let (desired, surplus) = place(&plans[1], pod);
+        Member { published: place(&plans[0], pod).0, desired, surplus, standing: Standing::Confirmed }
+    };
+    let sharding = sharding(from);
+    let required = Window::relative(-sharding.retention(), sharding.future_buffer());
+    ((0..pods).map(member).collect(), Terms { required, discovery: Discovery::Pods, allow_gap: false, now })
+}
+
+fn rollout() {
+    for (pods, from, to, runs) in [(6, 3, 2, 2_000), (1_000, 400, 500, 20), (5_000, 2_000, 2_500, 5), (5_000, 2_500, 2_000, 5)] {
+        for discovery in [Discovery::Pods, Discovery::ShardServices] {
+            let (members, mut terms) = members(pods, from, to);
+            terms.discovery = discovery;
+            let took = median(runs, || drop(black_box(next_step(black_box(&members), &terms))));
+            let Step::Move { changes, .. } = next_step(&members, &terms) else { panic!("no step") };
+            println!("next step of {pods:>4} pods, {from:>4} to {to:>4} shards, {discovery:?}: {took:.0} us, moves {}", changes.len());
+        }
+    }
+}
+
+/// A look at 25 pods that are as they should be.
+fn look() {
+    let config = Arc::new(Config::parse("sharding: {total_shards: 5, replicas_per_shard: 5}", "bench").unwrap());
+    let now = chrono::DateTime::UNIX_EPOCH;
+    let facts = StatefulSetFacts {
+        namespace: "ns".to_owned(),
+        name: "store".to_owned(),
+        uid: "set".to_owned(),
+        replicas: 25,
+        generation_observed: true,
+        partition: Some(0),
+        ..StatefulSetFacts::default()
+    };
+    let fleet = Fleet::new(config.clone()).with_statefulset(facts).unwrap();
+    let known = fleet.known("ns", "store");
+    let mut map = MapFacts { owner_uid: Some("set".to_owned()), ..MapFacts::default() };
+    let pods: Vec<(PodFacts, Answer)> = (0..25)
+        .map(|i| {
+            let (name, at) = (format!("store-{i}"), known.plan.assign(i));
+            let window = known.plan.window(at.shard, now);
+            map.data.insert(key(&name), Entry { shard: at.shard, replica: at.replica, window, drain: None }.to_yaml());
+            let facts = PodFacts {
+                name: name.clone(),
+                statefulset: "store".to_owned(),
+                injected: true,
+                store: true,
+                ready: true,
+                shard_label: Some(at.shard.to_string()),
+                ..PodFacts::default()
+            };
+            let status = AgentStatus {
+                pod: name,
+                shard: Some(at.shard),
+                replica: Some(at.replica),
+                phase: Phase::Serving,
+                published: Some(window),
+                applied: Some(window),
+                verified: true,
+                restarts: 0,
+                last_error: None,
+                agent_version: "0".to_owned(),
+                contract: names::CONTRACT,
+            };
+            (facts, Answer::Status(Box::new(status)))
+        })
+        .collect();
+    let hour = Duration::from_hours(1);
+    let views: BTreeMap<String, PodView<'_>> = pods
+        .iter()
+        .map(|(facts, answer)| {
+            (facts.name.clone(), PodView { facts, answer: Some(answer), ready_for: Some(hour), labelled_for: hour, hurried_ago: None })
+        })
+        .collect();
+    let view = View { known, config: &config, map: Some(&map), written: None, pods: &views, now };
+    let decision = decide(&view);
+    assert!(decision.upkeep.is_none() && decision.step.is_none() && decision.hurry.is_empty(), "{decision:?}");
+    let took = median(5_000, || drop(black_box(decide(black_box(&view)))));
+    println!("look at 25 settled pods: {took:.1} us");
+}
+
 fn main() {
     let fleet = Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(Config::default()))));
     let reviewer = Reviewer::new(fleet, || chrono::DateTime::UNIX_EPOCH);
@@ -68,4 +167,6 @@ fn main() {
         }
     });
     println!("plan for 10000 pods: {took:.0} us");
+    rollout();
+    look();
 }

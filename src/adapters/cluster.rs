@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 
 use super::clock;
 use super::lean::Lean;
-use super::watches::{PAGE_OBJECTS, WatchHealth, keep, of_namespace};
+use super::watches::{WatchHealth, config, keep, of_namespace};
 use crate::core::entry::Entry;
 use crate::core::fleet::{Entries, Fleet, StatefulSetFacts};
 use crate::core::names;
@@ -123,7 +123,7 @@ enum Told {
 /// Watches until the process ends. What a StatefulSet's user should know goes to `notices`, without waiting, if given.
 pub async fn follow(client: Client, observed: Arc<Observed>, notices: Option<mpsc::Sender<Notice>>) {
     let labelled = format!("{}={}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED);
-    let config = watcher::Config::default().labels(&labelled).page_size(PAGE_OBJECTS);
+    let config = config("namespaces").labels(&labelled);
     let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config).default_backoff();
     let mut stream = pin!(stream);
     let (tell, mut told) = mpsc::channel(64);
@@ -234,14 +234,10 @@ impl Watches {
 
     async fn follow(self, client: Client, tell: mpsc::Sender<Told>) {
         let (observed, namespace) = (&self.observed, &self.namespace);
-        let sets =
-            watcher(Api::<Lean<StatefulSet>>::namespaced(client.clone(), namespace), watcher::Config::default().page_size(PAGE_OBJECTS));
-        let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
-        let maps = watcher(
-            Api::<Lean<ConfigMap>>::namespaced(client, namespace),
-            watcher::Config::default().labels(&ours).page_size(PAGE_OBJECTS),
-        );
         let (sets_name, maps_name) = (of_namespace("StatefulSets", namespace), of_namespace("ConfigMaps", namespace));
+        let sets = watcher(Api::<Lean<StatefulSet>>::namespaced(client.clone(), namespace), config(&sets_name));
+        let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
+        let maps = watcher(Api::<Lean<ConfigMap>>::namespaced(client, namespace), config(&maps_name).labels(&ours));
         let (set_listed, map_listed) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
         let keep_sets = keep(
             sets.default_backoff(),

@@ -5,6 +5,7 @@
 //! went wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +15,11 @@ use kube::ResourceExt as _;
 use kube::runtime::watcher::{self, Event};
 
 /// Pages of a list; bounds what one answer may hold in memory.
-pub const PAGE_OBJECTS: u32 = 200;
+const PAGE_OBJECTS: u32 = 200;
+/// For how long the API server holds one watch at most, in seconds; then it is asked again from where it was.
+const LONGEST_SECONDS: u32 = 290;
+/// How much shorter it may be for some watches.
+const SPREAD_SECONDS: u32 = 90;
 
 /// How the watches are.
 #[derive(Debug, Default)]
@@ -50,6 +55,16 @@ impl WatchHealth {
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         errors.first_key_value().map(|(what, error)| format!("{what}: {error}"))
     }
+}
+
+/// How to list and watch. All watches begin together when a server starts or begins to lead, and with one duration all
+/// would be asked again within one second, too, every five minutes: `what` gives each another one.
+#[must_use]
+pub fn config(what: &str) -> watcher::Config {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    let less = u32::try_from(hasher.finish() % u64::from(SPREAD_SECONDS + 1)).unwrap_or(0);
+    watcher::Config::default().page_size(PAGE_OBJECTS).timeout(LONGEST_SECONDS - less)
 }
 
 /// What is watched, in words.
@@ -104,5 +119,24 @@ pub async fn keep<K: kube::Resource>(
             Ok(Event::Delete(object)) => delete(&object.name_any()),
         }
         health.well(what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watches_that_began_together_do_not_end_together() {
+        let mut ends = BTreeMap::<u32, usize>::new();
+        for namespace in 0..50 {
+            for kind in ["StatefulSets", "ConfigMaps", "pods", "our ConfigMaps", "PodDisruptionBudgets", "Services"] {
+                let config = config(&of_namespace(kind, &format!("team-{namespace}")));
+                *ends.entry(config.timeout.unwrap()).or_default() += 1;
+            }
+        }
+        assert!(ends.keys().all(|seconds| (200..=290).contains(seconds)), "{ends:?}");
+        let most = ends.values().max().unwrap();
+        assert!(*most <= 10, "{most} of 300 watches are asked again within one second");
     }
 }

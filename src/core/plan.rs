@@ -78,6 +78,13 @@ pub enum Note {
         /// The overlap.
         overlap: PromDuration,
     },
+    /// Pods restart before every querier has let go of them.
+    ShortDrain {
+        /// How long a pod is out of discovery before it restarts.
+        drain: PromDuration,
+        /// How long queriers may take to learn of that.
+        discovery_delay: PromDuration,
+    },
 }
 
 /// Shards and their pods.
@@ -190,6 +197,10 @@ impl Plan {
         if let Some((shard, pair)) = (0..).zip(self.shards.windows(2)).find(|(_, pair)| length(pair) < overlap) {
             notes.push(Note::WideOverlap { shard, length: length(pair), overlap });
         }
+        let (drain, discovery_delay) = (sharding.drain(), sharding.discovery_delay());
+        if drain < discovery_delay {
+            notes.push(Note::ShortDrain { drain, discovery_delay });
+        }
         notes
     }
 }
@@ -248,6 +259,7 @@ impl Note {
             Self::FewerShards { .. } | Self::FewerReplicas { .. } | Self::Surplus { .. } => "ReplicasDoNotFit",
             Self::SingleReplica { .. } => "SingleReplica",
             Self::WideOverlap { .. } => "WideOverlap",
+            Self::ShortDrain { .. } => "ShortDrain",
         }
     }
 }
@@ -267,15 +279,17 @@ impl fmt::Display for Note {
                 list(replicas)
             ),
             Self::Surplus { pods, wanted } => {
-                write!(
-                    f,
-                    "{pods} pods where {wanted} fill the plan: {} are extra replicas of the newest shard; raise total_shards to use them",
-                    pods - wanted
-                )
+                let more = pods - wanted;
+                let are = if more == 1 { "is an extra replica" } else { "are extra replicas" };
+                write!(f, "{pods} pods where {wanted} fill the plan: {more} {are} of the newest shard; raise total_shards to use them")
             }
             Self::SingleReplica { shards } => {
                 write!(f, "one replica serves shard {}: while it restarts, its part of the time is missing; use at least 2", list(shards))
             }
+            Self::ShortDrain { drain, discovery_delay } => write!(
+                f,
+                "a drain of {drain} is shorter than discovery_delay ({discovery_delay}): a querier may still ask a pod that restarts with a new window; make drain at least {discovery_delay}, or discovery_delay what your queriers really take"
+            ),
             Self::WideOverlap { shard, length, overlap } => {
                 write!(
                     f,

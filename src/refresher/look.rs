@@ -27,6 +27,7 @@ pub(super) struct Memory {
     written: Option<MapFacts>,
     /// The version that this write replaced: the watch still shows it for a moment.
     replaced: Option<String>,
+    /// When kubelet was told to bring a pod its entry, or could have begun to.
     hurried: HashMap<String, Instant>,
     labelled: HashMap<String, (Option<String>, Instant)>,
     /// What its user was told and still holds.
@@ -53,9 +54,9 @@ struct Interrupted;
 
 /// What was seen of one StatefulSet, copied so that no lock is held.
 struct Gathered {
-    pods: BTreeMap<String, PodFacts>,
     answers: HashMap<String, Answer>,
     map: Option<MapFacts>,
+    /// Its own pods; budgets and Services of the whole namespace.
     facts: NamespaceFacts,
 }
 
@@ -68,8 +69,8 @@ impl Tenure {
             return Outcome::Nothing;
         }
         let mut gathered = self.gather(set, known, &fleet.config().operator.configmap_of(&set.0, &set.1));
-        let injected = gathered.pods.values().any(|pod| pod.injected);
-        let bare = gathered.pods.values().any(|pod| pod.store && !pod.opted_out);
+        let injected = gathered.facts.pods.values().any(|pod| pod.injected);
+        let bare = gathered.facts.pods.values().any(|pod| pod.store && !pod.opted_out);
         if !injected && !bare && gathered.map.is_none() {
             // Something else than a store gateway.
             return Outcome::Nothing;
@@ -86,7 +87,7 @@ impl Tenure {
         let done = if injected || gathered.map.is_some() { self.carry_out(set, known, &gathered, &decision, memory).await } else { Ok(()) };
         self.tell(set, known, &decision, memory, began);
         match done {
-            Ok(()) => Outcome::Fine(if decision.hurry.is_empty() { decision.again } else { Some(HURRY_AGAIN) }),
+            Ok(()) => Outcome::Fine(decision.again),
             Err(Interrupted) => Outcome::Failed,
         }
     }
@@ -99,13 +100,9 @@ impl Tenure {
             let answers = pods.values().filter_map(|pod| Some((pod.uid.clone(), self.poller.polled(&pod.uid)?.answer))).collect();
             let map = facts.maps.get(configmap).cloned();
             // What an object may belong to is decided by all pods of the namespace's StatefulSet alone.
-            let facts = NamespaceFacts {
-                pods: pods.clone(),
-                maps: BTreeMap::new(),
-                budgets: facts.budgets.clone(),
-                services: facts.services.clone(),
-            };
-            Gathered { pods, answers, map, facts }
+            let (budgets, services) = (facts.budgets.clone(), facts.services.clone());
+            let facts = NamespaceFacts { pods, maps: BTreeMap::new(), budgets, services };
+            Gathered { answers, map, facts }
         })
     }
 
@@ -122,8 +119,12 @@ impl Tenure {
         let owner = Owner { name: facts.name.clone(), uid: facts.uid.clone() };
         if let Some(data) = &decision.upkeep {
             self.publish(set, known, gathered, data.clone(), memory).await?;
-            let changed = changed(gathered.map.as_ref().map(|map| &map.data), data);
-            self.hurry(set, gathered, changed.iter().map(String::as_str), decision, memory).await?;
+            self.bring(set, gathered, data, decision, memory).await?;
+        }
+        // A new leader knows of no pod that it serves until it was asked. Taken for pods on their way, all of them would have
+        // every budget closed, and opened again a second later: two writes for each shard of the cluster.
+        if decision.step.is_none() && gathered.unasked() {
+            return Ok(());
         }
         let published = published(memory, gathered);
         let sharded = ShardedSet { owner, selector: facts.selector.clone(), published };
@@ -148,8 +149,14 @@ impl Tenure {
         for text in shard_services::warnings(&sharded, &gathered.facts) {
             self.notify(set, known, "DrainIneffective", &text, memory);
         }
-        let due = decision.hurry.iter().chain(decision.relabel.iter().map(|(pod, _)| pod)).map(String::as_str);
-        self.hurry(set, gathered, due, decision, memory).await?;
+        // What was published in this look was brought in this look.
+        let now = Instant::now();
+        let waits = |name: &&String| {
+            gathered.facts.pods.get(*name).is_none_or(|pod| memory.hurried_ago(&pod.uid, now).is_none_or(|ago| ago >= HURRY_AGAIN))
+        };
+        let due: Vec<&str> =
+            decision.hurry.iter().filter(waits).chain(decision.relabel.iter().map(|(pod, _)| pod)).map(String::as_str).collect();
+        self.hurry(set, gathered, due.into_iter(), decision, memory).await?;
         if decision.drop_target {
             self.may_write()?;
             let target = facts.annotations.get(names::TARGET_REPLICAS).map_or("", String::as_str);
@@ -160,8 +167,7 @@ impl Tenure {
             self.unchanged(set, known, gathered).await?;
             self.publish(set, known, gathered, data.clone(), memory).await?;
             tracing::info!(namespace = set.0, statefulset = set.1, pods = moving.join(" "), "published other windows");
-            let changed = changed(gathered.map.as_ref().map(|map| &map.data), data);
-            self.hurry(set, gathered, changed.iter().map(String::as_str), decision, memory).await?;
+            self.bring(set, gathered, data, decision, memory).await?;
         }
         Ok(())
     }
@@ -175,7 +181,7 @@ impl Tenure {
         let same = |pod: &PodFacts| {
             fresh.iter().any(|fresh| fresh.name == pod.name && fresh.uid == pod.uid && fresh.terminating == pod.terminating)
         };
-        if gathered.pods.values().all(same) { Ok(()) } else { Err(Interrupted) }
+        if gathered.facts.pods.values().all(same) { Ok(()) } else { Err(Interrupted) }
     }
 
     async fn publish(
@@ -229,6 +235,31 @@ impl Tenure {
         }
     }
 
+    /// After new entries were written: pods that run something else are to see theirs at once. The others run what it
+    /// says, or start and may see it by themselves; with thousands of them one request each would hold up everything
+    /// else, so they are told only if they do not see it within [`HURRY_AGAIN`].
+    async fn bring(
+        &self,
+        set: &SetName,
+        gathered: &Gathered,
+        data: &BTreeMap<String, String>,
+        decision: &Decision,
+        memory: &mut Memory,
+    ) -> Result<(), Interrupted> {
+        let now = Instant::now();
+        let mut urgent = Vec::new();
+        for name in changed(gathered.map.as_ref().map(|map| &map.data), data) {
+            let Some(pod) = gathered.facts.pods.get(&name) else { continue };
+            let entry = data.get(&entry::key(&name)).and_then(|text| entry::Entry::parse(text, clock::now()).ok());
+            if entry.is_some_and(|entry| runs_otherwise(gathered.answers.get(&pod.uid), &entry)) {
+                urgent.push(name);
+            } else {
+                memory.hurried.insert(pod.uid.clone(), now);
+            }
+        }
+        self.hurry(set, gathered, urgent.iter().map(String::as_str), decision, memory).await
+    }
+
     /// Kubelet looks at these pods' volumes, and their labels become what they should be.
     async fn hurry<'a>(
         &self,
@@ -239,7 +270,7 @@ impl Tenure {
         memory: &mut Memory,
     ) -> Result<(), Interrupted> {
         for name in pods.collect::<BTreeSet<_>>() {
-            let Some(pod) = gathered.pods.get(name).filter(|pod| pod.injected && !pod.terminating) else { continue };
+            let Some(pod) = gathered.facts.pods.get(name).filter(|pod| pod.injected && !pod.terminating) else { continue };
             self.may_write()?;
             let label = decision.relabel.iter().find(|(pod, _)| pod == name).map(|(_, shard)| shard.to_string());
             memory.hurried.insert(pod.uid.clone(), Instant::now());
@@ -269,10 +300,11 @@ impl Tenure {
         if let Some(why) = &memory.refused {
             (report.state, report.message) = (State::Refused, why.clone());
         }
-        let state = (report.state, report.message.clone());
-        if memory.state.as_ref() != Some(&state) {
-            tracing::info!(namespace = set.0, statefulset = set.1, state = ?state.0, moves_left = report.moves_left, "{}", state.1);
-            memory.state = Some(state);
+        // Seconds that pass are no news.
+        let words: String = report.message.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if memory.state.as_ref() != Some(&(report.state, words.clone())) {
+            tracing::info!(namespace = set.0, statefulset = set.1, state = ?report.state, moves_left = report.moves_left, "{}", report.message);
+            memory.state = Some((report.state, words));
         }
         for (reason, text) in &decision.notices {
             self.notify(set, known, reason, text, memory);
@@ -303,7 +335,20 @@ impl Tenure {
     }
 }
 
+impl Gathered {
+    /// Whether there is a pod whose sidecar can be asked and was not yet; its first answer is news.
+    fn unasked(&self) -> bool {
+        let to_ask = |pod: &&PodFacts| pod.injected && !pod.terminating && pod.ip.is_some();
+        self.facts.pods.values().filter(to_ask).any(|pod| !self.answers.contains_key(&pod.uid))
+    }
+}
+
 impl Memory {
+    /// How long ago kubelet was told to bring a pod its entry, or could have begun to.
+    fn hurried_ago(&self, uid: &str, now: Instant) -> Option<Duration> {
+        self.hurried.get(uid).map(|at| now.saturating_duration_since(*at))
+    }
+
     /// Where the watch still shows what this leader has replaced, its own write stands in for it.
     fn catch_up(&mut self, gathered: &mut Gathered) {
         let version = gathered.map.as_ref().map_or("", |map| map.resource_version.as_str());
@@ -316,10 +361,10 @@ impl Memory {
             // It is ours, perhaps again: nothing is left to refuse, even if nothing needs to be written.
             self.refused = None;
         }
-        let there: BTreeSet<&String> = gathered.pods.values().map(|pod| &pod.uid).collect();
+        let there: BTreeSet<&String> = gathered.facts.pods.values().map(|pod| &pod.uid).collect();
         self.hurried.retain(|uid, _| there.contains(uid));
         self.labelled.retain(|uid, _| there.contains(uid));
-        for pod in gathered.pods.values() {
+        for pod in gathered.facts.pods.values() {
             let since = self.labelled.entry(pod.uid.clone()).or_insert_with(|| (pod.shard_label.clone(), Instant::now()));
             if since.0 != pod.shard_label {
                 *since = (pod.shard_label.clone(), Instant::now());
@@ -339,9 +384,15 @@ fn views<'a>(
         answer: gathered.answers.get(&pod.uid),
         ready_for: ready_for(&pod.uid),
         labelled_for: memory.labelled.get(&pod.uid).map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since)),
-        hurried_ago: memory.hurried.get(&pod.uid).map(|at| now.saturating_duration_since(*at)),
+        hurried_ago: memory.hurried_ago(&pod.uid, now),
     };
-    gathered.pods.iter().map(|(name, pod)| (name.clone(), view(pod))).collect()
+    gathered.facts.pods.iter().map(|(name, pod)| (name.clone(), view(pod))).collect()
+}
+
+/// Whether a pod runs another window than its entry says, or has seen another entry.
+fn runs_otherwise(answer: Option<&Answer>, entry: &entry::Entry) -> bool {
+    let Some(Answer::Status(status)) = answer else { return false };
+    [status.applied, status.published].into_iter().flatten().any(|window| window != entry.window)
 }
 
 /// Pods whose entries differ.

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::seen::{Fact, Seen};
 use super::trim;
 use crate::adapters::lean::{Lean, Read};
-use crate::adapters::watches::{PAGE_OBJECTS, keep, of_namespace};
+use crate::adapters::watches::{config, keep, of_namespace};
 use crate::core::names;
 
 /// Watches for as long as it is polled: while this process leads. It begins with nothing seen and leaves nothing behind.
@@ -63,13 +63,12 @@ impl Drop for Ended<'_> {
 
 async fn watch(client: Client, seen: Arc<Seen>, namespace: String) {
     let watches = Watches { client, seen: &seen, namespace: &namespace };
-    let all = watcher::Config::default().page_size(PAGE_OBJECTS);
-    let ours = all.clone().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
+    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
     tokio::join!(
-        watches.keep("pods", all.clone(), trim::pod),
-        watches.keep("our ConfigMaps", ours, |map| Some(trim::map(map))),
-        watches.keep("PodDisruptionBudgets", all.clone(), |budget| Some(trim::budget(budget))),
-        watches.keep("Services", all, |service| Some(trim::service(service))),
+        watches.keep("pods", None, trim::pod),
+        watches.keep("our ConfigMaps", Some(&ours), |map| Some(trim::map(map))),
+        watches.keep("PodDisruptionBudgets", None, |budget| Some(trim::budget(budget))),
+        watches.keep("Services", None, |service| Some(trim::service(service))),
     );
 }
 
@@ -81,13 +80,14 @@ struct Watches<'a> {
 }
 
 impl Watches<'_> {
-    async fn keep<K, F: Fact>(&self, kind: &str, config: watcher::Config, trim: impl Fn(&K) -> Option<F>)
+    async fn keep<K, F: Fact>(&self, kind: &str, labels: Option<&str>, trim: impl Fn(&K) -> Option<F>)
     where
         K: Read<Scope = NamespaceResourceScope>,
     {
         let (seen, namespace) = (self.seen, self.namespace);
         let api = Api::<Lean<K>>::namespaced(self.client.clone(), namespace);
         let what = of_namespace(kind, namespace);
+        let config = labels.into_iter().fold(config(&what), watcher::Config::labels);
         let apply = |Lean(object): Lean<K>| match trim(&object) {
             Some(fact) => seen.put(namespace, fact),
             // It may have been of interest before.

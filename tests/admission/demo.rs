@@ -54,33 +54,57 @@ fn admission_alone_is_shown() {
 }
 
 #[test]
-fn windows_change_while_the_injected_pods_run() {
+fn a_reshard_runs_through_the_injected_pods() {
     let tmp = tempfile::tempdir().unwrap();
     let output = demo(tmp.path(), &[]).wait_with_output().unwrap();
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{shown}{}", String::from_utf8_lossy(&output.stderr));
     assert!(shown.contains("thanos is NOT the real one"), "{shown}");
+    assert!(shown.contains("kubectl scale statefulset thanos-store-gateway --replicas=8"), "{shown}");
+    assert!(shown.contains("thanos-timeshard.io/total-shards=4"), "{shown}");
     let lines = |words: &[&str]| shown.lines().filter(|line| words.iter().all(|word| line.contains(word))).count();
     for (pod, old, new) in [
-        (0, "-124d8h .. 1d", "-15d .. 1d"),
-        (1, "-124d8h .. 1d", "-15d .. 1d"),
-        (2, "-247d16h .. -123d8h", "-91d .. -14d"),
-        (3, "-247d16h .. -123d8h", "-91d .. -14d"),
-        (4, "-370d .. -246d16h", "-400d .. -90d"),
-        (5, "-370d .. -246d16h", "-400d .. -90d"),
+        (0, "-124d8h .. 1d", "-93d12h .. 1d"),
+        (1, "-124d8h .. 1d", "-93d12h .. 1d"),
+        (2, "-247d16h .. -123d8h", "-186d .. -92d12h"),
+        (3, "-247d16h .. -123d8h", "-186d .. -92d12h"),
+        (4, "-370d .. -246d16h", "-278d12h .. -185d"),
+        (5, "-370d .. -246d16h", "-278d12h .. -185d"),
+        (6, "-124d8h .. 1d", "-370d .. -277d12h"),
+        (7, "-124d8h .. 1d", "-370d .. -277d12h"),
     ] {
         let pod = format!("thanos-store-gateway-{pod} ");
-        assert_eq!(lines(&[&pod, "serving", old]), 1, "{pod}{shown}");
-        assert_eq!(lines(&[&pod, "draining", &format!("{old} -> {new}")]), 1, "{pod}{shown}");
-        assert_eq!(lines(&[&pod, "serving", new]), 1, "{pod}{shown}");
+        let moved = format!("{old} -> {new}");
+        assert_eq!(lines(&[&pod, " serving ", old]), 1, "{pod}{shown}");
+        // Announced by its step, then done.
+        assert_eq!(lines(&[&pod, &moved]), 2, "{pod}{shown}");
+        assert_eq!(lines(&[&pod, "draining", &moved]), 1, "{pod}{shown}");
+        assert_eq!(lines(&[&pod, "confirmed with", new]), 1, "{pod}{shown}");
         // In the table: both windows, and the process of the launcher that stayed.
         assert_eq!(lines(&[&pod, old, new, "(same)"]), 1, "{pod}{shown}");
     }
     // It takes a third of a second, which a busy machine may oversee in some of the pods.
     assert!(lines(&["restarting in place"]) >= 1, "{shown}");
-    assert!(shown.contains("6 pods took over new windows while running"), "{shown}");
+    assert_eq!((lines(&["   Step "]), lines(&[" of 4: "])), (4, 4), "{shown}");
+    assert!(shown.contains("-5 waits: nobody would serve -370d .. -247d16h meanwhile"), "{shown}");
+    assert!(shown.contains("8 pods serve what is planned now, after 4 steps"), "{shown}");
     assert!(shown.contains("the stand-in's own flags say so in each of them") && shown.contains("Nothing is left behind"), "{shown}");
+    assert!(shown.contains("every instant of the retention was served by a ready pod"), "{shown}");
+    assert!(shown.contains("No thanos was restarted more than once and no pod at all"), "{shown}");
     assert_eq!((left(tmp.path()), files_in(tmp.path())), (Vec::new(), 0));
+}
+
+#[test]
+fn one_replica_of_each_shard_is_left_alone_rather_than_missed() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = tmp.path().join("config.yaml");
+    std::fs::write(&config, "sharding: {total_shards: 8, replicas_per_shard: 1}\n").unwrap();
+    let output = demo(tmp.path(), &["--replicas=8", "--config", config.to_str().unwrap()]).wait_with_output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{shown}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(shown.contains("The change ends here, as it should:") && shown.contains("alone serves"), "{shown}");
+    assert!(shown.contains("every instant of the retention was served by a ready pod"), "{shown}");
+    assert!(!shown.contains("draining"), "{shown}");
 }
 
 #[test]
@@ -88,7 +112,7 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
     let mut child = demo(tmp.path(), &[]);
     let mut output = read_until(&mut child, "draining");
-    assert!(left(tmp.path()).len() >= 18, "6 sidecars, launchers and stand-ins: {:?}", left(tmp.path()));
+    assert!(left(tmp.path()).len() >= 24, "8 sidecars, launchers and stand-ins: {:?}", left(tmp.path()));
     signal(&child, Signal::INT);
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();

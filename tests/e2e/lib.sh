@@ -42,7 +42,7 @@ same() {
 }
 # pause MS: before the next try: what takes longer than 5 s since MS is not asked for five times a second, since each try costs as much CPU as a query
 pause() { if [ $(($(now_ms) - $1)) -lt 5000 ]; then sleep 0.2; else sleep 1; fi; }
-# eventually SECONDS WHAT COMMAND…: it succeeds within the time; the scenario ends if it does not
+# eventually SECONDS WHAT COMMAND…: it succeeds within the time; the scenario ends if it does not. Tried every 0.2 s, or EVERY.
 eventually() {
   local limit=$1 what=$2 out t0
   shift 2
@@ -54,7 +54,7 @@ eventually() {
       indent "$out"
       exit 1
     fi
-    pause "$t0"
+    if [ -n "${EVERY-}" ]; then sleep "$EVERY"; else pause "$t0"; fi
   done
   ok "$what ($(seconds_since "$t0") s)"
 }
@@ -204,6 +204,15 @@ server_ready() { server_pid >/dev/null && admin /readyz | grep '^HTTP/1.[01] 200
 http() { (exec 3<>"/dev/tcp/$1/$2" && printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$3" >&3 && timeout "${4:-5}" cat <&3); }
 # admin PATH: of the server's admin port
 admin() { http 127.0.0.1 "$ADMIN_PORT" "$1"; }
+# metric NAME: of the server on this machine, summed over its labels; nothing while it cannot be asked
+metric() { admin /metrics | awk -v name="$1" '$1 == name || index($1, name "{") == 1 { sum += $2; found = 1 } END { if (found) print sum }'; }
+# asked FROM_MS [TO_MS]: what the API server was asked by our server since then, a line for each request: milliseconds, verb, resource
+asked() {
+  jq -r --argjson from "$1" --argjson to "${2:-$(now_ms)}" '
+    (.requestReceivedTimestamp | ((.[:19] + "Z" | fromdate) * 1000 + (.[20:23] | tonumber))) as $at
+    | select($at >= $from and $at < $to) | "\(.auditID) \($at) \(.verb) \(.objectRef.resource // .requestURI)\(.objectRef.subresource // "" | if . == "" then "" else "/" + . end)"' \
+    "$STATE/log/audit.json" | sort -u -k1,1 | cut -d' ' -f2- | sort -n
+}
 # leader_status: the /status document of the server that leads
 leader_status() {
   local holder

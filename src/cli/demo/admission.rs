@@ -1,7 +1,7 @@
 //! The demo's first half: admission for real, without a cluster.
 //!
 //! A CA and certificate are made in memory, the webhook listens on loopback with the server's own code, and every pod of a
-//! plain StatefulSet is admitted over HTTPS as the API server would send it.
+//! plain StatefulSet is admitted over HTTPS as the API server would send it; so are those that come when it is scaled.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -31,19 +31,26 @@ const STATEFULSET: &str = include_str!("statefulset.yaml");
 /// The name on the certificate, as a Service would have it.
 const SERVER_NAME: &str = "timeshard.timeshard-system.svc";
 
-/// What came out of admission, and all that later steps need of it.
+/// What came out of admission, and the webhook, which goes on.
 #[cfg_attr(not(feature = "agent"), allow(dead_code, reason = "without the agent there are no later steps"))]
 pub(super) struct Admission {
     pub(super) observed: Arc<Observed>,
+    /// The StatefulSet as it is now.
     pub(super) facts: StatefulSetFacts,
+    /// Its pods, by ordinal.
     pub(super) admitted: Vec<Admitted>,
+    statefulset: Value,
+    server: Server,
 }
 
-/// Starts the webhook, has every pod admitted, shows what was injected, and ends the webhook.
-pub(super) async fn admit(args: &Args) -> Result<Admission, Failure> {
+/// Starts the webhook, has every pod admitted, and shows what was injected. `annotations` are put on the StatefulSet.
+pub(super) async fn admit(args: &Args, annotations: &[(String, String)]) -> Result<Admission, Failure> {
     let config = Arc::new(input::config(&args.config)?);
     let statefulset = statefulset(args)?;
-    let facts = expand::facts(&statefulset, &expand::namespace(&statefulset, &config.operator.namespace), args.replicas);
+    let mut facts = expand::facts(&statefulset, &expand::namespace(&statefulset, &config.operator.namespace), args.replicas);
+    facts.annotations.extend(annotations.iter().cloned());
+    // Its controller is this demo.
+    facts.generation_observed = true;
     let observed = Observed::new(Fleet::new(config.clone()));
     observed.update(|fleet| fleet.with_statefulset(facts.clone()));
     if let Some(problem) = &observed.fleet.load().known(&facts.namespace, &facts.name).problem {
@@ -58,11 +65,34 @@ pub(super) async fn admit(args: &Args) -> Result<Admission, Failure> {
         names::MUTATE_PATH,
         expand::title(&statefulset)
     ))?;
-    let admitted = admit_all(&server, &statefulset, &facts).await?;
+    let admitted = admit_pods(&server, &statefulset, &facts, 0).await?;
     print(&shown(&admitted, &observed, &facts))?;
-    server.trigger.signal();
-    server.task.await.map_err(|error| Failure::Failed(format!("the webhook ended badly: {error}")))?;
-    Ok(Admission { observed, facts, admitted })
+    Ok(Admission { observed, facts, admitted, statefulset, server })
+}
+
+impl Admission {
+    /// The StatefulSet changes as its user wants it. Pods that it has already stay; those that are new are admitted.
+    #[cfg(feature = "agent")]
+    pub(super) async fn update(&mut self, facts: StatefulSetFacts) -> Result<&[Admitted], Failure> {
+        self.facts = facts;
+        self.observed.update(|fleet| fleet.with_statefulset(self.facts.clone()));
+        let there = self.admitted.len();
+        self.admitted.extend(admit_pods(&self.server, &self.statefulset, &self.facts, there).await?);
+        Ok(&self.admitted[there..])
+    }
+
+    /// All pods are replaced by those of a StatefulSet that changed before it was deployed.
+    #[cfg(feature = "agent")]
+    pub(super) async fn anew(&mut self, facts: StatefulSetFacts) -> Result<&[Admitted], Failure> {
+        self.admitted.clear();
+        self.update(facts).await
+    }
+
+    /// Drains and ends the webhook.
+    pub(super) async fn end(self) -> Result<(), Failure> {
+        self.server.trigger.signal();
+        self.server.task.await.map_err(|error| Failure::Failed(format!("the webhook ended badly: {error}")))
+    }
 }
 
 fn statefulset(args: &Args) -> Result<Value, Failure> {
@@ -119,10 +149,11 @@ fn certificate() -> Result<(Vec<u8>, String, String), rcgen::Error> {
     Ok((ca_certificate.der().to_vec(), leaf.pem(), key.serialize_pem()))
 }
 
-async fn admit_all(server: &Server, statefulset: &Value, facts: &StatefulSetFacts) -> Result<Vec<Admitted>, Failure> {
+/// Has the pods admitted, except the first `there` of them.
+async fn admit_pods(server: &Server, statefulset: &Value, facts: &StatefulSetFacts, there: usize) -> Result<Vec<Admitted>, Failure> {
     let mut client = HttpsClient::connect(server.address, SERVER_NAME, &server.ca).await?;
     let mut admitted = Vec::new();
-    for (i, pod) in expand::pods(statefulset, facts).into_iter().enumerate() {
+    for (i, pod) in expand::pods(statefulset, facts).into_iter().enumerate().skip(there) {
         let review = expand::review(&pod, &facts.namespace, &format!("demo-{i}")).to_string();
         let (status, body) = client.post(names::MUTATE_PATH, SERVER_NAME, review.into_bytes()).await?;
         let answer: Value = serde_json::from_slice(&body)
@@ -132,7 +163,8 @@ async fn admit_all(server: &Server, statefulset: &Value, facts: &StatefulSetFact
     Ok(admitted)
 }
 
-fn shown(admitted: &[Admitted], observed: &Observed, facts: &StatefulSetFacts) -> String {
+/// What was injected, as a table.
+pub(super) fn table(admitted: &[Admitted]) -> String {
     let mut table = timeline::plain_table(&["   POD", "SHARD", "MIN TIME", "MAX TIME", "OPERATIONS", "SIDECAR"]);
     let mut warnings = String::new();
     for pod in admitted {
@@ -161,7 +193,11 @@ fn shown(admitted: &[Admitted], observed: &Observed, facts: &StatefulSetFacts) -
             warnings += &format!("   warning: {}: {warning}\n", pod.name);
         }
     }
-    let mut text = format!("{table}\n{warnings}");
+    format!("{table}\n{warnings}")
+}
+
+fn shown(admitted: &[Admitted], observed: &Observed, facts: &StatefulSetFacts) -> String {
+    let mut text = table(admitted);
     if let Some(first) = admitted.first().filter(|pod| !pod.patch.is_empty()) {
         let container = first.pod.pointer("/spec/containers/0").cloned().unwrap_or_default();
         let words = |key: &str| {

@@ -1,21 +1,19 @@
-//! The demo's second half: the injected pods run, and their windows change while they do.
+//! The demo's second half: the injected pods run, and the StatefulSet is scaled and resharded while they do.
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::{Failure, print, say};
 use super::Args;
 use super::admission::{self, Admission};
-use super::change::{self, Change, DRAIN, Moved, Published};
+use super::change::{Change, DISCOVERY_DELAY, DRAIN, MOST_PODS, quick};
+use super::leader::Leader;
 use super::machine::Machine;
-use super::pod::{self, Confirmed};
+use super::pod::{self, Running};
 use super::programs::Thanos;
+use super::tell::{self, Moment, Teller};
 use super::words::Injected;
-use crate::adapters::clock;
 use crate::adapters::signals::{self, Stage};
-use crate::core::plan::Plan;
-
-/// Pods that run; more would only be more of the same.
-const MOST_PODS: usize = 6;
+use crate::core::report::{SetReport, State};
 
 /// The whole demo. Whatever happens, what was started is ended.
 pub(super) async fn demo(args: &Args) -> Result<(), Failure> {
@@ -48,58 +46,158 @@ pub(super) async fn demo(args: &Args) -> Result<(), Failure> {
 }
 
 async fn story(args: &Args, slot: &mut Option<Machine>) -> Result<(), Failure> {
-    let admission = admission::admit(args).await?;
-    let fleet = admission.observed.fleet.load_full();
-    let plan = &fleet.known(&admission.facts.namespace, &admission.facts.name).plan;
-    let chosen = choose(&admission, plan);
-    if chosen.is_empty() {
-        return print("4. None of these pods was injected, so there is nothing to run.\n");
+    let mut admission = admission::admit(args, &quick()).await?;
+    if admission.admitted.is_empty() || admission.admitted.iter().any(|pod| Injected::of(&pod.pod).is_none()) {
+        return print("4. These pods were not injected, so there is nothing to run.\n");
     }
     let thanos = Thanos::find(args.path.as_deref()).await;
-    let machine = slot.insert(Machine::new(&admission, &chosen, &thanos, args.path.clone())?);
-    let some = if chosen.len() < admission.admitted.len() {
-        format!("{} of the {} pods run here, as many shards as possible", chosen.len(), admission.admitted.len())
-    } else {
-        "These pods run here".to_owned()
-    };
-    print(&format!("4. {some}: the words that were injected, as processes of this machine.\n   {}\n", thanos.sentence()))?;
-    print(&exchanged(machine))?;
-
-    let now = clock::now();
-    let mut published = Published::new(&admission.facts, plan, now);
-    machine.publish(&published.data())?;
-    machine.start().await?;
-    let before = change::first_start(machine, &published).await?;
-    print(&format!("   {} serve: {}.\n\n", pods(before.len()), all_say_so(before.iter(), &thanos)))?;
-    let other_reload = admission.admitted.iter().find_map(|pod| Injected::of(&pod.pod)?.other_reload());
-    if let Some(flag) = other_reload {
-        return print(&format!(
-            "5. These pods were injected with {flag}, so thanos is not restarted in place, and nothing changes while they run.\n"
-        ));
+    let machine = slot.insert(Machine::new(&thanos, args.path.clone())?);
+    if let Some(smaller) = Change::smaller(&admission) {
+        print(&format!(
+            "   {} pods are more than the {MOST_PODS} that this demo runs, so it goes on with fewer, which are admitted anew, as after:\n{}",
+            admission.facts.replicas,
+            commands(&smaller, admission.facts.replicas)
+        ))?;
+        print(&format!("{}\n", admission::table(admission.anew(smaller.facts).await?)))?;
     }
-    let Some(change) = Change::of(&admission) else {
-        return print("5. This configuration leaves no room for other windows, so nothing changes while they run.\n");
-    };
-    print(&format!(
-        "5. The windows change while everything runs, as this would ask for:\n   {}\n   The demo plays refresher and kubelet: it writes the entries of the ConfigMap, with drain: {DRAIN}, because nobody queries here.\n",
-        change.command(&admission.facts.name)
-    ))?;
-    let moved = change::roll(machine, &mut published, &change, &before, now).await?;
-    print(&format!("\n{}\n{}", change::table(&moved, thanos.name()), admission::picture(&change.plan, admission.facts.replicas)))?;
-    print(&summary(&moved, &thanos)?)
+    let mut live = Live { machine, admission, thanos, leader: Leader::default(), teller: Teller::new() };
+    live.start().await?;
+    live.change().await?;
+    live.admission.end().await
 }
 
-/// Which pods run: the first replica of every shard, then the second ones, as far as they go; in order of their names.
-fn choose(admission: &Admission, plan: &Plan) -> Vec<usize> {
-    let injected = (0..admission.admitted.len()).filter(|i| Injected::of(&admission.admitted[*i].pod).is_some());
-    let mut chosen: Vec<usize> = injected.collect();
-    chosen.sort_by_key(|i| {
-        let place = plan.assign(u32::try_from(*i).unwrap_or(u32::MAX));
-        (place.replica, place.shard)
-    });
-    chosen.truncate(MOST_PODS);
-    chosen.sort_unstable();
-    chosen
+/// What runs, and who watches it.
+struct Live<'a> {
+    machine: &'a mut Machine,
+    admission: Admission,
+    thanos: Thanos,
+    leader: Leader,
+    teller: Teller,
+}
+
+impl Live<'_> {
+    /// The pods start with what was injected; the first entries are what they run.
+    async fn start(&mut self) -> Result<(), Failure> {
+        self.machine.add(&self.admission.facts.namespace, &self.admission.admitted)?;
+        self.leader.add(&self.admission.facts.name, &self.admission.admitted);
+        print(&format!(
+            "4. These pods run here: the words that were injected, as processes of this machine.\n   {}\n{}   \
+             Nobody queries here, so the StatefulSet is annotated with drain: {DRAIN} and discovery-delay: {DISCOVERY_DELAY}; each is a minute otherwise.\n",
+            self.thanos.sentence(),
+            exchanged(self.machine)
+        ))?;
+        self.teller.begin();
+        self.machine.start().await?;
+        let report = self.settle().await?;
+        let moments = self.moments(report).await;
+        print(&format!("   {} serve: {}.\n\n", pods(moments.len()), all_say_so(&moments, &self.thanos)))
+    }
+
+    async fn settle(&mut self) -> Result<SetReport, Failure> {
+        self.leader.settle(self.machine, &self.admission, &mut self.teller).await
+    }
+
+    async fn moments(&self, report: SetReport) -> Vec<Moment> {
+        let running = futures::future::join_all(self.machine.pods.iter().map(pod::Pod::running)).await;
+        report.pods.into_iter().zip(running).map(|(report, running)| Moment { report, running }).collect()
+    }
+
+    async fn change(&mut self) -> Result<(), Failure> {
+        let other_reload = self.admission.admitted.iter().find_map(|pod| Injected::of(&pod.pod)?.other_reload());
+        if let Some(flag) = other_reload {
+            return print(&format!(
+                "5. These pods were injected with {flag}, so thanos is not restarted in place, and nothing changes while they run.\n"
+            ));
+        }
+        let Some(change) = Change::of(&self.admission) else {
+            return print("5. This configuration leaves no room for other windows, so nothing changes while they run.\n");
+        };
+        {
+            let fleet = self.admission.observed.fleet.load();
+            let now = fleet.known(&self.admission.facts.namespace, &self.admission.facts.name);
+            self.leader.coverage.require(&now.sharding, &change.sharding);
+        }
+        let mut before = self.settle().await?;
+        let asked = commands(&change, self.admission.facts.replicas);
+        print(&format!(
+            "5. The division of the time changes while everything runs, as it would after:\n{asked}   \
+             The server's own code decides what happens now. The demo carries it out, as API server, StatefulSet controller and kubelet.\n\n"
+        ))?;
+        let mut moments = self.moments(before).await;
+        if change.replicas != self.admission.facts.replicas {
+            before = self.scale(change.replicas).await?;
+            // With total_shards: auto this was all, and the new pods had nothing before.
+            if !change.annotations.is_empty() && before.state == State::Settled {
+                moments = self.moments(before).await;
+            }
+        }
+        if !change.annotations.is_empty() {
+            print("   Now the StatefulSet is annotated.\n")?;
+            self.admission.update(change.facts.clone()).await?;
+            self.teller.begin();
+        }
+        let report = self.settle().await?;
+        self.summary(&change, &moments, report).await
+    }
+
+    /// The new pods come as more replicas of the newest shard, unless the number of shards follows that of the pods.
+    async fn scale(&mut self, replicas: u32) -> Result<SetReport, Failure> {
+        let facts = crate::core::fleet::StatefulSetFacts { replicas, ..self.admission.facts.clone() };
+        let (namespace, name) = (facts.namespace.clone(), facts.name.clone());
+        let there = self.admission.facts.replicas;
+        let more = self.admission.update(facts).await?;
+        print(&format!("   {} to {replicas} pods: these are admitted, too.\n{}\n", there, admission::table(more)))?;
+        self.machine.add(&namespace, more)?;
+        self.leader.add(&name, more);
+        if let Some(data) = self.leader.data() {
+            self.machine.publish(data)?;
+        }
+        self.teller.begin();
+        self.machine.start().await?;
+        let report = self.settle().await?;
+        let known = self.admission.observed.fleet.load();
+        let notes =
+            known.known(&namespace, &name).plan.notes().iter().map(|note| format!("   As it stands: {note}.\n")).collect::<String>();
+        print(&notes)?;
+        Ok(report)
+    }
+
+    /// Fails where anything was not as promised.
+    async fn summary(&self, change: &Change, before: &[Moment], report: SetReport) -> Result<(), Failure> {
+        let (state, message, replicas) = (report.state, report.message.clone(), report.replicas);
+        let after = self.moments(report).await;
+        if let Some((_, other)) = before.iter().zip(&after).find(|(old, new)| old.running.launcher != new.running.launcher) {
+            return Err(Failure::Failed(format!("{}: its launcher is another process now", other.report.pod)));
+        }
+        let who = self.thanos.name();
+        if let Some(other) = after.iter().find(|one| differs(one)) {
+            return Err(Failure::Failed(format!("{}: {who} states another window than the pod", other.report.pod)));
+        }
+        print(&format!("\n{}\n", tell::table(before, &after, who)))?;
+        let coverage = tell::coverage(&self.leader.coverage);
+        if state != State::Settled {
+            return print(&format!("   The change ends here, as it should: {message}.\n   {coverage}\n"));
+        }
+        let most = after.iter().map(|one| one.report.restarts).max().unwrap_or(0);
+        print(&format!(
+            "{}\n   {} serve what is planned now, after {} steps: {}.\n   {coverage}\n   \
+             No thanos was restarted more than {} and no pod at all: each launcher, PID 1 of its container, is the process that it was.\n",
+            admission::picture(&change.plan, replicas),
+            pods(after.len()),
+            self.teller.steps(),
+            all_say_so(&after, &self.thanos),
+            match most {
+                1 => "once".to_owned(),
+                2 => "twice".to_owned(),
+                most => format!("{most} times"),
+            }
+        ))
+    }
+}
+
+/// Commands as a block.
+fn commands(change: &Change, before: u32) -> String {
+    change.commands(before).iter().map(|command| format!("      {command}\n")).collect()
 }
 
 fn pods(count: usize) -> String {
@@ -115,32 +213,19 @@ fn exchanged(machine: &Machine) -> String {
     format!("   Exchanged for this machine, here in {}; all other words are the injected ones:\n{rows}", pod.name)
 }
 
+/// Whether what plays thanos states another window than its sidecar.
+fn differs(one: &Moment) -> bool {
+    let Running { flags, .. } = &one.running;
+    flags.as_ref().zip(one.report.applied).is_some_and(|(flags, window)| !pod::states(flags, window))
+}
+
 /// Whether what plays thanos itself confirms the windows, in words.
-fn all_say_so<'a>(confirmed: impl ExactSizeIterator<Item = &'a Confirmed>, thanos: &Thanos) -> String {
-    let (count, flags) = (confirmed.len(), thanos.own_flags());
-    let say_so = confirmed.filter(|one| one.flags.as_ref().is_some_and(|flags| pod::states(flags, one.window))).count();
+fn all_say_so(moments: &[Moment], thanos: &Thanos) -> String {
+    let (count, flags) = (moments.len(), thanos.own_flags());
+    let say_so = moments.iter().filter(|one| one.running.flags.is_some() && !differs(one)).count();
     if say_so == count {
         format!("{flags} say so in each of them")
     } else {
         format!("{flags} say so in {say_so} of {count}, and cannot be read in the others")
     }
-}
-
-fn summary(moved: &[Moved], thanos: &Thanos) -> Result<String, Failure> {
-    if let Some(restarted) = moved.iter().find(|one| one.before.launcher != one.after.launcher) {
-        return Err(Failure::Failed(format!("{}: its launcher is another process now", restarted.pod)));
-    }
-    let who = thanos.name();
-    let differs = |one: &&Moved| one.after.flags.as_ref().is_some_and(|flags| !pod::states(flags, one.after.window));
-    if let Some(other) = moved.iter().find(differs) {
-        return Err(Failure::Failed(format!("{}: {who} states another window than the pod", other.pod)));
-    }
-    let slowest = moved.iter().map(|one| one.after.took).max().unwrap_or_default();
-    Ok(format!(
-        "\n   {} took over new windows while running, within {:.1} s each, {DRAIN} of it draining; {}.\n   \
-         Each pod's launcher, PID 1 of its container, is the process that it was: {who} was started again in place, and no pod was restarted.\n",
-        pods(moved.len()),
-        slowest.as_secs_f64(),
-        all_say_so(moved.iter().map(|one| &one.after), thanos)
-    ))
 }

@@ -14,10 +14,11 @@ use std::time::Duration;
 use futures::future::{join_all, try_join_all};
 
 use super::super::Failure;
-use super::admission::Admission;
+use super::super::inject::Admitted;
 use super::pod::{self, Pod};
 use super::programs::{self, Thanos};
 use super::words::{self, Injected, Place};
+use crate::core::agent_status::AgentStatus;
 
 /// All processes together may take this long to end before they are killed.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -29,6 +30,9 @@ const PRIVATE: u32 = 0o700;
 /// The pods. Fields are dropped in this order.
 pub(super) struct Machine {
     pub(super) pods: Vec<Pod>,
+    agent: PathBuf,
+    thanos: PathBuf,
+    bucket: PathBuf,
     path: Option<OsString>,
     tree: Tree,
 }
@@ -61,26 +65,29 @@ impl Drop for Tree {
 }
 
 impl Machine {
-    /// Makes the directories for these pods of an admission; nothing runs yet.
-    pub(super) fn new(admission: &Admission, chosen: &[usize], thanos: &Thanos, path: Option<OsString>) -> Result<Self, Failure> {
+    /// Makes the directory; there are no pods yet.
+    pub(super) fn new(thanos: &Thanos, path: Option<OsString>) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::Failed(format!("no temporary directory could be made: {error}"));
         let tree = Tree::new().map_err(failed)?;
         let (agent, thanos) = programs::place(&tree.0, thanos)?;
-        let mut pods = Vec::new();
-        for (i, chosen) in (0..).zip(chosen) {
-            let admitted = &admission.admitted[*chosen];
+        let bucket = bucket(&tree.0).map_err(failed)?;
+        Ok(Self { pods: Vec::new(), agent, thanos, bucket, path, tree })
+    }
+
+    /// Makes what these pods need; nothing of them runs yet.
+    pub(super) fn add(&mut self, namespace: &str, admitted: &[Admitted]) -> Result<(), Failure> {
+        for admitted in admitted {
             let Some(injected) = Injected::of(&admitted.pod) else { continue };
-            let dir = tree.0.join(words::file_name(&admitted.name));
-            let ip = pod_ip(i);
+            let dir = self.tree.0.join(words::file_name(&admitted.name));
+            let ip = pod_ip(u8::try_from(self.pods.len()).unwrap_or(u8::MAX));
             let ports = pod::free_ports(ip, injected.ports()).map_err(|error| {
                 Failure::Failed(format!("{ip}: cannot be listened on: {error}; the demo gives each pod an address in 127.0.0.0/8"))
             })?;
-            let bucket = bucket(&tree.0).map_err(failed)?;
-            let (agent, thanos, namespace) = (agent.clone(), thanos.clone(), admission.facts.namespace.clone());
-            let place = Place { dir, pod: admitted.name.clone(), namespace, ip, ports, agent, thanos, bucket };
-            pods.push(Pod::new(&admitted.name, &injected, place)?);
+            let (agent, thanos, bucket) = (self.agent.clone(), self.thanos.clone(), self.bucket.clone());
+            let place = Place { dir, pod: admitted.name.clone(), namespace: namespace.to_owned(), ip, ports, agent, thanos, bucket };
+            self.pods.push(Pod::new(&admitted.name, &injected, place)?);
         }
-        Ok(Self { pods, path, tree })
+        Ok(())
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -92,10 +99,26 @@ impl Machine {
         self.pods.iter_mut().try_for_each(|pod| pod.publish(data))
     }
 
-    /// Starts every pod.
+    /// Starts every pod that does not run yet.
     pub(super) async fn start(&mut self) -> Result<(), Failure> {
         let path = self.path.as_deref();
-        try_join_all(self.pods.iter_mut().map(|pod| pod.start(path))).await.map(drop)
+        try_join_all(self.pods.iter_mut().filter(|pod| !pod.is_started()).map(|pod| pod.start(path))).await.map(drop)
+    }
+
+    /// What each sidecar answers now, by pod. All are asked at once.
+    pub(super) async fn ask(&self) -> Vec<(&str, Result<AgentStatus, String>)> {
+        join_all(self.pods.iter().map(|pod| async { (pod.name.as_str(), pod.status().await) })).await
+    }
+
+    /// Fails when a process has ended that should not.
+    pub(super) fn alive(&mut self) -> Result<(), Failure> {
+        self.pods.iter_mut().try_for_each(Pod::alive)
+    }
+
+    /// What a failure of a pod is, with what its log says.
+    pub(super) fn failure(&self, pod: &str, why: &str) -> Failure {
+        let found = self.pods.iter().find(|one| one.name == pod);
+        found.map_or_else(|| Failure::Failed(format!("{pod}: {why}")), |one| one.failure(why))
     }
 
     /// Ends every process and removes the directory.

@@ -1,12 +1,15 @@
 //! `timeshard demo`: the whole system on one machine, without a cluster.
 //!
 //! First admission over HTTPS with the server's own code, then the agents and thanos as processes that run what was
-//! injected, then a change of windows while they run. Invariant: whatever ends the demo (its last line, a failure, a
-//! signal, even SIGKILL), no process outlives it; all but SIGKILL remove the directory, too.
+//! injected, then a reshard while they run, by the decisions that the leader of a cluster makes: the demo only plays API
+//! server, kubelet and StatefulSet controller. Invariant: whatever ends the demo (its last line, a failure, a signal, even
+//! SIGKILL), no process outlives it; all but SIGKILL remove the directory, too.
 
 mod admission;
 #[cfg(feature = "agent")]
 mod change;
+#[cfg(feature = "agent")]
+mod leader;
 #[cfg(feature = "agent")]
 mod live;
 #[cfg(feature = "agent")]
@@ -15,6 +18,8 @@ mod machine;
 mod pod;
 #[cfg(feature = "agent")]
 mod programs;
+#[cfg(feature = "agent")]
+mod tell;
 #[cfg(feature = "agent")]
 mod words;
 
@@ -29,10 +34,11 @@ pub(super) use programs::play_another_program;
 /// Try the whole system on this machine, without a cluster.
 ///
 /// Starts the webhook on 127.0.0.1 with a certificate made in memory, expands a plain StatefulSet into pods as the
-/// StatefulSet controller would, has each admitted over HTTPS, and shows what was injected. Then up to 6 of these pods
-/// run: config-sidecar and launcher as processes in a temporary directory, with the words that were injected, and thanos
-/// on an empty bucket (the thanos on PATH, or else a stand-in that serves no data). At last the windows change while
-/// everything runs. It takes less than a minute and leaves nothing behind.
+/// StatefulSet controller would, has each admitted over HTTPS, and shows what was injected. Then the pods run, at most 8:
+/// config-sidecar and launcher as processes in a temporary directory, with the words that were injected, and thanos on an
+/// empty bucket (the thanos on PATH, or else a stand-in that serves no data). At last the StatefulSet is scaled and gets
+/// one shard more while everything runs, step by step as the server would do it. It takes about a minute and leaves
+/// nothing behind.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A manifest of your own with a thanos store StatefulSet, instead of the built-in one
@@ -59,14 +65,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 async fn demo(args: &Args) -> Result<(), Failure> {
     if args.admission_only {
-        admission::admit(args).await?;
+        admission::admit(args, &[]).await?.end().await?;
         return print("4. The webhook has drained and ended. Nothing is left behind.\n");
     }
     #[cfg(feature = "agent")]
     return live::demo(args).await;
     #[cfg(not(feature = "agent"))]
     {
-        admission::admit(args).await?;
+        admission::admit(args, &[]).await?.end().await?;
         Err(Failure::Failed(
             "this timeshard was built without the agent, so no pod can run here: build it with its default features \
              (cargo run --bin timeshard -- demo), or use --admission-only"

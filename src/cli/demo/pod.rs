@@ -22,14 +22,14 @@ use super::words::{self, Commands, Injected, Place, Ports};
 use crate::adapters::files;
 use crate::adapters::http_client::{self, GetLimits};
 use crate::agent_cli;
-use crate::core::agent_status::{AgentStatus, Phase};
+use crate::core::agent_status::AgentStatus;
 use crate::core::names;
 use crate::core::time_flags;
 use crate::core::window::Window;
 
-/// The pause between two looks at a pod.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// A pod may take this long to start, or to take over a window once it has drained.
+/// The pause between two startup probes.
+const PROBE_EVERY: Duration = Duration::from_millis(50);
+/// A pod may take this long to start, or for anything else without visible progress.
 pub(super) const SERVING_LIMIT: Duration = Duration::from_mins(1);
 /// Where both containers of a pod write.
 const LOG: &str = "log";
@@ -49,14 +49,12 @@ pub(super) struct Pod {
     versions: u32,
 }
 
-/// A pod that serves, by its own account and thanos'.
+/// What runs in a pod.
 #[derive(Clone, Debug)]
-pub(super) struct Confirmed {
-    pub(super) window: Window,
-    /// Since the wait began.
-    pub(super) took: Duration,
+pub(super) struct Running {
     /// Thanos' own words; `None` if they cannot be read.
     pub(super) flags: Option<(String, String)>,
+    /// Process ids.
     pub(super) launcher: Option<u32>,
     pub(super) thanos: Option<u32>,
 }
@@ -97,45 +95,19 @@ impl Pod {
         (self.place.ip, self.place.ports.status).into()
     }
 
-    /// Waits until the pod serves this window, telling each thing that it passes through on the way.
-    pub(super) async fn confirm(
-        &mut self,
-        window: Window,
-        limit: Duration,
-        mut tell: impl FnMut(Duration, &str, &AgentStatus) -> Result<(), Failure>,
-    ) -> Result<Confirmed, Failure> {
-        let begun = Instant::now();
-        let deadline = begun + limit;
-        let mut before: Option<(Phase, Option<Window>)> = None;
-        loop {
-            let status = match self.status().await {
-                Ok(status) => status,
-                Err(why) => {
-                    self.go_on(deadline, &why).await?;
-                    continue;
-                }
-            };
-            let now = (status.phase, status.published);
-            if before != Some(now) {
-                tell(begun.elapsed(), &self.name, &status)?;
-                before = Some(now);
-            }
-            let excuse = status.last_error.clone().unwrap_or_else(|| format!("it is {}", status.phase));
-            if status.phase == Phase::Failed {
-                return Err(self.failure(&excuse));
-            }
-            if status.phase == Phase::Serving && status.applied == Some(window) {
-                let took = begun.elapsed();
-                let flags = self.flags().await;
-                let launcher = self.launcher.as_ref().and_then(Child::id);
-                let thanos = launcher.and_then(first_child);
-                return Ok(Confirmed { window, took, flags, launcher, thanos });
-            }
-            self.go_on(deadline, &excuse).await?;
-        }
+    /// Whether kubelet has begun to start it.
+    pub(super) const fn is_started(&self) -> bool {
+        self.sidecar.is_some()
     }
 
-    async fn status(&self) -> Result<AgentStatus, String> {
+    /// What is in it now.
+    pub(super) async fn running(&self) -> Running {
+        let launcher = self.launcher.as_ref().and_then(Child::id);
+        Running { flags: self.flags().await, launcher, thanos: launcher.and_then(first_child) }
+    }
+
+    /// What its sidecar answers.
+    pub(super) async fn status(&self) -> Result<AgentStatus, String> {
         let (_, body) = http_client::get(self.status_address(), "/status", GetLimits::default()).await?;
         serde_json::from_slice(&body).map_err(|error| format!("/status: {error}"))
     }
@@ -149,8 +121,8 @@ impl Pod {
         Some((flag("min-time")?, flag("max-time")?))
     }
 
-    /// A pause, or the reason why no further look is worth it.
-    async fn go_on(&mut self, deadline: Instant, excuse: &str) -> Result<(), Failure> {
+    /// Fails when a process of it has ended.
+    pub(super) fn alive(&mut self) -> Result<(), Failure> {
         let ended = |child: &mut Option<Child>| child.as_mut().and_then(|child| child.try_wait().ok().flatten());
         if let Some(status) = ended(&mut self.sidecar) {
             return Err(self.failure(&format!("config-sidecar has ended ({status})")));
@@ -158,14 +130,21 @@ impl Pod {
         if let Some(status) = ended(&mut self.launcher) {
             return Err(self.failure(&format!("the launcher has ended ({status})")));
         }
-        if Instant::now() >= deadline {
-            return Err(self.failure(&format!("it does not serve within its time limit: {excuse}")));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
         Ok(())
     }
 
-    fn failure(&self, why: &str) -> Failure {
+    /// A pause, or the reason why no further look is worth it.
+    async fn go_on(&mut self, deadline: Instant, excuse: &str) -> Result<(), Failure> {
+        self.alive()?;
+        if Instant::now() >= deadline {
+            return Err(self.failure(&format!("it does not start within its time limit: {excuse}")));
+        }
+        tokio::time::sleep(PROBE_EVERY).await;
+        Ok(())
+    }
+
+    /// A failure with the end of the pod's log.
+    pub(super) fn failure(&self, why: &str) -> Failure {
         let log = files::read(&self.place.dir.join(LOG), MAX_LOG_BYTES).ok().flatten().unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();

@@ -45,7 +45,7 @@ pub struct PodView<'a> {
     pub ready_for: Option<Duration>,
     /// How long it has had its shard label, as far as this leader knows.
     pub labelled_for: Duration,
-    /// How long ago kubelet was told to look at its volumes.
+    /// How long ago kubelet was told to look at its volumes, or its entry was written and it may look by itself.
     pub hurried_ago: Option<Duration>,
 }
 
@@ -138,7 +138,8 @@ pub fn decide(view: &View<'_>) -> Decision {
     render::notices(view, &expected, &judged, &mut decision);
     let unsettled = expected.iter().zip(&judged).filter(|(_, judged)| !matches!(judged.state, PodState::Confirmed | PodState::Absent));
     decision.closely = unsettled.filter_map(|(pod, _)| Some(pod.view?.facts.uid.clone())).collect();
-    decision.again = judged.iter().filter_map(|judged| judged.joins_in).min();
+    let joins_in = judged.iter().filter_map(|judged| judged.joins_in);
+    decision.again = joins_in.chain(expected.iter().filter_map(standing::hurry_in)).min();
     decision
 }
 
@@ -151,6 +152,11 @@ fn next(
     decision: &mut Decision,
 ) -> (State, String) {
     let sharding = &view.known.sharding;
+    if let Some(i) = expected.iter().position(|pod| pod.entry.is_none()) {
+        // What it runs is not known, so neither is what may be built on the others.
+        let state = if judged[i].on_its_way { State::Rolling } else { State::Waiting };
+        return (state, render::waits_for(&expected[i], &judged[i], 1));
+    }
     let (members, at) = members(expected, judged);
     let terms = terms(view);
     let away = |i: &usize| matches!(judged[*i].state, PodState::Settling | PodState::Joining | PodState::Broken);
@@ -269,6 +275,8 @@ fn running(pod: &Expected<'_>) -> Option<Place> {
                 Place { shard, replica, window }
             }))
         }
+        // Nothing of it runs.
+        Some(Answer::Unreachable(_)) | None if view.facts.stuck.is_some() && !view.facts.ready => Some(pod.desired),
         Some(Answer::Unreachable(_)) | None => None,
     }
 }

@@ -130,13 +130,20 @@ pub(super) fn relabel(view: &View<'_>, expected: &[Expected<'_>]) -> Vec<(String
 
 /// Pods whose sidecar does not show their entry although kubelet could have brought it.
 pub(super) fn to_hurry(expected: &[Expected<'_>]) -> Vec<String> {
-    let due = |pod: &&Expected<'_>| {
-        let (Some(entry), Some(seen)) = (&pod.entry, pod.view) else { return false };
-        let Some(Answer::Status(status)) = seen.answer else { return false };
-        seen.facts.injected
-            && !seen.facts.terminating
-            && status.published != Some(entry.window)
-            && seen.hurried_ago.is_none_or(|ago| ago >= HURRY_AGAIN)
-    };
+    let due = |pod: &&Expected<'_>| unseen(pod).is_some_and(|seen| seen.hurried_ago.is_none_or(|ago| ago >= HURRY_AGAIN));
     expected.iter().filter(due).map(|pod| pod.name.clone()).collect()
+}
+
+/// When a pod is to be hurried, if its sidecar does not show its entry by then.
+pub(super) fn hurry_in(pod: &Expected<'_>) -> Option<Duration> {
+    // One that is due is hurried by this look.
+    let ago = unseen(pod)?.hurried_ago.filter(|ago| *ago < HURRY_AGAIN).unwrap_or_default();
+    Some(HURRY_AGAIN.saturating_sub(ago))
+}
+
+/// A pod that kubelet could bring its entry, and whose sidecar does not show it.
+fn unseen<'a>(pod: &Expected<'a>) -> Option<&'a PodView<'a>> {
+    let (entry, seen) = (pod.entry.as_ref()?, pod.view?);
+    let Some(Answer::Status(status)) = seen.answer else { return None };
+    (seen.facts.injected && !seen.facts.terminating && status.published != Some(entry.window)).then_some(seen)
 }

@@ -43,6 +43,7 @@ struct World {
     writes: u64,
     written: Option<BTreeMap<String, String>>,
     leader_since: u64,
+    hurried_ago: Option<Duration>,
     last: Decision,
 }
 
@@ -72,6 +73,7 @@ impl World {
             writes: 0,
             written: None,
             leader_since: 0,
+            hurried_ago: None,
             last,
         }
     }
@@ -197,7 +199,7 @@ impl World {
                 let since = pod.ready_since.max(self.leader_since);
                 let ready_for = pod.facts.ready.then(|| Duration::from_secs(self.at - since));
                 let (answer, labelled_for) = (Some(&pod.answer), Duration::from_secs(1_000));
-                (name.clone(), PodView { facts: &pod.facts, answer, ready_for, labelled_for, hurried_ago: None })
+                (name.clone(), PodView { facts: &pod.facts, answer, ready_for, labelled_for, hurried_ago: self.hurried_ago })
             })
             .collect();
         let view = View {
@@ -446,6 +448,19 @@ fn a_pause_stops_it_and_a_broken_pod_gets_its_planned_window() {
 }
 
 #[test]
+fn a_sidecar_that_does_not_show_its_entry_is_seen_to_again_and_again() {
+    let mut world = settled(6, 5);
+    world.annotate("total-shards", "2");
+    world.leader();
+    let seconds = |ago| Some(Duration::from_secs(ago));
+    for (ago, hurries, again) in [(seconds(2), false, 3), (seconds(5), true, 5), (seconds(600), true, 5), (None, true, 5)] {
+        world.hurried_ago = ago;
+        world.leader();
+        assert_eq!((!world.last.hurry.is_empty(), world.last.again), (hurries, seconds(again)), "{ago:?}");
+    }
+}
+
+#[test]
 fn nothing_moves_while_the_statefulset_is_updated_or_a_pod_does_not_answer() {
     let mut world = settled(6, 5);
     world.change(|set| set.update_revision = "r2".to_owned());
@@ -535,4 +550,18 @@ proptest! {
         world.settle("at the end", World::answers).map_err(TestCaseError::fail)?;
         prop_assert_eq!(world.last.report.moves_left, 0);
     }
+}
+
+#[test]
+fn what_no_sidecar_has_said_yet_is_not_taken_for_settled() {
+    let mut world = settled(6, 6);
+    (world.map, world.written, world.leader_since) = (None, None, world.at);
+    for pod in world.pods.values_mut() {
+        pod.answer = Answer::Unreachable("nobody answers".to_owned());
+    }
+    world.leader();
+    assert_eq!((world.last.report.state, world.writes, world.last.step.is_some()), (State::Waiting, 1, false));
+    assert!(world.last.report.message.contains("nobody answers"), "{}", world.last.report.message);
+    world.settle("they answer again", World::answers).unwrap();
+    assert_eq!(world.pods.values().map(|pod| pod.restarts).sum::<u64>(), 0);
 }

@@ -128,7 +128,7 @@ trait Ledger {
     fn trim(&mut self, moved: &mut Vec<Change>);
     /// A window through which the member may go when its direct move is not possible.
     fn detour(&self, member: usize) -> Option<Place>;
-    /// What nobody would hold if the member went away alone.
+    /// What nobody would hold if the member went away alone. To be asked before any move.
     fn gap(&self, member: usize) -> Option<(i64, i64)>;
     /// As before any move.
     fn reset(&mut self);
@@ -136,6 +136,8 @@ trait Ledger {
 
 /// Detours tried before one is chosen; bounds the work of a rare case.
 const DETOURS_TRIED: usize = 64;
+/// Moves tried for that, after all of these detours together: of thousands of pods only a few detours are looked at.
+const MOVES_TRIED: usize = 20_000;
 
 /// The next step from what is published and confirmed towards what is desired.
 #[must_use]
@@ -229,8 +231,9 @@ fn together(members: &[Member], order: &[usize], ledger: &mut impl Ledger) -> Ve
     if step.is_empty() {
         return one_by_one(members, order, ledger, true);
     }
-    let taken: Vec<usize> = step.iter().map(|change| change.member).collect();
-    for i in order.iter().filter(|i| !taken.contains(i)) {
+    let mut taken = vec![false; members.len()];
+    step.iter().for_each(|change| taken[change.member] = true);
+    for i in order.iter().filter(|i| !taken[**i]) {
         if ledger.try_move(*i, &members[*i].desired, true) {
             step.push(Change { member: *i, to: members[*i].desired });
         }
@@ -242,13 +245,14 @@ fn together(members: &[Member], order: &[usize], ledger: &mut impl Ledger) -> Ve
 fn best_detour(members: &[Member], order: &[usize], ledger: &mut impl Ledger) -> Option<Change> {
     let mut best: Option<(usize, Change)> = None;
     let mut tried: Vec<(Place, Place)> = Vec::new();
+    let most = DETOURS_TRIED.min(MOVES_TRIED / order.len().max(1)).max(1);
     for i in order {
         let member = &members[*i];
         // Pods of one shard that go the same way are alike.
         let alike = |pair: &(Place, Place)| {
             pair.0.shard == member.published.shard && pair.0.window == member.published.window && pair.1.window == member.desired.window
         };
-        if tried.len() >= DETOURS_TRIED || tried.iter().any(alike) {
+        if tried.len() >= most || tried.iter().any(alike) {
             continue;
         }
         ledger.reset();
@@ -257,8 +261,6 @@ fn best_detour(members: &[Member], order: &[usize], ledger: &mut impl Ledger) ->
             continue;
         }
         tried.push((member.published, member.desired));
-        let mut after = members.to_vec();
-        after[*i].published = to;
         let enabled = order.iter().filter(|j| *j != i && ledger.try_move(**j, &members[**j].desired, true)).count();
         if best.as_ref().is_none_or(|(most, _)| enabled > *most) {
             best = Some((enabled, Change { member: *i, to }));

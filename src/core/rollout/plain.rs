@@ -1,5 +1,7 @@
 //! Every pod is asked by every querier: an instant is served while one pod that holds it stays.
 
+use std::ops::Range;
+
 use super::segments::Segments;
 use super::{Change, Ledger, Member, Place, Standing, hull};
 
@@ -87,15 +89,17 @@ impl Ledger for Plain<'_> {
     }
 
     fn trim(&mut self, moved: &mut Vec<Change>) {
-        while let Some(segment) = self.counts.iter().position(|count| !count.redundant()) {
-            let leaves = |change: &Change| {
-                let holds = |place: &Place| self.segments.held(place.window).contains(&segment);
-                holds(&self.members[change.member].published) && !holds(&change.to)
-            };
+        let held = |place: &Place| self.segments.held(place.window);
+        let mut ranges: Vec<_> = moved.iter().map(|change| (held(&self.members[change.member].published), held(&change.to))).collect();
+        let mut from = 0;
+        while let Some(segment) = (from..self.counts.len()).find(|segment| !self.counts[*segment].redundant()) {
             // Somebody left, or it would be as redundant as before.
-            let Some(at) = moved.iter().rposition(leaves) else { return };
-            let change = moved.remove(at);
+            let leaves = |(old, new): &(Range<usize>, Range<usize>)| old.contains(&segment) && !new.contains(&segment);
+            let Some(at) = ranges.iter().rposition(leaves) else { return };
+            let (change, (_, new)) = (moved.remove(at), ranges.remove(at));
             self.shift(change.member, &change.to, true);
+            // Only where it would have come back to there is less now.
+            from = segment.min(new.start);
         }
     }
 

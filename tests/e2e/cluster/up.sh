@@ -91,6 +91,16 @@ start etcd etcd --name e2e --data-dir "$STATE/etcd" --unsafe-no-fsync --log-leve
   --listen-client-urls "http://127.0.0.1:$((PORT_BASE + 1))" --advertise-client-urls "http://127.0.0.1:$((PORT_BASE + 1))" \
   --listen-peer-urls "http://127.0.0.1:$((PORT_BASE + 2))" --initial-advertise-peer-urls "http://127.0.0.1:$((PORT_BASE + 2))" \
   --initial-cluster "e2e=http://127.0.0.1:$((PORT_BASE + 2))"
+# What our server asks for, and nothing else: its requests are counted by when they came.
+cat >"$STATE/audit.yaml" <<'Y'
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  users: ["system:serviceaccount:timeshard-system:timeshard"]
+- level: None
+Y
 # Webhooks given as a Service: with kube-proxy the API server dials the ClusterIP, without it (control plane only) the endpoints.
 start kube-apiserver kube-apiserver --etcd-servers "http://127.0.0.1:$((PORT_BASE + 1))" \
   --bind-address "$api_ip" --advertise-address "$NODE_IP" --secure-port "$API_PORT" \
@@ -101,6 +111,7 @@ start kube-apiserver kube-apiserver --etcd-servers "http://127.0.0.1:$((PORT_BAS
   --kubelet-client-certificate "$STATE/pki/kubelet-client.crt" --kubelet-client-key "$STATE/pki/kubelet-client.key" \
   --kubelet-certificate-authority "$STATE/pki/ca.crt" --kubelet-preferred-address-types InternalIP \
   --enable-aggregator-routing="$([ -n "$node" ] && echo false || echo true)" --allow-privileged \
+  --audit-policy-file "$STATE/audit.yaml" --audit-log-path "$STATE/log/audit.json" \
   --profiling=false ${APISERVER_ARGS-}
 wait_for 60 kube-apiserver kubectl get --raw /readyz
 start kube-controller-manager kube-controller-manager --kubeconfig "$STATE/pki/kcm.kubeconfig" \
