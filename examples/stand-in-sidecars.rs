@@ -114,7 +114,7 @@ async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::R
                 listener.with_context(|| format!("pod {name} cannot listen on {address}; is ulimit -n above the number of pods?"))?;
             tokio::spawn(serve(listener, key, pods.clone()));
             // Since long ago, so that a new leader does not take it for one that queriers do not know yet.
-            let since = (chrono::Utc::now() - chrono::TimeDelta::hours(1)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            let since = (thanos_timeshard::adapters::clock::now() - chrono::TimeDelta::hours(1)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
             let condition = |kind| json!({"type": kind, "status": "True", "lastTransitionTime": since});
             let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
                 "conditions": [condition("PodScheduled"), condition("ContainersReady"), condition("Ready")]}});
@@ -134,7 +134,7 @@ async fn read_entries(client: Client, namespace: &str, pods: &Shared) -> anyhow:
     let maps = watcher(Api::<ConfigMap>::namespaced(client, namespace), ours).default_backoff().applied_objects();
     maps.map_err(anyhow::Error::from)
         .try_for_each(|map| async move {
-            let now = chrono::Utc::now();
+            let now = thanos_timeshard::adapters::clock::now();
             for (key, text) in map.data.unwrap_or_default() {
                 let entry = Entry::parse(&text, now).map_err(|error| anyhow::anyhow!("{key}: {error}"))?;
                 let name = key.strip_suffix(".yaml").unwrap_or(&key).to_owned();
