@@ -114,7 +114,8 @@ async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::R
                 listener.with_context(|| format!("pod {name} cannot listen on {address}; is ulimit -n above the number of pods?"))?;
             tokio::spawn(serve(listener, key, pods.clone()));
             // Since long ago, so that a new leader does not take it for one that queriers do not know yet.
-            let since = (thanos_timeshard::adapters::clock::now() - chrono::TimeDelta::hours(1)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            let since =
+                (thanos_timeshard::adapters::clock::now() - chrono::TimeDelta::hours(1)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
             let condition = |kind| json!({"type": kind, "status": "True", "lastTransitionTime": since});
             let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
                 "conditions": [condition("PodScheduled"), condition("ContainersReady"), condition("Ready")]}});
