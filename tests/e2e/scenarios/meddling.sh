@@ -104,6 +104,8 @@ target() { kubectl -n $ns get statefulset store -o json | jq -r '.metadata.annot
 until_same 60 "scaled down to 4, the annotation is removed" null target
 eventually 60 "all is as planned" settled store '.replicas == 4 and ([.pods[].shard] == [0, 0, 1, 1])'
 until_same 60 "with 4 pods" "4 of 4" ready $ns store
+count() { entries store | jq length; }
+until_same 30 "the entries of the other two went with their pods" 4 count
 published=$(entries store)
 kubectl -n $ns scale statefulset store --replicas=0 >/dev/null
 until_same 60 "scaled to nothing" "0 of 0" ready $ns store
