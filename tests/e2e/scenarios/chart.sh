@@ -37,7 +37,7 @@ overlay() {
   local folder=$E2E_DIR/overlays/$1 deploy
   mkdir -p "$folder"
   deploy=$(realpath --relative-to="$folder" "$CHECKOUT/deploy")
-  { printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%s]\n' "$deploy/$2"; sed "s#DEPLOY#$deploy#"; } >"$folder/kustomization.yaml"
+  { printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%s]\n' "$deploy/$2"; sed "s#DEPLOY#$deploy#g"; } >"$folder/kustomization.yaml"
   echo "$folder"
 }
 same_objects "default values and deploy/cert-manager" "$CHECKOUT/deploy/cert-manager"
@@ -46,7 +46,8 @@ own=(--set certManager.enabled=false --set tls.existingSecret=timeshard-tls --se
 folder=$(overlay own-certificate base <<Y
 patches:
 - target: {kind: MutatingWebhookConfiguration}
-  patch: '[{op: add, path: /webhooks/0/clientConfig/caBundle, value: $bundle}]'
+  patch: |-
+    - {op: add, path: /webhooks/0/clientConfig/caBundle, value: "$bundle"}
 Y
 )
 same_objects "certManager.enabled=false and deploy/base with that caBundle" "$folder" "${own[@]}"
@@ -78,13 +79,14 @@ accepted() { # WHAT HELM-ARGUMENT…
   check "$what: every object passes strict validation" kubectl apply --dry-run=server --validate=strict --server-side --force-conflicts -f "$WORK/chart.yaml"
   warnings() { kubectl apply --dry-run=server --server-side --force-conflicts -f "$WORK/chart.yaml" 2>"$WORK/warnings" >/dev/null; cat "$WORK/warnings"; }
   same "$what: no warning (Pod Security restricted, deprecated fields)" "" warnings
-  as_json "$WORK/chart.yaml" | jq -r '.[] | select(.kind == "ConfigMap") | .data["config.yaml"]' >"$WORK/chart-config.yaml"
+  as_json "$WORK/chart.yaml" >"$WORK/chart.json"
+  # with thanos-timeshard there, the server would take a ConfigMap for published windows
+  same "$what: nothing says who manages it" "" jq -r '.[] | select(.metadata.labels["app.kubernetes.io/managed-by"]) | .metadata.name' "$WORK/chart.json"
+  jq -r '.[] | select(.kind == "ConfigMap") | .data["config.yaml"]' "$WORK/chart.json" >"$WORK/chart-config.yaml"
   check "$what: the server reads its configuration" "$SERVER" plan --config "$WORK/chart-config.yaml"
 }
 accepted "default values"
 for f in "$chart"/ci/*-values.yaml; do accepted "$(basename "$f" -values.yaml)" -f "$f"; done
-managed() { cat "$CHECKOUT"/deploy/chart/templates/*.yaml | grep 'managed-by: *thanos-timeshard' || true; }
-same "no object of the chart is labelled as one of published windows" "" managed
 
 # ---- old clusters -------------------------------------------------------------------------------------------------------
 at() { # VERSION: what depends on it
@@ -143,9 +145,9 @@ server_rights
 server_start
 eventually 30 "the server is ready with the rights that the chart gives" server_ready
 namespace $ns "$ENABLED"
-REPLICAS=4 POLICY=Parallel store_set $ns store
+REPLICAS=6 POLICY=Parallel store_set $ns store
 known $ns store store-3 "shard=1 ${shard_windows[1]}"
-until_same 60 "gateways are injected" "$(planned store 4)" windows $ns store
+until_same 60 "gateways are injected" "$(planned store 6)" windows $ns store
 
 # admissions one after the other while the release changes
 pod=$(member $ns store probe-1)
@@ -182,3 +184,16 @@ check "helm uninstall" helm uninstall timeshard --namespace "$SYSTEM"
 until_same 30 "leaves nothing of the release" "" left
 same "and no gateway is touched" "$before" uids
 same "a new one is created at once, as it is" "probe-0 untouched" dry_window $ns store probe-0
+
+# ---- no values at all, with cert-manager --------------------------------------------------------------------------------
+[ -e "$STATE/pids/cert-manager" ] || "$CHECKOUT/tests/e2e/cluster/cert-manager.sh" "$STAGE_FLAG"
+kubectl -n "$SYSTEM" delete secret timeshard-tls timeshard-ca --ignore-not-found >/dev/null
+check "helm install without values, on a cluster with cert-manager" helm install timeshard "$chart" --namespace "$SYSTEM"
+check "the certificate is issued" kubectl -n "$SYSTEM" wait --for=condition=Ready certificate/timeshard-tls --timeout=60s
+secret() { kubectl -n "$SYSTEM" get secret timeshard-tls -o "jsonpath={.data.$1}" | base64 -d; }
+secret 'tls\.crt' >"$WORK/tls/tls.crt"
+secret 'tls\.key' >"$WORK/tls/tls.key"
+host_endpoint
+server_rights
+server_start
+until_same 60 "the API server trusts the server that has it, and gateways are injected" "probe-5 shard=2 ${shard_windows[2]}" dry_window $ns store probe-5
