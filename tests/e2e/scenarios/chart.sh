@@ -123,8 +123,8 @@ refused "two keys for one thing" "config.sharding has both retention and data_re
 
 # ---- install, upgrade, uninstall ----------------------------------------------------------------------------------------
 back() { # whatever happens, the next scenario finds what this run registered
+  server_stop # first: without its rights it would be refused
   helm uninstall timeshard --namespace "$SYSTEM" >/dev/null 2>&1 || true
-  server_stop
   register control-plane
 }
 trap back EXIT
