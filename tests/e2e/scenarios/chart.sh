@@ -119,6 +119,7 @@ refused "a caBundle that is not base64" "/webhook/caBundle" render "${own[@]}" -
 refused "no cert-manager and no certificate" "set tls.existingSecret to a Secret in namespace $SYSTEM" render --set certManager.enabled=false
 refused "no cert-manager and no caBundle" "webhook.caBundle to the CA" render --set certManager.enabled=false --set tls.existingSecret=x
 refused "cert-manager and a caBundle" "leave tls.existingSecret and webhook.caBundle empty" render --set webhook.caBundle=QUJD
+refused "a duration without a unit" "/config/sharding/drain" render --set config.sharding.drain=60
 refused "two keys for one thing" "config.sharding has both retention and data_retention_days" render --set config.sharding.retention=400d --set config.sharding.data_retention_days=90
 
 # ---- install, upgrade, uninstall ----------------------------------------------------------------------------------------
@@ -149,17 +150,20 @@ REPLICAS=6 POLICY=Parallel store_set $ns store
 known $ns store store-3 "shard=1 ${shard_windows[1]}"
 until_same 60 "gateways are injected" "$(planned store 6)" windows $ns store
 
-# admissions one after the other while the release changes
+# admissions while the release changes
 pod=$(member $ns store probe-1)
 stop=$WORK/upgrade-done answers=$WORK/upgrade-answers
-rm -f "$stop"
-load() {
+rm -f "$stop" "$answers".*
+load() { # one after the other
   until [ -e "$stop" ]; do
     if a=$(echo "$pod" | kubectl -n $ns create --dry-run=server -o 'jsonpath={.metadata.labels.thanos-timeshard\.io/shard}' -f - 2>&1); then echo "injected $a"; else echo "failed $a"; fi
-  done >"$answers"
+  done >"$answers.$1"
 }
-load &
-loading=$!
+loads=()
+for i in 1 2 3 4; do
+  load $i &
+  loads+=($!)
+done
 release() {
   kubectl -n "$SYSTEM" get deployment timeshard -o 'jsonpath={.spec.replicas} {.spec.template.spec.containers[0].image} {.spec.template.spec.terminationGracePeriodSeconds}{"\n"}'
   kubectl -n "$SYSTEM" get configmap timeshard-config -o 'jsonpath={.data.config\.yaml}' | grep -E 'agent_image|total_shards'
@@ -173,8 +177,8 @@ check "helm rollback" helm rollback timeshard 1 --namespace "$SYSTEM"
 same "takes them back" '2 ghcr.io/thanos-timeshard/timeshard:v0.1.0 30
   total_shards: 3' release
 : >"$stop"
-wait $loading
-same "not one of $(wc -l <"$answers") admissions meanwhile failed or was not injected" "injected 0" sort -u "$answers"
+wait "${loads[@]}"
+same "not one of $(cat "$answers".* | wc -l) admissions meanwhile failed or was not injected" "injected 0" sort -u "$answers".1 "$answers".2 "$answers".3 "$answers".4
 
 server_stop
 refused "no server answers: a gateway waits" "inject.thanos-timeshard.io" dry_window $ns store probe-0
