@@ -186,6 +186,12 @@ server_pid() {
   local pid exe
   pid=$(cat "$STATE/pids/timeshard" 2>/dev/null) && exe=$(readlink "/proc/$pid/exe") && [ "${exe% (deleted)}" = "$SERVER" ] && echo "$pid"
 }
+# server_rights: they are those of the ServiceAccount of deploy/, and no others
+server_rights() {
+  local token
+  token=$(kubectl -n "$SYSTEM" create token timeshard --duration=4h)
+  kubectl config view --raw -o json | jq --arg token "$token" '.users[0].user = {token: $token}' >"$WORK/server.kubeconfig"
+}
 # server_start: unless it runs as the scenario wants it ($SERVER_FLAGS, by its line "# server:")
 server_start() {
   if server_pid >/dev/null; then

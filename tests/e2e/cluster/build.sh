@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the binaries of the test cluster from the modules under tools/ into $BIN.
-# usage: build.sh [NAME…]      no NAME: everything but cert-manager
+# usage: build.sh [NAME…]      no NAME: everything but cert-manager, helm and podmonitors (a definition of the Prometheus operator)
 # A binary that is already there is kept; FORCE=1 rebuilds it.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -9,7 +9,7 @@ mkdir -p "$BIN"
 command -v go >/dev/null || die "no go on PATH: the cluster is built from Go modules, with Go 1.26.8 or newer"
 debian gcc=gcc /usr/include/stdio.h=libc6-dev
 
-K8S=v1.36.3 THANOS=0.42.4 CONTAINERD=v2.4.2
+K8S=v1.36.3 THANOS=0.42.4 CONTAINERD=v2.4.2 HELM=v3.22.0 PROMETHEUS_OPERATOR=v0.88.0
 kv=k8s.io/component-base/version
 kflags="-s -w -X $kv.gitVersion=$K8S -X $kv.gitMajor=1 -X $kv.gitMinor=36 -X $kv.gitTreeState=clean"
 pcv=github.com/prometheus/common/version
@@ -23,6 +23,28 @@ one() {
     nice go build -trimpath -tags "${TAGS-}" -ldflags "$flags" -o "$BIN/.$name" "$pkg")
   mv "$BIN/.$name" "$BIN/$name"
   echo "$name: built in $((SECONDS - t0)) s"
+}
+
+# helm is one program of a module that is named with its version, so it needs no go.mod here. The Kubernetes version is what
+# `helm template` and `helm lint` assume; a build that does not set it assumes 1.20.
+helm() {
+  local t0=$SECONDS v="" p
+  if [ -x "$BIN/helm" ] && [ -z "${FORCE:-}" ]; then echo "helm: kept"; return; fi
+  for p in chartutil lint/rules; do v+=" -X helm.sh/helm/v3/pkg/$p.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$p.k8sVersionMinor=36"; done
+  (cd / && GOBIN=$BIN/.helm CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOTOOLCHAIN=local \
+    nice go install -trimpath -ldflags "-s -w$v" "helm.sh/helm/v3/cmd/helm@$HELM")
+  mv "$BIN/.helm/helm" "$BIN/helm"
+  rmdir "$BIN/.helm"
+  echo "helm: built in $((SECONDS - t0)) s"
+}
+# a definition as it lies in the Prometheus operator's module; nothing of it is built
+podmonitors() {
+  local dir
+  if [ -e "$BIN/podmonitors.crd.yaml" ] && [ -z "${FORCE:-}" ]; then return; fi
+  dir=$(cd / && GOTOOLCHAIN=local go mod download -json "github.com/prometheus-operator/prometheus-operator@$PROMETHEUS_OPERATOR" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  cp "$dir/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml" "$BIN/.podmonitors"
+  chmod 644 "$BIN/.podmonitors"
+  mv "$BIN/.podmonitors" "$BIN/podmonitors.crd.yaml"
 }
 
 build() {
@@ -39,6 +61,7 @@ build() {
     [ ! -e "$BIN/cert-manager.crds.yaml" ] || [ -n "${FORCE:-}" ] || return 0
     cat "$(cd "$here/tools/cert-manager" && go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)"/deploy/crds/*.yaml >"$BIN/cert-manager.crds.yaml" ;;
   coredns) one coredns coredns . 0 "-s -w" ;;
+  helm | podmonitors) "$1" ;;
   *) echo "build.sh: unknown: $1" >&2; return 2 ;;
   esac
 }

@@ -1,0 +1,68 @@
+{{/* On everything. Never app.kubernetes.io/managed-by: on a ConfigMap, thanos-timeshard there means that it holds published windows. */}}
+{{- define "timeshard.labels" -}}
+app.kubernetes.io/name: thanos-timeshard
+{{- end }}
+
+{{/* The server's pods; `timeshard status` looks for these. */}}
+{{- define "timeshard.selector" -}}
+app.kubernetes.io/name: thanos-timeshard
+app.kubernetes.io/component: server
+{{- end }}
+
+{{- define "timeshard.image" -}}
+{{- $tag := .Values.image.tag | default .Chart.AppVersion -}}
+{{- .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ $tag }}{{ end }}
+{{- end }}
+
+{{/* "true" where the API server itself can tell a store gateway from other pods. */}}
+{{- define "timeshard.matchConditions" -}}
+{{- if semverCompare ">=1.28.0-0" .Capabilities.KubeVersion.Version }}true{{ end }}
+{{- end }}
+
+{{/* Without matchConditions Fail would hold up every pod of the namespaces, Prometheus' too, while no server answers. */}}
+{{- define "timeshard.failurePolicy" -}}
+{{- .Values.webhook.failurePolicy | default (ternary "Fail" "Ignore" (eq (include "timeshard.matchConditions" .) "true")) }}
+{{- end }}
+
+{{/* The Secret that the server reads its certificate from; what does not go together ends here. */}}
+{{- define "timeshard.tlsSecret" -}}
+{{- $own := .Values.tls.existingSecret }}
+{{- if .Values.certManager.enabled }}
+{{- if or $own .Values.webhook.caBundle }}
+{{- fail "certManager.enabled is true, so cert-manager makes the certificate and sets the caBundle: leave tls.existingSecret and webhook.caBundle empty, or set certManager.enabled=false" }}
+{{- end }}timeshard-tls
+{{- else }}
+{{- if not (and $own .Values.webhook.caBundle) }}
+{{- fail (printf "certManager.enabled is false, so the certificate is yours: set tls.existingSecret to a Secret in namespace %s with tls.crt and tls.key for timeshard.%s.svc, and webhook.caBundle to the CA that signed it (PEM, base64)" .Release.Namespace .Release.Namespace) }}
+{{- end }}{{ $own }}
+{{- end }}
+{{- end }}
+
+{{/* The configuration file. Values are merged key by key, so a key would stand beside the default that says the same thing. */}}
+{{- define "timeshard.config" -}}
+{{- $config := deepCopy .Values.config }}
+{{- $sharding := $config.sharding }}
+{{- range list (list "retention" "data_retention_days" 370) (list "overlap" "shard_overlap_days" 1) (list "future_buffer" "future_buffer_hours" 24) (list "replicas" "replicas_per_shard" 2) (list "boundaries" "total_shards" 3) }}
+{{- $new := index . 0 }}{{ $old := index . 1 }}
+{{- if and (hasKey $sharding $new) (hasKey $sharding $old) }}
+{{- if eq (toString (get $sharding $old)) (toString (index . 2)) }}
+{{- $_ := unset $sharding $old }}
+{{- else if ne $new "boundaries" }}
+{{- fail (printf "config.sharding has both %s and %s, which say the same thing: keep one of the two" $new $old) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $injection := $config.injection }}
+{{- $image := include "timeshard.image" . }}
+{{- if ne $image (printf "ghcr.io/thanos-timeshard/timeshard:%s" .Chart.AppVersion) }}
+{{- $injection = merge $injection (dict "agent_image" $image) }}
+{{- end }}
+{{- with .Values.image.pullPolicy }}
+{{- $injection = merge $injection (dict "image_pull_policy" .) }}
+{{- end }}
+{{- if and (semverCompare "<1.29.0-0" .Capabilities.KubeVersion.Version) (not (hasKey $injection "native_sidecar")) }}
+{{- $_ := set $injection "native_sidecar" false }}
+{{- end }}
+{{- if not $injection }}{{ $_ := unset $config "injection" }}{{ end }}
+{{- toYaml $config }}
+{{- end }}

@@ -1,0 +1,203 @@
+# shellcheck shell=bash
+# deploy/chart renders the objects of deploy/, refuses wrong values, and comes, changes and goes with Helm
+# stage: control-plane
+chart=$CHECKOUT/deploy/chart ns=e2e-chart
+export HELM_CACHE_HOME=$WORK/helm/cache HELM_CONFIG_HOME=$WORK/helm/config HELM_DATA_HOME=$WORK/helm/data
+kubectl apply --server-side -f "$BIN/cert-manager.crds.yaml" -f "$BIN/podmonitors.crd.yaml" >/dev/null
+kubectl wait --for=condition=Established --timeout=30s crd/certificates.cert-manager.io crd/issuers.cert-manager.io crd/podmonitors.monitoring.coreos.com >/dev/null
+render() { helm template timeshard "$chart" --namespace "$SYSTEM" "$@"; }
+
+# ---- the same objects ---------------------------------------------------------------------------------------------------
+# as_json FILE: its YAML documents; kubectl reads them and nothing is sent
+as_json() { kubectl create --dry-run=client --validate=false -o json -f "$1" | jq -s '[.[] | (.items[]? // .)]'; }
+# objects FILE: by kind and name, in one form whoever rendered them. Left out is the Namespace and nothing else: Helm keeps its
+# record of the release in it, so it is there before (--create-namespace), and uninstalling must not delete what else is in it.
+objects() {
+  local all config
+  all=$(as_json "$1")
+  jq -r '.[] | select(.kind == "ConfigMap") | "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n" + .data["config.yaml"]' <<<"$all" >"$WORK/config-as-object.yaml"
+  config=$(as_json "$WORK/config-as-object.yaml" | jq '.[0] | {operator, sharding, injection}')
+  jq -S --argjson config "$config" '[.[] | select(.kind != "Namespace")
+    | if .kind == "ConfigMap" then .data["config.yaml"] = $config else . end
+    | {key: "\(.kind) \(.metadata.name)", value: .}] | from_entries' <<<"$all"
+}
+# same_objects WHAT FOLDER HELM-ARGUMENT…: the kustomization in the folder and the chart with these arguments
+same_objects() {
+  local what=$1 n
+  kubectl kustomize "$2" >"$WORK/kustomize.yaml"
+  shift 2
+  render "$@" >"$WORK/chart.yaml"
+  objects "$WORK/kustomize.yaml" >"$WORK/kustomize.json"
+  objects "$WORK/chart.yaml" >"$WORK/chart.json"
+  n=$(jq length "$WORK/chart.json")
+  check "$what: the same $n objects" diff -U3 "$WORK/kustomize.json" "$WORK/chart.json"
+}
+# overlay NAME BASE: a kustomization on top of deploy/BASE, with what standard input adds to it
+overlay() {
+  local folder=$E2E_DIR/overlays/$1 deploy
+  mkdir -p "$folder"
+  deploy=$(realpath --relative-to="$folder" "$CHECKOUT/deploy")
+  { printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%s]\n' "$deploy/$2"; sed "s#DEPLOY#$deploy#g"; } >"$folder/kustomization.yaml"
+  echo "$folder"
+}
+same_objects "default values and deploy/cert-manager" "$CHECKOUT/deploy/cert-manager"
+bundle=$(base64 -w0 "$WORK/tls/ca.crt")
+own=(--set certManager.enabled=false --set tls.existingSecret=timeshard-tls --set "webhook.caBundle=$bundle")
+folder=$(overlay own-certificate base <<Y
+patches:
+- target: {kind: MutatingWebhookConfiguration}
+  patch: |-
+    - {op: add, path: /webhooks/0/clientConfig/caBundle, value: "$bundle"}
+Y
+)
+same_objects "certManager.enabled=false and deploy/base with that caBundle" "$folder" "${own[@]}"
+folder=$(overlay components cert-manager <<<'components: [DEPLOY/components/egress, DEPLOY/components/monitoring]')
+same_objects "monitoring and egress, and deploy/components" "$folder" --set monitoring.enabled=true --set networkPolicy.egress.enabled=true
+folder=$(overlay image cert-manager <<'Y'
+images: [{name: ghcr.io/thanos-timeshard/timeshard, newName: registry.example.com/timeshard, newTag: v9}]
+replicas: [{name: timeshard, count: 5}]
+patches:
+- target: {kind: ConfigMap, name: timeshard-config}
+  patch: |-
+    - op: replace
+      path: /data/config.yaml
+      value: |
+        operator: {update_interval: 300, namespace: monitoring, statefulset_name: thanos-store-gateway, configmap_name: thanos-store-config}
+        sharding: {total_shards: 4, replicas_per_shard: 2, retention: 400d, shard_overlap_days: 1, future_buffer_hours: 24}
+        injection: {agent_image: registry.example.com/timeshard:v9}
+Y
+)
+same_objects "another image, for the sidecars too, replicas and split" "$folder" --set image.repository=registry.example.com/timeshard \
+  --set image.tag=v9 --set replicas=5 --set config.sharding.total_shards=4 --set config.sharding.retention=400d
+
+# ---- every rendering is accepted ----------------------------------------------------------------------------------------
+accepted() { # WHAT HELM-ARGUMENT…
+  local what=$1
+  shift
+  check "$what: helm lint --strict" helm lint --strict --quiet "$chart" --namespace "$SYSTEM" "$@"
+  render "$@" >"$WORK/chart.yaml"
+  check "$what: every object passes strict validation" kubectl apply --dry-run=server --validate=strict --server-side --force-conflicts -f "$WORK/chart.yaml"
+  warnings() { kubectl apply --dry-run=server --server-side --force-conflicts -f "$WORK/chart.yaml" 2>"$WORK/warnings" >/dev/null; cat "$WORK/warnings"; }
+  same "$what: no warning (Pod Security restricted, deprecated fields)" "" warnings
+  as_json "$WORK/chart.yaml" >"$WORK/chart.json"
+  # with thanos-timeshard there, the server would take a ConfigMap for published windows
+  same "$what: nothing says who manages it" "" jq -r '.[] | select(.metadata.labels["app.kubernetes.io/managed-by"]) | .metadata.name' "$WORK/chart.json"
+  jq -r '.[] | select(.kind == "ConfigMap") | .data["config.yaml"]' "$WORK/chart.json" >"$WORK/chart-config.yaml"
+  check "$what: the server reads its configuration" "$SERVER" plan --config "$WORK/chart-config.yaml"
+}
+accepted "default values"
+for f in "$chart"/ci/*-values.yaml; do accepted "$(basename "$f" -values.yaml)" -f "$f"; done
+
+# ---- old clusters -------------------------------------------------------------------------------------------------------
+at() { # VERSION: what depends on it
+  render --kube-version "$1" >"$WORK/chart.yaml"
+  sed -n -e 's/^apiVersion: \(policy.*\)/\1/p' -e 's/^ *failurePolicy: //p' -e 's/^  \(matchConditions\):/\1/p' -e 's/^  \(unhealthyPodEvictionPolicy\):.*/\1/p' -e 's/^ *\(native_sidecar: .*\)/\1/p' "$WORK/chart.yaml" | sort | paste -sd' '
+}
+same "for Kubernetes 1.19" "Ignore native_sidecar: false policy/v1beta1" at 1.19.0
+same "for 1.27" "Ignore native_sidecar: false policy/v1 unhealthyPodEvictionPolicy" at 1.27.3
+same "for 1.28, as providers name it" "Fail matchConditions native_sidecar: false policy/v1 unhealthyPodEvictionPolicy" at v1.28.5-gke.100
+same "for 1.36" "Fail matchConditions policy/v1 unhealthyPodEvictionPolicy" at 1.36.0
+refused "1.18 is refused" "requires kubeVersion: >=1.19.0-0" render --kube-version 1.18.0
+# Helm shows notes for the cluster it talks to only, so for another one they are rendered as if they were an object
+rm -rf "$WORK/notes"
+cp -r "$chart" "$WORK/notes"
+{ echo '{{ define "notes" }}'; cat "$chart/templates/NOTES.txt"; printf '{{ end }}\nnotes: |\n  {{- include "notes" . | nindent 2 }}\n'; } >"$WORK/notes/templates/notes.yaml"
+notes() { helm template timeshard "$WORK/notes" --show-only templates/notes.yaml "$@" | grep -o "$want"; }
+want='failurePolicy is therefore Ignore' && same "the notes for 1.19 say why" "$want" notes --kube-version 1.19.0
+want='failurePolicy is Fail as you set it' && same "and what Fail means there" "$want" notes --kube-version 1.19.0 --set webhook.failurePolicy=Fail
+want='kubectl label namespace monitoring thanos-timeshard.io/injection=enabled' && same "and those for 1.36 the next command" "$want" notes
+
+# ---- wrong values -------------------------------------------------------------------------------------------------------
+refused "a misspelt key is refused by its name" "'replica'" render --set replica=3
+refused "and one of the configuration" "'total_shard'" render --set config.sharding.total_shard=4
+refused "a wrong type" "/replicas" render --set-string replicas=two
+refused "no replica" "/replicas" render --set replicas=0
+refused "a word that is none of the choices" "/webhook/failurePolicy" render --set webhook.failurePolicy=Never
+refused "a tag where a digest belongs" "/image/digest" render --set image.digest=v1
+refused "a drain of more than an hour" "/shutdownDrainSeconds" render --set shutdownDrainSeconds=4000
+refused "a caBundle that is not base64" "/webhook/caBundle" render "${own[@]}" --set 'webhook.caBundle=-----BEGIN CERTIFICATE-----'
+refused "no cert-manager and no certificate" "set tls.existingSecret to a Secret in namespace $SYSTEM" render --set certManager.enabled=false
+refused "no cert-manager and no caBundle" "webhook.caBundle to the CA" render --set certManager.enabled=false --set tls.existingSecret=x
+refused "cert-manager and a caBundle" "leave tls.existingSecret and webhook.caBundle empty" render --set webhook.caBundle=QUJD
+refused "a duration without a unit" "/config/sharding/drain" render --set config.sharding.drain=60
+refused "two keys for one thing" "config.sharding has both retention and data_retention_days" render --set config.sharding.retention=400d --set config.sharding.data_retention_days=90
+
+# ---- install, upgrade, uninstall ----------------------------------------------------------------------------------------
+back() { # whatever happens, the next scenario finds what this run registered
+  server_stop # first: without its rights it would be refused
+  helm uninstall timeshard --namespace "$SYSTEM" >/dev/null 2>&1 || true
+  register control-plane
+}
+trap back EXIT
+server_stop
+kubectl kustomize "$CHECKOUT/deploy/base" >"$WORK/kustomize.yaml"
+objects "$WORK/kustomize.yaml" | jq '.[] | {apiVersion, kind, metadata: {name: .metadata.name, namespace: .metadata.namespace}}' | kubectl delete -f - >/dev/null
+left() { # what of the release is in the cluster
+  kubectl get mutatingwebhookconfigurations,clusterroles,clusterrolebindings -l app.kubernetes.io/name=thanos-timeshard -o name
+  kubectl -n "$SYSTEM" get deployments,services,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets -l app.kubernetes.io/name=thanos-timeshard -o name
+}
+until_same 30 "before: nothing of it is there" "" left
+check "helm install" helm install timeshard "$chart" --namespace "$SYSTEM" "${own[@]}"
+refused "a second one beside it is refused" "cannot be imported into the current release" helm install other "$chart" --namespace "$SYSTEM" "${own[@]}"
+label() { kubectl -n "$SYSTEM" get configmap timeshard-config -o 'jsonpath={.metadata.labels.app\.kubernetes\.io/managed-by}'; }
+same "its ConfigMap is Helm's, and not one of published windows" Helm label
+host_endpoint
+server_rights
+server_start
+eventually 30 "the server is ready with the rights that the chart gives" server_ready
+namespace $ns "$ENABLED"
+REPLICAS=6 POLICY=Parallel store_set $ns store
+known $ns store store-3 "shard=1 ${shard_windows[1]}"
+until_same 60 "gateways are injected" "$(planned store 6)" windows $ns store
+
+# admissions while the release changes
+pod=$(member $ns store probe-1)
+stop=$WORK/upgrade-done answers=$WORK/upgrade-answers
+rm -f "$stop" "$answers".*
+load() { # one after the other
+  until [ -e "$stop" ]; do
+    if a=$(echo "$pod" | kubectl -n $ns create --dry-run=server -o 'jsonpath={.metadata.labels.thanos-timeshard\.io/shard}' -f - 2>&1); then echo "injected $a"; else echo "failed $a"; fi
+  done >"$answers.$1"
+}
+loads=()
+for i in 1 2 3 4; do
+  load $i &
+  loads+=($!)
+done
+release() {
+  kubectl -n "$SYSTEM" get deployment timeshard -o 'jsonpath={.spec.replicas} {.spec.template.spec.containers[0].image} {.spec.template.spec.terminationGracePeriodSeconds}{"\n"}'
+  kubectl -n "$SYSTEM" get configmap timeshard-config -o 'jsonpath={.data.config\.yaml}' | grep -E 'agent_image|total_shards'
+}
+check "helm upgrade" helm upgrade timeshard "$chart" --namespace "$SYSTEM" "${own[@]}" --set image.tag=v0.1.1 --set replicas=3 \
+  --set shutdownDrainSeconds=30 --set config.sharding.total_shards=4
+same "brings image, replicas, drain and configuration" '3 ghcr.io/thanos-timeshard/timeshard:v0.1.1 50
+  agent_image: ghcr.io/thanos-timeshard/timeshard:v0.1.1
+  total_shards: 4' release
+check "helm rollback" helm rollback timeshard 1 --namespace "$SYSTEM"
+same "takes them back" '2 ghcr.io/thanos-timeshard/timeshard:v0.1.0 30
+  total_shards: 3' release
+: >"$stop"
+wait "${loads[@]}"
+same "not one of $(cat "$answers".* | wc -l) admissions meanwhile failed or was not injected" "injected 0" sort -u "$answers".1 "$answers".2 "$answers".3 "$answers".4
+
+server_stop
+refused "no server answers: a gateway waits" "inject.thanos-timeshard.io" dry_window $ns store probe-0
+uids() { pods $ns store | jq -r '.[] | "\(.metadata.name) \(.metadata.uid)"'; }
+before=$(uids)
+check "helm uninstall" helm uninstall timeshard --namespace "$SYSTEM"
+until_same 30 "leaves nothing of the release" "" left
+same "and no gateway is touched" "$before" uids
+same "a new one is created at once, as it is" "probe-0 untouched" dry_window $ns store probe-0
+
+# ---- no values at all, with cert-manager --------------------------------------------------------------------------------
+[ -e "$STATE/pids/cert-manager" ] || "$CHECKOUT/tests/e2e/cluster/cert-manager.sh" "$STAGE_FLAG"
+kubectl -n "$SYSTEM" delete secret timeshard-tls timeshard-ca --ignore-not-found >/dev/null
+check "helm install without values, on a cluster with cert-manager" helm install timeshard "$chart" --namespace "$SYSTEM"
+check "the certificate is issued" kubectl -n "$SYSTEM" wait --for=condition=Ready certificate/timeshard-tls --timeout=60s
+secret() { kubectl -n "$SYSTEM" get secret timeshard-tls -o "jsonpath={.data.$1}" | base64 -d; }
+secret 'tls\.crt' >"$WORK/tls/tls.crt"
+secret 'tls\.key' >"$WORK/tls/tls.key"
+host_endpoint
+server_rights
+server_start
+until_same 60 "the API server trusts the server that has it, and gateways are injected" "probe-5 shard=2 ${shard_windows[2]}" dry_window $ns store probe-5
