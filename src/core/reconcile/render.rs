@@ -186,8 +186,10 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
         let text = format!("{} behind what is published for more than {} min", listed(&drifted), DRIFT_AFTER.as_secs() / 60);
         decision.notices.push(("Drift", text));
     }
+    // Pods that come for the first time, or again, fill it; the metric shows it all the while.
+    let comes = |judged: &Judged| matches!(judged.state, PodState::Absent | PodState::Terminating | PodState::Settling);
     let oldest = terms(view).required;
-    if report.gap_seconds > 0 && matches!(report.state, State::Settled | State::Waiting | State::Blocked) && !expected.is_empty() {
+    if report.gap_seconds > 0 && !expected.is_empty() && !judged.iter().any(comes) {
         let text = format!("no ready pod serves {} s of {} .. {}", report.gap_seconds, oldest.min, oldest.max);
         decision.notices.push(("CoverageGap", text));
     }
