@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::core::names;
 use crate::core::notice::Notice;
@@ -23,6 +23,8 @@ const QUIET: Duration = Duration::from_mins(10);
 const REMEMBERED: usize = 1024;
 /// One write takes at most this long.
 const WRITE: Duration = Duration::from_secs(5);
+/// Between two writes: a rollout may cause 10 requests a second in all.
+const PACE: Duration = Duration::from_millis(500);
 /// Kubernetes refuses longer notes (1 kB); bytes of UTF-8 may be four to a character.
 const NOTE_CHARS: usize = 250;
 
@@ -56,6 +58,7 @@ pub async fn write(client: Client, mut notices: mpsc::Receiver<Notice>) {
             Err(_) => tracing::warn!(seconds = WRITE.as_secs(), "an Event was not written in time"),
         }
         written.insert(same, now);
+        sleep(PACE).await;
     }
 }
 

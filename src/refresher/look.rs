@@ -185,15 +185,17 @@ impl Tenure {
     /// Looks at the pods once more, past every cache, and at how old their answers are: somebody may have been evicted, or
     /// ceased to be ready, since.
     async fn unchanged(&self, set: &SetName, known: &Known, gathered: &Gathered) -> Result<(), Interrupted> {
+        let asked = |pod: &PodFacts| gathered.answers.get(&pod.uid).is_some_and(|(_, at)| at.elapsed() <= ANSWER_AGE);
+        if !gathered.facts.pods.values().all(|pod| asked(pod) || !pod.injected) {
+            // They are being asked; their answers, or the next look, go on.
+            return Err(Interrupted);
+        }
         let fresh = self.writer.fresh_pods(&set.0, &known.facts().selector).await.map_err(|why| {
             tracing::warn!(namespace = set.0, statefulset = set.1, why, "the pods cannot be listed, so no step is made");
             Interrupted
         })?;
         let is = |pod: &PodFacts| (pod.uid.clone(), pod.terminating, pod.ready, pod.ready_changed_unix_seconds);
-        let same = |pod: &PodFacts| {
-            let asked = gathered.answers.get(&pod.uid).is_some_and(|(_, at)| at.elapsed() <= ANSWER_AGE);
-            (asked || !pod.injected) && fresh.get(&pod.name).is_some_and(|fresh| is(fresh) == is(pod))
-        };
+        let same = |pod: &PodFacts| fresh.get(&pod.name).is_some_and(|fresh| is(fresh) == is(pod));
         if gathered.facts.pods.values().all(same) { Ok(()) } else { Err(Interrupted) }
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// Requests in any one second. A rollout may cause 10 in all: the Lease and the Events are beside these.
-pub(super) const MOST_REQUESTS: usize = 8;
+/// Requests in any one second. A rollout may cause 10 in all: the Lease and the Events are beside these, and what leaves in one
+/// second may arrive a little closer together.
+pub(super) const MOST_REQUESTS: usize = 6;
 /// What [`MOST_REQUESTS`] counts in.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -57,6 +58,6 @@ mod tests {
         let went = went.lock().unwrap();
         assert!(went.iter().map(|(i, _)| *i).eq(0..50), "{went:?}");
         assert!(went.windows(MOST_REQUESTS + 1).all(|some| some[MOST_REQUESTS].1 >= some[0].1 + WINDOW), "{went:?}");
-        assert_eq!(went[49].1, WINDOW * 6, "and it is not slower than that");
+        assert_eq!(went[49].1, WINDOW * 8, "and it is not slower than that");
     }
 }
