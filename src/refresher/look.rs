@@ -25,6 +25,8 @@ const ANSWER_AGE: Duration = Duration::from_secs(5);
 /// After a look that failed, the next one waits this long, doubling to [`RETRY_MOST`]; news is looked at at once.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_mins(1);
+/// A ConfigMap that is not ours is looked at again after this long: no watch tells that its owner now lets us have it.
+const RETRY_REFUSED: Duration = Duration::from_secs(15);
 
 /// What came of a look.
 pub(super) enum Outcome {
@@ -73,7 +75,7 @@ impl Tenure {
             let stands_in = memory.replaced.is_some().then_some(STAND_IN);
             return Outcome::Fine(decision.again.into_iter().chain(stands_in).min());
         }
-        let wait = if memory.refused.is_some() { RETRY_MOST } else { RETRY_FIRST * 2_u32.saturating_pow(memory.failures) };
+        let wait = if memory.refused.is_some() { RETRY_REFUSED } else { RETRY_FIRST * 2_u32.saturating_pow(memory.failures) };
         memory.failures = (memory.failures + 1).min(8);
         Outcome::Failed(wait.min(RETRY_MOST))
     }
