@@ -134,6 +134,14 @@ pub enum Answer {
     Unreachable(String),
 }
 
+impl PodFacts {
+    /// The number in its shard label, if it is one.
+    #[must_use]
+    pub fn shard(&self) -> Option<u32> {
+        self.shard_label.as_ref()?.parse().ok()
+    }
+}
+
 impl Selector {
     /// Whether a pod with these labels is selected. An operator that Kubernetes does not have selects nothing.
     #[must_use]

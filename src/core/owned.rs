@@ -54,7 +54,7 @@ impl ShardedSet {
         let mut shards: BTreeMap<u32, u32> = self.published.values().map(|shard| (*shard, 0)).collect();
         let mut there = BTreeSet::new();
         for pod in self.pods(facts) {
-            if let Some(shard) = pod.shard_label.as_ref().and_then(|label| label.parse().ok()) {
+            if let Some(shard) = pod.shard() {
                 there.insert(&pod.name);
                 *shards.entry(shard).or_default() += 1;
             }

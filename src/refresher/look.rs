@@ -49,7 +49,7 @@ impl Tenure {
         if known.facts().name != set.1 || known.facts().uid.is_empty() {
             return Outcome::Nothing;
         }
-        let mut gathered = self.gather(set, known, &fleet.config().operator.configmap_of(&set.0, &set.1));
+        let mut gathered = self.gather(set, known, fleet.config().operator.configmap_of(&set.0, &set.1));
         let injected = gathered.facts.pods.values().any(|pod| pod.injected);
         let bare = gathered.facts.pods.values().any(|pod| pod.store && !pod.opted_out);
         if !injected && !bare && gathered.map.is_none() {
@@ -80,7 +80,7 @@ impl Tenure {
         Outcome::Failed(wait.min(RETRY_MOST))
     }
 
-    fn gather(&self, set: &SetName, known: &Known, configmap: &str) -> Gathered {
+    fn gather(&self, set: &SetName, known: &Known, configmap: String) -> Gathered {
         let (name, uid) = (&known.facts().name, &known.facts().uid);
         // Whoever may make pods may give them any owner's name; its UID and the ordinal are not guessed by accident.
         let ordinal = |pod: &PodFacts| pod.name.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('-')?.parse::<u32>().ok());
@@ -93,11 +93,11 @@ impl Tenure {
                 .collect();
             let answer = |pod: &PodFacts| self.poller.polled(&pod.uid).map(|polled| (pod.uid.clone(), (polled.answer, polled.at)));
             let answers = pods.values().filter_map(answer).collect();
-            let map = facts.maps.get(configmap).cloned();
+            let map = facts.maps.get(&configmap).cloned();
             // What an object may belong to is decided by all pods of the namespace's StatefulSet alone.
             let (budgets, services) = (facts.budgets.clone(), facts.services.clone());
             let facts = NamespaceFacts { pods, maps: BTreeMap::new(), budgets, services };
-            Gathered { answers, map, facts }
+            Gathered { answers, configmap, map, facts }
         })
     }
 
@@ -111,7 +111,6 @@ impl Tenure {
         memory: &mut Memory,
     ) -> Result<(), Interrupted> {
         let facts = known.facts();
-        let owner = Owner { name: facts.name.clone(), uid: facts.uid.clone() };
         // Labels first: behind a Service the label must have changed before the pod is ready again.
         self.hurry(set, gathered, decision.relabel.iter().map(|(pod, _)| pod.as_str()), decision, memory).await?;
         if decision.upkeep.is_some() && gathered.map.is_none() {
@@ -123,7 +122,7 @@ impl Tenure {
             return if gathered.map.is_some() { self.upkeep(set, known, gathered, decision, memory).await } else { Ok(()) };
         }
         let published = published(memory, gathered);
-        let sharded = ShardedSet { owner, selector: facts.selector.clone(), published };
+        let sharded = ShardedSet { owner: owner(known), selector: facts.selector.clone(), published };
         let budgets = budgets::wanted(&sharded, &decision.closed, &gathered.facts);
         for write in &budgets.writes {
             self.may_write()?;
@@ -210,8 +209,7 @@ impl Tenure {
         memory: &mut Memory,
     ) -> Result<(), Interrupted> {
         self.may_write()?;
-        let name = self.observed.fleet.load().config().operator.configmap_of(&set.0, &set.1);
-        let owner = Owner { name: known.facts().name.clone(), uid: known.facts().uid.clone() };
+        let (name, owner) = (gathered.configmap.clone(), owner(known));
         let before = memory.written.as_ref().filter(|_| memory.replaced.is_some()).or(gathered.map.as_ref());
         let written = match before {
             Some(map) => self.writer.replace_map(&set.0, &name, &map.resource_version, &owner, &data).await,
@@ -357,4 +355,9 @@ impl Tenure {
         // A full queue drops the Event; the log has it.
         let _ = self.notices.try_send(notice);
     }
+}
+
+/// A StatefulSet as the owner of what is made for it.
+fn owner(known: &Known) -> Owner {
+    Owner { name: known.facts().name.clone(), uid: known.facts().uid.clone() }
 }

@@ -45,6 +45,8 @@ pub(super) struct Memory {
 pub(super) struct Gathered {
     /// By UID, with when they were given.
     pub(super) answers: HashMap<String, (Answer, Instant)>,
+    /// What its ConfigMap is called, whether there is one or not.
+    pub(super) configmap: String,
     pub(super) map: Option<MapFacts>,
     /// Its own pods; budgets and Services of the whole namespace.
     pub(super) facts: NamespaceFacts,
@@ -135,7 +137,7 @@ mod tests {
     #[test]
     fn a_configmap_that_is_ours_again_is_no_longer_refused() {
         let mut memory = Memory { refused: Some("not ours".to_owned()), ..Memory::default() };
-        let mut gathered = Gathered { answers: HashMap::new(), map: None, facts: NamespaceFacts::default() };
+        let mut gathered = Gathered { configmap: String::new(), answers: HashMap::new(), map: None, facts: NamespaceFacts::default() };
         memory.catch_up(&mut gathered);
         assert!(memory.refused.is_some());
         gathered.map = Some(MapFacts { name: "store-time-shards".to_owned(), resource_version: "7".to_owned(), ..MapFacts::default() });

@@ -27,13 +27,14 @@ use super::pace::Pace;
 use super::trim;
 use crate::adapters::lean::Lean;
 use crate::core::budgets::BudgetWrite;
+use crate::core::election;
 use crate::core::names;
 use crate::core::observed::{PodFacts, Selector};
 use crate::core::owned::Owner;
 use crate::core::shard_services::ServiceWrite;
 
 /// One request takes at most this long, without its wait for a turn.
-pub const DEADLINE: Duration = Duration::from_secs(2);
+pub const DEADLINE: Duration = election::WRITE;
 /// Pods in one answer.
 const PAGE_PODS: u32 = 500;
 /// Answers to one list; more pods than a ConfigMap has room for are refused long before.

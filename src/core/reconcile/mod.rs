@@ -24,7 +24,7 @@ use super::fleet::Known;
 use super::names;
 use super::observed::{Answer, MapFacts, PodFacts};
 use super::report::{PodState, SetReport, State};
-use super::rollout::{self, Discovery, Member, Place, Standing, Step, Terms};
+use super::rollout::{self, Discovery, Member, Place, Step, Terms};
 use super::window::Window;
 pub use standing::HURRY_AGAIN;
 use standing::{Judged, judge};
@@ -106,14 +106,12 @@ struct Expected<'a> {
 /// Looks once.
 #[must_use]
 pub fn decide(view: &View<'_>) -> Decision {
-    let sharding = &view.known.sharding;
     let (mut expected, others) = expected(view);
     let mut decision = Decision { shards: shards(view, &expected), ..Decision::default() };
     // The entries as they should be before any step.
     for pod in &mut expected {
         let place = pod.entry.as_ref().map_or_else(|| running(pod), |entry| Some(place(entry)));
-        let drain = Some(sharding.drain()).filter(|drain| *drain != SIDECAR_DRAIN);
-        pod.entry = place.map(|place| Entry { shard: place.shard, replica: place.replica, window: place.window, drain });
+        pod.entry = place.map(|place| entry_of(view, place));
     }
     let data = render_data(&expected, &others);
     let judged: Vec<Judged> = expected.iter().map(|pod| judge(pod, view)).collect();
@@ -151,7 +149,6 @@ fn next(
     others: &BTreeMap<String, String>,
     decision: &mut Decision,
 ) -> (State, String) {
-    let sharding = &view.known.sharding;
     if let Some(i) = expected.iter().position(|pod| pod.entry.is_none()) {
         // What it runs is not known, so neither is what may be built on the others.
         let state = if judged[i].on_its_way { State::Rolling } else { State::Waiting };
@@ -170,12 +167,7 @@ fn next(
         }
         Step::Blocked(gap) => (State::Blocked, render::blocked(&expected[at[gap.member]].name, gap)),
         Step::Move { changes, gap } => {
-            let costs_nothing = |change: &rollout::Change| match members[change.member].standing {
-                Standing::Broken => true,
-                Standing::Fallen(serves) => serves == change.to.window,
-                Standing::Confirmed | Standing::Settling => false,
-            };
-            let repair = changes.iter().all(costs_nothing);
+            let repair = changes.iter().all(|change| members[change.member].standing.loses_nothing_by(change.to.window));
             if is_true(view, names::PAUSE) {
                 (State::Paused, format!("paused by the annotation {}; remove it to go on", names::PAUSE))
             } else if let Some(why) = standing::updating(view, expected).filter(|_| !repair) {
@@ -183,10 +175,7 @@ fn next(
             } else {
                 let mut after: BTreeMap<String, String> = render_data(expected, others);
                 for change in changes {
-                    let pod = &expected[at[change.member]];
-                    let drain = Some(sharding.drain()).filter(|drain| *drain != SIDECAR_DRAIN);
-                    let Place { shard, replica, window } = change.to;
-                    after.insert(entry::key(&pod.name), Entry { shard, replica, window, drain }.to_yaml());
+                    after.insert(entry::key(&expected[at[change.member]].name), entry_of(view, change.to).to_yaml());
                 }
                 let restarts = changes.iter().filter(|change| change.to.window != members[change.member].published.window);
                 let restarts: Vec<usize> = restarts.map(|change| at[change.member]).collect();
@@ -239,6 +228,12 @@ fn place(entry: &Entry) -> Place {
     Place { shard: entry.shard, replica: entry.replica, window: entry.window }
 }
 
+/// What is published for a pod that shall stand there.
+fn entry_of(view: &View<'_>, place: Place) -> Entry {
+    let drain = Some(view.known.sharding.drain()).filter(|drain| *drain != SIDECAR_DRAIN);
+    Entry { shard: place.shard, replica: place.replica, window: place.window, drain }
+}
+
 /// The pods that should be, and the entries of pods that are on their way out, as they are.
 fn expected<'a>(view: &View<'a>) -> (Vec<Expected<'a>>, BTreeMap<String, String>) {
     let (facts, plan) = (view.known.facts(), &view.known.plan);
@@ -273,7 +268,7 @@ fn running(pod: &Expected<'_>) -> Option<Place> {
     match view.answer {
         Some(Answer::Status(status)) => {
             let window = status.applied.or(status.published);
-            let shard = view.facts.shard_label.as_ref().and_then(|label| label.parse().ok()).or(status.shard);
+            let shard = view.facts.shard().or(status.shard);
             let shard = shard.filter(|shard| *shard < MAX_SHARDS);
             Some(window.map_or(pod.desired, |window| {
                 let (shard, replica) = (shard.unwrap_or(pod.desired.shard), status.replica.unwrap_or(pod.desired.replica));
@@ -287,7 +282,7 @@ fn running(pod: &Expected<'_>) -> Option<Place> {
 }
 
 fn shards(view: &View<'_>, expected: &[Expected<'_>]) -> BTreeSet<u32> {
-    let labels = view.pods.values().filter_map(|pod| pod.facts.shard_label.as_ref()?.parse().ok()).filter(|shard| *shard < MAX_SHARDS);
+    let labels = view.pods.values().filter_map(|pod| pod.facts.shard()).filter(|shard| *shard < MAX_SHARDS);
     let entries = expected.iter().filter_map(|pod| Some(pod.entry.as_ref()?.shard));
     labels.chain(entries).chain(expected.iter().map(|pod| pod.desired.shard)).collect()
 }

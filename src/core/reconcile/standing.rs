@@ -102,7 +102,7 @@ fn joined(seen: &PodView<'_>, shard: u32, view: &View<'_>) -> Judged {
     let delay = sharding.discovery_delay().to_std();
     let mut known_for = seen.ready_for.unwrap_or_default();
     if sharding.shard_services() {
-        if seen.facts.shard_label.as_ref().and_then(|label| label.parse().ok()) != Some(shard) {
+        if seen.facts.shard() != Some(shard) {
             return settling(PodState::Settling, true, "its shard label is about to change".to_owned());
         }
         known_for = known_for.min(seen.labelled_for);
@@ -145,8 +145,7 @@ pub(super) fn relabel(view: &View<'_>, expected: &[Expected<'_>]) -> Vec<(String
     let services = view.known.sharding.shard_services();
     let due = |pod: &Expected<'_>| {
         let (entry, seen) = (pod.entry.as_ref()?, pod.view?);
-        let label = seen.facts.shard_label.as_ref().and_then(|label| label.parse::<u32>().ok());
-        if !seen.facts.injected || seen.facts.terminating || label == Some(entry.shard) {
+        if !seen.facts.injected || seen.facts.terminating || seen.facts.shard() == Some(entry.shard) {
             return None;
         }
         let Some(Answer::Status(status)) = seen.answer else { return None };

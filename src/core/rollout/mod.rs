@@ -48,6 +48,18 @@ pub enum Standing {
     Fallen(Window),
 }
 
+impl Standing {
+    /// Whether nothing that is served now is lost when such a pod is given this window.
+    #[must_use]
+    pub fn loses_nothing_by(self, window: Window) -> bool {
+        match self {
+            Self::Broken => true,
+            Self::Fallen(serves) => serves == window,
+            Self::Confirmed | Self::Settling => false,
+        }
+    }
+}
+
 /// One pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -147,11 +159,7 @@ pub fn next_step(members: &[Member], terms: &Terms) -> Step {
     let open: Vec<usize> = (0..members.len()).filter(|i| members[*i].published != members[*i].desired).collect();
     let settling: Vec<usize> = (0..members.len()).filter(|i| members[*i].standing == Standing::Settling).collect();
     let direct = |i: usize| Change { member: i, to: members[i].desired };
-    let free = |i: &usize| match members[*i].standing {
-        Standing::Broken => true,
-        Standing::Fallen(serves) => serves == members[*i].desired.window,
-        Standing::Confirmed | Standing::Settling => false,
-    };
+    let free = |i: &usize| members[*i].standing.loses_nothing_by(members[*i].desired.window);
     let repairs: Vec<Change> = open.iter().copied().filter(free).map(direct).collect();
     if !repairs.is_empty() {
         return moves(repairs, None);
