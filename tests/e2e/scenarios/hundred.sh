@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # 100 pods at once (podManagementPolicy: Parallel), 50 shards of 2 replicas
 # stage: control-plane
+# Without the refresher: it would lead the pods from one division to the other step by step, and here admission alone is looked at.
+# server: --no-refresher
 ns=e2e-hundred
 namespace $ns "$ENABLED"
 count() { kubectl -n $ns get pods -o name | wc -l; }
