@@ -84,7 +84,7 @@ namespace() {
     kubectl delete namespace "$name" >/dev/null
   fi
   kubectl create namespace "$name" >/dev/null
-  [ $# = 0 ] || kubectl label namespace "$name" "$@" >/dev/null
+  kubectl label namespace "$name" "e2e-scenario=${SCENARIO:-none}" "$@" >/dev/null # that scenario's end deletes it
   kubectl -n "$name" apply -f - >/dev/null <<'Y'
 apiVersion: v1
 kind: ConfigMap

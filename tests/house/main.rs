@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 mod chart;
+mod configuration;
 mod deploy;
 mod layering;
+mod links;
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # a namespace is labelled, and unlabelled again, while everything runs
 # stage: control-plane
-ns=e2e-label
+ns=e2e-label-at-runtime
 namespace $ns
 REPLICAS=6 POLICY=Parallel store_set $ns store
 until_same 30 "before: 6 pods, untouched" "$(for i in 0 1 2 3 4 5; do echo "store-$i untouched"; done)" windows $ns store

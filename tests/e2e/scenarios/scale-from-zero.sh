@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # a StatefulSet that was known with 0 replicas is scaled up: its pods have windows that hold data
 # stage: control-plane
-ns=e2e-zero
+ns=e2e-scale-from-zero
 namespace $ns "$ENABLED"
 REPLICAS=0 POLICY=Parallel START=5 store_set $ns store
 # The server may still hold "0 replicas" when the first pods come: it plans for the configured 3 shards of 2 then.

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # while the webhook is down store gateways wait, and come once it is back; everything else starts
 # stage: node
-ns=e2e-down other=e2e-down-unlabelled
+ns=e2e-webhook-down other=e2e-webhook-down-unlabelled
 namespace $ns "$ENABLED" "$RESTRICTED"
 namespace $other "$RESTRICTED"
 server_stop
