@@ -59,6 +59,8 @@ api=$(cat "$STATE/pids/kube-apiserver")
 mapfile -d '' -t command <"/proc/$api/cmdline"
 check "kill -9 of the API server" kill -9 "$api"
 ms=$(now_ms)
+gone() { ! readlink "/proc/$api/exe"; } # before that its port is still its own
+eventually 30 "it is gone" gone
 start kube-apiserver "${command[@]}"
 eventually 60 "started again, it is ready" kubectl get --raw /readyz
 say "$(seconds_since "$ms") s without API server"
