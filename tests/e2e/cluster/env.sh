@@ -53,6 +53,7 @@ start() {
   shift
   setsid "$@" </dev/null >"$STATE/log/$name.log" 2>&1 &
   echo $! >"$STATE/pids/$name"
+  disown $! # whoever waits for all of its children does not wait for it
 }
 # wait_for SECONDS WHAT COMMAND…
 wait_for() {
