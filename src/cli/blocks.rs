@@ -9,7 +9,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{Failure, input, say, svg, timeline};
-use crate::core::blocks::{Balance, Inventory, Measure, NoSuggestion, Reader, Resolution, Share, Shares, Suggestion, Tally, Weights, suggest};
+use crate::core::blocks::{
+    Balance, Inventory, Measure, NoSuggestion, Reader, Resolution, Share, Shares, Suggestion, Tally, Weights, suggest,
+};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::plan::Plan;
@@ -158,7 +160,9 @@ impl Bucket {
         };
         let unsized_blocks = inventory.without_bytes();
         if measure == Measure::Bytes && unsized_blocks > 0 {
-            say(&format!("warning: {unsized_blocks} blocks do not tell their bytes (uploaded before Thanos 0.17) and count as 0; --balance samples counts them"));
+            say(&format!(
+                "warning: {unsized_blocks} blocks do not tell their bytes (uploaded before Thanos 0.17) and count as 0; --balance samples counts them"
+            ));
         }
         let balance = Balance { measure, half_life: (self.balance == Some(By::Recent)).then_some(self.half_life) };
         let weights = Weights::new(&inventory, balance, &plan, now);
@@ -228,7 +232,15 @@ impl Found {
         let row = |(shard, share): (u32, &Share)| {
             let [raw, five_minutes, one_hour] = share.by_resolution.each_ref().map(|tally| self.count(tally));
             let of_even_share = round(self.of_even_share(side, shard, now));
-            ShardRow { shard, loaded: self.count(&share.loaded), raw, five_minutes, one_hour, shared: self.count(&share.shared), of_even_share }
+            ShardRow {
+                shard,
+                loaded: self.count(&share.loaded),
+                raw,
+                five_minutes,
+                one_hour,
+                shared: self.count(&share.shared),
+                of_even_share,
+            }
         };
         (0..).zip(&side.shares.shards).map(row).collect()
     }
@@ -311,12 +323,21 @@ impl Found {
             })
             .collect();
         let said = better.map_or_else(String::new, |side| format!(", {:.2} with the suggested boundaries", self.imbalance(side)));
-        svg::bars(&bars, &format!("What each shard loads, against an even share by {}: imbalance {:.2}{said}", self.measure(), self.imbalance(&self.today)))
+        svg::bars(
+            &bars,
+            &format!(
+                "What each shard loads, against an even share by {}: imbalance {:.2}{said}",
+                self.measure(),
+                self.imbalance(&self.today)
+            ),
+        )
     }
 
     fn measure(&self) -> String {
         let name = self.balance.measure.name();
-        self.balance.half_life.map_or_else(|| name.to_owned(), |half_life| format!("{name}, newer ones counting more (half-life {half_life})"))
+        self.balance
+            .half_life
+            .map_or_else(|| name.to_owned(), |half_life| format!("{name}, newer ones counting more (half-life {half_life})"))
     }
 
     fn side(&self, side: &Side, now: DateTime<Utc>) -> String {

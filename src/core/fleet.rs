@@ -303,7 +303,10 @@ mod tests {
     fn a_misspelled_annotation_is_told() {
         let fleet = fleet().with_statefulset(facts(6, &[("total-shard", "4"), ("pause", "true")])).unwrap();
         let told = fleet.known("ns", "store").remarks();
-        assert!(matches!(&told[..], [("UnknownAnnotation", said)] if said.ends_with("did you mean thanos-timeshard.io/total-shards?")), "{told:?}");
+        assert!(
+            matches!(&told[..], [("UnknownAnnotation", said)] if said.ends_with("did you mean thanos-timeshard.io/total-shards?")),
+            "{told:?}"
+        );
     }
 
     #[test]

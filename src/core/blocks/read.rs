@@ -15,7 +15,8 @@ use super::{Block, Inventory, Resolution, Ulid};
 const MAX_ITEM_BYTES: usize = 16 * 1024 * 1024;
 
 /// What to do instead, in every message about a text that is none of these.
-const EXPECTED: &str = "expected what `thanos tools bucket ls -o json` (best, it tells bytes), `ls -o wide` or `inspect` prints, as table, csv or tsv";
+const EXPECTED: &str =
+    "expected what `thanos tools bucket ls -o json` (best, it tells bytes), `ls -o wide` or `inspect` prints, as table, csv or tsv";
 
 /// A form of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +179,8 @@ impl Reader {
             let Some(line) = line_at(&self.pending, from, last) else {
                 return Ok(self.consume(from));
             };
-            let text = std::str::from_utf8(&self.pending[from..line.end]).map_err(|error| self.at(from + error.valid_up_to(), not_utf8()))?;
+            let text =
+                std::str::from_utf8(&self.pending[from..line.end]).map_err(|error| self.at(from + error.valid_up_to(), not_utf8()))?;
             match recognise(text) {
                 Ok(None) => from = line.next,
                 // The first sentence is a block already; a header is not.
@@ -324,8 +326,12 @@ fn recognise(line: &str) -> Result<Option<State>, String> {
         _ if line.starts_with("ULID,") => rows(Separator::Comma, Format::Csv),
         _ if line.starts_with("ULID\t") => rows(Separator::Tab, Format::Tsv),
         _ if Ulid::parse(first).is_some() && line.contains(" -- ") => Ok(Some(State::Wide(Inventory::new(Format::Wide)))),
-        _ if Ulid::parse(first).is_some() => Err("this lists the names of blocks alone: add -o json to `thanos tools bucket ls`".to_owned()),
-        Some(b'[') => Err("a JSON list: give the objects one after the other, as thanos prints them (jq '.[]' takes a list apart)".to_owned()),
+        _ if Ulid::parse(first).is_some() => {
+            Err("this lists the names of blocks alone: add -o json to `thanos tools bucket ls`".to_owned())
+        }
+        Some(b'[') => {
+            Err("a JSON list: give the objects one after the other, as thanos prints them (jq '.[]' takes a list apart)".to_owned())
+        }
         _ if line.contains("level=") || line.starts_with("ts=") => {
             Err("this is a line of thanos' log: leave standard error out of the file (2>/dev/null)".to_owned())
         }

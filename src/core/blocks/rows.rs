@@ -125,7 +125,8 @@ pub(super) fn wide(line: &str) -> Read {
         min: instant(&borrowed(from))?,
         max: instant(&borrowed(until))?,
         level: number(&borrowed(level))?,
-        resolution: resolution.ok_or_else(|| (place(millis), format!("{millis:?} is not a resolution: 0, 300000 or 3600000 is expected")))?,
+        resolution: resolution
+            .ok_or_else(|| (place(millis), format!("{millis:?} is not a resolution: 0, 300000 or 3600000 is expected")))?,
         bytes: None,
         samples: None,
     };

@@ -70,15 +70,24 @@ impl Shares {
     pub fn new(inventory: &Inventory, plan: &Plan, now: DateTime<Utc>) -> Self {
         let edges = Edges::new(plan, now);
         let count = edges.min.len();
-        let mut shares =
-            Self { shards: vec![Share::default(); count], loaded: Tally::default(), again: Again::default(), older: Tally::default(), future: Tally::default() };
+        let mut shares = Self {
+            shards: vec![Share::default(); count],
+            loaded: Tally::default(),
+            again: Again::default(),
+            older: Tally::default(),
+            future: Tally::default(),
+        };
         let Some(newest) = edges.max.first().copied() else { return shares };
         // A block that all shards load is counted at its first and behind its last one, and summed up at the end.
         let mut ends = vec![Share::default(); count + 1];
         for block in inventory.blocks() {
             let loading = edges.loading(block);
             if loading.is_empty() {
-                if block.min > newest { shares.future.add(block, 1) } else { shares.older.add(block, 1) }
+                if block.min > newest {
+                    shares.future.add(block, 1)
+                } else {
+                    shares.older.add(block, 1)
+                }
                 continue;
             }
             shares.loaded.add(block, 1);

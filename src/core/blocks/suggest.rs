@@ -68,7 +68,13 @@ struct Candidates {
 ///
 /// # Errors
 /// [`NoSuggestion`] says why there are none.
-pub fn suggest(config: &Config, plan: &Plan, inventory: &Inventory, weights: &Weights, now: DateTime<Utc>) -> Result<Suggestion, NoSuggestion> {
+pub fn suggest(
+    config: &Config,
+    plan: &Plan,
+    inventory: &Inventory,
+    weights: &Weights,
+    now: DateTime<Utc>,
+) -> Result<Suggestion, NoSuggestion> {
     let sharding = &config.sharding;
     let (shards, pods) = (plan.shards().len(), plan.shards().iter().map(|shard| shard.replicas).sum());
     if let Some(asked) = sharding.total_shards().filter(|asked| *asked as usize != shards) {
@@ -82,11 +88,13 @@ pub fn suggest(config: &Config, plan: &Plan, inventory: &Inventory, weights: &We
     }
     let today = weights.heaviest(plan);
     let at_edges = block_edges(inventory, plan, sharding, now);
-    let mut of_today: Vec<PromDuration> = at_edges.iter().copied().chain(plan.shards().iter().skip(1).map(|shard| shard.newest_age)).collect();
+    let mut of_today: Vec<PromDuration> =
+        at_edges.iter().copied().chain(plan.shards().iter().skip(1).map(|shard| shard.newest_age)).collect();
     of_today.sort_unstable();
     of_today.dedup();
     for (ages, on_block_edges) in [(at_edges, true), (of_today, false)] {
-        let Some(boundaries) = Candidates::new(ages, shards - 1, plan, sharding, weights, now).lightest(today, weights.total(), shards) else {
+        let Some(boundaries) = Candidates::new(ages, shards - 1, plan, sharding, weights, now).lightest(today, weights.total(), shards)
+        else {
             continue;
         };
         let sharding = with(config, &boundaries)?;
@@ -102,7 +110,9 @@ pub fn suggest(config: &Config, plan: &Plan, inventory: &Inventory, weights: &We
 fn with(config: &Config, boundaries: &[PromDuration]) -> Result<Sharding, NoSuggestion> {
     let list: Vec<String> = boundaries.iter().map(ToString::to_string).collect();
     let key = format!("{}boundaries", names::PREFIX);
-    config.sharding_for([(key.as_str(), format!("[{}]", list.join(", ")).as_str())]).map_err(|refusal| NoSuggestion::Refused(refusal.to_string()))
+    config
+        .sharding_for([(key.as_str(), format!("[{}]", list.join(", ")).as_str())])
+        .map_err(|refusal| NoSuggestion::Refused(refusal.to_string()))
 }
 
 /// Ages a moment before a block begins or ends, in whole seconds, newest first.
@@ -121,10 +131,8 @@ impl Candidates {
         let origin = plan.origin(now).timestamp_millis();
         let (oldest, newest) = weights.span();
         let begun = ages.iter().map(|age| weights.begun(origin - age.as_millis())).collect();
-        let ended = ages
-            .iter()
-            .map(|age| weights.ended(origin - (*age + sharding.overlap()).min(sharding.retention()).as_millis()))
-            .collect();
+        let ended =
+            ages.iter().map(|age| weights.ended(origin - (*age + sharding.overlap()).min(sharding.retention()).as_millis())).collect();
         Self { ages, begun, ended, first: weights.begun(newest), last: weights.ended(oldest), wanted }
     }
 

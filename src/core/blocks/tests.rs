@@ -59,10 +59,10 @@ fn csv_may_quote_separators_quotes_and_ends_of_lines() {
                 01M7Z0746AHQ1WWSYTJKK5CWQ4,2025-11-16T00:00:00Z,2025-11-18T00:00:00Z,\"1,000\",1,\"a=\"\"x,y\"\",b=\nz\",5m0s\r\n\
                 01M7Z074710PASASHCWR4DM533,2025-11-18T00:00:00Z,2025-11-20T00:00:00Z,2,1,a=1,0s";
     let found = read(text).unwrap();
-    assert_eq!(found.blocks().iter().map(|block| (block.samples, block.resolution)).collect::<Vec<_>>(), [
-        (Some(1_000), Resolution::FiveMinutes),
-        (Some(2), Resolution::Raw)
-    ]);
+    assert_eq!(
+        found.blocks().iter().map(|block| (block.samples, block.resolution)).collect::<Vec<_>>(),
+        [(Some(1_000), Resolution::FiveMinutes), (Some(2), Resolution::Raw)]
+    );
     let wrong = read(&text.replace(",2,1,", ",2,one,")).unwrap_err();
     assert_eq!((wrong.line, wrong.column), (4, 72), "{wrong}");
     assert!(wrong.why.contains("\"one\" is not a number"), "{wrong}");
@@ -136,10 +136,10 @@ fn overlap_and_edges_are_told_apart() {
         (-25, 2, 10_000_000),        // future
     ]);
     let shares = shares(&config, &blocks);
-    assert_eq!(shares.shards.iter().map(|shard| (shard.loaded.bytes, shard.shared.bytes)).collect::<Vec<_>>(), [
-        (1_111, 1_110),
-        (111_110, 1_110)
-    ]);
+    assert_eq!(
+        shares.shards.iter().map(|shard| (shard.loaded.bytes, shard.shared.bytes)).collect::<Vec<_>>(),
+        [(1_111, 1_110), (111_110, 1_110)]
+    );
     assert_eq!((shares.again.within_overlap.bytes, shares.again.across_edges.bytes), (10, 1_100));
     assert_eq!((shares.older.bytes, shares.future.bytes, shares.loaded.bytes), (1_000_000, 10_000_000, 111_111));
 }
@@ -204,7 +204,8 @@ fn any_config() -> impl Strategy<Value = Config> {
 
 fn any_balance() -> impl Strategy<Value = Balance> {
     let measure = prop_oneof![Just(Measure::Bytes), Just(Measure::Samples), Just(Measure::Blocks)];
-    (measure, proptest::option::of(1_i64..400)).prop_map(|(measure, days)| Balance { measure, half_life: days.map(PromDuration::from_days) })
+    (measure, proptest::option::of(1_i64..400))
+        .prop_map(|(measure, days)| Balance { measure, half_life: days.map(PromDuration::from_days) })
 }
 
 /// The heaviest shard, block by block and shard by shard.

@@ -32,7 +32,9 @@ pub fn unknown_annotation(key: &str) -> Option<String> {
     let shown: String = given.chars().take(64).collect();
     Some(match nearest(given, &known) {
         Some(meant) => format!("annotation {}{shown} is unknown and has no effect; did you mean {}{meant}?", names::PREFIX, names::PREFIX),
-        None => format!("annotation {}{shown} is unknown and has no effect; `timeshard plan --help` lists those that have one", names::PREFIX),
+        None => {
+            format!("annotation {}{shown} is unknown and has no effect; `timeshard plan --help` lists those that have one", names::PREFIX)
+        }
     })
 }
 
