@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{ConfigArgs, Failure, expand, input, print, say};
 use crate::adapters::clock;
-use crate::core::config::MAX_PODS;
+use crate::core::config::{MAX_PODS, unknown_annotation};
 use crate::core::fleet::Fleet;
 use crate::core::mutation::Skip;
 use crate::webhook::{Reviewer, Verdict};
@@ -21,6 +21,7 @@ use crate::webhook::{Reviewer, Verdict};
 /// named on standard error, with the reason why it is left alone. The namespace is taken to be labelled
 /// thanos-timeshard.io/injection=enabled.
 #[derive(Debug, clap::Args)]
+#[command(after_help = super::NAMES_HELP)]
 pub(super) struct Args {
     /// Manifests (at most 64 MiB); "-" reads standard input
     #[arg(short, long, value_name = "FILE")]
@@ -128,6 +129,9 @@ fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
                 }
                 if facts.replicas == 0 {
                     say(&format!("skipped {title}: it has no replicas"));
+                }
+                for said in facts.annotations.keys().filter_map(|key| unknown_annotation(key)) {
+                    say(&format!("warning: {title}: {said}"));
                 }
                 fleet = fleet.with_statefulset(facts.clone()).unwrap_or(fleet);
                 if let Some(problem) = &fleet.known(&facts.namespace, &facts.name).problem {

@@ -3,8 +3,10 @@
 //! Every command works on the same code as the server. Exit codes are a contract: 0 done, 1 failed, 2 usage or invalid
 //! input, 3 a check found something wrong.
 
+mod blocks;
 mod demo;
 mod expand;
+mod forecast;
 mod inject;
 mod input;
 mod plan;
@@ -30,6 +32,18 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// The names that are written into manifests, and the units of durations, for the commands that read them.
+const NAMES_HELP: &str = "\
+Namespace label:        thanos-timeshard.io/injection=enabled
+StatefulSet annotations (on its own metadata): thanos-timeshard.io/KEY, where KEY is
+  a key of the sharding block with dashes: total-shards, replicas-per-shard, replicas, data-retention-days, retention,
+  shard-overlap-days, overlap, future-buffer-hours, future-buffer, boundaries, window-format, quantum, minimum-overlap,
+  drain, termination-drain, discovery-delay, reload, shard-services, allow-coverage-gap;
+  target-replicas, pause, replace-time-flags, reload-despite-liveness
+Pod template annotations: thanos-timeshard.io/inject (also as a label), /command, /replace-time-flags,
+  /reload-despite-liveness
+Durations: whole numbers with y, w, d, h, m, s, ms, largest first, such as 1d12h (1d = 24h, 1y = 365d)";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -5,23 +5,26 @@ use std::path::Path;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use super::{ConfigArgs, Failure, input, print, say, steps, svg, timeline};
+use super::{ConfigArgs, Failure, blocks, input, print, say, steps, svg, timeline};
 use crate::adapters::clock;
 use crate::core::config::{Config, MAX_PODS, Sharding};
 use crate::core::plan::Plan;
 use crate::core::window::{Bound, Window};
 
-/// Show the windows and pods of a configuration, or with --from and --to the steps of the rollout between two, without a
-/// cluster.
+/// Show the windows and pods of a configuration, with --blocks what they load of a bucket, or with --from and --to the steps
+/// of the rollout between two, without a cluster.
 ///
 /// The pods of one step change together, and the next step starts when they are confirmed. The steps are those that the
 /// background task takes while every pod is healthy; a pod that fails makes it wait.
 #[derive(Debug, clap::Args)]
+#[command(after_help = super::NAMES_HELP)]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
     change: steps::Between,
+    #[command(flatten)]
+    blocks: blocks::Bucket,
     /// Number of pods (the StatefulSet's spec.replicas). Default: as many as fill the plan, with --from and --to the larger
     /// of both
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_PODS)))]
@@ -52,6 +55,8 @@ struct Document {
     pods: Vec<PodRow>,
     retention_seconds: i64,
     warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocks: Option<blocks::Document>,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,17 +93,26 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let plan = Plan::new(&config.sharding, args.replicas);
     let pods = args.replicas.or(config.sharding.nominal_pods()).unwrap_or(0);
     let now = args.at.unwrap_or_else(clock::now);
+    let found = match &args.blocks.blocks {
+        Some(list) if list.as_os_str() == "-" && args.config.config.as_deref().is_some_and(|config| config.as_os_str() == "-") => {
+            return Err(Failure::Invalid("--config - --blocks -: standard input can be read once; write one of them to a file".to_owned()));
+        }
+        Some(list) => Some(args.blocks.find(list, &config, plan.clone(), now)?),
+        None => None,
+    };
+    let document = || Document { blocks: found.as_ref().map(|found| found.document(now)), ..document(&config, &plan, pods, now) };
     match args.output {
         Output::Table => {
-            let text = table(&config, &plan, pods, now);
             for note in plan.notes() {
                 say(&format!("warning: {note}"));
             }
-            print(&text)
+            print(&found.as_ref().map_or_else(|| table(&config, &plan, pods, now), |found| found.text(now)))
         }
-        Output::Json => print(&to_json(&document(&config, &plan, pods, now))?),
-        Output::Yaml => print(&to_yaml(&document(&config, &plan, pods, now))?),
-        Output::Svg => print(&svg::timeline(&rows(&plan, pods, now), &config.sharding, now)),
+        Output::Json => print(&to_json(&document())?),
+        Output::Yaml => print(&to_yaml(&document())?),
+        Output::Svg => {
+            print(&found.as_ref().map_or_else(|| svg::timeline(&rows(&plan, pods, now), &config.sharding, now), |found| found.picture(now)))
+        }
     }
 }
 
@@ -106,7 +120,7 @@ fn show_change(args: &Args, old: &Path, new: &Path) -> Result<(), Failure> {
     if args.output == Output::Svg {
         return Err(Failure::Invalid("-o svg draws one configuration: with --from and --to write -o table, json or yaml".to_owned()));
     }
-    let rollout = steps::Rollout::read(old, new, args.replicas, args.at.unwrap_or_else(clock::now))?;
+    let rollout = steps::Rollout::read(&args.change, old, new, args.replicas, args.at.unwrap_or_else(clock::now))?;
     match args.output {
         Output::Json => print(&to_json(&rollout.document())?),
         Output::Yaml => print(&to_yaml(&rollout.document())?),
@@ -139,6 +153,7 @@ fn document(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> Docu
         pods: (0..pods).map(row).collect(),
         retention_seconds: config.sharding.retention().as_secs(),
         warnings: plan.notes().iter().map(ToString::to_string).collect(),
+        blocks: None,
     }
 }
 

@@ -41,6 +41,7 @@ const MOST_THREADS: usize = 4;
 /// that holds the lease keeps ConfigMaps, budgets and Services right and moves running pods to new windows. SIGTERM drains
 /// and hands the lease over; a second signal ends at once.
 #[derive(Debug, clap::Args)]
+#[command(after_help = super::NAMES_HELP)]
 pub(super) struct Args {
     #[command(flatten)]
     config: super::ConfigArgs,

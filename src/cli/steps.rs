@@ -2,13 +2,15 @@
 //! pod healthy.
 //!
 //! The steps are `core::rollout`'s own; here they are shown. A change that keeps a pod's window restarts nothing, so it is
-//! no step. What a real rollout waits for (loads, pods that fail) is not known here.
+//! no step. What a real rollout waits for beyond that (pods that fail, updates of the StatefulSet) is not known here.
+//! How long a step takes, and who holds what meanwhile, is in `forecast.rs`.
 
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
+use super::forecast::{Duration, Holders, StepTime};
 use super::{Failure, input, timeline};
 use crate::core::config::{Config, Difference, LOAD_ALLOWANCE, Sharding};
 use crate::core::duration::PromDuration;
@@ -28,6 +30,14 @@ pub(super) struct Between {
     /// The configuration file (or "-") that the rollout leads to
     #[arg(long, value_name = "NEW", requires = "from", conflicts_with = "config")]
     pub(super) to: Option<PathBuf>,
+    /// With --from and --to: how long a pod loads its new window, for the time that the rollout takes (units d h m s)
+    #[arg(long, value_name = "DURATION", default_value_t = LOAD_ALLOWANCE, requires = "from", value_parser = load_time)]
+    load_time: PromDuration,
+}
+
+fn load_time(text: &str) -> Result<PromDuration, String> {
+    let value: PromDuration = text.parse().map_err(|error| format!("{error}"))?;
+    if value >= PromDuration::ZERO { Ok(value) } else { Err("a load takes at least 0s".to_owned()) }
 }
 
 /// The document of `-o json` and `-o yaml`. The pods of one step change together, and the next step starts when they are
@@ -36,11 +46,27 @@ pub(super) struct Between {
 pub(super) struct Document {
     steps: Vec<StepRow>,
     warnings: Vec<String>,
+    /// Whether the steps lead to the plan.
+    complete: bool,
+    duration: Duration,
+    restarts: Vec<RestartRow>,
+    /// The fewest confirmed pods of any instant that both configurations serve, without a rollout.
+    holders_before: u32,
+    holders_after: u32,
 }
 
 #[derive(Debug, Serialize)]
 struct StepRow {
     pods: Vec<PodRow>,
+    /// The fewest confirmed pods that any such instant has while the step's pods are away.
+    fewest_holders: u32,
+    starts_at_seconds: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct RestartRow {
+    pod: String,
+    times: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,6 +88,8 @@ struct Restart {
 #[derive(Debug)]
 pub(super) struct Rollout {
     steps: Vec<Vec<Restart>>,
+    holders: Holders,
+    time: StepTime,
     /// Pods that get another number or shard with the window that they have.
     renumbered: Vec<usize>,
     /// Restarts of each pod.
@@ -78,7 +106,7 @@ pub(super) struct Rollout {
 
 impl Rollout {
     /// Reads both files and goes through the rollout.
-    pub(super) fn read(old: &Path, new: &Path, replicas: Option<u32>, now: DateTime<Utc>) -> Result<Self, Failure> {
+    pub(super) fn read(change: &Between, old: &Path, new: &Path, replicas: Option<u32>, now: DateTime<Utc>) -> Result<Self, Failure> {
         if old.as_os_str() == "-" && new.as_os_str() == "-" {
             return Err(Failure::Invalid("--from - --to -: standard input can be read once; write one of them to a file".to_owned()));
         }
@@ -89,10 +117,10 @@ impl Rollout {
                 "total_shards is auto in both, which derives the shards from the number of pods: give it with --replicas N".to_owned(),
             )
         })?;
-        Ok(Self::new(&old, new, pods, now))
+        Ok(Self::new(&old, new, pods, change.load_time, now))
     }
 
-    fn new(old: &Config, new: Config, pods: u32, now: DateTime<Utc>) -> Self {
+    fn new(old: &Config, new: Config, pods: u32, load_time: PromDuration, now: DateTime<Utc>) -> Self {
         let (from, to) = (Plan::new(&old.sharding, Some(pods)), Plan::new(&new.sharding, Some(pods)));
         let members: Vec<Member> = (0..pods)
             .map(|index| {
@@ -109,6 +137,8 @@ impl Rollout {
         let (steps, blocked) = preview(members.clone(), &terms);
         let mut rollout = Self {
             steps: Vec::new(),
+            holders: Holders::new(&members, &old.sharding, &new.sharding, now),
+            time: StepTime::new(&new.sharding, load_time),
             renumbered: Vec::new(),
             restarts: vec![0; members.len()],
             unfinished: 0,
@@ -142,6 +172,7 @@ impl Rollout {
         for step in steps {
             let Step::Move { changes, gap } = step else { continue };
             let mut restarts = Vec::new();
+            self.holders.step(&changes);
             for change in changes {
                 let from = std::mem::replace(&mut at[change.member], change.to);
                 if from.window == change.to.window {
@@ -151,7 +182,9 @@ impl Rollout {
                     restarts.push(Restart { ordinal: change.member, from: from.window, to: change.to });
                 }
             }
-            if !restarts.is_empty() {
+            if restarts.is_empty() {
+                self.holders.forget_step();
+            } else {
                 self.steps.push(restarts);
             }
             if let Some(gap) = gap {
@@ -192,8 +225,21 @@ impl Rollout {
             let Window { min, max } = restart.to.window;
             PodRow { pod: self.pod(restart.ordinal), min_time: min, max_time: max }
         };
-        let steps = self.steps.iter().map(|step| StepRow { pods: step.iter().map(row).collect() }).collect();
-        Document { steps, warnings: self.warnings.clone() }
+        let steps = (0..).zip(&self.steps).zip(self.holders.during()).map(|((number, step), fewest_holders)| StepRow {
+            pods: step.iter().map(row).collect(),
+            fewest_holders: *fewest_holders,
+            starts_at_seconds: self.time.of(number).as_secs(),
+        });
+        let restarted = self.restarts.iter().enumerate().filter(|(_, times)| **times > 0);
+        Document {
+            steps: steps.collect(),
+            warnings: self.warnings.clone(),
+            complete: self.complete,
+            duration: self.time.duration(self.steps.len()),
+            restarts: restarted.map(|(ordinal, times)| RestartRow { pod: self.pod(ordinal), times: *times }).collect(),
+            holders_before: self.holders.before(),
+            holders_after: self.holders.after(),
+        }
     }
 
     /// For people.
@@ -209,7 +255,7 @@ impl Rollout {
     }
 
     fn rows(&self) -> String {
-        let mut table = timeline::plain_table(&["STEP", "POD", "SHARD", "WINDOW BEFORE", "WINDOW AFTER", "RESTART"]);
+        let mut table = timeline::plain_table(&["STEP", "POD", "SHARD", "WINDOW BEFORE", "WINDOW AFTER", "RESTART", "HELD BY"]);
         let mut nth = vec![0; self.restarts.len()];
         let all =
             (1..).zip(&self.steps).flat_map(|(number, step)| step.iter().enumerate().map(move |(i, restart)| (number, i == 0, restart)));
@@ -223,6 +269,7 @@ impl Rollout {
                 restart.from.to_string(),
                 restart.to.window.to_string(),
                 format!("{} of {}", nth[restart.ordinal], self.restarts[restart.ordinal]),
+                if first { format!("at least {}", pods(self.holders.during()[number - 1] as usize)) } else { String::new() },
             ]);
         }
         let rest = all.count().saturating_sub(MOST_ROWS);
@@ -244,19 +291,21 @@ impl Rollout {
             };
             let groups: Vec<String> =
                 (1..=most).map(|n| (count(n), n)).filter(|(pods, _)| *pods > 0).map(|(n, times)| format!("{n} {}", often(times))).collect();
-            let one = self.sharding.drain() + self.sharding.discovery_delay();
+            let least = |steps| self.time.least(steps);
             text.push_str(&format!(
-                "restarts in place: {} of {} ({}), in {} step{}: at least {} by drain ({}) and discovery_delay ({}), about {} when each load takes {LOAD_ALLOWANCE}\n",
+                "restarts in place: {} of {} ({}), in {} step{}: at least {} by drain ({}) and discovery_delay ({}), about {} when each load takes {}\n",
                 pods(self.restarts.iter().filter(|n| **n > 0).count()),
                 self.restarts.len(),
                 groups.join(", "),
                 self.steps.len(),
                 if self.steps.len() == 1 { "" } else { "s" },
-                times(one, self.steps.len()),
+                least(self.steps.len()),
                 self.sharding.drain(),
                 self.sharding.discovery_delay(),
-                times(one + LOAD_ALLOWANCE, self.steps.len()),
+                self.time.of(self.steps.len()),
+                self.time.load(),
             ));
+            text.push_str(&format!("{}\n{}\n", self.time.sentence(), self.holders.sentence()));
         }
         if !self.renumbered.is_empty() {
             let shown: Vec<String> = self.renumbered.iter().take(5).map(|i| self.pod(*i)).collect();
@@ -295,8 +344,4 @@ fn range(gap: &Gap) -> String {
 
 fn pods(count: usize) -> String {
     format!("{count} pod{}", if count == 1 { "" } else { "s" })
-}
-
-fn times(each: PromDuration, count: usize) -> PromDuration {
-    PromDuration::from_secs(each.as_secs().saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)))
 }

@@ -1,4 +1,4 @@
-//! The timeline as an SVG picture for a page: light and dark, readable by screen readers, without outside assets.
+//! The timeline, and what shards load, as SVG pictures for a page: light and dark, readable by screen readers, without outside assets.
 
 use chrono::{DateTime, Utc};
 use svg::node::element::{Description, Group, Line, Rectangle, Style, Text, Title};
@@ -17,9 +17,9 @@ const TICKS: i32 = 6;
 /// A picture with more rows than this could not be read.
 const MOST_ROWS: usize = 500;
 
-const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}.quiet{fill:#59636e;font-size:12px}.bar{fill:#0969da}\
+const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}.quiet{fill:#59636e;font-size:12px}.bar{fill:#0969da}.better{fill:#1a7f37}\
 .grid{stroke:#d1d9e0}.now{stroke:#cf222e;stroke-dasharray:4 3}.back{fill:#ffffff}\
-@media(prefers-color-scheme:dark){text{fill:#f0f6fc}.quiet{fill:#9198a1}.bar{fill:#4493f8}.grid{stroke:#3d444d}.now{stroke:#ff7b72}.back{fill:#0d1117}}";
+@media(prefers-color-scheme:dark){text{fill:#f0f6fc}.quiet{fill:#9198a1}.bar{fill:#4493f8}.better{fill:#3fb950}.grid{stroke:#3d444d}.now{stroke:#ff7b72}.back{fill:#0d1117}}";
 
 /// Where an instant and a row stand on the picture.
 struct Scale {
@@ -102,4 +102,48 @@ fn upright(class: &str, x: f64, scale: &Scale) -> Line {
 
 fn label(text: &str, x: f64, y: f64, anchor: &str) -> Text {
     Text::new(text).set("class", "quiet").set("x", x).set("y", y).set("text-anchor", anchor)
+}
+
+/// What a shard loads, as a multiple of an even share.
+pub(super) struct Bar {
+    pub(super) label: String,
+    pub(super) today: f64,
+    pub(super) better: Option<f64>,
+}
+
+/// A picture of shards' loads: today's as full bars, suggested ones as thin bars below, an even share as a line.
+pub(super) fn bars(bars: &[Bar], summary: &str) -> String {
+    const LABEL: f64 = 300.0;
+    let shown = &bars[..bars.len().min(MOST_ROWS)];
+    let bottom = Scale::row(shown.len());
+    let most = shown.iter().map(|bar| bar.today.max(bar.better.unwrap_or(0.0))).fold(1.0, f64::max);
+    let x = |share: f64| LABEL + share / most * (WIDTH - LABEL - RIGHT);
+    let mut document = Document::new()
+        .set("viewBox", (0, 0, WIDTH, bottom + 44.0))
+        .set("role", "img")
+        .set("aria-label", summary)
+        .add(Title::new("Blocks by shard"))
+        .add(Description::new().add(svg::node::Text::new(summary)))
+        .add(Style::new(STYLE))
+        .add(Rectangle::new().set("class", "back").set("width", "100%").set("height", "100%"))
+        .add(Text::new(summary).set("x", 16).set("y", 26));
+    for (i, bar) in shown.iter().enumerate() {
+        let y = Scale::row(i);
+        let rectangle = |class, y: f64, height: f64, share| {
+            Rectangle::new().set("class", class).set("x", LABEL).set("y", y).set("height", height).set("width", x(share) - LABEL)
+        };
+        let today = format!("{}, {:.2} of an even share", bar.label, bar.today);
+        let said = bar.better.map_or(today.clone(), |better| format!("{today}, suggested {better:.2}"));
+        let mut group = Group::new().add(Title::new(said)).add(Text::new(bar.label.as_str()).set("x", 16).set("y", y + 15.0));
+        let height = if bar.better.is_some() { BAR * 0.5 } else { BAR };
+        group.append(rectangle("bar", y, height, bar.today));
+        if let Some(better) = bar.better {
+            group.append(rectangle("better", y + BAR * 0.6, BAR * 0.4, better));
+        }
+        document.append(group);
+    }
+    document.append(Line::new().set("class", "now").set("x1", x(1.0)).set("x2", x(1.0)).set("y1", TOP - 8.0).set("y2", bottom));
+    let legend = if shown.iter().any(|bar| bar.better.is_some()) { "an even share; below each bar: suggested" } else { "an even share" };
+    document.append(label(legend, x(1.0), bottom + 20.0, "end"));
+    format!("{document}\n")
 }

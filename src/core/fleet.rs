@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::config::{Config, Sharding};
+use super::config::{Config, Sharding, unknown_annotation};
 use super::entry::Entry;
 use super::names;
 use super::observed::Selector;
@@ -135,7 +135,8 @@ impl Known {
     #[must_use]
     pub fn remarks(&self) -> Vec<(&'static str, String)> {
         let notes = self.plan.notes().iter().map(|note| (note.reason(), note.to_string()));
-        self.problem.iter().map(|problem| ("InvalidAnnotation", problem.clone())).chain(notes).collect()
+        let unknown = self.facts.annotations.keys().filter_map(|key| unknown_annotation(key)).map(|said| ("UnknownAnnotation", said));
+        self.problem.iter().map(|problem| ("InvalidAnnotation", problem.clone())).chain(unknown).chain(notes).collect()
     }
 
     /// What was observed.
@@ -296,6 +297,16 @@ mod tests {
         assert!(known.problem.as_ref().unwrap().contains("\"many\""), "{:?}", known.problem);
         let healed = bad.with_statefulset(facts(8, &[("total-shards", "2")])).unwrap();
         assert_eq!((healed.known("ns", "store").sharding.total_shards(), &healed.known("ns", "store").problem), (Some(2), &None));
+    }
+
+    #[test]
+    fn a_misspelled_annotation_is_told() {
+        let fleet = fleet().with_statefulset(facts(6, &[("total-shard", "4"), ("pause", "true")])).unwrap();
+        let told = fleet.known("ns", "store").remarks();
+        assert!(
+            matches!(&told[..], [("UnknownAnnotation", said)] if said.ends_with("did you mean thanos-timeshard.io/total-shards?")),
+            "{told:?}"
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 pub mod agent_status;
 #[cfg(feature = "server")]
+pub mod blocks;
+#[cfg(feature = "server")]
 pub mod budgets;
 #[cfg(feature = "server")]
 pub mod config;

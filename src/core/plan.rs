@@ -166,11 +166,20 @@ impl Plan {
         match self.format {
             WindowFormat::Relative => Window::relative(-found.oldest_age, newest),
             WindowFormat::Absolute => {
-                let base = floor(now, self.quantum);
+                let base = self.origin(now);
                 let lag = if found.newest_age == PromDuration::ZERO { self.lag } else { PromDuration::ZERO };
                 let at = |age: PromDuration| Bound::Absolute(Bound::Relative(age).at(base));
                 Window { min: at(-found.oldest_age), max: at(newest + lag) }
             }
+        }
+    }
+
+    /// The instant that ages are counted from: now, or for absolute windows the last step of their quantum.
+    #[must_use]
+    pub fn origin(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        match self.format {
+            WindowFormat::Relative => now,
+            WindowFormat::Absolute => floor(now, self.quantum),
         }
     }
 

@@ -7,6 +7,9 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use rand::RngExt as _;
 use serde_json::Value;
 
+use thanos_timeshard::core::config::SHARDING_KEYS;
+use thanos_timeshard::core::names;
+
 use crate::server::TIMESHARD;
 
 fn timeshard(args: &[&str], input: &str) -> Output {
@@ -225,4 +228,25 @@ fn every_command_has_help() {
         assert!(output.status.success() && text(&output.stdout).contains("Usage: timeshard"), "{command}");
     }
     assert!(text(&timeshard(&["serve", "--help"], "").stdout).contains("[env: TIMESHARD_CERT_DIR="));
+    for command in ["plan", "inject", "serve"] {
+        let help = text(&timeshard(&[command, "--help"], "").stdout);
+        let keys = SHARDING_KEYS.map(|key| key.replace('_', "-"));
+        let names = [names::TARGET_REPLICAS, names::PAUSE, names::INJECT, names::COMMAND_ANNOTATION, names::REPLACE_TIME_FLAGS]
+            .map(|name| name.strip_prefix(names::PREFIX).unwrap().to_owned());
+        for word in keys.iter().chain(&names).map(String::as_str).chain([names::NAMESPACE_LABEL, "y, w, d, h, m, s, ms"]) {
+            assert!(help.contains(word), "{command}: {word}");
+        }
+    }
+}
+
+#[test]
+fn inject_names_annotations_that_mean_nothing() {
+    let set = store_yaml("", "x")
+        .replace("{name: store}", "{name: store, annotations: {thanos-timeshard.io/total-shard: '4', thanos-timeshard.io/pause: 'true'}}");
+    let output = timeshard(&["inject", "-f", "-"], &set);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let want = "warning: StatefulSet/store: annotation thanos-timeshard.io/total-shard is unknown and has no effect; did you mean \
+                thanos-timeshard.io/total-shards?\n";
+    assert!(said.contains(want) && !said.contains("pause"), "{said}");
 }

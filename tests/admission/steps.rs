@@ -206,7 +206,24 @@ fn the_checker_finds_what_is_wrong() {
 fn the_document_is_the_contract() {
     let pair = Pair::new("sharding: {total_shards: 1}", "sharding: {total_shards: 1, retention: 100d}");
     let step = |pod: &str| json!({"pods": [{"pod": pod, "min_time": "-100d", "max_time": "1d"}]});
-    let want = json!({"steps": [step("thanos-store-gateway-0"), step("thanos-store-gateway-1")], "warnings": []});
+    let timed = |pod: &str, at: u32| {
+        let mut step = step(pod);
+        step["fewest_holders"] = json!(1);
+        step["starts_at_seconds"] = json!(at);
+        step
+    };
+    let want = json!({
+        "steps": [timed("thanos-store-gateway-0", 0), timed("thanos-store-gateway-1", 424)],
+        "warnings": [],
+        "complete": true,
+        "duration": {
+            "seconds": 848,
+            "each_step": {"drain_seconds": 60, "load_time_seconds": 300, "discovery_delay_seconds": 60, "overhead_seconds": 4},
+        },
+        "restarts": [{"pod": "thanos-store-gateway-0", "times": 1}, {"pod": "thanos-store-gateway-1", "times": 1}],
+        "holders_before": 2,
+        "holders_after": 2,
+    });
     assert_eq!(pair.rollout(&[]), want);
     let yaml = pair.plan(&["--from=old.yaml", "--to=new.yaml", "-o", "yaml"]);
     assert_eq!(serde_saphyr::from_str::<Value>(&text(&yaml.stdout)).unwrap(), want);
@@ -218,6 +235,8 @@ fn the_table_says_what_a_reviewer_asks() {
     for words in [
         "total_shards: 3 -> 4\n",
         "restarts in place: 8 pods of 8 (8 once), in 4 steps: at least 8m by drain (1m) and discovery_delay (1m)",
+        ", about 28m16s when each load takes 5m\neach step: 1m drain, 5m load (--load-time), 1m discovery_delay, 4s for what is around them\n",
+        "held by at least 2 confirmed pods before, 1 in every step, 2 after\n",
         "-124d8h .. 1d",
         "-93d12h .. 1d",
         "1 of 1",
@@ -227,6 +246,33 @@ fn the_table_says_what_a_reviewer_asks() {
     assert_eq!(said, "");
     let same = Pair::new("sharding: {drain: 60s}", "sharding: {drain: 90s}").table(&[]).0;
     assert_eq!(same, "drain: 1m -> 1m30s\n\nno pod restarts\n");
+}
+
+/// What the end-to-end scenario `reshard` measured from 3 to 4 shards of 2 on a real cluster, whose bucket loads in no time.
+#[test]
+fn the_forecast_is_near_what_was_measured() {
+    for (periods, measured) in [("", 497), (", drain: 17s, discovery_delay: 20s", 163)] {
+        let config = |shards: u32| format!("sharding: {{total_shards: {shards}{periods}}}");
+        let rollout = Pair::new(&config(3), &config(4)).rollout(&["--load-time=0s"]);
+        let said = rollout["duration"]["seconds"].as_i64().unwrap();
+        assert!((said - measured).abs() * 100 <= measured * 3, "{said} s where {measured} s were measured");
+    }
+}
+
+#[test]
+fn who_holds_what_meanwhile_is_counted() {
+    let rollout = Pair::new("sharding: {replicas_per_shard: 3}", "sharding: {replicas_per_shard: 3, total_shards: 4}").rollout(&[]);
+    assert_eq!((&rollout["holders_before"], &rollout["holders_after"]), (&json!(3), &json!(3)));
+    for step in rollout["steps"].as_array().unwrap() {
+        assert!(step["fewest_holders"].as_i64().unwrap() >= 1, "{step}");
+    }
+    // A longer retention is held by nobody before, which is no gap of the rollout.
+    let longer = Pair::new("sharding: {retention: 100d}", "sharding: {retention: 200d}").rollout(&[]);
+    assert!(longer["steps"].as_array().unwrap().iter().all(|step| step["fewest_holders"] != 0), "{longer}");
+    // One replica that goes leaves a gap, and the step says so.
+    let gap = "sharding: {replicas_per_shard: 1, allow_coverage_gap: true, total_shards: ";
+    let alone = Pair::new(&format!("{gap}3}}"), &format!("{gap}4}}")).rollout(&[]);
+    assert!(alone["steps"].as_array().unwrap().iter().any(|step| step["fewest_holders"] == 0), "{alone}");
 }
 
 #[test]
@@ -253,6 +299,8 @@ fn bad_input_exits_with_2_and_a_sentence() {
     let pair = Pair::new("sharding: {total_shards: auto}", "sharding:\n  total_shards: 0\n");
     for (args, words) in [
         (vec!["--from=old.yaml"], "--to"),
+        (vec!["--from=old.yaml", "--to=old.yaml", "--load-time=-5m"], "a load takes at least 0s"),
+        (vec!["--load-time=5m"], "--from"),
         (vec!["--to=old.yaml"], "--from"),
         (vec!["--from=old.yaml", "--to=old.yaml", "--config=old.yaml"], "cannot be used with"),
         (vec!["--from=old.yaml", "--to=old.yaml"], "--replicas N"),

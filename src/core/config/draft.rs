@@ -146,11 +146,15 @@ impl Draft {
 
 /// A sentence for a key that does not exist, with the nearest one that does.
 pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|key| (edit_distance(given, key), *key)).min().filter(|(d, _)| *d <= 3);
-    match near {
-        Some((_, key)) => format!("this key is unknown; did you mean {key}?"),
+    match nearest(given, known) {
+        Some(key) => format!("this key is unknown; did you mean {key}?"),
         None => format!("this key is unknown; the keys here are {}", known.join(", ")),
     }
+}
+
+/// The key that was probably meant.
+pub(super) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+    known.iter().map(|key| (edit_distance(given, key), *key)).min().filter(|(distance, _)| *distance <= 3).map(|(_, key)| key)
 }
 
 /// Edit distance, for "did you mean".

@@ -4,6 +4,7 @@
 //! every refusal lists all mistakes, each with source, line, column, key, value and what would be accepted.
 //! Reading files and watching them is not here.
 
+mod annotation;
 mod difference;
 mod draft;
 mod problem;
@@ -11,6 +12,7 @@ mod sharding;
 
 use std::collections::BTreeMap;
 
+pub use annotation::unknown_annotation;
 pub use difference::Difference;
 pub use draft::SHARDING_KEYS;
 use draft::{Draft, Place, unknown_key};

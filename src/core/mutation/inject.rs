@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::super::config::{Reload, sharding_key};
+use super::super::config::{Reload, sharding_key, unknown_annotation};
 use super::super::duration::PromDuration;
 use super::super::names;
 use super::super::patch::{Operation, Value, token};
@@ -49,8 +49,13 @@ pub fn inject<'a>(pod: &'a PodView<'a>, candidate: &Candidate<'a>, facts: &Facts
     patch.command_and_args(facts, window, ours, &mut remarks);
     patch.grace(facts);
     patch.metadata(facts, assignment, window, source);
-    let keys = pod.metadata.annotations.iter().flat_map(|ours| &ours.0);
-    remarks.extend(keys.filter(|(key, _)| sharding_key(key).is_some()).map(|(key, _)| Remark::KeyOnPod(key.to_string())));
+    for (key, _) in pod.metadata.annotations.iter().flat_map(|ours| &ours.0) {
+        if sharding_key(key).is_some() {
+            remarks.push(Remark::KeyOnPod(key.to_string()));
+        } else if let Some(said) = unknown_annotation(key) {
+            remarks.push(Remark::UnknownAnnotation(said));
+        }
+    }
     if patch.operations.is_empty() {
         return Err(Skip::AlreadyInjected);
     }

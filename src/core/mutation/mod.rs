@@ -200,6 +200,8 @@ pub enum Remark {
     UnsafeLiveness(String),
     /// A `sharding` key stands on the pod (template), where it has no effect.
     KeyOnPod(String),
+    /// An annotation of the pod that begins as ours do and is none; the sentence about it.
+    UnknownAnnotation(String),
     /// The command annotation is not a JSON array of strings.
     BadCommandAnnotation,
     /// The HTTP address names a port by an environment variable, which the sidecar cannot read.
@@ -213,6 +215,7 @@ impl Remark {
         match self {
             Self::UnsafeLiveness(_) => "UnsafeLivenessProbe",
             Self::KeyOnPod(_) => "KeyOnPodIgnored",
+            Self::UnknownAnnotation(_) => "UnknownAnnotation",
             Self::BadCommandAnnotation => "InvalidAnnotation",
             Self::UnreadableAddress(_) => "UnreadableAddress",
         }
@@ -229,6 +232,7 @@ impl fmt::Display for Remark {
             Self::KeyOnPod(key) => {
                 write!(f, "annotation {key} on the pod has no effect: annotate the StatefulSet itself, not its pod template")
             }
+            Self::UnknownAnnotation(said) => f.write_str(said),
             Self::BadCommandAnnotation => f.write_str(
                 "annotation thanos-timeshard.io/command is not a JSON array of strings such as [\"/bin/thanos\"]; it was ignored",
             ),

@@ -399,6 +399,15 @@ fn keys_on_the_pod_are_ignored_with_a_remark() {
     pod["metadata"]["annotations"] = json!({"thanos-timeshard.io/total-shards": "9"});
     let (_, _, remarks) = admit(&pod).unwrap();
     assert_eq!(remarks, [Remark::KeyOnPod("thanos-timeshard.io/total-shards".to_owned())]);
+    pod["metadata"]["annotations"] = json!({"thanos-timeshard.io/injct": "false", "example.com/x": "y"});
+    let (_, _, remarks) = admit(&pod).unwrap();
+    assert_eq!(
+        remarks.iter().map(|remark| (remark.reason(), remark.to_string())).collect::<Vec<_>>(),
+        [(
+            "UnknownAnnotation",
+            "annotation thanos-timeshard.io/injct is unknown and has no effect; did you mean thanos-timeshard.io/inject?".to_owned()
+        )]
+    );
 }
 
 #[test]

@@ -28,3 +28,5 @@ kubectl -n $ns annotate --overwrite statefulset store thanos-timeshard.io/total-
 eventually 30 "an Event names the annotation, the value and what is right" told store InvalidAnnotation 'total_shards: "many" is not accepted: write a whole number'
 same "a bad annotation keeps the last good division" "probe-0 shard=0 -186d .. 1d" dry_window $ns store probe-0
 eventually 30 "an Event names the template's annotation" told template KeyOnPodIgnored "annotate the StatefulSet itself"
+kubectl -n $ns annotate statefulset plain thanos-timeshard.io/total-shard=2 >/dev/null
+eventually 30 "an Event names a misspelled annotation and the right one" told plain UnknownAnnotation "did you mean thanos-timeshard.io/total-shards?"

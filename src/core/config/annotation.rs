@@ -1,0 +1,61 @@
+//! Annotations that begin with our prefix and mean nothing: nearly always a misspelled one.
+
+use super::draft::nearest;
+use super::{SHARDING_KEYS, names, sharding_key};
+
+/// Those of ours that are no `sharding` key, wherever they stand.
+const OTHERS: [&str; 11] = [
+    names::NAMESPACE_LABEL,
+    names::INJECT,
+    names::SHARD_LABEL,
+    names::STATUS_ANNOTATION,
+    names::COMMAND_ANNOTATION,
+    names::REPLACE_TIME_FLAGS,
+    names::RELOAD_DESPITE_LIVENESS,
+    names::TARGET_REPLICAS,
+    names::PAUSE,
+    names::ADOPT,
+    names::HURRIED,
+];
+
+/// A sentence for an annotation with our prefix that is none of ours, with the nearest one that is; `None` for all others.
+#[must_use]
+pub fn unknown_annotation(key: &str) -> Option<String> {
+    let given = key.strip_prefix(names::PREFIX)?;
+    if OTHERS.contains(&key) || sharding_key(key).is_some() {
+        return None;
+    }
+    let dashed: Vec<String> = SHARDING_KEYS.iter().map(|key| key.replace('_', "-")).collect();
+    let others = OTHERS.iter().filter_map(|key| key.strip_prefix(names::PREFIX));
+    let known: Vec<&str> = dashed.iter().map(String::as_str).chain(others).collect();
+    // What is said reaches Events and admission warnings, which are short.
+    let shown: String = given.chars().take(64).collect();
+    Some(match nearest(given, &known) {
+        Some(meant) => format!("annotation {}{shown} is unknown and has no effect; did you mean {}{meant}?", names::PREFIX, names::PREFIX),
+        None => {
+            format!("annotation {}{shown} is unknown and has no effect; `timeshard plan --help` lists those that have one", names::PREFIX)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelled_annotation_gets_the_nearest_name() {
+        let said = |key: &str| unknown_annotation(&format!("thanos-timeshard.io/{key}"));
+        assert_eq!(
+            said("total-shard").unwrap(),
+            "annotation thanos-timeshard.io/total-shard is unknown and has no effect; did you mean thanos-timeshard.io/total-shards?"
+        );
+        assert!(said("injct").unwrap().contains("did you mean thanos-timeshard.io/inject?"));
+        assert!(said("target-replica").unwrap().contains("thanos-timeshard.io/target-replicas?"));
+        assert!(said("something-else-entirely").unwrap().contains("timeshard plan --help"));
+        assert!(said(&"x".repeat(10_000)).unwrap().len() < 256);
+        for known in ["total-shards", "total_shards", "inject", "pause", "status", "hurried", "shard"] {
+            assert_eq!(said(known), None, "{known}");
+        }
+        assert_eq!(unknown_annotation("example.com/total-shard"), None);
+    }
+}
