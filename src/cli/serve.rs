@@ -20,15 +20,15 @@ use crate::adapters::cluster::{self, Observed, ObservedMetrics};
 use crate::adapters::config_file::{ConfigFile, ConfigFileMetrics};
 use crate::adapters::lease::{self, Leadership, LeadershipMetrics};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
-use crate::adapters::tls::Certificates;
 use crate::adapters::signals::Stage;
+use crate::adapters::tls::Certificates;
 use crate::adapters::{clock, events, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
 use crate::core::report::SetReport;
-use crate::refresher::{Refresher, Replica};
 use crate::refresher::reports::Reports;
+use crate::refresher::{Refresher, Replica};
 use crate::webhook::{self, Metrics, Reviewer};
 
 /// Files are looked at this often although they are watched: a notification can be lost.

@@ -136,10 +136,8 @@ pub fn opening(set: &ShardedSet, facts: &NamespaceFacts) -> Vec<BudgetWrite> {
 /// them when pods go, and each would come to hold up the drain of a node. `all` is by namespace, too.
 #[must_use]
 pub fn left_behind(all: &[(String, BudgetFacts)], labelled: &BTreeSet<String>) -> Vec<(String, BudgetWrite)> {
-    let delete = |budget: &BudgetFacts| BudgetWrite::Delete {
-        name: budget.name.clone(),
-        resource_version: budget.resource_version.clone(),
-    };
+    let delete =
+        |budget: &BudgetFacts| BudgetWrite::Delete { name: budget.name.clone(), resource_version: budget.resource_version.clone() };
     let ours = all.iter().filter(|(namespace, budget)| budget.ours && !labelled.contains(namespace));
     ours.map(|(namespace, budget)| (namespace.clone(), delete(budget))).collect()
 }

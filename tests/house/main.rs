@@ -5,6 +5,7 @@
 
 mod chart;
 mod deploy;
+mod docs;
 mod layering;
 
 use std::path::{Path, PathBuf};

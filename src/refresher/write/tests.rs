@@ -285,8 +285,10 @@ async fn pods_are_listed_afresh_page_by_page() {
 
 #[tokio::test]
 async fn our_budgets_are_listed_wherever_they_are() {
-    let item = |namespace: &str, name: &str| json!({"metadata": {"namespace": namespace, "name": name, "labels": {names::MANAGED_BY_LABEL: names::MANAGED_BY}},
-        "spec": {"maxUnavailable": 0}});
+    let item = |namespace: &str, name: &str| {
+        json!({"metadata": {"namespace": namespace, "name": name, "labels": {names::MANAGED_BY_LABEL: names::MANAGED_BY}},
+        "spec": {"maxUnavailable": 0}})
+    };
     let first = json!({"metadata": {"continue": "more"}, "items": [item("a", "store-shard-0")]});
     let last = json!({"metadata": {}, "items": [item("b", "store-shard-1")]});
     let (server, writer, _) = Server::answering(vec![(200, first), (200, last)]);
@@ -304,7 +306,9 @@ async fn a_server_that_is_being_deleted_does_not_go_on() {
     let pod = |name: &str| json!({"metadata": {"name": name}});
     let mut going = pod("timeshard-b");
     going["metadata"]["deletionTimestamp"] = json!("2026-11-21T10:00:00Z");
-    for (pods, others) in [(vec![pod("timeshard-a"), going.clone()], 0), (vec![pod("timeshard-a"), going, pod("timeshard-c")], 1), (vec![], 0)] {
+    for (pods, others) in
+        [(vec![pod("timeshard-a"), going.clone()], 0), (vec![pod("timeshard-a"), going, pod("timeshard-c")], 1), (vec![], 0)]
+    {
         let (server, writer, _) = Server::answering(vec![(200, json!({"metadata": {}, "items": pods}))]);
         assert_eq!(writer.other_servers("timeshard-system", "timeshard-a").await, Ok(others));
         let line = server.only().line;
