@@ -4,7 +4,8 @@
 chart=$CHECKOUT/deploy/chart ns=e2e-chart
 export HELM_CACHE_HOME=$WORK/helm/cache HELM_CONFIG_HOME=$WORK/helm/config HELM_DATA_HOME=$WORK/helm/data
 kubectl apply --server-side -f "$BIN/cert-manager.crds.yaml" -f "$BIN/podmonitors.crd.yaml" >/dev/null
-kubectl wait --for=condition=Established --timeout=30s crd/certificates.cert-manager.io crd/issuers.cert-manager.io crd/podmonitors.monitoring.coreos.com >/dev/null
+established() { kubectl wait --for=condition=Established --timeout=5s crd/certificates.cert-manager.io crd/issuers.cert-manager.io crd/podmonitors.monitoring.coreos.com; }
+eventually 30 "the definitions of cert-manager and the Prometheus operator are established" established # a new one has no conditions to wait for yet
 render() { helm template timeshard "$chart" --namespace "$SYSTEM" "$@"; }
 
 # ---- the same objects ---------------------------------------------------------------------------------------------------
