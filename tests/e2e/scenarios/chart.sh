@@ -183,14 +183,11 @@ same "not one of $(cat "$answers".* | wc -l) admissions meanwhile failed or was 
 
 # what a server leaves that ends in the middle of a step: windows, and a budget that is closed
 publish $ns store store-1 $'shard: 0\nreplica: 1\nmin_time: -124d8h\nmax_time: 1d\n'
+budget() { kubectl -n $ns get poddisruptionbudget store-shard-0; }
+eventually 30 "its shard has a budget" budget
 server_stop
 published() { kubectl -n $ns get configmap store-time-shards -o json | jq -S .data; }
-kubectl -n $ns apply -f - >/dev/null <<'Y'
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {name: store-shard-0, labels: {app.kubernetes.io/managed-by: thanos-timeshard}}
-spec: {maxUnavailable: 0, selector: {matchLabels: {app: store, thanos-timeshard.io/shard: "0"}}}
-Y
+kubectl -n $ns patch poddisruptionbudget store-shard-0 --type=merge -p '{"spec": {"minAvailable": null, "maxUnavailable": 0}}' >/dev/null
 windows_before=$(published)
 refused "no server answers: a gateway waits" "inject.thanos-timeshard.io" dry_window $ns store probe-0
 uids() { pods $ns store | jq -r '.[] | "\(.metadata.name) \(.metadata.uid)"'; }
