@@ -20,14 +20,15 @@ use crate::adapters::cluster::{self, Observed, ObservedMetrics};
 use crate::adapters::config_file::{ConfigFile, ConfigFileMetrics};
 use crate::adapters::lease::{self, Leadership, LeadershipMetrics};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
+use crate::adapters::signals::Stage;
 use crate::adapters::tls::Certificates;
 use crate::adapters::{clock, events, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
 use crate::core::report::SetReport;
-use crate::refresher::Refresher;
 use crate::refresher::reports::Reports;
+use crate::refresher::{Refresher, Replica};
 use crate::webhook::{self, Metrics, Reviewer};
 
 /// Files are looked at this often although they are watched: a notification can be lost.
@@ -224,11 +225,26 @@ async fn join_cluster(
         return Ok(Joined { notices, refresher: None });
     }
     let settings = lease::Settings::of_pod(args.pod_name.clone(), args.pod_namespace.clone());
-    let (leadership, election) = lease::run(client.clone(), settings, shutdown.clone());
+    let replica = Replica {
+        name: settings.identity.clone(),
+        namespace: settings.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned()),
+    };
+    // The lease is given back when the refresher has let go of what it holds, or at once at the second signal.
+    let (hand_over, retire) = signals::channel();
+    let (leadership, election) = lease::run(client.clone(), settings, retire);
     registry.register_collector(Box::new(LeadershipMetrics(leadership.clone())));
-    let refresher = Refresher::new(client, observed.clone(), leadership.clone(), notices.clone(), registry);
+    let refresher = Refresher::new(client, observed.clone(), leadership.clone(), notices.clone(), (replica, shutdown.clone()), registry);
     let reports = refresher.reports();
-    tasks.spawn(refresher.run());
+    let mut shutdown = shutdown.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = refresher.run() => {}
+            () = shutdown.reached(Stage::Abort) => {}
+        }
+        hand_over.signal();
+        shutdown.reached(Stage::Abort).await;
+        hand_over.signal();
+    });
     let ended = tokio::spawn(election);
     Ok(Joined { notices, refresher: Some(Candidate { leadership, reports, ended }) })
 }

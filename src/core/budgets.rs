@@ -118,6 +118,30 @@ pub fn wanted(set: &ShardedSet, closed: &BTreeSet<u32>, facts: &NamespaceFacts) 
     plan
 }
 
+/// What opens the budgets that are closed, for a StatefulSet whose steps nobody watches any more.
+#[must_use]
+pub fn opening(set: &ShardedSet, facts: &NamespaceFacts) -> Vec<BudgetWrite> {
+    let is_closed = |write: &BudgetWrite| {
+        let name = match write {
+            BudgetWrite::Create(_) => return false,
+            BudgetWrite::Replace { budget, .. } => &budget.name,
+            BudgetWrite::Delete { name, .. } => name,
+        };
+        facts.budgets.get(name).is_some_and(|there| there.max_unavailable == Some(0))
+    };
+    wanted(set, &BTreeSet::new(), facts).writes.into_iter().filter(is_closed).collect()
+}
+
+/// By namespace, deletions of our budgets where the label was taken away: nobody opens them there after a step, or lowers
+/// them when pods go, and each would come to hold up the drain of a node. `all` is by namespace, too.
+#[must_use]
+pub fn left_behind(all: &[(String, BudgetFacts)], labelled: &BTreeSet<String>) -> Vec<(String, BudgetWrite)> {
+    let delete =
+        |budget: &BudgetFacts| BudgetWrite::Delete { name: budget.name.clone(), resource_version: budget.resource_version.clone() };
+    let ours = all.iter().filter(|(namespace, budget)| budget.ours && !labelled.contains(namespace));
+    ours.map(|(namespace, budget)| (namespace.clone(), delete(budget))).collect()
+}
+
 impl Budget {
     fn is(&self, there: &BudgetFacts) -> bool {
         let limit = match self.limit {

@@ -5,7 +5,8 @@
 //! - nothing is written unless the lease lasts longer than the write may take;
 //! - one StatefulSet at a time, so that two looks never write over each other;
 //! - a step is published only after its budgets are closed and the pods were looked at once more, past every cache;
-//! - what failed is tried again, ever later, and at once when something changes.
+//! - what failed is tried again, ever later, and at once when something changes;
+//! - once the shutdown has begun nothing is written but what `release` lets go of.
 //!
 //! What is remembered here makes looks better (who was hurried, what was written), never right: the next leader begins
 //! with nothing.
@@ -22,11 +23,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::look::Outcome;
 use super::memory::Memory;
 use super::poll::Poller;
+use super::release::Replica;
 use super::reports::Reports;
 use super::seen::{Seen, SetName};
 use super::write::Writer;
 use crate::adapters::cluster::Observed;
 use crate::adapters::lease::Leadership;
+use crate::adapters::signals::{Shutdown, Stage};
 use crate::core::notice::Notice;
 
 /// What a tenure works with.
@@ -38,7 +41,9 @@ pub(super) struct Tenure {
     pub(super) leadership: Leadership,
     pub(super) reports: Arc<Reports>,
     pub(super) notices: mpsc::Sender<Notice>,
-    memories: HashMap<SetName, Memory>,
+    pub(super) replica: Replica,
+    pub(super) shutdown: Shutdown,
+    pub(super) memories: HashMap<SetName, Memory>,
     /// When to look again although nothing changed.
     alarms: BTreeMap<SetName, Instant>,
 }
@@ -53,12 +58,14 @@ impl Tenure {
             leadership: refresher.leadership.clone(),
             reports: refresher.reports.clone(),
             notices: refresher.notices.clone(),
+            replica: refresher.replica.clone(),
+            shutdown: refresher.shutdown.clone(),
             memories: HashMap::new(),
             alarms: BTreeMap::new(),
         }
     }
 
-    /// Works until it is dropped.
+    /// Works until it is dropped or the shutdown begins; then it has let go of what must not stay as it is.
     pub(super) async fn run(mut self, client: Client) {
         let mut beside = JoinSet::new();
         beside.spawn(super::observe::follow(client, self.seen.clone()));
@@ -67,11 +74,26 @@ impl Tenure {
         let period = Duration::from_secs(self.observed.fleet.load().config().operator.update_interval_seconds.into());
         let mut resync = interval(period);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut shutdown, mut labelled) = (self.shutdown.clone(), self.observed.labelled());
+        // When to look for budgets that nobody keeps any more: now, since no leader may have been there when that began.
+        let mut sweep = Some(Instant::now());
         loop {
             let alarm = self.alarms.values().min().copied();
             let due: BTreeSet<SetName> = tokio::select! {
+                () = shutdown.reached(Stage::Draining) => return self.farewell().await,
+                _ = labelled.changed() => {
+                    sweep = Some(Instant::now());
+                    BTreeSet::new()
+                }
+                () = sleep_until(sweep.unwrap_or_else(Instant::now)), if sweep.is_some() => {
+                    sweep = self.sweep().await;
+                    BTreeSet::new()
+                }
                 sets = self.seen.changed() => sets.into_iter().collect(),
-                _ = resync.tick() => self.all(),
+                _ = resync.tick() => {
+                    sweep = sweep.or_else(|| Some(Instant::now()));
+                    self.all()
+                }
                 () = sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
                     let now = Instant::now();
                     self.alarms.iter().filter(|(_, at)| **at <= now).map(|(set, _)| set.clone()).collect()
@@ -92,11 +114,11 @@ impl Tenure {
     }
 
     async fn one(&mut self, set: &SetName) {
+        // Listing a namespace is news; until then, and once it is no longer labelled, nothing is decided about it.
+        if !self.observed.namespaces().contains(&set.0) {
+            return self.forget(set);
+        }
         if !self.seen.is_listed(&set.0) {
-            // Listing it is news; until then, and once it is no longer labelled, nothing is decided about it.
-            if !self.observed.namespaces().contains(&set.0) {
-                self.forget(set);
-            }
             return;
         }
         let mut memory = self.memories.remove(set).unwrap_or_default();

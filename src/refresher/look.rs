@@ -19,7 +19,7 @@ use crate::core::report::State;
 use crate::core::{budgets, entry, names, shard_services};
 
 /// No write begins with less of the lease left: a write takes at most 2 s, and may wait for its turn before.
-const LEASE_LEFT: Duration = Duration::from_secs(3);
+pub(super) const LEASE_LEFT: Duration = Duration::from_secs(3);
 /// A step needs answers of all sidecars that are no older.
 const ANSWER_AGE: Duration = Duration::from_secs(5);
 /// After a look that failed, the next one waits this long, doubling to [`RETRY_MOST`]; news is looked at at once.
@@ -39,7 +39,7 @@ pub(super) enum Outcome {
 }
 
 /// Why the rest of a look is left out: the next one begins afresh.
-struct Interrupted;
+pub(super) struct Interrupted;
 
 impl Tenure {
     pub(super) async fn look(&self, set: &SetName, memory: &mut Memory) -> Outcome {
@@ -80,7 +80,7 @@ impl Tenure {
         Outcome::Failed(wait.min(RETRY_MOST))
     }
 
-    fn gather(&self, set: &SetName, known: &Known, configmap: String) -> Gathered {
+    pub(super) fn gather(&self, set: &SetName, known: &Known, configmap: String) -> Gathered {
         let (name, uid) = (&known.facts().name, &known.facts().uid);
         // Whoever may make pods may give them any owner's name; its UID and the ordinal are not guessed by accident.
         let ordinal = |pod: &PodFacts| pod.name.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('-')?.parse::<u32>().ok());
@@ -121,7 +121,8 @@ impl Tenure {
         if decision.step.is_none() && gathered.unasked() {
             return if gathered.map.is_some() { self.upkeep(set, known, gathered, decision, memory).await } else { Ok(()) };
         }
-        let published = published(memory, gathered);
+        // A StatefulSet whose pods are all kept out has no shards to guard; its windows stay, for when it comes back.
+        let published = if gathered.is_released() { BTreeMap::new() } else { published(memory, gathered) };
         let sharded = ShardedSet { owner: owner(known), selector: facts.selector.clone(), published };
         let budgets = budgets::wanted(&sharded, &decision.closed, &gathered.facts);
         for write in &budgets.writes {
@@ -300,8 +301,9 @@ impl Tenure {
         Ok(())
     }
 
-    fn may_write(&self) -> Result<(), Interrupted> {
-        self.leadership.remaining().filter(|left| *left >= LEASE_LEFT).map(|_| ()).ok_or(Interrupted)
+    pub(super) fn may_write(&self) -> Result<(), Interrupted> {
+        let left = self.leadership.remaining().filter(|left| *left >= LEASE_LEFT && !self.shutdown.is_draining());
+        left.map(|_| ()).ok_or(Interrupted)
     }
 
     fn settle(written: Written) -> Result<(), Interrupted> {
@@ -358,6 +360,6 @@ impl Tenure {
 }
 
 /// A StatefulSet as the owner of what is made for it.
-fn owner(known: &Known) -> Owner {
+pub(super) fn owner(known: &Known) -> Owner {
     Owner { name: known.facts().name.clone(), uid: known.facts().uid.clone() }
 }

@@ -53,6 +53,12 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
+    /// Whether its user has taken every pod out of our hands.
+    pub(super) fn is_released(&self) -> bool {
+        let pods = &self.facts.pods;
+        !pods.is_empty() && pods.values().all(|pod| !pod.injected && (pod.opted_out || !pod.store))
+    }
+
     /// Whether there is a pod whose sidecar can be asked and was not yet; its first answer is news.
     pub(super) fn unasked(&self) -> bool {
         let to_ask = |pod: &&PodFacts| pod.injected && !pod.terminating && pod.ip.is_some();

@@ -2,7 +2,8 @@
 //! windows, so that no query notices.
 //!
 //! `observe` watches the cluster, `poll` asks sidecars, `seen` holds what both found; `drive` takes what is news, `look`
-//! gathers one StatefulSet, has `core::reconcile` decide, and `write` carries it out; `reports` is what people see.
+//! gathers one StatefulSet, has `core::reconcile` decide, and `write` carries it out; `release` lets go of what nobody keeps
+//! any more; `reports` is what people see.
 //! Deliberately absent: deciding. Every replica of the server runs this; only the one with the lease does anything.
 
 mod bodies;
@@ -13,6 +14,7 @@ pub mod observe;
 mod pace;
 pub mod poll;
 mod readiness;
+mod release;
 pub mod reports;
 pub mod seen;
 mod trim;
@@ -26,11 +28,13 @@ use tokio::sync::mpsc;
 
 use self::drive::Tenure;
 use self::poll::{PollMetrics, Poller};
+pub use self::release::Replica;
 use self::reports::{ReportMetrics, Reports};
 use self::seen::{Seen, SeenMetrics};
 use self::write::Writer;
 use crate::adapters::cluster::Observed;
 use crate::adapters::lease::Leadership;
+use crate::adapters::signals::{Shutdown, Stage};
 use crate::core::notice::Notice;
 
 /// What a replica needs to lead.
@@ -43,6 +47,8 @@ pub struct Refresher {
     leadership: Leadership,
     reports: Arc<Reports>,
     notices: mpsc::Sender<Notice>,
+    replica: Replica,
+    shutdown: Shutdown,
 }
 
 impl Refresher {
@@ -53,6 +59,7 @@ impl Refresher {
         observed: Arc<Observed>,
         leadership: Leadership,
         notices: mpsc::Sender<Notice>,
+        (replica, shutdown): (Replica, Shutdown),
         registry: &mut Registry,
     ) -> Self {
         let seen = Seen::new(observed.clone());
@@ -61,7 +68,7 @@ impl Refresher {
         registry.register_collector(Box::new(SeenMetrics(seen.clone())));
         registry.register_collector(Box::new(PollMetrics(poller.clone())));
         registry.register_collector(Box::new(ReportMetrics(reports.clone())));
-        Self { client, observed, seen, poller, writer, leadership, reports, notices }
+        Self { client, observed, seen, poller, writer, leadership, reports, notices, replica, shutdown }
     }
 
     /// What was found out, while this replica leads.
@@ -70,22 +77,34 @@ impl Refresher {
         self.reports.clone()
     }
 
-    /// Leads whenever the lease is held, for as long as it is polled.
+    /// Leads whenever the lease is held, until the shutdown begins and nothing is left to do. The lease must be kept until
+    /// then.
     pub async fn run(mut self) {
-        loop {
+        let mut shutdown = self.shutdown.clone();
+        while !shutdown.is_draining() {
             if self.leadership.remaining().is_some() {
                 let tenure = Tenure::new(&self).run(self.client.clone());
                 let mut leadership = self.leadership.clone();
                 tokio::select! {
                     () = tenure => {}
                     () = lost(&mut leadership) => {}
+                    () = overdue(self.shutdown.clone()) => {}
                 }
                 self.reports.clear();
                 self.leadership = leadership;
             }
-            self.leadership.changed().await;
+            tokio::select! {
+                () = self.leadership.changed() => {}
+                () = shutdown.reached(Stage::Draining) => {}
+            }
         }
     }
+}
+
+/// Waits until the end of the tenure takes too long.
+async fn overdue(mut shutdown: Shutdown) {
+    shutdown.reached(Stage::Draining).await;
+    tokio::time::sleep(release::FAREWELL).await;
 }
 
 /// Waits until this replica no longer leads.

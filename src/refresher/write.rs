@@ -1,4 +1,4 @@
-//! Every request that the refresher makes of the API server by itself: its writes, and the list before one.
+//! Every request that the refresher makes of the API server by itself: its writes, and the lists before some.
 //!
 //! Invariants: a write says what was seen, so that one that comes too late fails instead of undoing another's; each request
 //! has a deadline; all take turns ([`super::pace`]); each write is counted by its outcome. What to write is decided
@@ -12,9 +12,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
-use kube::core::Status;
-use kube::{Api, Client};
+use kube::core::{PartialObjectMeta, Status};
+use kube::{Api, Client, ResourceExt as _};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -25,18 +26,18 @@ use tokio::time::timeout;
 use super::bodies;
 use super::pace::Pace;
 use super::trim;
-use crate::adapters::lean::Lean;
+use crate::adapters::lean::{Lean, Read};
 use crate::core::budgets::BudgetWrite;
 use crate::core::election;
 use crate::core::names;
-use crate::core::observed::{PodFacts, Selector};
+use crate::core::observed::{BudgetFacts, PodFacts, Selector};
 use crate::core::owned::Owner;
 use crate::core::shard_services::ServiceWrite;
 
 /// One request takes at most this long, without its wait for a turn.
 pub const DEADLINE: Duration = election::WRITE;
-/// Pods in one answer.
-const PAGE_PODS: u32 = 500;
+/// Objects in one answer.
+const PAGE: u32 = 500;
 /// Answers to one list; more pods than a ConfigMap has room for are refused long before.
 const MOST_PAGES: usize = 40;
 
@@ -226,19 +227,52 @@ impl Writer {
     /// A sentence, when they cannot be listed.
     pub async fn fresh_pods(&self, namespace: &str, selector: &Selector) -> Result<BTreeMap<String, PodFacts>, String> {
         let api = Api::<Lean<Pod>>::namespaced(self.client.clone(), namespace);
-        let mut params = ListParams::default().labels(&bodies::selector_text(selector)).limit(PAGE_PODS);
         let mut pods = BTreeMap::new();
+        let take = |Lean(pod): Lean<Pod>| pods.extend(trim::pod(&pod).map(|pod| (pod.name.clone(), pod)));
+        self.list(&api, ListParams::default().labels(&bodies::selector_text(selector)), "the list of pods", take).await?;
+        Ok(pods)
+    }
+
+    /// Every budget with our label, by namespace, in labelled namespaces or not.
+    ///
+    /// # Errors
+    /// A sentence, when they cannot be listed.
+    pub async fn budgets_of_ours(&self) -> Result<Vec<(String, BudgetFacts)>, String> {
+        let params = ListParams::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
+        let api = Api::<Lean<PodDisruptionBudget>>::all(self.client.clone());
+        let mut budgets = Vec::new();
+        let take = |Lean(budget): Lean<PodDisruptionBudget>| budgets.push((budget.namespace().unwrap_or_default(), trim::budget(&budget)));
+        self.list(&api, params, "the list of budgets", take).await?;
+        Ok(budgets)
+    }
+
+    /// How many other servers there are in a namespace that are not on their way out.
+    ///
+    /// # Errors
+    /// A sentence, when they cannot be listed.
+    pub async fn other_servers(&self, namespace: &str, own_pod: &str) -> Result<usize, String> {
+        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default().labels(names::SERVER_PODS).limit(PAGE);
+        self.pace.turn().await;
+        let pods = timeout(DEADLINE, api.list_metadata(&params)).await;
+        let pods = pods.map_err(|_| late("the list of servers"))?.map_err(|error| error.to_string())?;
+        let goes_on = |pod: &&PartialObjectMeta<Pod>| pod.name_any() != own_pod && pod.metadata.deletion_timestamp.is_none();
+        Ok(pods.items.iter().filter(goes_on).count())
+    }
+
+    async fn list<K: Read>(&self, api: &Api<Lean<K>>, params: ListParams, what: &str, mut take: impl FnMut(Lean<K>)) -> Result<(), String> {
+        let mut params = params.limit(PAGE);
         for _ in 0..MOST_PAGES {
             self.pace.turn().await;
             let page = timeout(DEADLINE, api.list(&params)).await;
-            let page = page.map_err(|_| late("the list of pods"))?.map_err(|error| error.to_string())?;
-            pods.extend(page.items.iter().filter_map(|pod| trim::pod(&pod.0)).map(|pod| (pod.name.clone(), pod)));
+            let page = page.map_err(|_| late(what))?.map_err(|error| error.to_string())?;
+            page.items.into_iter().for_each(&mut take);
             let Some(token) = page.metadata.continue_.filter(|token| !token.is_empty()) else {
-                return Ok(pods);
+                return Ok(());
             };
             params = params.continue_token(&token);
         }
-        Err(format!("the selector selects more than {} pods", PAGE_PODS as usize * MOST_PAGES))
+        Err(format!("{what} has more than {} items", PAGE as usize * MOST_PAGES))
     }
 
     async fn create(&self, all: &str, body: &Value) -> Result<Value, Refused> {

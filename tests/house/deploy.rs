@@ -67,6 +67,19 @@ fn ports_and_probes_lead_to_the_server() {
     assert_eq!((&service["spec"]["ports"][0]["port"], &service["spec"]["ports"][0]["targetPort"]), (&json!(443), &json!("https")));
 }
 
+/// While pods are replaced no fewer answer than there should be, and each has the time to hand over what it does.
+#[test]
+fn an_update_never_takes_a_replica_away() {
+    let spec = the("Deployment")["spec"].clone();
+    assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}));
+    assert!(spec["replicas"].as_u64().unwrap() >= 2 && spec["minReadySeconds"].as_u64().unwrap() > 0);
+    assert_eq!(the("PodDisruptionBudget")["spec"]["maxUnavailable"], 1);
+    let pod = &spec["template"]["spec"];
+    let drain = pod["containers"][0]["args"].as_array().unwrap().iter().find_map(|arg| arg.as_str()?.strip_prefix("--shutdown-drain="));
+    let drain: u64 = drain.unwrap().strip_suffix('s').unwrap().parse().unwrap();
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= drain + 12, "drain, then what is in flight");
+}
+
 #[test]
 fn the_image_is_of_this_version() {
     let image = the("Deployment")["spec"]["template"]["spec"]["containers"][0]["image"].clone();

@@ -6,6 +6,7 @@
 mod chart;
 mod configuration;
 mod deploy;
+mod docs;
 mod layering;
 mod links;
 

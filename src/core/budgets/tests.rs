@@ -247,3 +247,39 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_nobody_watches_any_more_is_opened() {
+    let (set, mut facts) = world(3, 2);
+    let plan = wanted(&set, &BTreeSet::from([0, 1]), &facts);
+    apply(&mut facts, &plan.writes);
+    // A shard that has gone while its budget was closed.
+    let (gone, _) = world(4, 2);
+    let plan = wanted(&gone, &BTreeSet::from([0, 1, 3]), &facts);
+    apply(&mut facts, &plan.writes);
+    let opening = opening(&set, &facts);
+    let opened = |write: &BudgetWrite| match write {
+        BudgetWrite::Replace { budget, .. } => (budget.name.clone(), Some(budget.limit)),
+        BudgetWrite::Delete { name, .. } => (name.clone(), None),
+        BudgetWrite::Create(_) => panic!("nothing new is made"),
+    };
+    let open = Some(Limit::KeepAvailable(1));
+    let want = [("store-shard-3", None), ("store-shard-0", open), ("store-shard-1", open)];
+    assert_eq!(opening.iter().map(opened).collect::<Vec<_>>(), want.map(|(name, limit)| (name.to_owned(), limit)));
+    apply(&mut facts, &opening);
+    assert_eq!(super::opening(&set, &facts), []);
+}
+
+#[test]
+fn only_ours_are_deleted_and_only_where_the_label_is_gone() {
+    let ours = |name: &str| BudgetFacts { ours: true, ..foreign(name, &[("app", "store")]) };
+    let all = [
+        ("labelled".to_owned(), ours("store-shard-0")),
+        ("not".to_owned(), ours("store-shard-0")),
+        ("not".to_owned(), foreign("theirs", &[("app", "store")])),
+    ];
+    let writes = left_behind(&all, &BTreeSet::from(["labelled".to_owned()]));
+    let want = BudgetWrite::Delete { name: "store-shard-0".to_owned(), resource_version: "7".to_owned() };
+    assert_eq!(writes, [("not".to_owned(), want)]);
+    assert_eq!(left_behind(&all, &BTreeSet::from(["labelled".to_owned(), "not".to_owned()])), []);
+}

@@ -283,6 +283,40 @@ async fn pods_are_listed_afresh_page_by_page() {
     assert!(sent[1].line.contains("continue=more"), "{sent:?}");
 }
 
+#[tokio::test]
+async fn our_budgets_are_listed_wherever_they_are() {
+    let item = |namespace: &str, name: &str| {
+        json!({"metadata": {"namespace": namespace, "name": name, "labels": {names::MANAGED_BY_LABEL: names::MANAGED_BY}},
+        "spec": {"maxUnavailable": 0}})
+    };
+    let first = json!({"metadata": {"continue": "more"}, "items": [item("a", "store-shard-0")]});
+    let last = json!({"metadata": {}, "items": [item("b", "store-shard-1")]});
+    let (server, writer, _) = Server::answering(vec![(200, first), (200, last)]);
+    let budgets = writer.budgets_of_ours().await.unwrap();
+    let seen: Vec<_> = budgets.iter().map(|(namespace, b)| (namespace.as_str(), b.name.as_str(), b.ours, b.max_unavailable)).collect();
+    assert_eq!(seen, [("a", "store-shard-0", true, Some(0)), ("b", "store-shard-1", true, Some(0))]);
+    let lines: Vec<String> = server.sent.lock().unwrap().iter().map(|sent| sent.line.clone()).collect();
+    assert!(lines[0].starts_with("GET /apis/policy/v1/poddisruptionbudgets?"), "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains("labelSelector=app.kubernetes.io%2Fmanaged-by%3Dthanos-timeshard")), "{lines:?}");
+    assert!(lines[1].contains("continue=more"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_being_deleted_does_not_go_on() {
+    let pod = |name: &str| json!({"metadata": {"name": name}});
+    let mut going = pod("timeshard-b");
+    going["metadata"]["deletionTimestamp"] = json!("2026-11-21T10:00:00Z");
+    for (pods, others) in
+        [(vec![pod("timeshard-a"), going.clone()], 0), (vec![pod("timeshard-a"), going, pod("timeshard-c")], 1), (vec![], 0)]
+    {
+        let (server, writer, _) = Server::answering(vec![(200, json!({"metadata": {}, "items": pods}))]);
+        assert_eq!(writer.other_servers("timeshard-system", "timeshard-a").await, Ok(others));
+        let line = server.only().line;
+        assert!(line.starts_with("GET /api/v1/namespaces/timeshard-system/pods?"), "{line}");
+        assert!(line.contains("component%3Dserver"), "{line}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_holds_nothing_up() {
     let (_server, writer, registry) = Server::answering(Vec::new());

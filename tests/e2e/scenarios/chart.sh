@@ -4,7 +4,8 @@
 chart=$CHECKOUT/deploy/chart ns=e2e-chart
 export HELM_CACHE_HOME=$WORK/helm/cache HELM_CONFIG_HOME=$WORK/helm/config HELM_DATA_HOME=$WORK/helm/data
 kubectl apply --server-side -f "$BIN/cert-manager.crds.yaml" -f "$BIN/podmonitors.crd.yaml" >/dev/null
-kubectl wait --for=condition=Established --timeout=30s crd/certificates.cert-manager.io crd/issuers.cert-manager.io crd/podmonitors.monitoring.coreos.com >/dev/null
+established() { kubectl wait --for=condition=Established --timeout=5s crd/certificates.cert-manager.io crd/issuers.cert-manager.io crd/podmonitors.monitoring.coreos.com; }
+eventually 30 "the definitions of cert-manager and the Prometheus operator are established" established # a new one has no conditions to wait for yet
 render() { helm template timeshard "$chart" --namespace "$SYSTEM" "$@"; }
 
 # ---- the same objects ---------------------------------------------------------------------------------------------------
@@ -180,7 +181,14 @@ same "takes them back" '2 ghcr.io/thanos-timeshard/timeshard:v0.1.0 30
 wait "${loads[@]}"
 same "not one of $(cat "$answers".* | wc -l) admissions meanwhile failed or was not injected" "injected 0" sort -u "$answers".1 "$answers".2 "$answers".3 "$answers".4
 
+# what a server leaves that ends in the middle of a step: windows, and a budget that is closed
+publish $ns store store-1 $'shard: 0\nreplica: 1\nmin_time: -124d8h\nmax_time: 1d\n'
+budget() { kubectl -n $ns get poddisruptionbudget store-shard-0; }
+eventually 30 "its shard has a budget" budget
 server_stop
+published() { kubectl -n $ns get configmap store-time-shards -o json | jq -S .data; }
+kubectl -n $ns patch poddisruptionbudget store-shard-0 --type=merge -p '{"spec": {"minAvailable": null, "maxUnavailable": 0}}' >/dev/null
+windows_before=$(published)
 refused "no server answers: a gateway waits" "inject.thanos-timeshard.io" dry_window $ns store probe-0
 uids() { pods $ns store | jq -r '.[] | "\(.metadata.name) \(.metadata.uid)"'; }
 before=$(uids)
@@ -188,6 +196,11 @@ check "helm uninstall" helm uninstall timeshard --namespace "$SYSTEM"
 until_same 30 "leaves nothing of the release" "" left
 same "and no gateway is touched" "$before" uids
 same "a new one is created at once, as it is" "probe-0 untouched" dry_window $ns store probe-0
+same "the windows of running gateways stay" "$windows_before" published
+ours() { kubectl get pdb -A -l app.kubernetes.io/managed-by=thanos-timeshard -o name; }
+check "a closed budget is left" grep store-shard-0 <(ours)
+check "and goes with the command of docs/install.md" kubectl delete pdb -A -l app.kubernetes.io/managed-by=thanos-timeshard
+same "none is left" "" ours
 
 # ---- no values at all, with cert-manager --------------------------------------------------------------------------------
 [ -e "$STATE/pids/cert-manager" ] || "$CHECKOUT/tests/e2e/cluster/cert-manager.sh" "$STAGE_FLAG"

@@ -1,10 +1,14 @@
 # shellcheck shell=bash
-# the server as deploy/ runs it: a Deployment of 2 pods, and a rolling restart that loses no admission
+# the server as deploy/ runs it: a Deployment of 2 pods, and an upgrade to another image that loses no admission
 # stage: node
 ns=e2e-in-cluster
 namespace $ns "$ENABLED" "$RESTRICTED"
 t=$(now_ms)
-trap servers_here EXIT
+back() {
+  servers_here
+  kubectl -n "$SYSTEM" set image deployment/timeshard timeshard="$IMAGE" >/dev/null
+}
+trap back EXIT
 servers_in_pods
 say "$(seconds_since "$t") s after the Deployment was scaled up; as user $(kubectl -n "$SYSTEM" get deployment timeshard -o 'jsonpath={.spec.template.spec.securityContext.runAsUser}'), memory limit $(kubectl -n "$SYSTEM" get deployment timeshard -o 'jsonpath={.spec.template.spec.containers[0].resources.limits.memory}')"
 REPLICAS=6 POLICY=Parallel store_set $ns store
@@ -14,7 +18,9 @@ same "with their windows" "$(planned store 6)" windows $ns store
 
 # admissions one after the other while both replicas are replaced
 pod=$(member $ns store probe-1)
-kubectl -n "$SYSTEM" rollout restart deployment/timeshard >/dev/null
+next=${IMAGE%:*}:next
+IMAGE_USER=65532 "$CHECKOUT/tests/e2e/cluster/image.sh" "$next" "$E2E_DIR/rootfs/timeshard" /timeshard
+kubectl -n "$SYSTEM" set image deployment/timeshard timeshard="$next" >/dev/null
 stop=$WORK/rollout-done answers=$WORK/rollout-answers
 rm -f "$stop" "$answers".*
 load() { # one admission after the other
@@ -31,10 +37,18 @@ for i in 1 2 3; do
   load $i &
   loads+=($!)
 done
-check "both are replaced by a rolling restart" kubectl -n "$SYSTEM" rollout status deployment/timeshard --timeout=120s
+least() { # how many replicas were ready, at each look
+  until [ -e "$stop" ]; do kubectl -n "$SYSTEM" get pods -l app.kubernetes.io/component=server -o json |
+    jq '[.items[] | select(.metadata.deletionTimestamp | not) | select(any(.status.conditions[]?; .type == "Ready" and .status == "True"))] | length'; done >"$WORK/rollout-ready"
+}
+least &
+loads+=($!)
+check "both are replaced by pods of the other image" kubectl -n "$SYSTEM" rollout status deployment/timeshard --timeout=120s
 gone() { [ "$(kubectl -n "$SYSTEM" get pods -l app.kubernetes.io/component=server -o name | wc -l)" = 2 ]; }
 eventually 60 "the old pods are gone" gone
 : >"$stop"
 wait "${loads[@]}"
 same "not one of $(cat "$answers".* | wc -l) admissions meanwhile failed or was not injected" "injected 0" sort -u "$answers".1 "$answers".2 "$answers".3
+same "at none of $(wc -l <"$WORK/rollout-ready") looks were fewer than 2 replicas ready" 2 sh -c "sort -n '$WORK/rollout-ready' | head -n 1"
+same "both are of the other image" "$next" sh -c "kubectl -n $SYSTEM get pods -l app.kubernetes.io/component=server -o json | jq -r '[.items[].spec.containers[0].image] | unique | join(\",\")'"
 same "and no server was restarted" 0 restarts "$SYSTEM"

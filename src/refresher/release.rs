@@ -1,0 +1,113 @@
+//! What the leader lets go of: disruption budgets that nobody keeps any more.
+//!
+//! A budget is closed while a step runs. Left behind like that it would keep every node of its pods from being drained, for
+//! ever; left behind open it would do so once its shard has fewer pods. So a namespace without our label keeps none of ours,
+//! and a leader that goes without a successor opens what it has closed. Where another server is there it does not: that one
+//! goes on with the step, and the pods that stand in must not be evicted meanwhile.
+//!
+//! Deliberately absent: ConfigMaps, which running gateways read, and Services, which queriers ask.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::drive::Tenure;
+use super::look::{LEASE_LEFT, owner};
+use super::memory::{Memory, published};
+use super::write::Outcome as Written;
+use crate::core::budgets::{self, BudgetWrite};
+use crate::core::owned::ShardedSet;
+
+/// At the end of a tenure by SIGTERM all of this takes at most so long; then the lease is given back.
+pub(super) const FAREWELL: Duration = Duration::from_secs(6);
+/// Servers that are deleted with this one are marked as such by then.
+const OTHERS_MARKED: Duration = Duration::from_secs(2);
+/// A list that failed is tried again after this long.
+const AGAIN: Duration = Duration::from_secs(15);
+/// Whether the labelled namespaces are known is looked at this often.
+const KNOWN: Duration = Duration::from_secs(1);
+
+/// Who this server is, among others.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// Name of its pod.
+    pub name: String,
+    /// Namespace of its pod, and of the others'.
+    pub namespace: String,
+}
+
+impl Tenure {
+    /// Deletes our budgets in namespaces that are not labelled. When to do so again; `None` when something has changed.
+    pub(super) async fn sweep(&self) -> Option<Instant> {
+        if !self.observed.is_synced() {
+            return Some(Instant::now() + KNOWN);
+        }
+        let listed = self.writer.budgets_of_ours().await;
+        // Read afterwards: a namespace that was labelled meanwhile counts.
+        let labelled = self.observed.namespaces().into_iter().collect();
+        let all = match listed {
+            Ok(all) => all,
+            Err(why) => {
+                tracing::warn!(why, "our budgets cannot be listed, so none is deleted where the namespace's label was removed");
+                return Some(Instant::now() + AGAIN);
+            }
+        };
+        let mut failed = false;
+        for (namespace, write) in budgets::left_behind(&all, &labelled) {
+            failed |= self.may_write().is_err() || self.let_go(&namespace, &write).await.is_err();
+        }
+        failed.then(|| Instant::now() + AGAIN)
+    }
+
+    /// Opens what is closed, unless another server goes on.
+    pub(super) async fn farewell(&self) {
+        if self.openings().is_empty() {
+            return;
+        }
+        sleep(OTHERS_MARKED).await;
+        match self.writer.other_servers(&self.replica.namespace, &self.replica.name).await {
+            Ok(0) => {}
+            Ok(_) => return tracing::info!("a step is under way: its budgets stay closed for the server that goes on with it"),
+            Err(why) => return tracing::warn!(why, "other servers cannot be listed, so budgets stay closed; {REMOVE}"),
+        }
+        for (namespace, write) in self.openings() {
+            if self.leadership.remaining().is_none_or(|left| left < LEASE_LEFT) {
+                return tracing::warn!("the lease ends before every budget is open; {REMOVE}");
+            }
+            if self.let_go(&namespace, &write).await.is_ok() {
+                tracing::info!(namespace, "no other server is there: a budget that was closed for a step is open");
+            }
+        }
+    }
+
+    /// By namespace, what opens the budgets that are closed now.
+    fn openings(&self) -> Vec<(String, BudgetWrite)> {
+        let fleet = self.observed.fleet.load_full();
+        let mut all = Vec::new();
+        for known in fleet.statefulsets().filter(|known| self.seen.is_listed(&known.facts().namespace)) {
+            let facts = known.facts();
+            let set = (facts.namespace.clone(), facts.name.clone());
+            let gathered = self.gather(&set, known, fleet.config().operator.configmap_of(&set.0, &set.1));
+            let nothing = Memory::default();
+            let published = published(self.memories.get(&set).unwrap_or(&nothing), &gathered);
+            let sharded = ShardedSet { owner: owner(known), selector: facts.selector.clone(), published };
+            all.extend(budgets::opening(&sharded, &gathered.facts).into_iter().map(|write| (set.0.clone(), write)));
+        }
+        all
+    }
+
+    async fn let_go(&self, namespace: &str, write: &BudgetWrite) -> Result<(), ()> {
+        match self.writer.budget(namespace, write).await {
+            Written::Done { .. } => Ok(()),
+            Written::Failed(why) => {
+                tracing::warn!(namespace, why, "a budget was not let go of; {REMOVE}");
+                Err(())
+            }
+            // Somebody else wrote it in between: looked at again by who called, if there is time.
+            Written::Conflict | Written::AlreadyExists(_) => Err(()),
+        }
+    }
+}
+
+/// What is left to people.
+const REMOVE: &str = "when no server comes back: kubectl delete pdb -A -l app.kubernetes.io/managed-by=thanos-timeshard";

@@ -1,0 +1,86 @@
+# shellcheck shell=bash
+# who takes the label away, opts out or stops the server in the middle of a step is left with no budget that stays closed
+# stage: control-plane
+# There is no kubelet and no sidecar: examples/stand-in-sidecars.rs gives every pod an address, calls it Ready and answers.
+ns=e2e-release
+stand_in=$(dirname "$SERVER")/examples/stand-in-sidecars
+[ -x "$stand_in" ] || { bad "no $stand_in: build it with cargo build --release --example stand-in-sidecars"; exit 1; }
+# shellcheck source=../rollouts.sh
+. "$CHECKOUT/tests/e2e/rollouts.sh"
+back() {
+  [ -z "${stand_in_pid-}" ] || kill "$stand_in_pid" 2>/dev/null || true
+  kubectl -n "$SYSTEM" delete pod another-server --now --ignore-not-found >/dev/null
+  server_start
+}
+trap back EXIT
+namespace $ns "$ENABLED"
+"$stand_in" $ns >"$WORK/stand-in.log" 2>&1 &
+stand_in_pid=$!
+# A step is closed for as long as queriers may take to learn of its pods: long enough to be met in the middle.
+ANNOTATIONS='{"thanos-timeshard.io/discovery-delay": "20s", "thanos-timeshard.io/drain": "1s"}' REPLICAS=6 POLICY=Parallel store_set $ns store
+eventually 90 "6 pods serve what was published" settled store '[.pods[] | select(.state == "confirmed")] | length == 6'
+# limits: each budget of ours, and whether it is closed
+limits() { kubectl -n $ns get pdb -l app.kubernetes.io/managed-by=thanos-timeshard -o json | jq -r '[.items[] | "\(.metadata.name) \(if .spec.maxUnavailable == 0 then "closed" else "open" end)"] | join(", ")'; }
+open="store-shard-0 open, store-shard-1 open, store-shard-2 open"
+closed() { limits | grep closed; }
+until_same 30 "each shard has a budget, and all are open" "$open" limits
+
+# ---- the server stops in the middle of a step -----------------------------------------------------------------------------
+annotate store overlap=2d
+eventually 30 "a step runs, with budgets closed" closed
+t=$(now_ms)
+server_stop
+same "SIGTERM, and no other server is there: every budget is open ($(seconds_since "$t") s)" "$open" limits
+published=$(entries store)
+server_start
+eventually 60 "a server is there again, goes on, and closes them for its steps" closed
+eventually 90 "until all is as planned" settled store '.pods[5].desired.min_time == "-370d" and .pods[0].desired.min_time == "-125d8h"'
+until_same 30 "and all are open" "$open" limits
+check "windows have changed meanwhile" test "$published" != "$(entries store)"
+
+kubectl -n "$SYSTEM" apply -f - >/dev/null <<'Y'
+apiVersion: v1
+kind: Pod
+metadata: {name: another-server, labels: {app.kubernetes.io/name: thanos-timeshard, app.kubernetes.io/component: server}}
+spec:
+  securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: RuntimeDefault}}
+  containers: [{name: x, image: x, securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}]
+Y
+annotate store overlap=3d
+eventually 30 "another step runs" closed
+before=$(limits)
+server_stop
+same "SIGTERM, and another server is there: what is closed stays so for that one" "$before" limits
+kubectl -n "$SYSTEM" delete pod another-server --now >/dev/null
+
+# ---- nobody leads while the label goes --------------------------------------------------------------------------------------
+published=$(entries store)
+kubectl label namespace $ns thanos-timeshard.io/injection- >/dev/null
+kubectl -n $ns create poddisruptionbudget users --selector=app=other --max-unavailable=1 >/dev/null
+server_start
+until_same 30 "the label was removed while no server was there: the next one deletes its budgets" "" limits
+check "and nobody else's" kubectl -n $ns get pdb users
+same "the ConfigMap with the last windows stays" "$published" entries store
+kubectl label namespace $ns "$ENABLED" >/dev/null
+eventually 120 "labelled again: the rollout goes on, and ends" settled store '.pods[0].desired.min_time == "-126d8h"'
+until_same 30 "with open budgets" "$open" limits
+
+# ---- the label goes in the middle of a step -----------------------------------------------------------------------------------
+annotate store overlap=4d
+eventually 30 "a third step runs" closed
+kubectl label namespace $ns thanos-timeshard.io/injection- >/dev/null
+until_same 15 "the label is removed in the middle of it: no budget is left" "" limits
+published=$(entries store)
+check "its ConfigMap stays" test -n "$published"
+kubectl label namespace $ns "$ENABLED" >/dev/null
+eventually 120 "labelled again: it ends" settled store '.pods[0].desired.min_time == "-127d8h"'
+until_same 30 "with open budgets" "$open" limits
+
+# ---- a StatefulSet is taken out -----------------------------------------------------------------------------------------------
+published=$(entries store)
+kubectl -n $ns patch statefulset store --type=merge -p '{"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}, "template": {"metadata": {"labels": {"thanos-timeshard.io/inject": "false"}}}}}' >/dev/null
+kubectl -n $ns delete pods -l app=store --force --grace-period=0 >/dev/null 2>&1
+until_same 60 "its pods are made anew, opted out" "$(for i in 0 1 2 3 4 5; do echo "store-$i untouched"; done)" windows $ns store
+until_same 30 "and its budgets are gone" "" limits
+same "its ConfigMap stays" "$published" entries store
+same "no request of the server was refused" "" sh -c "grep -i 'is forbidden: User' '$WORK/server.log' | head -3 | cut -c1-300"

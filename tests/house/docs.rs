@@ -1,0 +1,78 @@
+//! The pages for people name what the program has: metrics, Events' reasons, annotations, files.
+
+use std::collections::BTreeSet;
+
+use thanos_timeshard::core::names::PREFIX;
+
+use crate::{at, files};
+
+fn pages() -> Vec<(String, String)> {
+    let mut paths = files("docs", "md");
+    paths.push(at("README.md"));
+    paths.into_iter().map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap())).collect()
+}
+
+fn sources() -> String {
+    files("src", "rs").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+}
+
+/// What follows `mark` and consists of letters that `part` takes.
+fn after<'a>(text: &'a str, mark: &'a str, part: fn(char) -> bool) -> impl Iterator<Item = &'a str> {
+    text.split(mark).skip(1).map(move |rest| &rest[..rest.find(|c| !part(c)).unwrap_or(rest.len())])
+}
+
+#[test]
+fn metrics_are_there() {
+    let sources = sources();
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for name in after(&text, "`timeshard_", |c| c.is_ascii_lowercase() || c == '_') {
+            // The unit and the kind of a metric are added as it is written out.
+            let bare = name.trim_end_matches("_total").trim_end_matches("_seconds");
+            let is_there = [name, bare].iter().any(|name| sources.contains(&format!("\"timeshard_{name}\"")));
+            assert!(is_there, "{page}: no metric timeshard_{name}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 3);
+}
+
+#[test]
+fn reasons_of_events_are_there() {
+    let sources = sources();
+    let mut seen = BTreeSet::new();
+    for (page, text) in pages() {
+        for reason in after(&text, "Event `", |c| c.is_ascii_alphabetic()) {
+            assert!(sources.contains(&format!("\"{reason}\"")), "{page}: no Event has the reason {reason}");
+            seen.insert(reason.to_owned());
+        }
+    }
+    assert!(seen.len() > 8, "{seen:?}");
+}
+
+#[test]
+fn annotations_and_labels_are_there() {
+    let sources = sources();
+    for (page, text) in pages() {
+        for key in after(&text, PREFIX, |c| c.is_ascii_lowercase() || c == '-') {
+            let is_name = sources.contains(&format!("\"{PREFIX}{key}\""));
+            let is_key = sources.contains(&format!("\"{}\"", key.trim_end_matches('-').replace('-', "_")));
+            // A key with a dash behind it is one that kubectl removes; without one, a placeholder follows.
+            assert!(
+                key.is_empty() || is_name || is_key || sources.contains(&format!("\"{PREFIX}{}\"", key.trim_end_matches('-'))),
+                "{page}: {PREFIX}{key}"
+            );
+        }
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for (page, text) in pages() {
+        let folder = std::path::Path::new(&page).parent().unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap();
+            assert!(link.contains("://") || file.is_empty() || folder.join(file).exists(), "{page}: {link}");
+        }
+    }
+}
