@@ -31,6 +31,7 @@ pub(super) struct Duration {
     each_step: Parts,
 }
 
+#[allow(clippy::struct_field_names, reason = "the unit stands in each name of the document")]
 #[derive(Debug, Serialize)]
 struct Parts {
     drain_seconds: i64,

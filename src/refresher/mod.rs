@@ -88,7 +88,7 @@ impl Refresher {
                 tokio::select! {
                     () = tenure => {}
                     () = lost(&mut leadership) => {}
-                    () = overdue(self.shutdown.clone()) => {}
+                    () = release::overdue(self.shutdown.clone()) => {}
                 }
                 self.reports.clear();
                 self.leadership = leadership;
@@ -99,12 +99,6 @@ impl Refresher {
             }
         }
     }
-}
-
-/// Waits until the end of the tenure takes too long.
-async fn overdue(mut shutdown: Shutdown) {
-    shutdown.reached(Stage::Draining).await;
-    tokio::time::sleep(release::FAREWELL).await;
 }
 
 /// Waits until this replica no longer leads.

@@ -15,11 +15,12 @@ use super::drive::Tenure;
 use super::look::{LEASE_LEFT, owner};
 use super::memory::{Memory, published};
 use super::write::Outcome as Written;
+use crate::adapters::signals::{Shutdown, Stage};
 use crate::core::budgets::{self, BudgetWrite};
 use crate::core::owned::ShardedSet;
 
 /// At the end of a tenure by SIGTERM all of this takes at most so long; then the lease is given back.
-pub(super) const FAREWELL: Duration = Duration::from_secs(6);
+const FAREWELL: Duration = Duration::from_secs(6);
 /// Servers that are deleted with this one are marked as such by then.
 const OTHERS_MARKED: Duration = Duration::from_secs(2);
 /// A list that failed is tried again after this long.
@@ -37,7 +38,8 @@ pub struct Replica {
 }
 
 impl Tenure {
-    /// Deletes our budgets in namespaces that are not labelled. When to do so again; `None` when something has changed.
+    /// Deletes our budgets in namespaces that are not labelled. When to do so again; `None` after the next change
+    /// of a label or the next resync.
     pub(super) async fn sweep(&self) -> Option<Instant> {
         if !self.observed.is_synced() {
             return Some(Instant::now() + KNOWN);
@@ -107,6 +109,13 @@ impl Tenure {
             Written::Conflict | Written::AlreadyExists(_) => Err(()),
         }
     }
+}
+
+/// Waits until the farewell takes too long.
+pub(super) async fn overdue(mut shutdown: Shutdown) {
+    shutdown.reached(Stage::Draining).await;
+    sleep(FAREWELL).await;
+    tracing::warn!(seconds = FAREWELL.as_secs(), "the lease is given back, although budgets may still be closed; {REMOVE}");
 }
 
 /// What is left to people.

@@ -177,7 +177,8 @@ impl Reader {
                 break;
             }
             let Some(line) = line_at(&self.pending, from, last) else {
-                return Ok(self.consume(from));
+                self.consume(from);
+                return Ok(());
             };
             let text =
                 std::str::from_utf8(&self.pending[from..line.end]).map_err(|error| self.at(from + error.valid_up_to(), not_utf8()))?;
@@ -277,7 +278,11 @@ impl Reader {
 }
 
 fn newlines(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+    count(bytes, b'\n')
+}
+
+fn count(bytes: &[u8], wanted: u8) -> u64 {
+    bytes.iter().map(|byte| u64::from(*byte == wanted)).sum()
 }
 
 fn not_utf8() -> String {
@@ -307,7 +312,7 @@ fn record_at(text: &[u8], from: usize, last: bool) -> Option<Line> {
     let (mut next, mut quotes) = (from, 0);
     loop {
         let line = line_at(text, next, last)?;
-        quotes += text[next..line.end].iter().filter(|byte| **byte == b'"').count();
+        quotes += count(&text[next..line.end], b'"');
         if quotes % 2 == 0 {
             return Some(line);
         }

@@ -84,9 +84,9 @@ impl Shares {
             let loading = edges.loading(block);
             if loading.is_empty() {
                 if block.min > newest {
-                    shares.future.add(block, 1)
+                    shares.future.add(block, 1);
                 } else {
-                    shares.older.add(block, 1)
+                    shares.older.add(block, 1);
                 }
                 continue;
             }

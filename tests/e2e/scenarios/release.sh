@@ -23,17 +23,19 @@ eventually 90 "6 pods serve what was published" settled store '[.pods[] | select
 limits() { kubectl -n $ns get pdb -l app.kubernetes.io/managed-by=thanos-timeshard -o json | jq -r '[.items[] | "\(.metadata.name) \(if .spec.maxUnavailable == 0 then "closed" else "open" end)"] | join(", ")'; }
 open="store-shard-0 open, store-shard-1 open, store-shard-2 open"
 closed() { limits | grep closed; }
+# stepping: its pods have changed, and queriers are to learn of it: for these 20 s nothing else happens
+stepping() { closed && says store 'any(.pods[]; .state == "joining")'; }
 until_same 30 "each shard has a budget, and all are open" "$open" limits
 
 # ---- the server stops in the middle of a step -----------------------------------------------------------------------------
 annotate store overlap=2d
-eventually 30 "a step runs, with budgets closed" closed
+eventually 30 "a step runs, with budgets closed" stepping
 t=$(now_ms)
 server_stop
 same "SIGTERM, and no other server is there: every budget is open ($(seconds_since "$t") s)" "$open" limits
 published=$(entries store)
 server_start
-eventually 60 "a server is there again, goes on, and closes them for its steps" closed
+eventually 60 "a server is there again, goes on, and closes them for its steps" stepping
 eventually 90 "until all is as planned" settled store '.pods[5].desired.min_time == "-370d" and .pods[0].desired.min_time == "-125d8h"'
 until_same 30 "and all are open" "$open" limits
 check "windows have changed meanwhile" test "$published" != "$(entries store)"
@@ -47,7 +49,7 @@ spec:
   containers: [{name: x, image: x, securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}]
 Y
 annotate store overlap=3d
-eventually 30 "another step runs" closed
+eventually 30 "another step runs" stepping
 before=$(limits)
 server_stop
 same "SIGTERM, and another server is there: what is closed stays so for that one" "$before" limits
@@ -67,7 +69,7 @@ until_same 30 "with open budgets" "$open" limits
 
 # ---- the label goes in the middle of a step -----------------------------------------------------------------------------------
 annotate store overlap=4d
-eventually 30 "a third step runs" closed
+eventually 30 "a third step runs" stepping
 kubectl label namespace $ns thanos-timeshard.io/injection- >/dev/null
 until_same 15 "the label is removed in the middle of it: no budget is left" "" limits
 published=$(entries store)

@@ -4,7 +4,7 @@
 [ -e "$STATE/pids/cert-manager" ] || "$CHECKOUT/tests/e2e/cluster/cert-manager.sh" "$STAGE_FLAG"
 ns=e2e-renewals stop=$WORK/renewals.stop
 # kubelet brings a changed Secret 30 to 100 s later, the CA injector acts at once: here it is this many seconds later
-mount_delay_s=4
+mount_delay_s=6
 mine=$WORK/tls.before bundle_before=$(kubectl get mutatingwebhookconfiguration timeshard -o 'jsonpath={.webhooks[0].clientConfig.caBundle}')
 loads=()
 back() { # whatever happens, the next scenario finds the certificate of this run again
