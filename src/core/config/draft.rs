@@ -145,7 +145,8 @@ impl Draft {
 }
 
 /// A sentence for a key that does not exist, with the nearest one that does.
-pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
+#[must_use]
+pub fn unknown_key(given: &str, known: &[&str]) -> String {
     let near = known.iter().map(|key| (edit_distance(given, key), *key)).min().filter(|(d, _)| *d <= 3);
     match near {
         Some((_, key)) => format!("this key is unknown; did you mean {key}?"),
