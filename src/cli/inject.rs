@@ -12,6 +12,7 @@ use super::{ConfigArgs, Failure, expand, input, print, say};
 use crate::adapters::clock;
 use crate::core::config::MAX_PODS;
 use crate::core::fleet::Fleet;
+use crate::core::guard::{annotation_problems, summary};
 use crate::core::mutation::Skip;
 use crate::webhook::{Reviewer, Verdict};
 
@@ -93,7 +94,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     for known in fleet.load().statefulsets() {
         let prefix = format!("{}-", known.facts().name);
         if admitted.iter().any(|pod| pod.name.starts_with(&prefix)) {
-            known.plan.notes().iter().for_each(|note| say(&format!("warning: StatefulSet/{}: {note}", known.facts().name)));
+            let title = format!("StatefulSet/{}", known.facts().name);
+            annotation_problems(known).iter().for_each(|problem| say(&format!("warning: {title}: {problem}")));
+            known.plan.notes().iter().for_each(|note| say(&format!("warning: {title}: {note}")));
+            say(&format!("{title}: {}", summary(known, clock::now())));
         }
     }
     print(&rendered(&admitted, args.output)?)

@@ -61,6 +61,10 @@ impl Reviewer {
             About::StatefulSet if orphans(&request) => Verdict::default(),
             About::StatefulSet => seen.set(request.old_object, request.object),
         };
+        if let Some(denial) = verdict.denial.as_ref().filter(|_| request.dry_run != Some(true)) {
+            let statefulset = request.name.as_ref().map_or("", |name| &name.0);
+            tracing::info!(namespace, statefulset, "refused: {}", denial.lines().next().unwrap_or_default());
+        }
         answer(&request.uid.0, verdict)
     }
 }

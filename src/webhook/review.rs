@@ -71,11 +71,13 @@ pub(super) struct RequestView<'a, O> {
     #[serde(borrow, default)]
     pub(super) sub_resource: Option<Text<'a>>,
     #[serde(borrow, default)]
+    pub(super) name: Option<Text<'a>>,
+    #[serde(borrow, default)]
     pub(super) namespace: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(super) operation: Text<'a>,
     #[serde(default)]
-    dry_run: Option<bool>,
+    pub(super) dry_run: Option<bool>,
     #[serde(borrow, default)]
     pub(super) options: Option<OptionsView<'a>>,
     pub(super) object: Option<O>,

@@ -29,6 +29,7 @@ use super::rollout::{Discovery, Gap, Member, Place, Standing, Step, Terms, previ
 use super::window::Window;
 use removal::{Ordinals, Removal, removal};
 pub use view::SetView;
+pub use words::summary;
 
 /// A rollout of more pods is not gone through: the answer must be quick.
 const MOST_PREVIEWED: u32 = 100;
@@ -114,10 +115,10 @@ pub fn judge(before: Option<&Set<'_>>, after: Option<&Set<'_>>, facing: &Facing<
     said.verdict(mode)
 }
 
-/// What a new StatefulSet's pods will get, for whoever has no request.
+/// A sentence for each annotation that is wrong or does nothing, as far as that shows without a pod.
 #[must_use]
-pub fn foretell(known: &Known, pod: Option<&PodView<'_>>, now: DateTime<Utc>) -> Vec<String> {
-    annotations::problems(known, pod).into_iter().chain([words::summary(known, now)]).collect()
+pub fn annotation_problems(known: &Known) -> Vec<String> {
+    annotations::problems(known, None)
 }
 
 fn created(set: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
@@ -175,7 +176,9 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     said.warnings.extend(remarks.iter().filter(|remark| !known.contains(remark)).map(ToString::to_string));
     let notes = before.known.plan.notes();
     said.warnings.extend(after.known.plan.notes().iter().filter(|note| !notes.contains(note)).map(ToString::to_string));
-    if before.known.plan.shards() != after.known.plan.shards() || was_injected.is_err() {
+    // Without pods the plan is that of all pods, so that the first ones find their windows.
+    let empty = |set: &Set<'_>| set.known.facts().replicas == 0;
+    if before.known.plan.shards() != after.known.plan.shards() || empty(before) != empty(after) || was_injected.is_err() {
         said.warnings.push(words::summary(after.known, facing.now));
     }
     if lost.gaps.is_empty() {

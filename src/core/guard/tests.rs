@@ -281,6 +281,8 @@ fn an_update_tells_what_the_rollout_does() {
     assert_eq!(to(&[("drain", "2m")]), Vec::<String>::new(), "restarts nothing");
     // Nothing changed: nothing is said again.
     assert_eq!(judged(&config, Some(&published), Some(&before), Some(&before)), Verdict::default());
+    let from_zero = judged(&config, Some(&Entries::new()), Some(&made(0, &[])), Some(&made(6, &[]))).warnings;
+    assert!(from_zero.len() == 1 && from_zero[0].starts_with("6 pods: 3 shards of 2 replicas"), "{from_zero:?}");
     // One replica alone.
     let single = made(3, &[("replicas-per-shard", "1")]);
     let published = single.settled(&config);

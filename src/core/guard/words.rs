@@ -15,8 +15,9 @@ use crate::core::window::Bound;
 /// Pods, ranges or numbers named in one sentence.
 const NAMED: usize = 5;
 
-/// The windows that the pods get.
-pub(super) fn summary(known: &Known, now: DateTime<Utc>) -> String {
+/// The windows that the pods get, in a line.
+#[must_use]
+pub fn summary(known: &Known, now: DateTime<Utc>) -> String {
     let replicas = known.facts().replicas;
     if replicas == 0 {
         return "no pods: nothing is served".to_owned();
