@@ -95,8 +95,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let prefix = format!("{}-", known.facts().name);
         if admitted.iter().any(|pod| pod.name.starts_with(&prefix)) {
             let title = format!("StatefulSet/{}", known.facts().name);
-            annotation_problems(known).iter().for_each(|problem| say(&format!("warning: {title}: {problem}")));
-            known.plan.notes().iter().for_each(|note| say(&format!("warning: {title}: {note}")));
+            for sentence in annotation_problems(known).into_iter().chain(known.plan.notes().iter().map(ToString::to_string)) {
+                say(&format!("warning: {title}: {sentence}"));
+            }
             say(&format!("{title}: {}", summary(known, clock::now())));
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! Invariants, property-tested in `guard/tests.rs` by an independent check of the windows:
 //! - in mode `deny` no change passes after which the published windows of the pods that stay leave a gap that was not there;
-//! - a change that leaves none is not refused for that, a scale-up or a valid annotation never;
+//! - a change that leaves none is not refused for that, a scale-up or a valid annotation never; only scaling down to
+//!   `target-replicas` waits until the pods that go are published where they are not needed;
 //! - without published windows nothing is refused: then nothing is known.
 //!
 //! What pods have confirmed only the leader knows, so published windows are what counts here. Deliberately absent: the
@@ -20,7 +21,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use super::config::{Config, GuardMode};
+use super::config::{Config, GuardMode, MAX_PODS, WindowFormat};
 use super::fleet::{Entries, Known};
 use super::mutation::{Facts, Remark, Skip, eligible, inject};
 use super::notice::{MAX_WARNINGS_CHARS, warning};
@@ -32,7 +33,7 @@ pub use view::SetView;
 pub use words::summary;
 
 /// A rollout of more pods is not gone through: the answer must be quick.
-const MOST_PREVIEWED: u32 = 100;
+const MOST_PREVIEWED: usize = 100;
 
 /// A StatefulSet before or after the change.
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +60,14 @@ pub struct Facing<'a> {
 pub enum Concern {
     /// A part of the time would be left without a pod.
     CoverageGap,
+    /// Pods that shall go are still needed, as far as is published: others may be on their way to take over.
+    RolloutUnderWay,
     /// Pods would come back without a window of ours.
     NotInjected,
 }
 
 /// Every concern's label, for metrics.
-pub const CONCERN_LABELS: [&str; 2] = ["coverage_gap", "not_injected"];
+pub const CONCERN_LABELS: [&str; 3] = ["coverage_gap", "rollout_under_way", "not_injected"];
 
 /// What is answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,7 +86,8 @@ impl Concern {
     pub const fn index(self) -> usize {
         match self {
             Self::CoverageGap => 0,
-            Self::NotInjected => 1,
+            Self::RolloutUnderWay => 1,
+            Self::NotInjected => 2,
         }
     }
 }
@@ -148,8 +152,13 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     let ours = after.pod.is_some() || facing.published.is_some();
     let ordinals = Ordinals { before: ordinals(before.known), after: ordinals(after.known) };
     let lost = loss(before.known, Some(after.known), &ordinals, facing);
+    let waiting = out_of_place(before.known, facing);
     if !lost.gaps.is_empty() {
         said.against(Concern::CoverageGap, words::gap(before.known, after.known, &lost, facing.now));
+    } else if annotations::target(before.known).is_some_and(|target| target <= after.known.facts().replicas)
+        && waiting.iter().any(|ordinal| ordinals.removes(*ordinal))
+    {
+        said.against(Concern::RolloutUnderWay, words::too_early(after.known));
     }
     let remarks = match (was_injected.as_ref(), now_injected) {
         (Ok(_), Err(skip)) => return no_longer_injected(before, after, &skip, facing, said),
@@ -165,7 +174,7 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     if let Some(thin) = lost.thin.filter(|_| lost.gaps.is_empty()) {
         said.warnings.extend(words::thin(after.known, thin, facing.now));
     }
-    if ordinals.remove() && lost.gaps.is_empty() && under_way(before.known, facing) {
+    if ordinals.remove() && said.concern.is_none() && !waiting.is_empty() {
         said.warnings.push(words::under_way(after.known));
     }
     if after.pod.is_some() {
@@ -233,15 +242,20 @@ fn required(known: &Known) -> Window {
     Window::relative(-known.sharding.retention(), known.sharding.future_buffer())
 }
 
-/// Whether a published window is not the planned one yet.
-fn under_way(known: &Known, facing: &Facing<'_>) -> bool {
-    members(known, known.facts().replicas, facing).iter().any(|member| member.published.window != member.desired.window)
+/// Pods that are not published where the plan wants them, by ordinal.
+fn out_of_place(known: &Known, facing: &Facing<'_>) -> Vec<u32> {
+    // Absolute windows are behind the plan for a while whenever they move on.
+    let rolls = known.sharding.window_format() == WindowFormat::Relative;
+    let differs =
+        |member: &Member| member.published.shard != member.desired.shard || (rolls && member.published.window != member.desired.window);
+    let members = members(known, facing);
+    (known.ordinals_start..).zip(&members).filter(|(_, member)| differs(member)).map(|(ordinal, _)| ordinal).collect()
 }
 
-/// The pods with these ordinals, those without an entry where the plan wants them.
-fn members(known: &Known, most: u32, facing: &Facing<'_>) -> Vec<Member> {
+/// Its pods, those without an entry where the plan wants them.
+fn members(known: &Known, facing: &Facing<'_>) -> Vec<Member> {
     let facts = known.facts();
-    (0..facts.replicas.min(most))
+    (0..facts.replicas.min(MAX_PODS))
         .map(|index| {
             let at = known.plan.assign(index);
             let desired = Place { shard: at.shard, replica: at.replica, window: known.plan.window(at.shard, facing.now) };
@@ -260,12 +274,11 @@ fn steps(before: &Known, after: &Known, facing: &Facing<'_>) -> Vec<String> {
     if before.plan.shards() == after.plan.shards() && differences.is_empty() && same_target {
         return Vec::new();
     }
-    let replicas = after.facts().replicas;
-    if replicas > MOST_PREVIEWED {
-        let moves = members(after, replicas, facing).iter().filter(|member| member.published.window != member.desired.window).count();
+    let members = members(after, facing);
+    if members.len() > MOST_PREVIEWED {
+        let moves = members.iter().filter(|member| member.published.window != member.desired.window).count();
         return words::moves(after, &differences, moves).into_iter().collect();
     }
-    let members = members(after, replicas, facing);
     let terms = Terms {
         required: required(after),
         discovery: if after.sharding.shard_services() { Discovery::ShardServices } else { Discovery::Pods },
@@ -299,11 +312,12 @@ impl Said {
     }
 
     fn verdict(self, mode: GuardMode) -> Verdict {
-        let (denial, first) = match self.concern {
-            Some(_) if mode == GuardMode::Deny => (Some(self.against.join("\n")), Vec::new()),
-            _ => (None, self.against),
-        };
-        Verdict { concern: self.concern, denial, warnings: within_limits(first.into_iter().chain(self.warnings)) }
+        if self.concern.is_some() && mode == GuardMode::Deny {
+            // What else would come of it need not be known: it does not happen.
+            return Verdict { concern: self.concern, denial: Some(self.against.join("\n")), warnings: Vec::new() };
+        }
+        let warnings = within_limits(self.against.into_iter().chain(self.warnings));
+        Verdict { concern: self.concern, denial: None, warnings }
     }
 }
 

@@ -41,6 +41,11 @@ impl Ordinals {
         self.before.contains(&ordinal) && self.after.contains(&ordinal)
     }
 
+    /// Whether this pod goes.
+    pub(super) fn removes(&self, ordinal: u32) -> bool {
+        self.before.contains(&ordinal) && !self.after.contains(&ordinal)
+    }
+
     /// Whether a pod goes.
     pub(super) fn remove(&self) -> bool {
         !self.before.is_empty() && (self.after.is_empty() || self.after.start > self.before.start || self.after.end < self.before.end)

@@ -53,12 +53,7 @@ pub(super) fn gap(before: &Known, after: &Known, lost: &Removal<'_>, now: DateTi
     let status = format!("`timeshard status {}/{}`", after.facts().namespace, after.facts().name);
     if to > 0 && !moved {
         if annotations::target(before) == Some(to) {
-            let paused =
-                if annotations::paused(before) { format!("it is paused by {}; remove that, and ", names::PAUSE) } else { String::new() };
-            lines.push(format!(
-                "the windows are on their way to {}: {paused}wait until {status} says that it is safe",
-                counted(to as usize, "pod")
-            ));
+            lines.push(wait(after));
         } else {
             lines.push(format!("first: {}", annotate(after, &format!("{}={to}", names::TARGET_REPLICAS))));
             lines.push(format!(
@@ -70,6 +65,22 @@ pub(super) fn gap(before: &Known, after: &Known, lost: &Removal<'_>, now: DateTi
     }
     lines.push(escape(after));
     lines
+}
+
+/// Scaling down to the target before it is done.
+pub(super) fn too_early(after: &Known) -> Vec<String> {
+    vec![wait(after), escape(after)]
+}
+
+fn wait(after: &Known) -> String {
+    let facts = after.facts();
+    let paused = if annotations::paused(after) { format!("it is paused by {}: remove that, and ", names::PAUSE) } else { String::new() };
+    format!(
+        "the windows are on their way to {}: {paused}wait until `timeshard status {}/{}` says that scaling down is safe",
+        counted(facts.replicas as usize, "pod"),
+        facts.namespace,
+        facts.name
+    )
 }
 
 /// Pods that would come back without a window of ours.

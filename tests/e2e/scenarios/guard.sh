@@ -87,7 +87,7 @@ same "target-replicas tells what will happen" \
 one replica serves shard 1, 2: while it restarts, its part of the time is missing; use at least 2
 6 pods, planned for 4: 3 shards of 2, 1, 1 replicas, newest -124d8h .. 1d, oldest -370d .. -246d16h
 3 pods restart thanos in place, in 2 steps, at least 4m" told annotate store target-replicas=4
-on_its_way() { scale store 4 2>&1 | grep "wait until"; }
+on_its_way() { grep "wait until" <(scale store 4 2>&1); }
 eventually 30 "before it is done, scaling down is refused still, and told to wait" on_its_way
 published "${for_four[@]}"
 silent() { [ -z "$(scale store 4 --dry-run=server 2>&1 >/dev/null)" ]; }
