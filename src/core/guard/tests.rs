@@ -8,6 +8,7 @@ use super::*;
 use crate::core::entry::Entry;
 use crate::core::fleet::StatefulSetFacts;
 use crate::core::notice::MAX_WARNING_CHARS;
+use crate::core::rollout::Change;
 
 fn now() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap()
@@ -397,5 +398,36 @@ proptest! {
         before.annotations.insert(crate::core::names::TARGET_REPLICAS.to_owned(), to.to_string());
         let published = before.settled(&config);
         prop_assert_eq!(scaled(&config, Some(&published), &before, to), Verdict::default());
+    }
+
+    /// On the way to the target, step by step: while a step's pods are away, a scale-down that passes leaves no gap.
+    #[test]
+    fn too_early_is_refused_while_pods_are_on_their_way(division in (1..6_u32, 2..4_u32, 30..400_u32), more in 1..8_u32, to in 2..10_u32) {
+        let config = Config::default();
+        let mut before = annotated(to + more, 0, division);
+        let mut published = before.settled(&config);
+        before.annotations.insert(crate::core::names::TARGET_REPLICAS.to_owned(), to.to_string());
+        let known = before.known(&config);
+        let terms = Terms { required: required(&known), discovery: Discovery::Pods, allow_gap: false, now: now() };
+        let facing = |published| Facing { config: &config, published: Some(published), now: now() };
+        let (steps, _) = preview(members(&known, &facing(&published)), &terms);
+        for step in steps {
+            let Step::Move { changes, .. } = step else { continue };
+            let restart = |change: &&Change| published[&format!("store-{}", change.member)].window != change.to.window;
+            let away: Vec<usize> = changes.iter().filter(restart).map(|change| change.member).collect();
+            for change in &changes {
+                let entry = Entry { shard: change.to.shard, replica: change.to.replica, window: change.to.window, drain: None };
+                published.insert(format!("store-{}", change.member), entry);
+            }
+            let verdict = scaled(&config, Some(&published), &before, to);
+            if verdict.denial.is_none() {
+                let stay = |pod: &u32| *pod < to && !away.contains(&(*pod as usize));
+                let windows = |keep: &dyn Fn(&u32) -> bool| -> Vec<Window> {
+                    (0..to + more).filter(|pod| keep(pod)).map(|pod| published[&format!("store-{pod}")].window).collect()
+                };
+                let gap = leaves_a_gap(&windows(&|_| true), &windows(&stay), known.sharding.retention().to_chrono());
+                prop_assert!(!gap, "{away:?} are away, and {published:?} was allowed");
+            }
+        }
     }
 }
