@@ -89,6 +89,9 @@ one replica serves shard 1, 2: while it restarts, its part of the time is missin
 3 pods restart thanos in place, in 2 steps, at least 4m" told annotate store target-replicas=4
 on_its_way() { grep "wait until" <(scale store 4 2>&1); }
 eventually 30 "before it is done, scaling down is refused still, and told to wait" on_its_way
+published "3 2 0 -370d -246d16h" # the first step: store-3 is on its way to what store-4 and store-5 hold
+early() { grep "denied the request: the windows are on their way to 4 pods: wait until" <(scale store 4 2>&1); }
+eventually 30 "and so it is in the first step, although all that four pods need is published by then" early
 published "${for_four[@]}"
 silent() { [ -z "$(scale store 4 --dry-run=server 2>&1 >/dev/null)" ]; }
 eventually 30 "once it is done, nothing is said" silent
