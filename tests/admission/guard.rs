@@ -46,6 +46,11 @@ fn changes_are_answered_with_warnings() {
     let mut scaled = review("UPDATE", &scale(6), &scale(1));
     scaled["request"]["subResource"] = json!("scale");
     assert_eq!(response(&server, &scaled), json!([]), "a StatefulSet that is not known");
+    let mut huge = store(6);
+    huge["spec"]["replicas"] = json!(i64::MAX);
+    huge["spec"]["ordinals"] = json!({"start": i64::MAX});
+    response(&server, &review("UPDATE", &huge, &store(6)));
+    response(&server, &review("UPDATE", &store(6), &huge));
     let mut deployment = review("CREATE", &Value::Null, &store(6));
     deployment["request"]["resource"]["resource"] = json!("deployments");
     assert_eq!(response(&server, &deployment), json!([]), "not a StatefulSet");

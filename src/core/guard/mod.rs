@@ -152,7 +152,7 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     let ours = after.pod.is_some() || facing.published.is_some();
     let ordinals = Ordinals { before: ordinals(before.known), after: ordinals(after.known) };
     let lost = loss(before.known, Some(after.known), &ordinals, facing);
-    let waiting = out_of_place(before.known, facing);
+    let waiting = if ordinals.remove() { out_of_place(before.known, facing) } else { Vec::new() };
     if !lost.gaps.is_empty() {
         said.against(Concern::CoverageGap, words::gap(before.known, after.known, &lost, facing.now));
     } else if annotations::target(before.known).is_some_and(|target| target <= after.known.facts().replicas)
@@ -174,7 +174,7 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     if let Some(thin) = lost.thin.filter(|_| lost.gaps.is_empty()) {
         said.warnings.extend(words::thin(after.known, thin, facing.now));
     }
-    if ordinals.remove() && said.concern.is_none() && !waiting.is_empty() {
+    if said.concern.is_none() && !waiting.is_empty() {
         said.warnings.push(words::under_way(after.known));
     }
     if after.pod.is_some() {
@@ -248,8 +248,8 @@ fn out_of_place(known: &Known, facing: &Facing<'_>) -> Vec<u32> {
     let rolls = known.sharding.window_format() == WindowFormat::Relative;
     let differs =
         |member: &Member| member.published.shard != member.desired.shard || (rolls && member.published.window != member.desired.window);
-    let members = members(known, facing);
-    (known.ordinals_start..).zip(&members).filter(|(_, member)| differs(member)).map(|(ordinal, _)| ordinal).collect()
+    let waiting = (0..).zip(members(known, facing)).filter(|(_, member)| differs(member));
+    waiting.map(|(index, _)| known.ordinals_start.saturating_add(index)).collect()
 }
 
 /// Its pods, those without an entry where the plan wants them.
