@@ -145,6 +145,40 @@ fn look() {
     println!("look at 25 settled pods: {took:.1} us");
 }
 
+/// The guard's answers, from the request's bytes: a scale-down that leaves a gap, and a change of the split.
+fn guard() {
+    for (pods, from, to) in [(6_u32, 3_u32, 2_u32), (100, 50, 40), (5_000, 2_500, 2_000)] {
+        let config = Arc::new(Config::parse(&format!("sharding: {{total_shards: {from}}}"), "bench").unwrap());
+        let plan = Plan::new(&config.sharding, Some(pods));
+        let entry = |pod| {
+            let at = plan.assign(pod);
+            Entry { shard: at.shard, replica: at.replica, window: plan.window(at.shard, chrono::DateTime::UNIX_EPOCH), drain: None }
+        };
+        let facts =
+            StatefulSetFacts { namespace: "ns".to_owned(), name: "store".to_owned(), replicas: pods, ..StatefulSetFacts::default() };
+        let entries = (0..pods).map(|pod| (format!("store-{pod}"), entry(pod))).collect();
+        let fleet = Fleet::new(config).with_statefulset(facts).unwrap().with_configmap("ns", "store-time-shards", entries);
+        let reviewer = Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet)), || chrono::DateTime::UNIX_EPOCH);
+        let set = |annotations: Value| {
+            json!({"metadata": {"name": "store", "annotations": annotations}, "spec": {"replicas": pods,
+                "template": {"spec": {"containers": [{"name": "t", "image": "thanos", "args": ["store"]}]}}}})
+        };
+        let scale = |replicas: u32| json!({"metadata": {"name": "store"}, "spec": {"replicas": replicas}});
+        let review = |sub_resource: &str, old: Value, new: Value| {
+            let resource = json!({"group": "apps", "version": "v1", "resource": "statefulsets"});
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", "resource": resource,
+                "subResource": sub_resource, "namespace": "ns", "operation": "UPDATE", "oldObject": old, "object": new}})
+            .to_string()
+        };
+        let down = review("scale", scale(pods), scale(pods - 2));
+        let split = review("", set(json!({})), set(json!({"thanos-timeshard.io/total-shards": to.to_string()})));
+        for (what, body) in [("a scale-down", down), ("a change of the split", split)] {
+            let took = median(20, || drop(black_box(reviewer.guard(black_box(body.as_bytes())))));
+            println!("guard, {what} of {pods:>4} pods: {took:.0} us");
+        }
+    }
+}
+
 fn main() {
     let fleet = Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(Config::default()))));
     let reviewer = Reviewer::new(fleet, || chrono::DateTime::UNIX_EPOCH);
@@ -169,4 +203,5 @@ fn main() {
     println!("plan for 10000 pods: {took:.0} us");
     rollout();
     look();
+    guard();
 }

@@ -12,6 +12,7 @@ use super::{ConfigArgs, Failure, expand, input, print, say};
 use crate::adapters::clock;
 use crate::core::config::{MAX_PODS, unknown_annotation};
 use crate::core::fleet::Fleet;
+use crate::core::guard::{annotation_problems, summary};
 use crate::core::mutation::Skip;
 use crate::webhook::{Reviewer, Verdict};
 
@@ -94,7 +95,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     for known in fleet.load().statefulsets() {
         let prefix = format!("{}-", known.facts().name);
         if admitted.iter().any(|pod| pod.name.starts_with(&prefix)) {
-            known.plan.notes().iter().for_each(|note| say(&format!("warning: StatefulSet/{}: {note}", known.facts().name)));
+            let title = format!("StatefulSet/{}", known.facts().name);
+            for sentence in annotation_problems(known).into_iter().chain(known.plan.notes().iter().map(ToString::to_string)) {
+                say(&format!("warning: {title}: {sentence}"));
+            }
+            say(&format!("{title}: {}", summary(known, clock::now())));
         }
     }
     print(&rendered(&admitted, args.output)?)

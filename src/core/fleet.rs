@@ -92,7 +92,9 @@ impl StatefulSetFacts {
 }
 
 impl Known {
-    fn new(config: &Config, facts: StatefulSetFacts, before: Option<&Self>) -> Self {
+    /// What a StatefulSet that was observed so means; annotations that do not fit keep the meaning they had `before`.
+    #[must_use]
+    pub fn new(config: &Config, facts: StatefulSetFacts, before: Option<&Self>) -> Self {
         let annotations = || facts.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let (sharding, mut problem) = match config.sharding_for(annotations()) {
             Ok(sharding) => (sharding, None),
@@ -171,6 +173,12 @@ impl Fleet {
         // Most requests come for namespaces without a ConfigMap of ours: no name is made for them.
         let by_name = self.configmaps.get(namespace).filter(|by_name| !by_name.is_empty())?;
         by_name.get(&self.config.operator.configmap_of(namespace, statefulset))?.get(pod)
+    }
+
+    /// Everything that is published for a StatefulSet's pods, once its ConfigMap was seen.
+    #[must_use]
+    pub fn entries(&self, namespace: &str, statefulset: &str) -> Option<&Entries> {
+        self.configmaps.get(namespace)?.get(&self.config.operator.configmap_of(namespace, statefulset)).map(AsRef::as_ref)
     }
 
     /// Every observed StatefulSet.

@@ -16,6 +16,8 @@ pub mod election;
 pub mod entry;
 #[cfg(feature = "server")]
 pub mod fleet;
+#[cfg(feature = "server")]
+pub mod guard;
 pub mod launch;
 #[cfg(feature = "server")]
 pub mod located;

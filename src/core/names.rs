@@ -26,6 +26,8 @@ pub const RELOAD_DESPITE_LIVENESS: &str = "thanos-timeshard.io/reload-despite-li
 pub const TARGET_REPLICAS: &str = "thanos-timeshard.io/target-replicas";
 /// Annotation on a StatefulSet: `"true"` holds its rollout where it is.
 pub const PAUSE: &str = "thanos-timeshard.io/pause";
+/// Annotation on a StatefulSet: what the guard does about it, instead of `guard.mode`: `deny`, `warn` or `off`.
+pub const GUARD: &str = "thanos-timeshard.io/guard";
 /// Annotation on a ConfigMap that is not ours: `"true"` lets us take it over, its data replaced by ours.
 pub const ADOPT: &str = "thanos-timeshard.io/adopt";
 /// Annotation that we put on a pod after its entry was written: when, so that kubelet syncs its volumes at once.
@@ -72,6 +74,10 @@ pub const THANOS_GRPC_PORT: u16 = 10901;
 
 /// Path of the mutating webhook.
 pub const MUTATE_PATH: &str = "/mutate";
+/// Path of the validating webhook, the guard.
+pub const GUARD_PATH: &str = "/guard";
+/// Name of both webhook registrations.
+pub const REGISTRATION: &str = "timeshard";
 /// Port of the webhook (HTTPS).
 pub const WEBHOOK_PORT: u16 = 8443;
 /// Port of the server's own HTTP endpoints.

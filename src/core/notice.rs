@@ -1,4 +1,9 @@
-//! Something that a StatefulSet's user should see as an Event. Making and sending Events is elsewhere.
+//! What users are told by the API server: Events on a StatefulSet, and warnings at a request. Sending them is elsewhere.
+
+/// Longer warnings are cut or dropped by the API server. Characters.
+pub const MAX_WARNING_CHARS: usize = 256;
+/// All warnings of one answer; what is more is dropped by the API server. Characters.
+pub const MAX_WARNINGS_CHARS: usize = 4096;
 
 /// One Event to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,4 +18,13 @@ pub struct Notice {
     pub reason: &'static str,
     /// A sentence, for people.
     pub message: String,
+}
+
+/// A sentence as a warning, cut where it is too long.
+#[must_use]
+pub fn warning(mut sentence: String) -> String {
+    if sentence.chars().count() > MAX_WARNING_CHARS {
+        sentence = sentence.chars().take(MAX_WARNING_CHARS - 1).chain(['…']).collect();
+    }
+    sentence
 }

@@ -8,7 +8,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::guard::Outcome as Guarded;
 use super::review::Verdict;
+use crate::core::guard::CONCERN_LABELS;
 use crate::core::mutation::SKIP_LABELS;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -24,8 +26,19 @@ pub struct Metrics {
     skipped: [Counter; SKIP_LABELS.len()],
     denied: Counter,
     errors: Counter,
+    guard: Guard,
     notices_dropped: Counter,
     duration: Histogram,
+}
+
+/// The guard's requests.
+#[derive(Clone, Debug)]
+struct Guard {
+    allowed: Counter,
+    warned: Counter,
+    warned_of: [Counter; CONCERN_LABELS.len()],
+    denied: [Counter; CONCERN_LABELS.len()],
+    errors: Counter,
 }
 
 /// Seconds; from a quarter of a millisecond to the longest timeout an API server allows. Upper bounds.
@@ -37,11 +50,13 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let requests = Family::<Outcome, Counter>::default();
         let of = |outcome, reason| requests.get_or_create_owned(&Outcome { outcome, reason });
+        let guarded = Family::<Outcome, Counter>::default();
         let metrics = Self {
             injected: of("injected", ""),
             skipped: SKIP_LABELS.map(|reason| of("skipped", reason)),
             denied: of("denied", "unreadable_pod"),
             errors: of("error", "unreadable_review"),
+            guard: Guard::new(&guarded),
             notices_dropped: Counter::default(),
             duration: Histogram::new(BUCKETS),
         };
@@ -49,6 +64,11 @@ impl Metrics {
             "timeshard_admission_requests",
             "Admission requests by outcome; all outcomes together are all requests. Look at the reason when skipped grows for a gateway, and at the API server's log when error grows",
             requests,
+        );
+        registry.register(
+            "timeshard_guard_requests",
+            "Changes of StatefulSets by outcome; look at who scales or edits gateways when denied grows, or warned with a reason, which mode deny would have denied",
+            guarded,
         );
         registry.register_with_unit(
             "timeshard_admission_duration",
@@ -75,7 +95,31 @@ impl Metrics {
         self.duration.observe(took.as_secs_f64());
     }
 
+    pub(super) fn guarded(&self, outcome: Guarded) {
+        match outcome {
+            Guarded::Allowed => &self.guard.allowed,
+            Guarded::Warned(None) => &self.guard.warned,
+            Guarded::Warned(Some(concern)) => &self.guard.warned_of[concern.index()],
+            Guarded::Denied(concern) => &self.guard.denied[concern.index()],
+            Guarded::Error => &self.guard.errors,
+        }
+        .inc();
+    }
+
     pub(super) fn notice_dropped(&self) {
         self.notices_dropped.inc();
+    }
+}
+
+impl Guard {
+    fn new(requests: &Family<Outcome, Counter>) -> Self {
+        let of = |outcome, reason| requests.get_or_create_owned(&Outcome { outcome, reason });
+        Self {
+            allowed: of("allowed", ""),
+            warned: of("warned", ""),
+            warned_of: CONCERN_LABELS.map(|reason| of("warned", reason)),
+            denied: CONCERN_LABELS.map(|reason| of("denied", reason)),
+            errors: of("error", "unreadable_review"),
+        }
     }
 }

@@ -3,7 +3,6 @@
 //! The API server always sends whole, well-typed reviews; everything else is answered so that its sender finds out what
 //! is wrong. A review whose pod cannot be read is denied by name; one that cannot be answered at all is an HTTP error.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -15,17 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::fleet::Fleet;
 use crate::core::mutation::{Candidate, Facts, Injection, Skip, eligible, inject};
-use crate::core::notice::Notice;
+use crate::core::notice::{Notice, warning};
 use crate::core::pod::{PodView, Text};
-
-/// Kubernetes cuts or drops longer warnings.
-pub const MAX_WARNING_CHARS: usize = 256;
 
 /// Decides about reviews, on the fleet as it is known at that moment.
 #[derive(Clone)]
 pub struct Reviewer {
-    fleet: Arc<ArcSwap<Fleet>>,
-    clock: fn() -> DateTime<Utc>,
+    pub(super) fleet: Arc<ArcSwap<Fleet>>,
+    pub(super) clock: fn() -> DateTime<Utc>,
 }
 
 /// What a review comes to.
@@ -54,31 +50,39 @@ pub enum Verdict {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ReviewView<'a, O> {
+pub(super) struct ReviewView<'a, O> {
     #[serde(borrow, default)]
-    api_version: Text<'a>,
+    pub(super) api_version: Text<'a>,
     #[serde(borrow, default)]
-    kind: Text<'a>,
+    pub(super) kind: Text<'a>,
     #[serde(borrow = "'a", default, bound(deserialize = "O: Deserialize<'de>"))]
-    request: Option<RequestView<'a, O>>,
+    pub(super) request: Option<RequestView<'a, O>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RequestView<'a, O> {
+pub(super) struct RequestView<'a, O> {
     #[serde(borrow, default)]
-    uid: Text<'a>,
+    pub(super) uid: Text<'a>,
     #[serde(borrow, default)]
     kind: KindView<'a>,
     #[serde(borrow, default)]
-    sub_resource: Option<Text<'a>>,
+    pub(super) resource: ResourceView<'a>,
     #[serde(borrow, default)]
-    namespace: Option<Text<'a>>,
+    pub(super) sub_resource: Option<Text<'a>>,
     #[serde(borrow, default)]
-    operation: Text<'a>,
+    pub(super) name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) namespace: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) operation: Text<'a>,
     #[serde(default)]
-    dry_run: Option<bool>,
-    object: Option<O>,
+    pub(super) dry_run: Option<bool>,
+    #[serde(borrow, default)]
+    pub(super) options: Option<OptionsView<'a>>,
+    pub(super) object: Option<O>,
+    #[serde(default)]
+    pub(super) old_object: Option<O>,
 }
 
 #[derive(Default, Deserialize)]
@@ -89,24 +93,45 @@ struct KindView<'a> {
     kind: Text<'a>,
 }
 
+#[derive(Default, Deserialize)]
+pub(super) struct ResourceView<'a> {
+    #[serde(borrow, default)]
+    pub(super) group: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) resource: Text<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OptionsView<'a> {
+    #[serde(borrow, default)]
+    pub(super) propagation_policy: Option<Text<'a>>,
+}
+
 /// What goes into the `response` of a review.
-struct ResponseOut<'a> {
-    uid: &'a str,
-    /// Why it is denied, if it is.
-    denial: Option<String>,
+pub(super) struct ResponseOut<'a> {
+    pub(super) uid: &'a str,
+    /// HTTP status and reason, if it is denied.
+    pub(super) denial: Option<(u16, String)>,
     /// Operations as JSON.
-    patch: Option<Vec<u8>>,
-    warnings: Vec<Cow<'a, str>>,
+    pub(super) patch: Option<Vec<u8>>,
+    pub(super) warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct StatusOut {
     code: u16,
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
+/// HTTP status of a pod that cannot be read.
+const BAD_REQUEST: u16 = 400;
+/// HTTP status of what a policy refuses; kubectl says `Error from server (Forbidden)`.
+pub(super) const FORBIDDEN: u16 = 403;
 /// Room for a usual patch. Bytes.
 const PATCH_BYTES: usize = 4096;
 /// Room for an answer without its patch. Bytes.
@@ -178,7 +203,7 @@ impl<O> RequestView<'_, O> {
 }
 
 /// Refuses what is not a review with a request and a uid.
-fn check<'a, O>(api_version: &str, kind: &str, request: Option<RequestView<'a, O>>) -> Result<RequestView<'a, O>, String> {
+pub(super) fn check<'a, O>(api_version: &str, kind: &str, request: Option<RequestView<'a, O>>) -> Result<RequestView<'a, O>, String> {
     if kind != KIND || api_version != API_VERSION {
         let (kind, api_version): (String, String) = (kind.chars().take(64).collect(), api_version.chars().take(64).collect());
         return Err(format!(
@@ -195,8 +220,7 @@ fn check<'a, O>(api_version: &str, kind: &str, request: Option<RequestView<'a, O
 /// The pod inside may be what is unreadable: read the rest without it, so that the answer has a uid.
 fn unreadable(body: &[u8], error: &serde_json::Error) -> Answer {
     let Ok(review) = serde_json::from_slice::<ReviewView<'_, IgnoredAny>>(body) else {
-        let what = if body.is_empty() { "the body is empty".to_owned() } else { format!("the body is not an AdmissionReview: {error}") };
-        return refuse(format!("{what}; expected JSON of kind {KIND:?}, apiVersion {API_VERSION:?}"));
+        return refuse(not_a_review(body, error));
     };
     match check(&review.api_version.0, &review.kind.0, review.request) {
         Err(why) => refuse(why),
@@ -205,12 +229,18 @@ fn unreadable(body: &[u8], error: &serde_json::Error) -> Answer {
     }
 }
 
+/// What is wrong with bytes that cannot be answered as a review.
+pub(super) fn not_a_review(body: &[u8], error: &serde_json::Error) -> String {
+    let what = if body.is_empty() { "the body is empty".to_owned() } else { format!("the body is not an AdmissionReview: {error}") };
+    format!("{what}; expected JSON of kind {KIND:?}, apiVersion {API_VERSION:?}")
+}
+
 fn refuse(why: String) -> Answer {
     Answer { body: Err(why), verdict: Verdict::Error, notices: Vec::new() }
 }
 
 fn deny(uid: &str, message: String) -> Answer {
-    let response = ResponseOut { uid, denial: Some(message), patch: None, warnings: Vec::new() };
+    let response = ResponseOut { uid, denial: Some((BAD_REQUEST, message)), patch: None, warnings: Vec::new() };
     Answer { body: encode(response), verdict: Verdict::Denied, notices: Vec::new() }
 }
 
@@ -248,15 +278,8 @@ fn notice((namespace, statefulset, uid): (&str, &str, &str), reason: &'static st
     Notice { namespace: namespace.to_owned(), statefulset: statefulset.to_owned(), uid: uid.to_owned(), reason, message }
 }
 
-fn warning<'a>(mut message: String) -> Cow<'a, str> {
-    if message.chars().count() > MAX_WARNING_CHARS {
-        message = message.chars().take(MAX_WARNING_CHARS - 1).chain(['…']).collect();
-    }
-    Cow::Owned(message)
-}
-
 /// Writes the answer. By hand where it is long: base64 needs no look at each of its characters.
-fn encode(response: ResponseOut<'_>) -> Result<Vec<u8>, String> {
+pub(super) fn encode(response: ResponseOut<'_>) -> Result<Vec<u8>, String> {
     let patch = response.patch.unwrap_or_default();
     let mut out = Vec::with_capacity(ENVELOPE_BYTES + patch.len() / 3 * 4);
     out.extend_from_slice(br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"#);
@@ -264,9 +287,10 @@ fn encode(response: ResponseOut<'_>) -> Result<Vec<u8>, String> {
     serde_json::to_writer(&mut out, response.uid).map_err(failed)?;
     match response.denial {
         None => out.extend_from_slice(br#","allowed":true"#),
-        Some(message) => {
+        Some((code, message)) => {
             out.extend_from_slice(br#","allowed":false,"status":"#);
-            serde_json::to_writer(&mut out, &StatusOut { code: 400, message }).map_err(failed)?;
+            let reason = (code == FORBIDDEN).then_some("Forbidden");
+            serde_json::to_writer(&mut out, &StatusOut { code, message, reason }).map_err(failed)?;
         }
     }
     if !patch.is_empty() {

@@ -1,4 +1,4 @@
-//! The HTTP side of admission: one route, a bounded body, a deadline, and one outcome counted for every request.
+//! The HTTP side of admission: two routes, a bounded body, a deadline, and one outcome counted for every request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use axum::routing::post;
 use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
+use super::guard::{Guarded, Outcome};
 use super::metrics::Metrics;
 use super::review::{Answer, Reviewer, Verdict};
 use crate::core::names;
@@ -34,28 +35,58 @@ struct Shared {
     body_bytes: Semaphore,
 }
 
-/// `POST /mutate`. Notices go to `notices` without waiting; when it is full they are counted and logged.
+/// `POST /mutate` and `POST /guard`. Notices go to `notices` without waiting; when it is full they are counted and logged.
 pub fn router(reviewer: Reviewer, metrics: Metrics, notices: Option<mpsc::Sender<Notice>>) -> Router {
     let body_bytes = Semaphore::new(MAX_BODY_BYTES_IN_FLIGHT);
     let shared = Arc::new(Shared { reviewer, metrics, notices, body_bytes });
-    Router::new().route(names::MUTATE_PATH, post(mutate)).fallback(not_found).with_state(shared)
+    Router::new().route(names::MUTATE_PATH, post(mutate)).route(names::GUARD_PATH, post(guard)).fallback(not_found).with_state(shared)
 }
 
 async fn not_found() -> Response {
-    sentence(StatusCode::NOT_FOUND, format!("the webhook is at POST {}\n", names::MUTATE_PATH))
+    sentence(StatusCode::NOT_FOUND, format!("the webhooks are at POST {} and POST {}\n", names::MUTATE_PATH, names::GUARD_PATH))
 }
 
 async fn mutate(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
-    let (status, why) = match tokio::time::timeout(DEADLINE, read_and_review(&shared, request)).await {
-        Ok(Ok(response)) => return response,
-        Ok(Err(refusal)) => refusal,
-        Err(_) => (StatusCode::REQUEST_TIMEOUT, format!("the request was not there within {} s\n", DEADLINE.as_secs())),
+    let decide = |body: &[u8]| {
+        let started = Instant::now();
+        let answer = shared.reviewer.review(body);
+        shared.respond(answer, started.elapsed())
     };
-    shared.metrics.ended(&Verdict::Error, Duration::ZERO);
-    sentence(status, why)
+    answered(&shared, request, decide).await.unwrap_or_else(|(status, why)| {
+        shared.metrics.ended(&Verdict::Error, Duration::ZERO);
+        sentence(status, why)
+    })
 }
 
-async fn read_and_review(shared: &Shared, request: Request<Body>) -> Result<Response, (StatusCode, String)> {
+async fn guard(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
+    let decide = |body: &[u8]| {
+        let Guarded { body, outcome } = shared.reviewer.guard(body);
+        shared.metrics.guarded(outcome);
+        sent(body)
+    };
+    answered(&shared, request, decide).await.unwrap_or_else(|(status, why)| {
+        shared.metrics.guarded(Outcome::Error);
+        sentence(status, why)
+    })
+}
+
+/// Has `decide` answer the request's body, if that is there in time and small enough.
+async fn answered(
+    shared: &Shared,
+    request: Request<Body>,
+    decide: impl FnOnce(&[u8]) -> Response,
+) -> Result<Response, (StatusCode, String)> {
+    match tokio::time::timeout(DEADLINE, read_and_decide(shared, request, decide)).await {
+        Ok(answer) => answer,
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, format!("the request was not there within {} s\n", DEADLINE.as_secs()))),
+    }
+}
+
+async fn read_and_decide(
+    shared: &Shared,
+    request: Request<Body>,
+    decide: impl FnOnce(&[u8]) -> Response,
+) -> Result<Response, (StatusCode, String)> {
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let asks_first = request.headers().contains_key(header::EXPECT);
     let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes\n"));
@@ -70,9 +101,7 @@ async fn read_and_review(shared: &Shared, request: Request<Body>) -> Result<Resp
         discard(body).await;
         return Err(too_large());
     };
-    let started = Instant::now();
-    let answer = shared.reviewer.review(&body);
-    Ok(shared.respond(answer, started.elapsed()))
+    Ok(decide(&body))
 }
 
 /// Reads what is left for a while and keeps nothing: a client that is still writing when the connection closes loses
@@ -127,14 +156,7 @@ impl Shared {
         for notice in answer.notices {
             self.notify(notice);
         }
-        match answer.body {
-            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-            Err(why) => {
-                // The metric counts them; a line for each would let any client fill the log.
-                tracing::debug!(why, "a request could not be answered");
-                sentence(StatusCode::BAD_REQUEST, why + "\n")
-            }
-        }
+        sent(answer.body)
     }
 
     fn notify(&self, notice: Notice) {
@@ -143,6 +165,18 @@ impl Shared {
             && notices.try_send(notice).is_err()
         {
             self.metrics.notice_dropped();
+        }
+    }
+}
+
+/// The answer to a review, or why there is none.
+fn sent(body: Result<Vec<u8>, String>) -> Response {
+    match body {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(why) => {
+            // The metric counts them; a line for each would let any client fill the log.
+            tracing::debug!(why, "a request could not be answered");
+            sentence(StatusCode::BAD_REQUEST, why + "\n")
         }
     }
 }

@@ -186,13 +186,13 @@ fn ten_thousand_mutations_of_good_reviews_are_all_answered() {
     server.assert_well();
 }
 
-fn seed_bytes(seed: u32) -> [u8; 32] {
+pub(crate) fn seed_bytes(seed: u32) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..4].copy_from_slice(&seed.to_le_bytes());
     bytes
 }
 
-fn mutated(good: &[u8], rng: &mut TestRng) -> Vec<u8> {
+pub(crate) fn mutated(good: &[u8], rng: &mut TestRng) -> Vec<u8> {
     const PIECES: [&[u8]; 10] = [b"null", b"{}", b"[]", b"\"\"", b"-1", b"1e999", b"\"\\ud800\"", b"true", b"\xff", b"\"store\""];
     let mut body = good.to_vec();
     for _ in 0..rng.random_range(1..4) {

@@ -154,6 +154,7 @@ fn inject_takes_lists_and_names_what_it_leaves_alone() {
         "Service/s: not a workload",
         "Deployment/query: its pods",
         "StatefulSet/compact: no container runs thanos store (c runs thanos compact)",
+        "StatefulSet/store: 6 pods: 3 shards of 2 replicas, newest -124d8h .. 1d, oldest -370d .. -246d16h",
     ] {
         assert!(said.contains(words), "{said}");
     }

@@ -8,6 +8,7 @@ mod command_line;
 mod cost;
 mod demo;
 mod golden;
+mod guard;
 mod server;
 mod status;
 mod steps;

@@ -124,7 +124,11 @@ pub(crate) fn review_of(pod: &Value) -> Value {
 }
 
 pub(crate) fn post_on(stream: &mut Tls, body: &[u8]) -> (u16, String) {
-    let head = format!("POST /mutate HTTP/1.1\r\nhost: {NAME}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    post_to(stream, "/mutate", body)
+}
+
+pub(crate) fn post_to(stream: &mut Tls, path: &str, body: &[u8]) -> (u16, String) {
+    let head = format!("POST {path} HTTP/1.1\r\nhost: {NAME}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
     // A server that refuses early may close before it has read everything; its answer is there all the same.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush());
     answer(stream)

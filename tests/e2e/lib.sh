@@ -125,7 +125,9 @@ workload() {
          + (if $start != "" then {ordinals: {start: ($start | tonumber)}} else {} end))}'
 }
 # store_set NAMESPACE NAME: applies a plain Thanos Store Gateway StatefulSet; variables as for workload
-store_set() { workload StatefulSet "$2" | kubectl -n "$1" apply -f - >/dev/null; }
+store_set() { workload StatefulSet "$2" | kubectl -n "$1" apply -f - 2>&1 >/dev/null | without_warnings; }
+# without_warnings: what the guard tells a person is not a scenario's own output
+without_warnings() { grep -v '^Warning: ' >&2 || true; }
 
 # pods NAMESPACE [APP]: JSON list in the order of their ordinals
 pods() {

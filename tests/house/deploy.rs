@@ -51,6 +51,38 @@ fn the_webhook_is_registered_as_narrowly_as_documented() {
 }
 
 #[test]
+fn the_guard_is_in_nobodys_way() {
+    let registration = the("ValidatingWebhookConfiguration");
+    assert_eq!(registration["metadata"]["name"], names::REGISTRATION);
+    assert_eq!(the("MutatingWebhookConfiguration")["metadata"]["name"], names::REGISTRATION);
+    let webhooks = registration["webhooks"].as_array().unwrap();
+    assert_eq!(webhooks.len(), 1);
+    for (key, want) in [
+        ("failurePolicy", json!("Ignore")),
+        ("timeoutSeconds", json!(2)),
+        ("sideEffects", json!("None")),
+        ("admissionReviewVersions", json!(["v1"])),
+    ] {
+        assert_eq!(webhooks[0][key], want, "{key}");
+    }
+    assert_eq!(webhooks[0]["clientConfig"]["service"]["path"], names::GUARD_PATH);
+    assert_eq!(webhooks[0]["namespaceSelector"], the("MutatingWebhookConfiguration")["webhooks"][0]["namespaceSelector"]);
+    let rules: Vec<(&Value, &Value)> =
+        webhooks[0]["rules"].as_array().unwrap().iter().map(|rule| (&rule["operations"], &rule["resources"])).collect();
+    let sets = (&json!(["CREATE", "UPDATE", "DELETE"]), &json!(["statefulsets"]));
+    assert_eq!(rules, [sets, (&json!(["UPDATE"]), &json!(["statefulsets/scale"]))]);
+    // What may run thanos store is asked in the same words in both.
+    let words = |webhook: &Value, name: &str| {
+        let conditions = webhook["matchConditions"].as_array().unwrap();
+        let condition = conditions.iter().find(|condition| condition["name"] == name).unwrap();
+        condition["expression"].as_str().unwrap().split_once("containers.exists(").unwrap().1.to_owned()
+    };
+    let mutating = the("MutatingWebhookConfiguration")["webhooks"][0].clone();
+    assert_eq!(words(&webhooks[0], "scale-or-may-run-thanos-store"), words(&mutating, "may-run-thanos-store") + ")");
+    assert!(webhooks[0]["matchConditions"][1]["expression"].as_str().unwrap().contains(&format!("[\"{}\"] != \"off\"", names::GUARD)));
+}
+
+#[test]
 fn ports_and_probes_lead_to_the_server() {
     let container = the("Deployment")["spec"]["template"]["spec"]["containers"][0].clone();
     let ports: Vec<(&str, u64)> = container["ports"]

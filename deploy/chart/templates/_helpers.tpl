@@ -64,5 +64,10 @@ app.kubernetes.io/component: server
 {{- $_ := set $injection "native_sidecar" false }}
 {{- end }}
 {{- if not $injection }}{{ $_ := unset $config "injection" }}{{ end }}
+{{- /* YAML 1.1 reads off as false. */}}
+{{- $mode := ternary "off" .Values.guard.mode (eq (toString .Values.guard.mode) "false") }}
+{{- if ne $mode "deny" }}
+{{- $_ := set $config "guard" (dict "mode" $mode) }}
+{{- end }}
 {{- toYaml $config }}
 {{- end }}

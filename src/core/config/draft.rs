@@ -145,7 +145,8 @@ impl Draft {
 }
 
 /// A sentence for a key that does not exist, with the nearest one that does.
-pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
+#[must_use]
+pub fn unknown_key(given: &str, known: &[&str]) -> String {
     match nearest(given, known) {
         Some(key) => format!("this key is unknown; did you mean {key}?"),
         None => format!("this key is unknown; the keys here are {}", known.join(", ")),

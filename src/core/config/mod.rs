@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 pub use annotation::unknown_annotation;
 pub use difference::Difference;
 pub use draft::SHARDING_KEYS;
-use draft::{Draft, Place, unknown_key};
+pub use draft::unknown_key;
+use draft::{Draft, Place};
 pub use problem::{Problem, Refusal};
 pub use sharding::{LOAD_ALLOWANCE, Sharding};
 
@@ -60,6 +61,19 @@ pub enum Reload {
     Signal,
 }
 
+/// What the guard does about a change of a StatefulSet that would leave a part of the time unserved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GuardMode {
+    /// Refuse it. The default: what is refused is lost coverage that nobody would be told of otherwise, the refusal names
+    /// the way that is safe, and no pod waits for it.
+    #[default]
+    Deny,
+    /// Let it pass with a warning.
+    Warn,
+    /// Say nothing.
+    Off,
+}
+
 /// What stands in the file.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -69,6 +83,8 @@ pub struct Config {
     pub sharding: Sharding,
     /// How the sidecar looks.
     pub injection: Injection,
+    /// What the guard does, the key `guard.mode`.
+    pub guard: GuardMode,
     draft: Draft,
 }
 
@@ -126,7 +142,13 @@ impl Default for Injection {
 impl Default for Config {
     fn default() -> Self {
         let draft = Draft::default();
-        Self { operator: Operator::default(), sharding: Sharding::default(), injection: Injection::default(), draft }
+        Self {
+            operator: Operator::default(),
+            sharding: Sharding::default(),
+            injection: Injection::default(),
+            guard: GuardMode::default(),
+            draft,
+        }
     }
 }
 
@@ -160,31 +182,33 @@ impl Config {
                 return Err(Refusal(vec![problem(1, 1, "the file is empty: write at least a block sharding:".to_owned())]));
             }
             other => {
-                let why = format!("{} is not a configuration: write the blocks operator, sharding and injection", other.shown());
+                let why = format!("{} is not a configuration: write the blocks operator, sharding, injection and guard", other.shown());
                 return Err(Refusal(vec![problem(1, 1, why)]));
             }
         };
         let mut problems = Vec::new();
         let (mut operator, mut injection, mut draft) = (Operator::default(), Injection::default(), Draft::default());
+        let mut guard = GuardMode::default();
         for (name, block) in &blocks {
             let key_place =
                 || Place { line: name.referenced.line(), column: name.referenced.column(), ..Place::of(source, &*name.value, block) };
             match (name.value.as_str(), &block.value) {
-                ("operator" | "sharding" | "injection", Kind::Null) => {}
+                ("operator" | "sharding" | "injection" | "guard", Kind::Null) => {}
                 ("operator", Kind::Map(keys)) => each(keys, source, "operator", &mut problems, |p, k, n, out| operator.set(&p, k, n, out)),
                 ("sharding", Kind::Map(keys)) => each(keys, source, "sharding", &mut problems, |p, k, n, out| draft.set(p, k, n, out)),
                 ("injection", Kind::Map(keys)) => each(keys, source, "injection", &mut problems, |p, k, n, out| {
                     injection.set(&p, k, n, out);
                 }),
-                ("operator" | "sharding" | "injection", other) => {
+                ("guard", Kind::Map(keys)) => each(keys, source, "guard", &mut problems, |p, k, n, out| guard.set(&p, k, n, out)),
+                ("operator" | "sharding" | "injection" | "guard", other) => {
                     problems.push(key_place().refuse(format!("{} is not accepted: write a block of keys", other.shown())));
                 }
-                (other, _) => problems.push(key_place().refuse(unknown_key(other, &["operator", "sharding", "injection"]))),
+                (other, _) => problems.push(key_place().refuse(unknown_key(other, &["operator", "sharding", "injection", "guard"]))),
             }
         }
         let sharding = if problems.is_empty() { Sharding::check(&draft, &mut problems) } else { None };
         match sharding {
-            Some(sharding) => Ok(Self { operator, sharding, injection, draft }),
+            Some(sharding) => Ok(Self { operator, sharding, injection, guard, draft }),
             None => Err(Refusal(problems)),
         }
     }
@@ -274,6 +298,33 @@ impl Injection {
                 other => problems.push(place.refuse(format!("{} is not accepted: write true or false", other.shown()))),
             },
             other => problems.push(place.refuse(unknown_key(other, &KEYS))),
+        }
+    }
+}
+
+impl GuardMode {
+    /// The mode that a word means.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        match word {
+            "deny" => Some(Self::Deny),
+            "warn" => Some(Self::Warn),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
+
+    fn set(&mut self, place: &Place, key: &str, node: &Node, problems: &mut Vec<Problem>) {
+        let mode = match (key, &node.value) {
+            ("mode", Kind::Text(word)) => Self::of(word),
+            // YAML 1.1 reads off as false.
+            ("mode", Kind::Bool(false)) => Some(Self::Off),
+            ("mode", _) => None,
+            (other, _) => return problems.push(place.refuse(unknown_key(other, &["mode"]))),
+        };
+        match mode {
+            Some(mode) => *self = mode,
+            None => problems.push(place.refuse(format!("{} is not accepted: write deny, warn or off", node.value.shown()))),
         }
     }
 }

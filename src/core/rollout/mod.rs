@@ -335,28 +335,44 @@ pub fn preview(mut members: Vec<Member>, terms: &Terms) -> (Vec<Step>, Option<Ga
 }
 
 /// From and to.
-type Range = (DateTime<Utc>, DateTime<Utc>);
+pub type Range = (DateTime<Utc>, DateTime<Utc>);
 
 /// How well windows cover a range at `now`: the fewest of them that any instant has, and what none of them holds.
 #[must_use]
 pub fn coverage(windows: &[Window], required: Window, now: DateTime<Utc>) -> (u32, Vec<Range>) {
-    let segments = Segments::cut(windows.iter().copied(), required, now);
-    let mut held = vec![0_u32; segments.len()];
-    for window in windows {
-        for count in &mut held[segments.held(*window)] {
-            *count += 1;
+    let held = holders([windows], required, now);
+    let fewest = held.iter().map(|(_, [count])| *count).min().unwrap_or(0);
+    (fewest, joined(held.into_iter().filter(|(_, [count])| *count == 0).map(|(range, _)| range)))
+}
+
+/// How many windows of each of several lists hold each part of a range at `now`, oldest part first. Within a part no
+/// window of any list begins or ends.
+#[must_use]
+pub fn holders<const LISTS: usize>(lists: [&[Window]; LISTS], required: Window, now: DateTime<Utc>) -> Vec<(Range, [u32; LISTS])> {
+    let segments = Segments::cut(lists.iter().copied().flatten().copied(), required, now);
+    let mut held = vec![[0; LISTS]; segments.len()];
+    for (list, windows) in lists.iter().enumerate() {
+        for window in *windows {
+            for counts in &mut held[segments.held(*window)] {
+                counts[list] += 1;
+            }
         }
     }
     let at = |millis| now + chrono::TimeDelta::milliseconds(millis);
-    let mut holes: Vec<Range> = Vec::new();
-    for (segment, _) in held.iter().enumerate().filter(|(_, count)| **count == 0) {
-        let (from, to) = segments.ends(segment);
-        match holes.last_mut().filter(|(_, end)| *end == at(from)) {
-            Some((_, end)) => *end = at(to),
-            None => holes.push((at(from), at(to))),
+    let range = |segment: usize| (at(segments.ends(segment).0), at(segments.ends(segment).1));
+    held.into_iter().enumerate().map(|(segment, counts)| (range(segment), counts)).collect()
+}
+
+/// Ranges that touch as one, in the order in which they come.
+pub fn joined(ranges: impl IntoIterator<Item = Range>) -> Vec<Range> {
+    let mut whole: Vec<Range> = Vec::new();
+    for (from, to) in ranges {
+        match whole.last_mut().filter(|(_, end)| *end == from) {
+            Some((_, end)) => *end = to,
+            None => whole.push((from, to)),
         }
     }
-    (held.into_iter().min().unwrap_or(0), holes)
+    whole
 }
 
 /// The smallest window that holds all of these.

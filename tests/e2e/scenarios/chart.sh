@@ -17,7 +17,7 @@ objects() {
   local all config
   all=$(as_json "$1")
   jq -r '.[] | select(.kind == "ConfigMap") | "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n" + .data["config.yaml"]' <<<"$all" >"$WORK/config-as-object.yaml"
-  config=$(as_json "$WORK/config-as-object.yaml" | jq '.[0] | {operator, sharding, injection}')
+  config=$(as_json "$WORK/config-as-object.yaml" | jq '.[0] | {operator, sharding, injection, guard}')
   jq -S --argjson config "$config" '[.[] | select(.kind != "Namespace")
     | if .kind == "ConfigMap" then .data["config.yaml"] = $config else . end
     | {key: "\(.kind) \(.metadata.name)", value: .}] | from_entries' <<<"$all"
@@ -46,7 +46,7 @@ bundle=$(base64 -w0 "$WORK/tls/ca.crt")
 own=(--set certManager.enabled=false --set tls.existingSecret=timeshard-tls --set "webhook.caBundle=$bundle")
 folder=$(overlay own-certificate base <<Y
 patches:
-- target: {kind: MutatingWebhookConfiguration}
+- target: {kind: (Mutating|Validating)WebhookConfiguration}
   patch: |-
     - {op: add, path: /webhooks/0/clientConfig/caBundle, value: "$bundle"}
 Y
@@ -66,10 +66,21 @@ patches:
         operator: {update_interval: 300, namespace: monitoring, statefulset_name: thanos-store-gateway, configmap_name: thanos-store-config}
         sharding: {total_shards: 4, replicas_per_shard: 2, retention: 400d, shard_overlap_days: 1, future_buffer_hours: 24}
         injection: {agent_image: registry.example.com/timeshard:v9}
+        guard: {mode: warn}
 Y
 )
-same_objects "another image, for the sidecars too, replicas and split" "$folder" --set image.repository=registry.example.com/timeshard \
-  --set image.tag=v9 --set replicas=5 --set config.sharding.total_shards=4 --set config.sharding.retention=400d
+same_objects "another image, for the sidecars too, replicas, split and a guard that warns" "$folder" --set image.repository=registry.example.com/timeshard \
+  --set image.tag=v9 --set replicas=5 --set config.sharding.total_shards=4 --set config.sharding.retention=400d --set guard.mode=warn
+folder=$(overlay no-guard cert-manager <<'Y'
+patches:
+- patch: |-
+    $patch: delete
+    apiVersion: admissionregistration.k8s.io/v1
+    kind: ValidatingWebhookConfiguration
+    metadata: {name: timeshard}
+Y
+)
+same_objects "guard.enabled=false and deploy/cert-manager without the guard" "$folder" --set guard.enabled=false
 
 # ---- every rendering is accepted ----------------------------------------------------------------------------------------
 accepted() { # WHAT HELM-ARGUMENT…
@@ -94,10 +105,10 @@ at() { # VERSION: what depends on it
   render --kube-version "$1" >"$WORK/chart.yaml"
   sed -n -e 's/^apiVersion: \(policy.*\)/\1/p' -e 's/^ *failurePolicy: //p' -e 's/^  \(matchConditions\):/\1/p' -e 's/^  \(unhealthyPodEvictionPolicy\):.*/\1/p' -e 's/^ *\(native_sidecar: .*\)/\1/p' "$WORK/chart.yaml" | sort | paste -sd' '
 }
-same "for Kubernetes 1.19" "Ignore native_sidecar: false policy/v1beta1" at 1.19.0
-same "for 1.27" "Ignore native_sidecar: false policy/v1 unhealthyPodEvictionPolicy" at 1.27.3
-same "for 1.28, as providers name it" "Fail matchConditions native_sidecar: false policy/v1 unhealthyPodEvictionPolicy" at v1.28.5-gke.100
-same "for 1.36" "Fail matchConditions policy/v1 unhealthyPodEvictionPolicy" at 1.36.0
+same "for Kubernetes 1.19" "Ignore Ignore native_sidecar: false policy/v1beta1" at 1.19.0
+same "for 1.27" "Ignore Ignore native_sidecar: false policy/v1 unhealthyPodEvictionPolicy" at 1.27.3
+same "for 1.28, as providers name it" "Fail Ignore matchConditions matchConditions native_sidecar: false policy/v1 unhealthyPodEvictionPolicy" at v1.28.5-gke.100
+same "for 1.36" "Fail Ignore matchConditions matchConditions policy/v1 unhealthyPodEvictionPolicy" at 1.36.0
 refused "1.18 is refused" "requires kubeVersion: >=1.19.0-0" render --kube-version 1.18.0
 # Helm shows notes for the cluster it talks to only, so for another one they are rendered as if they were an object
 rm -rf "$WORK/notes"
@@ -115,6 +126,7 @@ refused "a wrong type" "/replicas" render --set-string replicas=two
 refused "no replica" "/replicas" render --set replicas=0
 refused "a word that is none of the choices" "/webhook/failurePolicy" render --set webhook.failurePolicy=Never
 refused "a tag where a digest belongs" "/image/digest" render --set image.digest=v1
+refused "a mode of the guard that there is not" "/guard/mode" render --set guard.mode=allow
 refused "a drain of more than an hour" "/shutdownDrainSeconds" render --set shutdownDrainSeconds=4000
 refused "a caBundle that is not base64" "/webhook/caBundle" render "${own[@]}" --set 'webhook.caBundle=-----BEGIN CERTIFICATE-----'
 refused "no cert-manager and no certificate" "set tls.existingSecret to a Secret in namespace $SYSTEM" render --set certManager.enabled=false
@@ -134,7 +146,7 @@ server_stop
 kubectl kustomize "$CHECKOUT/deploy/base" >"$WORK/kustomize.yaml"
 objects "$WORK/kustomize.yaml" | jq '.[] | {apiVersion, kind, metadata: {name: .metadata.name, namespace: .metadata.namespace}}' | kubectl delete -f - >/dev/null
 left() { # what of the release is in the cluster
-  kubectl get mutatingwebhookconfigurations,clusterroles,clusterrolebindings -l app.kubernetes.io/name=thanos-timeshard -o name
+  kubectl get mutatingwebhookconfigurations,validatingwebhookconfigurations,clusterroles,clusterrolebindings -l app.kubernetes.io/name=thanos-timeshard -o name
   kubectl -n "$SYSTEM" get deployments,services,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets -l app.kubernetes.io/name=thanos-timeshard -o name
 }
 until_same 30 "before: nothing of it is there" "" left
@@ -213,4 +225,6 @@ secret 'tls\.key' >"$WORK/tls/tls.key"
 host_endpoint
 server_rights
 server_start
+guard_bundle() { kubectl get validatingwebhookconfiguration timeshard -o 'jsonpath={.webhooks[0].clientConfig.caBundle}' | base64 -d | openssl x509 -noout -subject; }
+eventually 60 "the guard is given the CA, too" guard_bundle
 until_same 60 "the API server trusts the server that has it, and gateways are injected" "probe-5 shard=2 ${shard_windows[2]}" dry_window $ns store probe-5

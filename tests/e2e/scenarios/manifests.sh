@@ -29,3 +29,6 @@ refused "nor read a Secret" Forbidden kubectl --as="$who" -n "$SYSTEM" get secre
 hook() { kubectl get mutatingwebhookconfiguration timeshard -o json | jq -r ".webhooks | length as \$n | .[0] | \"\\(\$n) \\(.failurePolicy) \\(.timeoutSeconds) \\(.sideEffects) \\(.reinvocationPolicy) \\(.matchPolicy) \\(.clientConfig.service.path) \\(.rules[0].operations | join(\",\")) \\(.rules[0].resources | join(\",\"))\""; }
 same "one webhook: failurePolicy, timeout, side effects, reinvocation, match policy, path and rule as they must be" \
   "1 Fail 5 NoneOnDryRun IfNeeded Equivalent /mutate CREATE pods" hook
+guard() { kubectl get validatingwebhookconfiguration timeshard -o json | jq -r ".webhooks | length as \$n | .[0] | \"\\(\$n) \\(.failurePolicy) \\(.timeoutSeconds) \\(.sideEffects) \\(.matchPolicy) \\(.clientConfig.service.path)\" + ([.rules[] | \" \\(.operations | join(\",\")) \\(.resources | join(\",\"))\"] | join(\"\"))"; }
+same "one guard, which is in nobody's way: failurePolicy, timeout, side effects, match policy, path and rules as they must be" \
+  "1 Ignore 2 None Equivalent /guard CREATE,UPDATE,DELETE statefulsets UPDATE statefulsets/scale" guard

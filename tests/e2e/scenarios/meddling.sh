@@ -107,7 +107,9 @@ until_same 60 "with 4 pods" "4 of 4" ready $ns store
 count() { entries store | jq length; }
 until_same 30 "the entries of the other two went with their pods" 4 count
 published=$(entries store)
-kubectl -n $ns scale statefulset store --replicas=0 >/dev/null
+refused "the guard refuses to scale it to nothing" "nobody would hold -370d .. 1d" kubectl -n $ns scale statefulset store --replicas=0
+annotate store guard=off
+eventually 30 "unless it is told to" kubectl -n $ns scale statefulset store --replicas=0
 until_same 60 "scaled to nothing" "0 of 0" ready $ns store
 eventually 30 "and nothing is left to do" settled store '.replicas == 0'
 kubectl -n $ns scale statefulset store --replicas=4 >/dev/null

@@ -1,0 +1,343 @@
+//! The guard: what a change of a StatefulSet does to its gateways, told to the person who makes it, and refused where a part
+//! of the time would be left without a pod.
+//!
+//! Invariants, property-tested in `guard/tests.rs` by an independent check of the windows:
+//! - in mode `deny` no change passes after which the published windows of the pods that stay leave a gap that was not there;
+//! - a change that leaves none is not refused for that, a scale-up or a valid annotation never; only scaling down to
+//!   `target-replicas` waits until the pods that go are published where they are not needed;
+//! - without published windows nothing is refused: then nothing is known.
+//!
+//! What pods have confirmed only the leader knows, so published windows are what counts here. Deliberately absent: the
+//! cluster, Events (a validating webhook without side effects writes nothing), and a look at other StatefulSets.
+
+mod annotations;
+mod removal;
+#[cfg(test)]
+mod tests;
+mod view;
+mod words;
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+
+use super::config::{Config, GuardMode, MAX_PODS, WindowFormat};
+use super::fleet::{Entries, Known};
+use super::mutation::{Facts, Remark, Skip, eligible, inject};
+use super::notice::{MAX_WARNINGS_CHARS, warning};
+use super::pod::PodView;
+use super::rollout::{Discovery, Gap, Member, Place, Standing, Step, Terms, preview};
+use super::window::Window;
+use removal::{Ordinals, Removal, removal};
+pub use view::SetView;
+pub use words::summary;
+
+/// A rollout of more pods is not gone through: the answer must be quick.
+const MOST_PREVIEWED: usize = 100;
+
+/// A StatefulSet before or after the change.
+#[derive(Clone, Copy, Debug)]
+pub struct Set<'a> {
+    /// Its sharding, plan and facts.
+    pub known: &'a Known,
+    /// Its first pod, as its controller would make it; `None` where the request only has the number of pods.
+    pub pod: Option<&'a PodView<'a>>,
+}
+
+/// What is known beside the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Facing<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// What is published for the StatefulSet's pods; `None` while its ConfigMap is not known.
+    pub published: Option<&'a Entries>,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+/// Why a change is refused, or would be in mode `deny`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// A part of the time would be left without a pod.
+    CoverageGap,
+    /// Pods that shall go are still needed, as far as is published: others may be on their way to take over.
+    RolloutUnderWay,
+    /// Pods would come back without a window of ours.
+    NotInjected,
+}
+
+/// Every concern's label, for metrics.
+pub const CONCERN_LABELS: [&str; 3] = ["coverage_gap", "rollout_under_way", "not_injected"];
+
+/// What is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// What stands against the change, if anything does.
+    pub concern: Option<Concern>,
+    /// Why it is refused and what is safe, a line each; only in mode `deny`.
+    pub denial: Option<String>,
+    /// What else its user should know, most important first, within the API server's limits.
+    pub warnings: Vec<String>,
+}
+
+impl Concern {
+    /// Position in [`CONCERN_LABELS`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::CoverageGap => 0,
+            Self::RolloutUnderWay => 1,
+            Self::NotInjected => 2,
+        }
+    }
+}
+
+/// What is to be said, in the order in which it matters.
+#[derive(Default)]
+struct Said {
+    concern: Option<Concern>,
+    /// Sentences that belong to the concern.
+    against: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Judges a change: a creation has nothing before it, a deletion nothing after it.
+#[must_use]
+pub fn judge(before: Option<&Set<'_>>, after: Option<&Set<'_>>, facing: &Facing<'_>) -> Verdict {
+    let Some(set) = after.or(before) else { return Verdict::default() };
+    let mode = annotations::mode(set.known).unwrap_or(facing.config.guard);
+    if mode == GuardMode::Off {
+        return Verdict::default();
+    }
+    let mut said = Said::default();
+    match (before, after) {
+        (Some(before), Some(after)) => updated(before, after, facing, &mut said),
+        (None, Some(after)) => created(after, facing, &mut said),
+        (Some(before), None) => deleted(before, facing, &mut said),
+        (None, None) => {}
+    }
+    said.verdict(mode)
+}
+
+/// A sentence for each annotation that is wrong or does nothing, as far as that shows without a pod.
+#[must_use]
+pub fn annotation_problems(known: &Known) -> Vec<String> {
+    annotations::problems(known, None)
+}
+
+fn created(set: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
+    match injection(set, facing) {
+        Ok(remarks) => {
+            said.warnings.extend(annotations::problems(set.known, set.pod));
+            said.warnings.extend(remarks.iter().map(ToString::to_string));
+            said.warnings.extend(set.known.plan.notes().iter().map(ToString::to_string));
+            said.warnings.push(words::summary(set.known, facing.now));
+        }
+        Err(skip) if skip.surprises() => said.warnings.push(words::left_alone(&skip)),
+        Err(_) => {}
+    }
+}
+
+fn deleted(set: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
+    let ordinals = Ordinals { before: ordinals(set.known), after: 0..0 };
+    let gone = loss(set.known, None, &ordinals, facing);
+    if !gone.gaps.is_empty() {
+        said.warnings.extend(words::deletion(set.known, &gone, facing.now));
+    }
+}
+
+fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
+    let now_injected = injection(after, facing);
+    let was_injected = injection(before, facing);
+    let ours = after.pod.is_some() || facing.published.is_some();
+    let ordinals = Ordinals { before: ordinals(before.known), after: ordinals(after.known) };
+    let lost = loss(before.known, Some(after.known), &ordinals, facing);
+    let waiting = if ordinals.remove() { out_of_place(before.known, facing) } else { Vec::new() };
+    if !lost.gaps.is_empty() {
+        said.against(Concern::CoverageGap, words::gap(before.known, after.known, &lost, facing.now));
+    } else if annotations::target(before.known).is_some_and(|target| target <= after.known.facts().replicas)
+        && waiting.iter().any(|ordinal| ordinals.removes(*ordinal))
+    {
+        said.against(Concern::RolloutUnderWay, words::too_early(after.known));
+    }
+    let remarks = match (was_injected.as_ref(), now_injected) {
+        (Ok(_), Err(skip)) => return no_longer_injected(before, after, &skip, facing, said),
+        (Err(_), Err(skip)) => {
+            said.warnings.extend(Some(&skip).filter(|skip| skip.surprises()).map(words::left_alone));
+            return;
+        }
+        (_, Ok(remarks)) => remarks,
+    };
+    if !ours {
+        return;
+    }
+    if let Some(thin) = lost.thin.filter(|_| lost.gaps.is_empty()) {
+        said.warnings.extend(words::thin(after.known, thin, facing.now));
+    }
+    if said.concern.is_none() && !waiting.is_empty() {
+        said.warnings.push(words::under_way(after.known));
+    }
+    if after.pod.is_some() {
+        said.warnings.extend(annotations::problems(after.known, after.pod));
+    }
+    // What was so before has been said.
+    let known: &[Remark] = was_injected.as_deref().unwrap_or_default();
+    said.warnings.extend(remarks.iter().filter(|remark| !known.contains(remark)).map(ToString::to_string));
+    let notes = before.known.plan.notes();
+    said.warnings.extend(after.known.plan.notes().iter().filter(|note| !notes.contains(note)).map(ToString::to_string));
+    // Without pods the plan is that of all pods, so that the first ones find their windows.
+    let empty = |set: &Set<'_>| set.known.facts().replicas == 0;
+    if before.known.plan.shards() != after.known.plan.shards() || empty(before) != empty(after) || was_injected.is_err() {
+        said.warnings.push(words::summary(after.known, facing.now));
+    }
+    if lost.gaps.is_empty() {
+        said.warnings.extend(steps(before.known, after.known, facing));
+    }
+}
+
+/// Whether it is refused depends on whether its user names us: an opt-out is meant.
+fn no_longer_injected(before: &Set<'_>, after: &Set<'_>, skip: &Skip, facing: &Facing<'_>, said: &mut Said) {
+    let lines = words::no_longer_injected(after.known, skip);
+    let has_windows = before.known.facts().replicas > 0 && facing.published.is_some_and(|entries| !entries.is_empty());
+    if has_windows && *skip != Skip::OptedOut {
+        said.against(Concern::NotInjected, lines);
+    } else {
+        said.warnings.extend(lines);
+    }
+}
+
+/// What admission would make of its pods. Where the request has none, they are as they were.
+fn injection(set: &Set<'_>, facing: &Facing<'_>) -> Result<Vec<Remark>, Skip> {
+    let Some(pod) = set.pod else { return Ok(Vec::new()) };
+    let facts = Facts {
+        config: facing.config,
+        sharding: &set.known.sharding,
+        plan: &set.known.plan,
+        ordinals_start: set.known.ordinals_start,
+        replace_time_flags: set.known.replace_time_flags,
+        reload_despite_liveness: set.known.reload_despite_liveness,
+        published: None,
+        rendered: &set.known.rendered,
+        namespace: &set.known.facts().namespace,
+        now: facing.now,
+    };
+    match inject(pod, &eligible(pod)?, &facts) {
+        Ok(injection) => Ok(injection.remarks),
+        Err(Skip::AlreadyInjected) => Ok(Vec::new()),
+        Err(skip) => Err(skip),
+    }
+}
+
+fn ordinals(known: &Known) -> std::ops::Range<u32> {
+    known.ordinals_start..known.ordinals_start.saturating_add(known.facts().replicas)
+}
+
+/// What goes with the pods that go; nothing where nothing is published.
+fn loss<'a>(before: &Known, after: Option<&Known>, ordinals: &Ordinals, facing: &Facing<'a>) -> Removal<'a> {
+    let Some(entries) = facing.published else { return Removal::default() };
+    removal(&before.facts().name, ordinals, entries, after.map(|known| &known.plan), required(after.unwrap_or(before)), facing.now)
+}
+
+fn required(known: &Known) -> Window {
+    Window::relative(-known.sharding.retention(), known.sharding.future_buffer())
+}
+
+/// Pods that are not published where the plan wants them, by ordinal.
+fn out_of_place(known: &Known, facing: &Facing<'_>) -> Vec<u32> {
+    // Absolute windows are behind the plan for a while whenever they move on.
+    let rolls = known.sharding.window_format() == WindowFormat::Relative;
+    let differs =
+        |member: &Member| member.published.shard != member.desired.shard || (rolls && member.published.window != member.desired.window);
+    let waiting = (0..).zip(members(known, facing)).filter(|(_, member)| differs(member));
+    waiting.map(|(index, _)| known.ordinals_start.saturating_add(index)).collect()
+}
+
+/// Its pods, those without an entry where the plan wants them.
+fn members(known: &Known, facing: &Facing<'_>) -> Vec<Member> {
+    let facts = known.facts();
+    (0..facts.replicas.min(MAX_PODS))
+        .map(|index| {
+            let at = known.plan.assign(index);
+            let desired = Place { shard: at.shard, replica: at.replica, window: known.plan.window(at.shard, facing.now) };
+            let name = format!("{}-{}", facts.name, known.ordinals_start.saturating_add(index));
+            let entry = facing.published.and_then(|entries| entries.get(&name));
+            let published = entry.map_or(desired, |entry| Place { shard: entry.shard, replica: entry.replica, window: entry.window });
+            Member { published, desired, surplus: at.surplus, standing: Standing::Confirmed }
+        })
+        .collect()
+}
+
+/// What the refresher will do because of the change.
+fn steps(before: &Known, after: &Known, facing: &Facing<'_>) -> Vec<String> {
+    let differences = before.sharding.differences(&after.sharding);
+    let same_target = annotations::target(before) == annotations::target(after);
+    if before.plan.shards() == after.plan.shards() && differences.is_empty() && same_target {
+        return Vec::new();
+    }
+    let members = members(after, facing);
+    if members.len() > MOST_PREVIEWED {
+        let moves = members.iter().filter(|member| member.published.window != member.desired.window).count();
+        return words::moves(after, &differences, moves).into_iter().collect();
+    }
+    let terms = Terms {
+        required: required(after),
+        discovery: if after.sharding.shard_services() { Discovery::ShardServices } else { Discovery::Pods },
+        allow_gap: after.sharding.allow_coverage_gap(),
+        now: facing.now,
+    };
+    let (steps, mut gap) = preview(members.clone(), &terms);
+    let mut at: Vec<Window> = members.iter().map(|member| member.published.window).collect();
+    let (mut restarts, mut pods, mut count) = (0, BTreeSet::new(), 0);
+    for step in steps {
+        let Step::Move { changes, gap: accepted } = step else { continue };
+        let moved = changes.iter().filter(|change| std::mem::replace(&mut at[change.member], change.to.window) != change.to.window);
+        let moved: Vec<usize> = moved.map(|change| change.member).collect();
+        restarts += moved.len();
+        count += usize::from(!moved.is_empty());
+        pods.extend(moved);
+        gap = gap.or(accepted);
+    }
+    words::steps(after, &differences, (pods.len(), restarts, count), gap.map(|gap| (pod_of(after, &gap), gap)), facing.now)
+}
+
+fn pod_of(known: &Known, gap: &Gap) -> String {
+    let index = u32::try_from(gap.member).unwrap_or(u32::MAX);
+    format!("{}-{}", known.facts().name, known.ordinals_start.saturating_add(index))
+}
+
+impl Said {
+    fn against(&mut self, concern: Concern, sentences: Vec<String>) {
+        self.concern.get_or_insert(concern);
+        self.against.extend(sentences);
+    }
+
+    fn verdict(self, mode: GuardMode) -> Verdict {
+        if self.concern.is_some() && mode == GuardMode::Deny {
+            // What else would come of it need not be known: it does not happen.
+            return Verdict { concern: self.concern, denial: Some(self.against.join("\n")), warnings: Vec::new() };
+        }
+        let warnings = within_limits(self.against.into_iter().chain(self.warnings));
+        Verdict { concern: self.concern, denial: None, warnings }
+    }
+}
+
+/// As many as the API server passes on; it is said how many are missing.
+fn within_limits(sentences: impl Iterator<Item = String>) -> Vec<String> {
+    /// Room for the sentence about those that are missing. Characters.
+    const REST: usize = 40;
+    let lines = sentences.flat_map(|sentence| sentence.lines().map(|line| warning(line.trim().to_owned())).collect::<Vec<_>>());
+    let (mut warnings, mut used, mut left_out) = (Vec::new(), 0, 0);
+    for line in lines {
+        let chars = line.chars().count();
+        if left_out > 0 || used + chars + REST > MAX_WARNINGS_CHARS {
+            left_out += 1;
+        } else if !warnings.contains(&line) {
+            used += chars;
+            warnings.push(line);
+        }
+    }
+    if left_out > 0 {
+        warnings.push(format!("and {left_out} more warnings"));
+    }
+    warnings
+}

@@ -1,0 +1,94 @@
+//! A StatefulSet, or the `Scale` that stands for one, as far as the guard looks at it: borrowed from the request's bytes.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use crate::core::fleet::StatefulSetFacts;
+use crate::core::pod::{MetaView, OwnerView, PodView, Text, VolumeView};
+
+/// What is read of a StatefulSet or a `Scale`.
+#[derive(Debug, Default, Deserialize)]
+pub struct SetView<'a> {
+    #[serde(borrow, default)]
+    metadata: MetaView<'a>,
+    #[serde(borrow, default)]
+    spec: SpecView<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SpecView<'a> {
+    #[serde(default)]
+    replicas: Option<i64>,
+    #[serde(default)]
+    ordinals: Option<OrdinalsView>,
+    #[serde(borrow, default)]
+    template: Option<PodView<'a>>,
+    #[serde(borrow, default)]
+    volume_claim_templates: Option<Vec<ClaimView<'a>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct OrdinalsView {
+    #[serde(default)]
+    start: i64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ClaimView<'a> {
+    #[serde(borrow, default)]
+    metadata: MetaView<'a>,
+}
+
+impl<'a> SetView<'a> {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_ref().map_or("", |name| &name.0)
+    }
+
+    /// `spec.replicas` of a `Scale`, which leaves a 0 out.
+    #[must_use]
+    pub fn scale(&self) -> u32 {
+        self.spec.replicas.map_or(0, natural)
+    }
+
+    /// What would be observed of this StatefulSet, as far as a plan depends on it.
+    #[must_use]
+    pub fn facts(&self, namespace: &str) -> StatefulSetFacts {
+        let annotations = self.metadata.annotations.iter().flat_map(|ours| &ours.0);
+        StatefulSetFacts {
+            namespace: namespace.to_owned(),
+            name: self.name().to_owned(),
+            // Kubernetes' default is one replica.
+            replicas: self.spec.replicas.map_or(1, natural),
+            ordinals_start: self.spec.ordinals.as_ref().map_or(0, |ordinals| natural(ordinals.start)),
+            annotations: annotations.map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            ..StatefulSetFacts::default()
+        }
+    }
+
+    /// Its first pod, as the StatefulSet controller would make it.
+    #[must_use]
+    pub fn into_first_pod(self) -> PodView<'a> {
+        let start = self.spec.ordinals.as_ref().map_or(0, |ordinals| natural(ordinals.start));
+        let name = self.name().to_owned();
+        let mut pod = self.spec.template.unwrap_or_default();
+        let text = |text: &'static str| Text(Cow::Borrowed(text));
+        pod.metadata.name = Some(Text(Cow::Owned(format!("{name}-{start}"))));
+        let owner = OwnerView { api_version: text("apps/v1"), kind: text("StatefulSet"), name: Text(Cow::Owned(name)), uid: text("") };
+        pod.metadata.owner_references = Some(vec![owner]);
+        let claims = self.spec.volume_claim_templates.into_iter().flatten().filter_map(|claim| claim.metadata.name);
+        let claims: Vec<VolumeView<'a>> = claims.map(|name| VolumeView { name }).collect();
+        if !claims.is_empty() {
+            pod.spec.volumes.get_or_insert_default().extend(claims);
+        }
+        pod
+    }
+}
+
+/// The API server lets no negative number through.
+fn natural(number: i64) -> u32 {
+    u32::try_from(number.max(0)).unwrap_or(u32::MAX)
+}

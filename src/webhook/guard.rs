@@ -1,0 +1,154 @@
+//! One `AdmissionReview` of a StatefulSet or of its `Scale`, judged by `core::guard` and answered with the request's uid.
+//!
+//! What cannot be read is let through: a guard that does not know does not refuse.
+
+use serde::de::IgnoredAny;
+
+use super::review::{FORBIDDEN, RequestView, ResponseOut, ReviewView, Reviewer, check, encode, not_a_review};
+use crate::core::fleet::{Fleet, Known, StatefulSetFacts};
+use crate::core::guard::{Concern, Facing, Set, SetView, Verdict, judge};
+use crate::core::notice::warning;
+
+/// What the guard answers.
+#[derive(Debug)]
+pub struct Guarded {
+    /// The `AdmissionReview` to send, or a sentence for an HTTP 400.
+    pub body: Result<Vec<u8>, String>,
+    /// What happened.
+    pub outcome: Outcome,
+}
+
+/// How a guarded request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It passed, and there was nothing to say.
+    Allowed,
+    /// It passed with warnings, perhaps although something stands against it.
+    Warned(Option<Concern>),
+    /// It was refused.
+    Denied(Concern),
+    /// There was nothing to judge.
+    Error,
+}
+
+/// What a request is about.
+#[derive(Clone, Copy)]
+enum About {
+    StatefulSet,
+    Scale,
+    Other,
+}
+
+impl Reviewer {
+    /// Judges one review's bytes.
+    #[must_use]
+    pub fn guard(&self, body: &[u8]) -> Guarded {
+        let review: ReviewView<'_, SetView<'_>> = match serde_json::from_slice(body) {
+            Ok(review) => review,
+            Err(error) => return unreadable(body, &error),
+        };
+        let request = match check(&review.api_version.0, &review.kind.0, review.request) {
+            Ok(request) => request,
+            Err(why) => return refuse(why),
+        };
+        let fleet = self.fleet.load();
+        let namespace = request.namespace.as_ref().map_or("", |namespace| &namespace.0);
+        let seen = Seen { fleet: &fleet, namespace, now: (self.clock)() };
+        let verdict = match about(&request) {
+            About::Other => Verdict::default(),
+            About::Scale => seen.scale(request.old_object.as_ref(), request.object.as_ref()),
+            // With its pods left there is nothing to lose.
+            About::StatefulSet if orphans(&request) => Verdict::default(),
+            About::StatefulSet => seen.set(request.old_object, request.object),
+        };
+        if let Some(denial) = verdict.denial.as_ref().filter(|_| request.dry_run != Some(true)) {
+            let statefulset = request.name.as_ref().map_or("", |name| &name.0);
+            tracing::info!(namespace, statefulset, "refused: {}", denial.lines().next().unwrap_or_default());
+        }
+        answer(&request.uid.0, verdict)
+    }
+}
+
+/// What a request is judged by.
+struct Seen<'a> {
+    fleet: &'a Fleet,
+    namespace: &'a str,
+    now: chrono::DateTime<chrono::Utc>,
+}
+
+impl Seen<'_> {
+    fn set(&self, old: Option<SetView<'_>>, new: Option<SetView<'_>>) -> Verdict {
+        let name = new.as_ref().or(old.as_ref()).map_or_else(String::new, |set| set.name().to_owned());
+        let known = [&old, &new].map(|set| set.as_ref().map(|set| self.known(set.facts(self.namespace))));
+        let pods = [old, new].map(|set| set.map(SetView::into_first_pod));
+        let set = |which: usize| known[which].as_ref().map(|known| Set { known, pod: pods[which].as_ref() });
+        judge(set(0).as_ref(), set(1).as_ref(), &self.facing(&name))
+    }
+
+    /// A `Scale` has the numbers alone; everything else about its StatefulSet is what was observed.
+    fn scale(&self, old: Option<&SetView<'_>>, new: Option<&SetView<'_>>) -> Verdict {
+        let (Some(old), Some(new)) = (old, new) else { return Verdict::default() };
+        let observed = self.fleet.known(self.namespace, new.name()).facts();
+        if observed.name.is_empty() {
+            return Verdict::default();
+        }
+        let [before, after] = [old, new].map(|scale| self.known(StatefulSetFacts { replicas: scale.scale(), ..observed.clone() }));
+        let set = |known| Set { known, pod: None };
+        judge(Some(&set(&before)), Some(&set(&after)), &self.facing(new.name()))
+    }
+
+    fn known(&self, facts: StatefulSetFacts) -> Known {
+        // For the last good meaning of annotations that do not fit.
+        let observed = self.fleet.known(&facts.namespace, &facts.name);
+        let observed = Some(observed).filter(|known| !known.facts().name.is_empty());
+        Known::new(self.fleet.config(), facts, observed)
+    }
+
+    fn facing(&self, name: &str) -> Facing<'_> {
+        Facing { config: self.fleet.config(), published: self.fleet.entries(self.namespace, name), now: self.now }
+    }
+}
+
+fn about<O>(request: &RequestView<'_, O>) -> About {
+    let sub_resource = request.sub_resource.as_ref().map_or("", |sub| &sub.0);
+    match (&*request.resource.group.0, &*request.resource.resource.0, sub_resource) {
+        ("apps", "statefulsets", "") => About::StatefulSet,
+        ("apps", "statefulsets", "scale") => About::Scale,
+        _ => About::Other,
+    }
+}
+
+/// Whether it is a deletion that leaves the pods.
+fn orphans<O>(request: &RequestView<'_, O>) -> bool {
+    let policy = request.options.as_ref().and_then(|options| options.propagation_policy.as_ref());
+    request.operation.0 == "DELETE" && policy.is_some_and(|policy| policy.0 == "Orphan")
+}
+
+fn answer(uid: &str, verdict: Verdict) -> Guarded {
+    let outcome = match (verdict.concern, &verdict.denial) {
+        (Some(concern), Some(_)) => Outcome::Denied(concern),
+        (None, _) if verdict.warnings.is_empty() => Outcome::Allowed,
+        (concern, _) => Outcome::Warned(concern),
+    };
+    let denial = verdict.denial.map(|message| (FORBIDDEN, message));
+    Guarded { body: encode(ResponseOut { uid, denial, patch: None, warnings: verdict.warnings }), outcome }
+}
+
+fn refuse(why: String) -> Guarded {
+    Guarded { body: Err(why), outcome: Outcome::Error }
+}
+
+/// The object inside may be what is unreadable: read the rest without it, so that the answer has a uid.
+fn unreadable(body: &[u8], error: &serde_json::Error) -> Guarded {
+    let Ok(review) = serde_json::from_slice::<ReviewView<'_, IgnoredAny>>(body) else {
+        return refuse(not_a_review(body, error));
+    };
+    match check(&review.api_version.0, &review.kind.0, review.request) {
+        Err(why) => refuse(why),
+        Ok(request) => {
+            let warnings = vec![warning(format!("thanos-timeshard cannot read this object, so nothing is known of its gateways: {error}"))];
+            let response = ResponseOut { uid: &request.uid.0, denial: None, patch: None, warnings };
+            Guarded { body: encode(response), outcome: Outcome::Error }
+        }
+    }
+}
