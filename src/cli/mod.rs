@@ -8,6 +8,7 @@ mod expand;
 mod inject;
 mod input;
 mod plan;
+mod self_signed;
 mod serve;
 mod status;
 mod steps;

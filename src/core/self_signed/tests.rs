@@ -7,7 +7,7 @@ use std::convert::Infallible;
 
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
-use rand::{RngExt as _, SeedableRng as _};
+use rand::SeedableRng as _;
 
 use super::*;
 
@@ -102,7 +102,7 @@ enum Event {
     Wake(usize, u64),
     SeeSecret(usize, u64),
     SeeBundle(usize, u64),
-    Arrive { replica: usize, life: u64, write: Box<Write>, lost: bool },
+    Arrive { replica: usize, life: u64, write: Write, lost: bool },
     Answer { replica: usize, life: u64, stands: bool },
     ApiSees(usize, u64),
     Registered,
@@ -110,7 +110,7 @@ enum Event {
 }
 
 enum Write {
-    Secret { version: u64, store: Store },
+    Secret { version: u64, store: Box<Store> },
     Bundle { version: u64, anchors: Vec<Anchor> },
 }
 
@@ -228,7 +228,7 @@ impl World {
             Event::SeeSecret(i, version) => self.see_secret(i, version),
             Event::SeeBundle(i, version) => self.see_bundle(i, version),
             Event::Arrive { replica, life, write, lost } => {
-                let stands = self.write(*write);
+                let stands = self.write(write);
                 if !lost {
                     self.soon(SECOND, Event::Answer { replica, life, stands });
                 }
@@ -313,7 +313,7 @@ impl World {
                 let store = before.changed(&change, &settings(), wall(now, skew), memory.as_ref(), &bundled, &mut self.mint).unwrap();
                 assert!(store.is_sound(), "{change:?}: {store:?}");
                 self.authorities += usize::from(change == Change::Promote);
-                Write::Secret { version: self.replicas[i].secret_version, store }
+                Write::Secret { version: self.replicas[i].secret_version, store: Box::new(store) }
             }
             Step::Trust { anchors, .. } => Write::Bundle { version: replica.bundle_version, anchors },
         };
@@ -328,7 +328,7 @@ impl World {
             self.soon(SECOND, Event::Answer { replica: i, life, stands: false });
             return;
         }
-        self.soon(SECOND, Event::Arrive { replica: i, life, write: Box::new(write), lost: bad });
+        self.soon(SECOND, Event::Arrive { replica: i, life, write, lost: bad });
         if bad {
             // The write happens, and nobody is told.
             self.at(now + 3 * SECOND, Event::Answer { replica: i, life, stands: false });
@@ -359,7 +359,7 @@ impl World {
                 let stands = same || (self.secrets[usize::try_from(version).unwrap()].is_none() && self.secrets.last().unwrap().is_none());
                 if stands {
                     self.writes.push((self.now, "secret"));
-                    self.secret(Some(store));
+                    self.secret(Some(*store));
                 }
                 stands
             }
@@ -400,7 +400,7 @@ impl World {
                 self.at(now + back, Event::Boot(i));
             }
             Fault::CrashAll { back } => {
-                (0..self.replicas.len()).for_each(|i| self.fault(i, Fault::Crash { back: back + i as u64 * SECOND }))
+                (0..self.replicas.len()).for_each(|i| self.fault(i, Fault::Crash { back: back + i as u64 * SECOND }));
             }
             Fault::Partition { span } => self.replicas[i].partitioned = now + span,
             Fault::DeleteSecret => self.secret(None),
