@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-pub use self::store::{Anchor, BACKDATE, Change, Issue, Key, Leaf, MOST_ANCHORS, MOST_NAMES, Signer, Store, Validity};
+pub use store::{Anchor, BACKDATE, Change, Issue, Key, Leaf, MOST_ANCHORS, MOST_NAMES, Signer, Store, Validity};
 
 /// How long to wait at most before looking again: the wall clock may be set.
 pub const LONGEST_WAIT: Duration = Duration::from_mins(10);

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::convert::Infallible;
 
 use proptest::prelude::*;
-use rand::rngs::SmallRng;
 use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 
 use super::*;
 
