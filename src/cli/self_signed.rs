@@ -16,6 +16,7 @@ use crate::core::self_signed::Settings;
 /// Certificates without cert-manager.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_field_names, reason = "the flags are flattened among those of serve")]
+#[group(skip)]
 #[command(next_help_heading = "Certificates without cert-manager")]
 pub(super) struct Args {
     /// Make CA and certificate, keep them in a Secret, set the webhook's caBundle, and renew all of it after two thirds of its life
