@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::core::duration::PromDuration;
 pub use store::{Anchor, BACKDATE, Change, Issue, Key, Leaf, MOST_ANCHORS, MOST_NAMES, Signer, Store, Validity};
 
 /// How long to wait at most before looking again: the wall clock may be set.
@@ -55,7 +56,7 @@ impl Settings {
     /// # Errors
     /// A sentence that names the value and what would be right.
     pub fn new(ca: TimeDelta, leaf: TimeDelta, propagation: TimeDelta, names: Vec<String>) -> Result<Self, String> {
-        let seconds = |span: TimeDelta| format!("{}s", span.num_seconds());
+        let seconds = |span: TimeDelta| PromDuration::from_secs(span.num_seconds());
         let (least, most) = (TimeDelta::seconds(1), TimeDelta::days(365 * 100));
         if propagation < least || propagation > TimeDelta::hours(1) {
             return Err(format!("a propagation of {} is not possible; write 1s to 1h", seconds(propagation)));
