@@ -19,6 +19,8 @@ pub mod lean;
 pub mod lease;
 pub mod logfmt;
 #[cfg(feature = "server")]
+pub mod self_signed;
+#[cfg(feature = "server")]
 pub mod serve;
 #[cfg(feature = "server")]
 pub mod server_status;

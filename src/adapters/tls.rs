@@ -1,4 +1,5 @@
-//! The serving certificate: loaded from a directory or from memory, swapped under running connections.
+//! The serving certificate: loaded from a directory or from memory, swapped under running connections. There may be none yet:
+//! every handshake fails then, and whoever asks learns it from `is_loaded`.
 //!
 //! Invariants: a pair is parsed and checked before it is published, so a handshake never meets a half-rotated one; a
 //! failed reload keeps the last good pair, is counted, and is logged once per distinct failure; a handshake does no
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -110,8 +111,10 @@ pub enum Reload {
 /// The pair that is served now. Handshakes read it, reloads replace it.
 #[derive(Debug)]
 pub struct Certificates {
-    current: ArcSwap<CertifiedKey>,
+    current: ArcSwapOption<CertifiedKey>,
     not_after_unix_seconds: AtomicI64,
+    /// Of the CA, where it is known; else 0.
+    authority_not_after_unix_seconds: AtomicI64,
     swapped: AtomicU64,
     failed: AtomicU64,
     last_failure: Mutex<Option<String>>,
@@ -134,10 +137,21 @@ impl Certificates {
         parse(chain, Path::new(CERT_FILE), key, Path::new(KEY_FILE)).map(Self::new)
     }
 
+    /// Nothing to serve yet.
+    #[must_use]
+    pub fn none() -> Arc<Self> {
+        Self::start(None, 0)
+    }
+
     fn new(pair: Pair) -> Arc<Self> {
+        Self::start(Some(pair.key), pair.not_after_unix_seconds)
+    }
+
+    fn start(key: Option<Arc<CertifiedKey>>, not_after_unix_seconds: i64) -> Arc<Self> {
         Arc::new(Self {
-            current: ArcSwap::new(pair.key),
-            not_after_unix_seconds: AtomicI64::new(pair.not_after_unix_seconds),
+            current: ArcSwapOption::new(key),
+            not_after_unix_seconds: AtomicI64::new(not_after_unix_seconds),
+            authority_not_after_unix_seconds: AtomicI64::new(0),
             swapped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             last_failure: Mutex::new(None),
@@ -172,28 +186,45 @@ impl Certificates {
     fn publish(&self, loaded: Result<Pair, TlsError>) -> Reload {
         let mut last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
         match loaded {
-            Ok(pair) if pair.key.cert == self.current.load().cert => {
+            Ok(pair) if self.current.load().as_ref().is_some_and(|current| pair.key.cert == current.cert) => {
                 *last = None;
                 Reload::Unchanged
             }
             Ok(pair) => {
                 *last = None;
                 self.not_after_unix_seconds.store(pair.not_after_unix_seconds, Relaxed);
-                self.current.store(pair.key);
+                self.current.store(Some(pair.key));
                 self.swapped.fetch_add(1, Relaxed);
                 tracing::info!(not_after_unix_seconds = pair.not_after_unix_seconds, "serving a new certificate");
                 Reload::Swapped
             }
             Err(error) => {
-                self.failed.fetch_add(1, Relaxed);
-                let failure = error.to_string();
-                if last.as_deref() != Some(failure.as_str()) {
-                    tracing::warn!(error = failure, "certificate not reloaded, the last good one is still served");
-                    *last = Some(failure);
-                }
+                drop(last);
+                self.refuse(&error.to_string());
                 Reload::Kept
             }
         }
+    }
+
+    /// What was found is no good pair: counted, and logged if it is news. The last good one is still served.
+    pub fn refuse(&self, failure: &str) {
+        self.failed.fetch_add(1, Relaxed);
+        let mut last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_deref() != Some(failure) {
+            tracing::warn!(error = failure, "certificate not reloaded, the last good one is still served");
+            *last = Some(failure.to_owned());
+        }
+    }
+
+    /// Whether there is a certificate to serve.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.current.load().is_some()
+    }
+
+    /// Tells when the CA stops being valid, in seconds since 1970.
+    pub fn set_authority(&self, not_after_unix_seconds: i64) {
+        self.authority_not_after_unix_seconds.store(not_after_unix_seconds, Relaxed);
     }
 
     /// Follows the directory for as long as it is polled: reloads on every change that the watch sees, and every
@@ -234,11 +265,17 @@ impl Certificates {
 
 impl Collector for Certificates {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let expiry = ConstGauge::new(self.not_after_unix_seconds());
-        let help = "When the served certificate expires, as a Unix time. Less than a day ahead: look at the issuer (cert-manager) \
-                    and at failed reloads, since admission fails after it";
+        let help = "When the served certificate (leaf) expires, and with --self-signed its CA, as a Unix time. Less than a day ahead: \
+                    look at the issuer (cert-manager, or /status) and at failed reloads, since admission fails after it";
         let seconds = Unit::Seconds;
-        expiry.encode(encoder.encode_descriptor("timeshard_certificate_expiry_timestamp", help, Some(&seconds), MetricType::Gauge)?)?;
+        let mut family = encoder.encode_descriptor("timeshard_certificate_expiry_timestamp", help, Some(&seconds), MetricType::Gauge)?;
+        let authority = self.authority_not_after_unix_seconds.load(Relaxed);
+        for (certificate, not_after) in [("leaf", self.not_after_unix_seconds()), ("ca", authority)] {
+            // There may be none yet, and of a mounted Secret's CA nothing is known.
+            if not_after != 0 {
+                ConstGauge::new(not_after).encode(family.encode_family(&[("certificate", certificate)])?)?;
+            }
+        }
 
         let help = "Certificate reloads. failed: the directory holds no matching pair, the last good one is served; the log names the file";
         let mut family = encoder.encode_descriptor("timeshard_certificate_reloads", help, None, MetricType::Counter)?;
@@ -251,7 +288,7 @@ impl Collector for Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        self.current.load_full()
     }
 }
 

@@ -10,6 +10,7 @@ mod forecast;
 mod inject;
 mod input;
 mod plan;
+mod self_signed;
 mod serve;
 mod status;
 mod steps;

@@ -22,7 +22,7 @@ use crate::adapters::lease::{self, Leadership, LeadershipMetrics};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::signals::Stage;
 use crate::adapters::tls::Certificates;
-use crate::adapters::{clock, events, signals};
+use crate::adapters::{clock, events, self_signed, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
@@ -49,6 +49,8 @@ pub(super) struct Args {
     /// Directory with tls.crt and tls.key (a mounted Secret); reloaded when it changes
     #[arg(long, value_name = "DIR", env = "TIMESHARD_CERT_DIR", default_value = "/etc/timeshard/tls")]
     cert_dir: PathBuf,
+    #[command(flatten)]
+    own: super::self_signed::Args,
     /// Address of the webhook (HTTPS)
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_LISTEN", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
@@ -127,7 +129,13 @@ fn log(args: &Args) {
 
 async fn serve(args: &Args) -> Result<(), Failure> {
     let (file, config) = load_config(args)?;
-    let certificates = Certificates::load_dir(&args.cert_dir).map_err(|error| Failure::Invalid(format!("--cert-dir: {error}")))?;
+    let certificates = if args.own.self_signed {
+        args.own.checked("namespace")?;
+        // The Secret is read once the cluster is known; until then this replica is not ready.
+        Certificates::none()
+    } else {
+        Certificates::load_dir(&args.cert_dir).map_err(|error| Failure::Invalid(format!("--cert-dir: {error}")))?
+    };
     let tls = certificates.server_config().map_err(|error| Failure::Failed(error.to_string()))?;
     let listener = bind(args.listen, "--listen").await?;
     let admin_listener = bind(args.admin_listen, "--admin-listen").await?;
@@ -142,7 +150,9 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     registry.register_collector(Box::new(stats.clone()));
 
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(certificates.clone().follow(args.cert_dir.clone(), FILE_POLL));
+    if !args.own.self_signed {
+        tasks.spawn(certificates.clone().follow(args.cert_dir.clone(), FILE_POLL));
+    }
     if let Some(file) = &file {
         registry.register_collector(Box::new(ConfigFileMetrics(file.clone())));
         let observed = observed.clone();
@@ -151,13 +161,18 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     if args.webhook_only {
         observed.nothing_to_list();
     }
-    let joined = if args.webhook_only { None } else { Some(join_cluster(args, &observed, &mut tasks, &mut registry, &shutdown).await?) };
-    let (notices, refresher) = joined.map_or((None, None), |joined| (Some(joined.notices), joined.refresher));
+    let parts = (&observed, &certificates);
+    let joined = if args.webhook_only { None } else { Some(join_cluster(args, parts, &mut tasks, &mut registry, &shutdown).await?) };
+    let (notices, refresher, own) =
+        joined.map_or((None, None, None), |joined| (Some(joined.notices), joined.refresher, joined.self_signed));
     let leading = refresher.as_ref().map(|refresher| (refresher.leadership.clone(), refresher.reports.clone()));
-    let document = status(observed.clone(), certificates, file, args.webhook_only, leading);
+    let document = status(observed.clone(), (certificates, own.clone()), file, args.webhook_only, leading);
     let ready = {
         let (observed, alone) = (observed.clone(), args.webhook_only);
-        Arc::new(move || if alone || observed.is_synced() { Ok(()) } else { Err(not_synced(&observed)) })
+        Arc::new(move || {
+            own.as_ref().map_or(Ok(()), |own| own.ready())?;
+            if alone || observed.is_synced() { Ok(()) } else { Err(not_synced(&observed)) }
+        })
     };
     let bound = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let (listen, admin_listen) = (bound(&listener, args.listen), bound(&admin_listener, args.admin_listen));
@@ -179,6 +194,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
 struct Joined {
     notices: mpsc::Sender<crate::core::notice::Notice>,
     refresher: Option<Candidate>,
+    self_signed: Option<Arc<self_signed::State>>,
 }
 
 /// This replica as one that may lead.
@@ -205,10 +221,10 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}")))
 }
 
-/// Starts the watches, the writer of Events, and the refresher with its election.
+/// Starts the watches, the writer of Events, what keeps the certificates, and the refresher with its election.
 async fn join_cluster(
     args: &Args,
-    observed: &Arc<Observed>,
+    (observed, certificates): (&Arc<Observed>, &Arc<Certificates>),
     tasks: &mut tokio::task::JoinSet<()>,
     registry: &mut Registry,
     shutdown: &signals::Shutdown,
@@ -216,13 +232,14 @@ async fn join_cluster(
     let client = cluster::connect().await.map_err(|error| {
         Failure::Failed(format!("no cluster: {error}; run in a pod with a ServiceAccount, set KUBECONFIG, or use --webhook-only"))
     })?;
+    let self_signed = args.own.start(&client, args.pod_namespace.as_deref(), certificates, tasks, registry)?;
     let (notices, receiver) = mpsc::channel(events::QUEUE);
     // Where a refresher runs, its leader alone tells what is new about plans.
     let remarks = Some(notices.clone()).filter(|_| args.no_refresher);
     tasks.spawn(cluster::follow(client.clone(), observed.clone(), remarks));
     tasks.spawn(events::write(client.clone(), receiver));
     if args.no_refresher {
-        return Ok(Joined { notices, refresher: None });
+        return Ok(Joined { notices, refresher: None, self_signed });
     }
     let settings = lease::Settings::of_pod(args.pod_name.clone(), args.pod_namespace.clone());
     let replica = Replica {
@@ -246,7 +263,7 @@ async fn join_cluster(
         hand_over.signal();
     });
     let ended = tokio::spawn(election);
-    Ok(Joined { notices, refresher: Some(Candidate { leadership, reports, ended }) })
+    Ok(Joined { notices, refresher: Some(Candidate { leadership, reports, ended }), self_signed })
 }
 
 fn not_synced(observed: &Observed) -> String {
@@ -258,7 +275,7 @@ fn not_synced(observed: &Observed) -> String {
 
 fn status(
     observed: Arc<Observed>,
-    certificates: Arc<Certificates>,
+    (certificates, own): (Arc<Certificates>, Option<Arc<self_signed::State>>),
     file: Option<Arc<ConfigFile>>,
     webhook_only: bool,
     leading: Option<(Leadership, Arc<Reports>)>,
@@ -277,7 +294,7 @@ fn status(
             "leader": leader,
             "statefulsets": statefulsets(&observed.fleet.load(), &reports),
             "certificate_not_after_unix_seconds": certificates.not_after_unix_seconds(),
-            "certificate_error": certificates.last_failure(),
+            "certificate_error": certificates.last_failure().or_else(|| own.as_ref().and_then(|own| own.problem())),
             "config_error": file.as_ref().and_then(|file| file.last_failure()),
         })
     })

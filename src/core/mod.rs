@@ -44,6 +44,8 @@ pub mod report;
 #[cfg(feature = "server")]
 pub mod rollout;
 #[cfg(feature = "server")]
+pub mod self_signed;
+#[cfg(feature = "server")]
 pub mod shard_services;
 pub mod shared_files;
 #[cfg(feature = "server")]

@@ -86,6 +86,12 @@ pub const ADMIN_PORT: u16 = 8080;
 pub const LEASE: &str = "timeshard-refresher";
 /// Namespace that the manifests put the server in.
 pub const SYSTEM_NAMESPACE: &str = "timeshard-system";
+/// Service that the API server calls.
+pub const SERVICE: &str = "timeshard";
+/// The object that registers the mutating webhook.
+pub const WEBHOOK_CONFIGURATION: &str = "timeshard";
+/// Secret that `--self-signed` keeps CA and certificate in.
+pub const SELF_SIGNED_SECRET: &str = "timeshard-self-signed";
 /// Selects the server's pods.
 pub const SERVER_PODS: &str = "app.kubernetes.io/name=thanos-timeshard,app.kubernetes.io/component=server";
 /// Version of the agent's `/status` document and of the ConfigMap's entries.

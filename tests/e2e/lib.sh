@@ -194,7 +194,7 @@ server_rights() {
   token=$(kubectl -n "$SYSTEM" create token timeshard --duration=4h)
   kubectl config view --raw -o json | jq --arg token "$token" '.users[0].user = {token: $token}' >"$WORK/server.kubeconfig"
 }
-# server_start: unless it runs as the scenario wants it ($SERVER_FLAGS, by its line "# server:")
+# server_start: unless it runs as the scenario wants it ($SERVER_FLAGS, by its line "# server:"); CERTIFICATE=--self-signed for one of its own
 server_start() {
   if server_pid >/dev/null; then
     [ "$(cat "$STATE/server.flags")" != "${SERVER_FLAGS-}" ] || return 0
@@ -202,7 +202,7 @@ server_start() {
   fi
   printf %s "${SERVER_FLAGS-}" >"$STATE/server.flags"
   # shellcheck disable=SC2086
-  KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" --cert-dir "$WORK/tls" \
+  KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" ${CERTIFICATE:---cert-dir=$WORK/tls} \
     --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" --shutdown-drain 2s \
     --pod-name this-machine --pod-namespace "$SYSTEM" ${SERVER_FLAGS-} </dev/null >>"$WORK/server.log" 2>&1 &
   echo $! >"$STATE/pids/timeshard"

@@ -171,4 +171,7 @@ fn rights_and_service_are_those_of_the_base() {
         let base = read(&format!("deploy/base/{file}.yaml")).replace(&namespace, "namespace: {{ .Release.Namespace }}\n");
         assert_eq!(read(&format!("deploy/chart/templates/{file}.yaml")), base, "{file}.yaml");
     }
+    let own = read("deploy/self-signed/rights.yaml").replace(&namespace, "namespace: {{ .Release.Namespace }}\n");
+    let own = format!("{{{{- if include \"timeshard.selfSigned\" . }}}}\n{own}{{{{- end }}}}\n");
+    assert_eq!(read("deploy/chart/templates/self-signed.yaml"), own);
 }

@@ -175,6 +175,29 @@ fn rights_are_those_that_the_code_uses() {
     assert_eq!(the("Role")["rules"][0]["resourceNames"], json!([names::LEASE]));
 }
 
+/// The calls of `adapters/self_signed`: only with `--self-signed`, and each on one object, by its name.
+#[test]
+fn a_server_that_makes_its_certificates_may_touch_two_objects_more() {
+    let rights = documents("deploy/self-signed");
+    let the = |kind: &str| rights.iter().find(|document| document["kind"] == kind).unwrap();
+    let (role, cluster) = (the("Role"), the("ClusterRole"));
+    assert_eq!(granted(role), ["create", "get", "list", "update", "watch"].map(|verb| format!("{verb} secrets.")).into());
+    let registration = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
+    assert_eq!(granted(cluster), ["get", "list", "patch", "watch"].map(|verb| format!("{verb} {registration}")).into());
+    assert_eq!(cluster["rules"][0]["resourceNames"], json!([names::WEBHOOK_CONFIGURATION]));
+    assert_eq!(role["rules"][0]["resourceNames"], json!([names::SELF_SIGNED_SECRET]));
+    // The API server has no name to compare yet.
+    assert_eq!((&role["rules"][1]["verbs"], role["rules"].as_array().unwrap().len()), (&json!(["create"]), 2));
+}
+
+#[test]
+fn the_names_on_the_certificate_are_those_that_are_called() {
+    assert_eq!(the("Service")["metadata"]["name"], names::SERVICE);
+    let registration = the("MutatingWebhookConfiguration");
+    assert_eq!(registration["metadata"]["name"], names::WEBHOOK_CONFIGURATION);
+    assert_eq!(registration["webhooks"][0]["clientConfig"]["service"]["name"], names::SERVICE);
+}
+
 #[test]
 fn network_policies_open_the_ports_that_are_used() {
     let ports = |rule: &Value| -> Vec<Value> { rule["ports"].as_array().unwrap().iter().map(|p| p["port"].clone()).collect() };

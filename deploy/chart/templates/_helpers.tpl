@@ -24,17 +24,24 @@ app.kubernetes.io/component: server
 {{- .Values.webhook.failurePolicy | default (ternary "Fail" "Ignore" (eq (include "timeshard.matchConditions" .) "true")) }}
 {{- end }}
 
-{{/* The Secret that the server reads its certificate from; what does not go together ends here. */}}
+{{/* "true" where the server makes its certificate itself: without cert-manager, and without one of yours. */}}
+{{- define "timeshard.selfSigned" -}}
+{{- if not (or .Values.certManager.enabled .Values.tls.existingSecret) }}true{{ end }}
+{{- end }}
+
+{{/* The Secret that the server's certificate is mounted from; what does not go together ends here. */}}
 {{- define "timeshard.tlsSecret" -}}
 {{- $own := .Values.tls.existingSecret }}
 {{- if .Values.certManager.enabled }}
 {{- if or $own .Values.webhook.caBundle }}
 {{- fail "certManager.enabled is true, so cert-manager makes the certificate and sets the caBundle: leave tls.existingSecret and webhook.caBundle empty, or set certManager.enabled=false" }}
 {{- end }}timeshard-tls
-{{- else }}
-{{- if not (and $own .Values.webhook.caBundle) }}
-{{- fail (printf "certManager.enabled is false, so the certificate is yours: set tls.existingSecret to a Secret in namespace %s with tls.crt and tls.key for timeshard.%s.svc, and webhook.caBundle to the CA that signed it (PEM, base64)" .Release.Namespace .Release.Namespace) }}
+{{- else if $own }}
+{{- if not .Values.webhook.caBundle }}
+{{- fail (printf "tls.existingSecret is set, so the certificate is yours: set webhook.caBundle to the CA that signed it (PEM, base64); the Secret must be in namespace %s, with tls.crt and tls.key for timeshard.%s.svc. Or leave tls.existingSecret empty, and the server makes a certificate itself" .Release.Namespace .Release.Namespace) }}
 {{- end }}{{ $own }}
+{{- else if .Values.webhook.caBundle }}
+{{- fail "webhook.caBundle is set without tls.existingSecret: the server then makes its certificate itself, and sets the caBundle; leave webhook.caBundle empty, or set tls.existingSecret, too" }}
 {{- end }}
 {{- end }}
 

@@ -52,6 +52,7 @@ patches:
 Y
 )
 same_objects "certManager.enabled=false and deploy/base with that caBundle" "$folder" "${own[@]}"
+same_objects "certManager.enabled=false with nothing else and deploy/self-signed" "$CHECKOUT/deploy/self-signed" --set certManager.enabled=false
 folder=$(overlay components cert-manager <<<'components: [DEPLOY/components/egress, DEPLOY/components/monitoring]')
 same_objects "monitoring and egress, and deploy/components" "$folder" --set monitoring.enabled=true --set networkPolicy.egress.enabled=true
 folder=$(overlay image cert-manager <<'Y'
@@ -129,8 +130,8 @@ refused "a tag where a digest belongs" "/image/digest" render --set image.digest
 refused "a mode of the guard that there is not" "/guard/mode" render --set guard.mode=allow
 refused "a drain of more than an hour" "/shutdownDrainSeconds" render --set shutdownDrainSeconds=4000
 refused "a caBundle that is not base64" "/webhook/caBundle" render "${own[@]}" --set 'webhook.caBundle=-----BEGIN CERTIFICATE-----'
-refused "no cert-manager and no certificate" "set tls.existingSecret to a Secret in namespace $SYSTEM" render --set certManager.enabled=false
-refused "no cert-manager and no caBundle" "webhook.caBundle to the CA" render --set certManager.enabled=false --set tls.existingSecret=x
+refused "a certificate of one's own without its CA" "set webhook.caBundle to the CA that signed it" render --set certManager.enabled=false --set tls.existingSecret=x
+refused "a CA without a certificate" "or set tls.existingSecret, too" render --set certManager.enabled=false --set webhook.caBundle=QUJD
 refused "cert-manager and a caBundle" "leave tls.existingSecret and webhook.caBundle empty" render --set webhook.caBundle=QUJD
 refused "a duration without a unit" "/config/sharding/drain" render --set config.sharding.drain=60
 refused "two keys for one thing" "config.sharding has both retention and data_retention_days" render --set config.sharding.retention=400d --set config.sharding.data_retention_days=90
@@ -213,6 +214,22 @@ ours() { kubectl get pdb -A -l app.kubernetes.io/managed-by=thanos-timeshard -o 
 check "a closed budget is left" grep store-shard-0 <(ours)
 check "and goes with the command of docs/install.md" kubectl delete pdb -A -l app.kubernetes.io/managed-by=thanos-timeshard
 same "none is left" "" ours
+
+# ---- no cert-manager, and nothing else ----------------------------------------------------------------------------------
+check "helm install --set certManager.enabled=false" helm install timeshard "$chart" --namespace "$SYSTEM" --set certManager.enabled=false
+own_certificate() { # the server makes it, and it is in the caBundle
+  kubectl -n "$SYSTEM" get secret timeshard-self-signed >/dev/null && kubectl get mutatingwebhookconfiguration timeshard -o 'jsonpath={.webhooks[0].clientConfig.caBundle}' | grep -q .
+}
+host_endpoint
+server_rights
+CERTIFICATE=--self-signed server_start
+eventually 30 "the server is ready with a certificate that it made" server_ready
+check "its Secret and the caBundle are there" own_certificate
+until_same 60 "the API server trusts it, and gateways are injected" "probe-5 shard=2 ${shard_windows[2]}" dry_window $ns store probe-5
+server_stop
+check "helm uninstall again" helm uninstall timeshard --namespace "$SYSTEM"
+until_same 30 "leaves nothing of this release either" "" left
+kubectl -n "$SYSTEM" delete secret timeshard-self-signed >/dev/null
 
 # ---- no values at all, with cert-manager --------------------------------------------------------------------------------
 [ -e "$STATE/pids/cert-manager" ] || "$CHECKOUT/tests/e2e/cluster/cert-manager.sh" "$STAGE_FLAG"

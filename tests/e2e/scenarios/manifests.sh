@@ -7,6 +7,8 @@ check "deploy/base: every object passes strict validation" kubectl apply --dry-r
 warnings() { kubectl apply --dry-run=server --server-side --force-conflicts -f "$render" 2>"$WORK/warnings" >/dev/null; cat "$WORK/warnings"; }
 same "and none of them gets a warning (Pod Security restricted, deprecated fields)" "" warnings
 check "deploy/cert-manager: renders" kubectl kustomize "$CHECKOUT/deploy/cert-manager"
+kubectl kustomize "$CHECKOUT/deploy/self-signed" >"$render"
+check "deploy/self-signed: every object passes strict validation" kubectl apply --dry-run=server --validate=strict --server-side --force-conflicts -f "$render"
 
 who=system:serviceaccount:$SYSTEM:timeshard
 # what every authenticated user may do is left out
