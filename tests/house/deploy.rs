@@ -182,8 +182,9 @@ fn a_server_that_makes_its_certificates_may_touch_two_objects_more() {
     let the = |kind: &str| rights.iter().find(|document| document["kind"] == kind).unwrap();
     let (role, cluster) = (the("Role"), the("ClusterRole"));
     assert_eq!(granted(role), ["create", "get", "list", "update", "watch"].map(|verb| format!("{verb} secrets.")).into());
-    let registration = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
-    assert_eq!(granted(cluster), ["get", "list", "patch", "watch"].map(|verb| format!("{verb} {registration}")).into());
+    let registrations = ["mutating", "validating"].map(|kind| format!("{kind}webhookconfigurations.admissionregistration.k8s.io"));
+    let rights = registrations.iter().flat_map(|of| ["get", "list", "patch", "watch"].map(|verb| format!("{verb} {of}")));
+    assert_eq!(granted(cluster), rights.collect());
     assert_eq!(cluster["rules"][0]["resourceNames"], json!([names::WEBHOOK_CONFIGURATION]));
     assert_eq!(role["rules"][0]["resourceNames"], json!([names::SELF_SIGNED_SECRET]));
     // The API server has no name to compare yet.
