@@ -1,22 +1,30 @@
-# Both programs, static, in an image with nothing else: docker build --tag timeshard .
-# The builder may be given by digest, as a release does: --build-arg RUST_IMAGE=rust:1.95.0-alpine@sha256:…
-ARG RUST_IMAGE=rust:1.95.0-alpine
+# Both programs, static, in an image with nothing else.
+#   docker build --tag timeshard --build-arg REVISION=$(git rev-parse HEAD) .     for this machine's processor
+#   docker buildx build --platform linux/amd64,linux/arm64 .                      for both; nothing is emulated
 
-FROM ${RUST_IMAGE} AS build
-RUN apk add --no-cache musl-dev
+FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
+ARG TARGETARCH
+# C of one dependency is compiled for the other processor, too; this one's compiler is in the image.
+RUN case $(dpkg --print-architecture)-${TARGETARCH:=$(dpkg --print-architecture)} in \
+    amd64-arm64) packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;; \
+    arm64-amd64) packages="gcc-x86-64-linux-gnu libc6-dev-amd64-cross" ;; \
+    esac; \
+    [ -z "${packages-}" ] || { apt-get update -q && apt-get install -qy --no-install-recommends $packages; }
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
-COPY src src
-COPY examples examples
-# Alpine's Rust links musl statically. The agent is built by itself: nothing that only the server needs may be in it.
-RUN cargo build --locked --release --bin timeshard \
-    && cargo build --locked --release --no-default-features --features agent --bin timeshard-agent --target-dir /src/agent \
-    && install -D -m 755 target/release/timeshard agent/release/timeshard-agent -t /out
+COPY . .
+ARG REVISION=""
+RUN TIMESHARD_REVISION=$REVISION deploy/image/static "${TARGETARCH:-$(dpkg --print-architecture)}" /out
 
 FROM scratch
+ARG VERSION="" REVISION="" CREATED="" SOURCE=https://github.com/thanos-timeshard/thanos-timeshard
 LABEL org.opencontainers.image.title="thanos-timeshard" \
       org.opencontainers.image.description="Time-shards Thanos Store Gateways by admission" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="$SOURCE" \
+      org.opencontainers.image.documentation="$SOURCE#readme" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED"
 COPY --from=build /out/ /
 # Numeric, so that runAsNonRoot can be checked without a passwd file.
 USER 65532:65532

@@ -14,6 +14,7 @@ use crate::adapters::logfmt;
 use crate::core::duration::PromDuration;
 use crate::core::reload;
 use crate::core::shared_files::ReloadMode;
+use crate::core::version;
 use crate::launcher::{self, process};
 use crate::sidecar::{self, Thanos};
 
@@ -25,7 +26,7 @@ const EXIT_NOT_FOUND: u8 = 127;
 
 /// Keeps one Thanos Store Gateway on its published time window.
 #[derive(Debug, Parser)]
-#[command(name = "timeshard-agent", version)]
+#[command(name = "timeshard-agent", version = version::text())]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -53,6 +53,22 @@ fn without_an_entry_the_arguments_hold_until_one_comes() {
     assert_eq!(pod.wait("serving", "-30d")["restarts"], 1);
 }
 
+/// Servers are upgraded months before the agents in running pods are.
+#[test]
+fn an_entry_of_a_newer_server_is_followed_by_what_is_known_of_it() {
+    let mut pod = Pod::stand_in(&[]);
+    let newer = |min: &str| {
+        format!("contract: 9\nshard: 1\nreplica: 1\nmin_time: {min}\nmax_time: 1d\ndrain: 0s\nquantum: {{unit: 1h}}\nsteps: [1, 2]\n")
+    };
+    pod.swap(&[("store-0.yaml", &newer("-30d"))]);
+    let (_sidecar, _launcher) = pod.start();
+    pod.wait("serving", "-30d");
+    pod.swap(&[("store-0.yaml", &newer("-60d"))]);
+    let status = pod.wait("serving", "-60d");
+    assert_eq!((&status["shard"], &status["replica"], &status["last_error"]), (&1.into(), &1.into(), &serde_json::Value::Null));
+    assert_eq!((&status["verified"], &status["restarts"]), (&true.into(), &1.into()));
+}
+
 #[test]
 fn a_change_drains_and_the_same_window_in_other_words_does_not() {
     let mut pod = Pod::stand_in(&[]);

@@ -22,12 +22,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::core::version;
+
 /// Time-sharded Thanos Store Gateways by admission.
 ///
 /// Label a namespace, deploy a plain `thanos store` StatefulSet, and every pod gets its time window from its ordinal.
 /// Windows are ages before now in Prometheus' units (1d = 24h); shard 0 is the newest.
 #[derive(Debug, Parser)]
-#[command(name = "timeshard", version, propagate_version = true)]
+#[command(name = "timeshard", version = version::text(), propagate_version = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 a check found something wrong.")]
 pub struct Cli {
     #[command(subcommand)]

@@ -1,6 +1,8 @@
 //! The sidecar's `GET /status` document: what the refresher and `timeshard status` read from every pod.
 //!
-//! One type for both ends. Unknown keys are ignored on the way in, because agents and servers differ in age.
+//! One type for both ends. Agents and servers differ in age by months: on the way in unknown keys are ignored, and only `pod`
+//! and `phase`, without which nothing can be said, must be there. What is missing reads as the most careful value: a pod whose
+//! document has no `applied` is never confirmed.
 
 use std::fmt;
 
@@ -69,14 +71,18 @@ pub struct AgentStatus {
     /// What the running thanos serves; null while it does not.
     pub applied: Option<Window>,
     /// Whether `applied` was read from thanos itself, not only from what it was started with.
+    #[serde(default)]
     pub verified: bool,
     /// Restarts in place so far.
+    #[serde(default)]
     pub restarts: u64,
     /// What is wrong, in a sentence.
     pub last_error: Option<String>,
-    /// Version of the agent.
+    /// Version of the agent; empty if it does not say.
+    #[serde(default)]
     pub agent_version: String,
-    /// Version of this document.
+    /// Version of this document; 0 if it does not say.
+    #[serde(default)]
     pub contract: u32,
 }
 
@@ -95,6 +101,54 @@ mod tests {
         assert_eq!(serde_json::to_string(&status).unwrap(), text);
         for phase in Phase::ALL {
             assert_eq!(serde_json::to_string(&phase).unwrap(), format!("\"{phase}\""));
+        }
+    }
+
+    fn read(text: &str) -> Result<AgentStatus, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Answers as agents of other ages give them. What an agent of a release answered stays here for as long as its pods may run.
+    #[test]
+    fn agents_of_other_ages_are_understood() {
+        let current = AgentStatus {
+            pod: "store-0".to_owned(),
+            shard: Some(2),
+            replica: Some(1),
+            phase: Phase::Serving,
+            published: Some(Window { min: "-370d".parse().unwrap(), max: "-246d16h".parse().unwrap() }),
+            applied: Some(Window { min: "-370d".parse().unwrap(), max: "-246d16h".parse().unwrap() }),
+            verified: true,
+            restarts: 4,
+            last_error: None,
+            agent_version: "0.1.0".to_owned(),
+            contract: 1,
+        };
+        let release_0_1 = concat!(
+            r#"{"pod":"store-0","shard":2,"replica":1,"phase":"serving","published":{"min_time":"-370d","max_time":"-246d16h"},"#,
+            r#""applied":{"min_time":"-370d","max_time":"-246d16h"},"verified":true,"restarts":4,"last_error":null,"#,
+            r#""agent_version":"0.1.0","contract":1}"#
+        );
+        assert_eq!(read(release_0_1).unwrap(), current);
+        // A newer one: a higher contract, other order, keys that this server does not have, also within a window.
+        let newer = concat!(
+            r#"{"contract":2,"agent_version":"9.0.0","news":{"a":[1]},"pod":"store-0","phase":"serving","shard":2,"replica":1,"verified":true,"#,
+            r#""published":{"min_time":"-370d","max_time":"-246d16h","quantum":"1h"},"#,
+            r#""applied":{"min_time":"-370d","max_time":"-246d16h"},"restarts":4,"last_error":null,"loaded_blocks":12}"#
+        );
+        let expected = AgentStatus { agent_version: "9.0.0".to_owned(), contract: 2, ..current.clone() };
+        assert_eq!(read(newer).unwrap(), expected);
+        // One before any of these keys: it is there and serves, and claims nothing.
+        let bare = read(r#"{"pod":"store-0","phase":"serving"}"#).unwrap();
+        let nothing = AgentStatus { shard: None, replica: None, published: None, applied: None, verified: false, restarts: 0, ..current };
+        assert_eq!(bare, AgentStatus { agent_version: String::new(), contract: 0, ..nothing });
+        for (text, why) in [
+            (r#"{"phase":"serving"}"#, "missing field `pod`"),
+            (r#"{"pod":"store-0"}"#, "missing field `phase`"),
+            (r#"{"pod":"store-0","phase":"dreaming"}"#, "unknown variant `dreaming`"),
+            (r#"{"pod":"store-0","phase":"serving","applied":{"min_time":"-1d"}}"#, "missing field `max_time`"),
+        ] {
+            assert!(read(text).unwrap_err().contains(why), "{text}: {:?}", read(text));
         }
     }
 }

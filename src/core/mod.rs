@@ -53,4 +53,5 @@ pub mod sidecar_spec;
 #[cfg(feature = "server")]
 pub mod store_args;
 pub mod time_flags;
+pub mod version;
 pub mod window;

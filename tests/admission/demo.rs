@@ -95,6 +95,25 @@ fn a_reshard_runs_through_the_injected_pods() {
 }
 
 #[test]
+fn pods_run_the_agent_that_is_named() {
+    let tmp = tempfile::tempdir().unwrap();
+    let agent = env!("CARGO_BIN_EXE_timeshard-agent");
+    let mut child = demo(tmp.path(), &["--agent", agent]);
+    let mut output = read_until(&mut child, " serving ");
+    let programs = std::fs::read_dir("/proc").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path().join("exe")).ok());
+    let sidecars = programs.filter(|program| program == Path::new(agent)).count();
+    assert!(sidecars >= 6, "{sidecars} processes run {agent}");
+    signal(&child, Signal::INT);
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    child.wait().unwrap();
+
+    let nowhere = demo(tmp.path(), &["--agent", "/nowhere/timeshard-agent"]).wait_with_output().unwrap();
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("--agent /nowhere/timeshard-agent: No such file"), "{nowhere:?}");
+}
+
+#[test]
 fn one_replica_of_each_shard_is_left_alone_rather_than_missed() {
     let tmp = tempfile::tempdir().unwrap();
     let config = tmp.path().join("config.yaml");

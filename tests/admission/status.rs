@@ -114,7 +114,7 @@ fn rolling() -> Value {
     ];
     pods[1]["why"] = json!("queriers learn of it within 12 s");
     pods[2]["verified"] = json!(false);
-    pods[3]["agent_version"] = json!("0.0.9");
+    (pods[2]["agent_version"], pods[3]["agent_version"]) = (json!(""), json!("0.0.9"));
     let mut set = set("rolling", "store-2 is given another window", &pods);
     set["moves_left"] = json!(1);
     set["steps_left"] = json!(1);
@@ -141,7 +141,7 @@ fn a_rollout_is_shown() {
     let want = "\
 monitoring/store: rolling: store-2 is given another window
   1 move in 1 step left, at least 5 min; every instant is served by at least 1 pod; 4 replicas, ConfigMap store-time-shards
-  agents of another version than the server's 0.1.0, until these pods are recreated: store-3 (0.0.9)
+  agents of another version than the server's 0.1.0, until these pods are recreated: store-2 (unknown), store-3 (0.0.9)
   POD      SHARD  STATE      PHASE     PUBLISHED          APPLIED                       DESIRED            AGE    RESTARTS  WHY
   store-0  0      confirmed  serving   -93d12h .. 1d      =                             =                  0s     0
   store-1  0      joining    serving   -93d12h .. 1d      =                             =                  3m20s  1         queriers learn of it within 12 s

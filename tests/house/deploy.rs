@@ -215,10 +215,6 @@ fn everything_is_pinned_or_ours() {
         let text = document.to_string();
         assert!(!text.contains(":latest"), "{text}");
     }
-    let dockerfile = std::fs::read_to_string(at("Dockerfile")).unwrap();
-    for line in dockerfile.lines().filter(|line| line.starts_with("FROM ") && !line.contains(" scratch")) {
-        assert!(line.contains("@sha256:") || line.contains('$'), "{line}: base images are pinned by digest");
-    }
 }
 
 /// How `timeshard status` finds the server.

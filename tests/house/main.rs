@@ -9,6 +9,7 @@ mod deploy;
 mod docs;
 mod layering;
 mod links;
+mod release;
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! The demo's second half: the injected pods run, and the StatefulSet is scaled and resharded while they do.
 
+use std::path::Path;
+
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::{Failure, print, say};
@@ -51,7 +53,7 @@ async fn story(args: &Args, slot: &mut Option<Machine>) -> Result<(), Failure> {
         return print("4. These pods were not injected, so there is nothing to run.\n");
     }
     let thanos = Thanos::find(args.path.as_deref()).await;
-    let machine = slot.insert(Machine::new(&thanos, args.path.clone())?);
+    let machine = slot.insert(Machine::new(&thanos, args.agent.as_deref(), args.path.clone())?);
     if let Some(smaller) = Change::smaller(&admission) {
         print(&format!(
             "   {} pods are more than the {MOST_PODS} that this demo runs, so it goes on with fewer, which are admitted anew, as after:\n{}",
@@ -61,7 +63,7 @@ async fn story(args: &Args, slot: &mut Option<Machine>) -> Result<(), Failure> {
         print(&format!("{}\n", admission::table(admission.anew(smaller.facts).await?)))?;
     }
     let mut live = Live { machine, admission, thanos, leader: Leader::default(), teller: Teller::new() };
-    live.start().await?;
+    live.start(args.agent.as_deref()).await?;
     live.change().await?;
     live.admission.end().await
 }
@@ -77,11 +79,12 @@ struct Live<'a> {
 
 impl Live<'_> {
     /// The pods start with what was injected; the first entries are what they run.
-    async fn start(&mut self) -> Result<(), Failure> {
+    async fn start(&mut self, agent: Option<&Path>) -> Result<(), Failure> {
+        let agent = agent.map_or_else(String::new, |file| format!("   The agent is {}.\n", file.display()));
         self.machine.add(&self.admission.facts.namespace, &self.admission.admitted)?;
         self.leader.add(&self.admission.facts.name, &self.admission.admitted);
         print(&format!(
-            "4. These pods run here: the words that were injected, as processes of this machine.\n   {}\n{}   \
+            "4. These pods run here: the words that were injected, as processes of this machine.\n   {}\n{agent}{}   \
              Nobody queries here, so the StatefulSet is annotated with drain: {DRAIN} and discovery-delay: {DISCOVERY_DELAY}; each is a minute otherwise.\n",
             self.thanos.sentence(),
             exchanged(self.machine)

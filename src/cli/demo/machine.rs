@@ -66,10 +66,10 @@ impl Drop for Tree {
 
 impl Machine {
     /// Makes the directory; there are no pods yet.
-    pub(super) fn new(thanos: &Thanos, path: Option<OsString>) -> Result<Self, Failure> {
+    pub(super) fn new(thanos: &Thanos, agent: Option<&Path>, path: Option<OsString>) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::Failed(format!("no temporary directory could be made: {error}"));
         let tree = Tree::new().map_err(failed)?;
-        let (agent, thanos) = programs::place(&tree.0, thanos)?;
+        let (agent, thanos) = programs::place(&tree.0, thanos, agent)?;
         let bucket = bucket(&tree.0).map_err(failed)?;
         Ok(Self { pods: Vec::new(), agent, thanos, bucket, path, tree })
     }

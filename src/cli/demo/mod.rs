@@ -52,6 +52,9 @@ pub(super) struct Args {
     /// End after admission; start no agent and no thanos
     #[arg(long)]
     admission_only: bool,
+    /// The agent that the pods run, such as another release's timeshard-agent; by default this program plays it
+    #[arg(long, value_name = "FILE", conflicts_with = "admission_only")]
+    agent: Option<PathBuf>,
     /// Where thanos is looked for
     #[arg(long, env = "PATH", hide = true)]
     path: Option<OsString>,

@@ -202,7 +202,7 @@ fn spawn(place: &Place, command: &words::Command, path: Option<&std::ffi::OsStr>
         return Err(Failure::Failed(format!("{}: no command was injected", place.pod)));
     };
     let log: File = OpenOptions::new().append(true).create(true).open(place.dir.join(LOG)).map_err(failed)?;
-    let mut child = Command::new(&place.agent);
+    let mut child = Command::new(std::env::current_exe().map_err(failed)?);
     // The agent's own way to tie a process to its parent's life.
     child.arg(agent_cli::CHILD_COMMAND).arg(std::process::id().to_string()).arg(program).arg(program).args(args);
     child.env_clear().env("PATH", path.unwrap_or_default()).envs(command.env.iter().cloned());

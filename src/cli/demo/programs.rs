@@ -1,7 +1,8 @@
 //! The programs that the demo starts: the agent, and a thanos.
 //!
 //! The agent is this very program under the agent's name, as busybox does it: whoever has `timeshard` can run the demo,
-//! and what runs is always of one version. The stand-in for thanos is the same, where no thanos is on the `PATH`.
+//! and what runs is of one version, unless another agent is named. The stand-in for thanos is the same, where no thanos is
+//! on the `PATH`.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -104,18 +105,22 @@ async fn version(program: &Path) -> Result<String, String> {
     Ok(if number.is_empty() { "a build without a version".to_owned() } else { format!("version {number}") })
 }
 
-/// Puts names for the agent and for thanos into `dir`; where both are.
-pub(super) fn place(dir: &Path, thanos: &Thanos) -> Result<(PathBuf, PathBuf), Failure> {
+/// Puts names for the agent, this program if none is given, and for thanos into `dir`; where both are.
+pub(super) fn place(dir: &Path, thanos: &Thanos, agent: Option<&Path>) -> Result<(PathBuf, PathBuf), Failure> {
     let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", dir.display()));
     let this = std::env::current_exe().map_err(failed)?;
-    let named = |name: &str| {
+    let named = |name: &str, program: &Path| {
         let link = dir.join(name);
-        std::os::unix::fs::symlink(&this, &link).map(|()| link).map_err(failed)
+        std::os::unix::fs::symlink(program, &link).map(|()| link).map_err(failed)
     };
-    let agent = named(names::AGENT)?;
+    let agent = match agent {
+        Some(file) => file.canonicalize().map_err(|error| Failure::Invalid(format!("--agent {}: {error}", file.display())))?,
+        None => this.clone(),
+    };
+    let agent = named(names::AGENT, &agent)?;
     let thanos = match thanos {
         Thanos::Real(program, _) => program.clone(),
-        Thanos::StandIn(_) => named(STAND_IN)?,
+        Thanos::StandIn(_) => named(STAND_IN, &this)?,
     };
     Ok((agent, thanos))
 }

@@ -101,7 +101,7 @@ fn other_agents(set: &SetReport, version: &str) -> Option<String> {
         .iter()
         .filter_map(|pod| Some((pod, pod.agent_version.as_ref()?)))
         .filter(|(_, agent)| agent.as_str() != version)
-        .map(|(pod, agent)| format!("{} ({agent})", pod.pod))
+        .map(|(pod, agent)| format!("{} ({})", pod.pod, if agent.is_empty() { "unknown" } else { agent }))
         .collect();
     let more = if others.len() > MOST_NAMED { format!(" and {} more", others.len() - MOST_NAMED) } else { String::new() };
     let named = others.get(..others.len().min(MOST_NAMED))?.join(", ");
