@@ -3,8 +3,8 @@
 //! Every command works on the same code as the server. Exit codes are a contract: 0 done, 1 failed, 2 usage or invalid
 //! input, 3 a check found something wrong.
 
+mod check;
 mod demo;
-mod expand;
 mod inject;
 mod input;
 mod plan;
@@ -41,6 +41,8 @@ enum Command {
     Demo(demo::Args),
     /// Show how far rollouts are, from the running server
     Status(status::Args),
+    /// Check an installation and everything around the gateways, or a cluster before installing
+    Check(check::Args),
     /// Run the admission webhook
     Serve(serve::Args),
 }
@@ -96,6 +98,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Inject(args) => inject::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Serve(args) => serve::run(&args),
     }
 }

@@ -7,11 +7,15 @@ pub mod agent_status;
 #[cfg(feature = "server")]
 pub mod budgets;
 #[cfg(feature = "server")]
+pub mod check;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod duration;
 #[cfg(feature = "server")]
 pub mod election;
 pub mod entry;
+#[cfg(feature = "server")]
+pub mod expand;
 #[cfg(feature = "server")]
 pub mod fleet;
 pub mod launch;
