@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -72,15 +73,20 @@ pub(super) fn judge(from: String, chain: &[CertificateDer<'static>], bundle: &Bu
     } else if roots.is_empty() {
         Some(Trouble::UnknownIssuer)
     } else {
-        verify(leaf, rest, roots, name, now)
+        verify(leaf, rest, bundle.authorities.contains(leaf), roots, name, now)
     };
-    // A self-signed certificate that is its own authority is trusted by the API server, not by webpki.
-    let trouble = trouble
-        .filter(|why| !(matches!(why, Trouble::Other(why) if why.contains("CaUsedAsEndEntity")) && bundle.authorities.contains(leaf)));
     Ok(Certificate { from, not_after, trouble })
 }
 
-fn verify(leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], roots: RootCertStore, name: &str, now: i64) -> Option<Trouble> {
+/// `own` says that the leaf is one of the authorities itself.
+fn verify(
+    leaf: &CertificateDer<'_>,
+    rest: &[CertificateDer<'_>],
+    own: bool,
+    roots: RootCertStore,
+    name: &str,
+    now: i64,
+) -> Option<Trouble> {
     let other = |why: &dyn std::fmt::Display| Some(Trouble::Other(why.to_string()));
     let verifier = match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider())).build() {
         Ok(verifier) => verifier,
@@ -91,17 +97,29 @@ fn verify(leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], roots: RootCer
         Err(error) => return other(&error),
     };
     let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or(0)));
-    match verifier.verify_server_cert(leaf, rest, &name, &[], now) {
-        Ok(_) => None,
-        Err(rustls::Error::InvalidCertificate(why)) => Some(match why {
+    let why = match verifier.verify_server_cert(leaf, rest, &name, &[], now) {
+        Ok(_) => return None,
+        // A certificate that is its own authority is trusted by the API server, not by webpki.
+        Err(error) if format!("{error:?}").contains("CaUsedAsEndEntity") => match own.then(|| ParsedCertificate::try_from(leaf)) {
+            None => return Some(Trouble::UnknownIssuer),
+            Some(Err(error)) => error,
+            Some(Ok(parsed)) => match verify_server_name(&parsed, &name) {
+                Ok(()) => return None,
+                Err(error) => error,
+            },
+        },
+        Err(error) => error,
+    };
+    Some(match why {
+        rustls::Error::InvalidCertificate(why) => match why {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Trouble::UnknownIssuer,
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Trouble::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Trouble::NotYetValid,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Trouble::OtherName,
             why => Trouble::Other(format!("{why:?}")),
-        }),
-        Err(error) => other(&error),
-    }
+        },
+        why => Trouble::Other(why.to_string()),
+    })
 }
 
 /// What a server shows to whoever asks for `name`.

@@ -134,10 +134,11 @@ fn names(preflight: &Preflight, report: &mut Report) {
             }
         }
     }
-    if !foreign.is_empty() {
+    let installed = ours.iter().any(|title| !title.starts_with("Secret"));
+    if !foreign.is_empty() && !installed {
         let message = format!("objects of somebody else have names that an installation uses: {}", listed(&foreign, ", "));
         report.fail(check, "", message, "rename or delete them, or install into another namespace");
-    } else if ours.iter().any(|title| !title.starts_with("Secret")) {
+    } else if installed {
         let message = format!("timeshard is installed already: {}", listed(&ours, ", "));
         report.warn(check, "", message, "this would be an upgrade: timeshard check without --pre looks at what is there");
     } else {

@@ -305,8 +305,11 @@ fn running(snapshot: &Snapshot, gateway: &Gateway<'_>, report: &mut Report) {
     }
     let Ok(status) = &snapshot.status else { return };
     let Some(Ok(said)) = status.report(&gateway.namespace, &gateway.name) else { return };
-    let other = said.pods.iter().filter(|pod| !matches!(pod.state, PodState::Absent | PodState::NotInjected));
-    let other = other.filter_map(|pod| Some((pod, pod.agent_version.as_ref()?))).filter(|(_, version)| **version != status.version);
+    let present = || said.pods.iter().filter(|pod| !matches!(pod.state, PodState::Absent | PodState::NotInjected));
+    if !present().any(|pod| pod.agent_version.is_some()) {
+        return report.skip(&PODS_AGENTS, &title, "no agent has said yet of which version it is");
+    }
+    let other = present().filter_map(|pod| Some((pod, pod.agent_version.as_ref()?))).filter(|(_, version)| **version != status.version);
     let other: Vec<String> = other.map(|(pod, version)| format!("{} ({version})", pod.pod)).collect();
     if other.is_empty() {
         report.pass(&PODS_AGENTS, &title, PODS_AGENTS.title);

@@ -19,7 +19,7 @@ const LONGEST_TIMEOUT_SECONDS: i64 = 10;
 /// A serving certificate that ends earlier should have been renewed already, in seconds.
 const CERTIFICATE_WARN_SECONDS: i64 = 3 * 86_400;
 /// An authority that ends earlier needs a hand, in seconds.
-const AUTHORITY_WARN_SECONDS: i64 = 30 * 86_400;
+const AUTHORITY_WARN_SECONDS: i64 = 14 * 86_400;
 
 /// Registrations of ours, in the order in which the API server calls them.
 pub(super) fn ours<'a>(all: &'a [WebhookConfiguration], system: &str) -> Vec<(&'a WebhookConfiguration, &'a Webhook)> {
