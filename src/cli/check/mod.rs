@@ -5,6 +5,7 @@
 mod print;
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use kube::Client;
 use tokio::time::Instant;
 
 use self::print::{Output, Style};
-use super::{ConfigArgs, Failure, input, print as put};
+use super::{Failure, input, print as put};
 use crate::adapters::check::{Progress, Wanted, gather, gather_before};
 use crate::adapters::server_status::{Address, connect};
 use crate::core::check::objects::ConfigText;
@@ -33,13 +34,15 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Check what can be known before anything is installed
-    #[arg(long, conflicts_with_all = ["namespace", "config", "server"])]
+    #[arg(long, conflicts_with_all = ["namespace", "config"])]
     pre: bool,
     /// Look at this labelled namespace only. Default: all that are labelled
     #[arg(short, long, value_name = "NAMESPACE", value_parser = super::status::parse_name)]
     namespace: Option<String>,
-    #[command(flatten)]
-    config: ConfigArgs,
+    /// Check this configuration file (YAML, at most 1 MiB; "-" reads standard input) against the gateways, instead of the
+    /// server's
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
@@ -97,14 +100,14 @@ async fn look(args: &Args, wanted: &Wanted, client: &Client, line: &Line) -> Rep
 }
 
 fn wanted(args: &Args) -> Result<Wanted, Failure> {
-    let local = |path: &std::path::PathBuf| {
+    let local = |path: &PathBuf| {
         let text = input::text(path, MAX_CONFIG_BYTES)?;
         Ok::<_, Failure>(ConfigText { source: input::name(path), text, of_server: false })
     };
     Ok(Wanted {
         system: args.system_namespace.clone(),
         only: args.namespace.clone(),
-        config: args.config.config.as_ref().map(local).transpose()?,
+        config: args.config.as_ref().map(local).transpose()?,
         server: args.server.clone(),
     })
 }

@@ -171,7 +171,7 @@ fn the_registration() {
         hook(s, |w| w["namespaceSelector"]["matchLabels"] = json!({"team": "a"}));
     });
     finds(&["warn webhook-scope: kube-system"], |s| {
-        hook(s, |w| w["namespaceSelector"]["matchExpressions"].as_array_mut().unwrap().truncate(1))
+        hook(s, |w| w["namespaceSelector"]["matchExpressions"].as_array_mut().unwrap().truncate(1));
     });
     finds(&["warn webhook-scope: objectSelector"], |s| hook(s, |w| w["objectSelector"] = json!({})));
     finds(&["warn webhook-scope: not-opted-out"], |s| hook(s, |w| w["matchConditions"].as_array_mut().unwrap().truncate(2)));
@@ -235,7 +235,7 @@ fn the_certificate() {
     });
     let refused = |message: &str| DryRun::Refused { namespace: "monitoring".to_owned(), message: message.to_owned() };
     finds(&["fail webhook-admission: x509"], |s| {
-        s.dry_run = refused("failed calling webhook \"inject.thanos-timeshard.io\": x509: unknown authority")
+        s.dry_run = refused("failed calling webhook \"inject.thanos-timeshard.io\": x509: unknown authority");
     });
     finds(&["warn webhook-admission: quota"], |s| s.dry_run = refused("exceeded quota"));
     finds(&["fail webhook-admission: without sidecar"], |s| s.dry_run = DryRun::Admitted { namespace: "m".to_owned(), injected: false });
@@ -270,10 +270,10 @@ fn eligibility_is_admissions() {
     finds(&["warn statefulset-eligible: --min-time is set by hand"], args(json!(["store", "--min-time=-1d"])));
     finds(&["fail statefulset-eligible: @/etc/flags"], args(json!(["store", "@/etc/flags"])));
     finds(&["fail statefulset-eligible: runs inside"], |s| {
-        set(s, |o| o.pointer_mut(CONTAINER).unwrap()["command"] = json!(["sh", "-c", "thanos store"]))
+        set(s, |o| o.pointer_mut(CONTAINER).unwrap()["command"] = json!(["sh", "-c", "thanos store"]));
     });
     finds(&["warn statefulset-eligible: is not named thanos"], |s| {
-        set(s, |o| o.pointer_mut(CONTAINER).unwrap()["image"] = json!("busybox"))
+        set(s, |o| o.pointer_mut(CONTAINER).unwrap()["image"] = json!("busybox"));
     });
     finds(&[], args(json!(["receive"])));
     finds(&[], |s| set(s, |o| o["spec"]["template"]["metadata"]["labels"][names::INJECT] = json!("false")));
@@ -281,7 +281,7 @@ fn eligibility_is_admissions() {
         set(s, |o| o.pointer_mut(CONTAINER).unwrap()["livenessProbe"] = json!({"httpGet": {"path": "/-/ready", "port": 10902}}));
     });
     finds(&["fail statefulset-probes"], |s| {
-        set(s, |o| o.pointer_mut(CONTAINER).unwrap()["livenessProbe"] = json!({"tcpSocket": {"port": 10901}}))
+        set(s, |o| o.pointer_mut(CONTAINER).unwrap()["livenessProbe"] = json!({"tcpSocket": {"port": 10901}}));
     });
     finds(&["warn statefulset-template: no effect"], |s| {
         set(s, |o| o["spec"]["template"]["metadata"]["annotations"] = json!({"thanos-timeshard.io/overlap": "2d"}));
@@ -342,7 +342,7 @@ fn budgets_and_services() {
         set(s, |o| o["spec"]["serviceName"] = json!("gone"));
     });
     let grouped = |s: &mut Snapshot| {
-        s.config = Ok(Some(ConfigText { text: "sharding: {shard_services: true}".to_owned(), of_server: true, ..ConfigText::default() }))
+        s.config = Ok(Some(ConfigText { text: "sharding: {shard_services: true}".to_owned(), of_server: true, ..ConfigText::default() }));
     };
     finds(&["fail statefulset-shard-services: store-shard-0, store-shard-1, store-shard-2"], grouped);
     let shard = |n: u32| {
@@ -392,8 +392,8 @@ fn rollouts() {
 
 #[test]
 fn queriers() {
-    let asks = |args: &'static [&'static str]| move |s: &mut Snapshot| s.workloads = Ok(read(json!([querier(args)])));
     const DNSSRV: &str = "--endpoint=dnssrv+_grpc._tcp.store.monitoring.svc.cluster.local";
+    let asks = |args: &'static [&'static str]| move |s: &mut Snapshot| s.workloads = Ok(read(json!([querier(args)])));
     finds(
         &["fail querier-interval: every 2m", "warn querier-interval: termination_drain"],
         asks(&["query", DNSSRV, "--store.sd-dns-interval=2m"]),
