@@ -11,9 +11,8 @@ use crate::core::report::{PodReport, PodState, SetReport, State};
 const LONG_SETTLING_SECONDS: u64 = 3 * 3_600;
 
 pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut Report) {
-    let status = match &snapshot.status {
-        Ok(status) => status,
-        Err(_) => return report.skip(&ROLLOUT_STATE, "", "the server could not be asked: see server-status"),
+    let Ok(status) = &snapshot.status else {
+        return report.skip(&ROLLOUT_STATE, "", "the server could not be asked: see server-status");
     };
     if status.leader.as_ref().is_none_or(|leader| !leader.is_self) {
         return report.skip(&ROLLOUT_STATE, "", "only a leader knows how far rollouts are, and none was asked: see server-leader");

@@ -202,11 +202,13 @@ check "--pre: who may not install is told so" may_not
 namespace $ns-many "$ENABLED"
 REPLICAS=0 workload StatefulSet many | jq '. as $set | {apiVersion: "v1", kind: "List", items: [range(200) | "many-\(.)" as $name | $set | .metadata.name = $name]}' |
   kubectl -n $ns-many create -f - >/dev/null
-t0=$(now_ms)
 seen() { run_check "${at_server[@]}" -n $ns-many -o json 2>/dev/null | jq '[.checks[] | select(.id == "statefulset-eligible" and .result == "pass")] | length'; }
+t0=$(now_ms)
 same "200 StatefulSets are looked at" 200 seen
-took=$(($(now_ms) - t0))
-check "within 10 s: $took ms" test "$took" -le 10000
+took=$(seconds_since "$t0")
+# CPU is time used, not time passed: on a machine that does other things, too, only that is the same
+cpu=$({ TIMEFORMAT='%U %S'; time seen >/dev/null; } 2>&1 | awk '{ printf "%d", ($1 + $2) * 1000 }')
+check "in $took s, with $cpu ms of CPU, of which 3 s are allowed" test "$cpu" -le 3000
 bundle "$(base64 -w0 "$WORK/check/ca.crt")"
 eventually 30 "broken again" says fail webhook-certificate timeshard ""
 "$SERVER" check "${at_server[@]}" -n $ns --wait 2m >"$WORK/check/wait.log" 2>&1 &
