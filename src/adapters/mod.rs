@@ -2,6 +2,8 @@
 
 #[cfg(feature = "server")]
 pub mod admin;
+#[cfg(feature = "server")]
+pub mod check;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod cluster;

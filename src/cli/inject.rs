@@ -8,9 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, Failure, expand, input, print, say};
+use super::{ConfigArgs, Failure, input, print, say};
 use crate::adapters::clock;
 use crate::core::config::{MAX_PODS, unknown_annotation};
+use crate::core::expand;
 use crate::core::fleet::Fleet;
 use crate::core::guard::{annotation_problems, summary};
 use crate::core::mutation::Skip;

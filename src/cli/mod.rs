@@ -4,8 +4,8 @@
 //! input, 3 a check found something wrong.
 
 mod blocks;
+mod check;
 mod demo;
-mod expand;
 mod forecast;
 mod inject;
 mod input;
@@ -58,6 +58,8 @@ enum Command {
     Demo(demo::Args),
     /// Show how far rollouts are, from the running server
     Status(status::Args),
+    /// Check an installation and everything around the gateways, or a cluster before installing
+    Check(check::Args),
     /// Run the admission webhook
     Serve(serve::Args),
 }
@@ -113,6 +115,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Inject(args) => inject::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Serve(args) => serve::run(&args),
     }
 }

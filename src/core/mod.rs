@@ -9,11 +9,15 @@ pub mod blocks;
 #[cfg(feature = "server")]
 pub mod budgets;
 #[cfg(feature = "server")]
+pub mod check;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod duration;
 #[cfg(feature = "server")]
 pub mod election;
 pub mod entry;
+#[cfg(feature = "server")]
+pub mod expand;
 #[cfg(feature = "server")]
 pub mod fleet;
 #[cfg(feature = "server")]

@@ -72,6 +72,8 @@ pub const THANOS_HTTP_PORT: u16 = 10902;
 /// Thanos' default gRPC port (`--grpc-address`).
 pub const THANOS_GRPC_PORT: u16 = 10901;
 
+/// Name of the mutating webhook in its registration.
+pub const WEBHOOK: &str = "inject.thanos-timeshard.io";
 /// Path of the mutating webhook.
 pub const MUTATE_PATH: &str = "/mutate";
 /// Path of the validating webhook, the guard.

@@ -4,6 +4,7 @@
 
 mod bad_requests;
 mod blocks;
+mod check;
 mod command_line;
 mod cost;
 mod demo;

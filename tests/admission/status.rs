@@ -329,6 +329,14 @@ fn refusal(code: u16, message: &str) -> (u16, String) {
 
 /// What the command says with this API server.
 fn in_cluster(answers: impl Fn(&str, usize) -> (u16, String) + Send + Sync + 'static) -> (Output, Vec<String>) {
+    before_api_server(&["status", "-o", "json"], answers)
+}
+
+/// Runs a command before an API server that answers as it is told, and gives what that was asked.
+pub(crate) fn before_api_server(
+    args: &[&str],
+    answers: impl Fn(&str, usize) -> (u16, String) + Send + Sync + 'static,
+) -> (Output, Vec<String>) {
     let server = Server::new(answers);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kubeconfig");
@@ -337,11 +345,11 @@ fn in_cluster(answers: impl Fn(&str, usize) -> (u16, String) + Send + Sync + 'st
         "users": [{"name": "x", "user": {}}], "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
     });
     std::fs::write(&path, config.to_string()).unwrap();
-    (with_kubeconfig(&path), server.asked.lock().unwrap().clone())
+    (with_kubeconfig(args, &path), server.asked.lock().unwrap().clone())
 }
 
-fn with_kubeconfig(path: &Path) -> Output {
-    Command::new(TIMESHARD).args(["status", "-o", "json"]).env("KUBECONFIG", path).env_remove("KUBERNETES_SERVICE_HOST").output().unwrap()
+pub(crate) fn with_kubeconfig(args: &[&str], path: &Path) -> Output {
+    Command::new(TIMESHARD).args(args).env("KUBECONFIG", path).env_remove("KUBERNETES_SERVICE_HOST").output().unwrap()
 }
 
 fn proxied(pod: &str) -> String {
@@ -402,7 +410,7 @@ fn what_the_api_server_refuses_is_a_sentence() {
         "{}",
         text(&output.stderr)
     );
-    let none = with_kubeconfig(Path::new("/nonexistent"));
+    let none = with_kubeconfig(&["status", "-o", "json"], Path::new("/nonexistent"));
     assert_eq!(none.status.code(), Some(1));
     assert!(text(&none.stderr).contains("no cluster: ") && text(&none.stderr).contains("set KUBECONFIG"), "{}", text(&none.stderr));
 }

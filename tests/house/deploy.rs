@@ -8,7 +8,7 @@ use thanos_timeshard::core::names;
 
 use crate::{at, files};
 
-fn documents(folder: &str) -> Vec<Value> {
+pub(crate) fn documents(folder: &str) -> Vec<Value> {
     let mut documents = Vec::new();
     // The chart's templates are no YAML before Helm has rendered them; tests/e2e/scenarios/chart.sh compares what they become.
     for path in files(folder, "yaml").into_iter().filter(|path| !path.starts_with(at("deploy/chart/templates"))) {
@@ -19,7 +19,7 @@ fn documents(folder: &str) -> Vec<Value> {
     documents
 }
 
-fn the(kind: &str) -> Value {
+pub(crate) fn the(kind: &str) -> Value {
     let mut found: Vec<Value> = documents("deploy/base").into_iter().filter(|document| document["kind"] == kind).collect();
     assert_eq!(found.len(), 1, "one {kind} in deploy/base");
     found.pop().unwrap()
@@ -125,7 +125,7 @@ fn the_configuration_that_is_deployed_loads() {
     assert_eq!((config.sharding, config.operator), (Config::default().sharding, Config::default().operator));
 }
 
-fn granted(role: &Value) -> BTreeSet<String> {
+pub(crate) fn granted(role: &Value) -> BTreeSet<String> {
     let mut granted = BTreeSet::new();
     for rule in role["rules"].as_array().unwrap() {
         let strings = |key: &str| -> Vec<String> { rule[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect() };

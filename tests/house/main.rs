@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 mod chart;
+mod checks;
 mod configuration;
 mod deploy;
 mod docs;

@@ -14,13 +14,14 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::super::inject::{Admitted, apply};
-use super::super::{Failure, expand, input, plan, print, timeline};
+use super::super::{Failure, input, plan, print, timeline};
 use super::Args;
 use crate::adapters::cluster::Observed;
 use crate::adapters::http_client::HttpsClient;
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::tls::Certificates;
 use crate::adapters::{clock, signals};
+use crate::core::expand;
 use crate::core::fleet::{Fleet, StatefulSetFacts};
 use crate::core::names;
 use crate::core::plan::Plan;

@@ -60,13 +60,13 @@ enum Output {
 /// Width of a table that is not read on a terminal.
 const PIPED_COLUMNS: usize = 200;
 
-fn parse_timeout(text: &str) -> Result<PromDuration, String> {
+pub(super) fn parse_timeout(text: &str) -> Result<PromDuration, String> {
     let value: PromDuration = text.parse().map_err(|error: crate::core::duration::DurationError| error.to_string())?;
     if value > PromDuration::ZERO { Ok(value) } else { Err("write a duration above 0s, such as 30m".to_owned()) }
 }
 
 /// A namespace's name; it becomes a part of a path.
-fn parse_name(text: &str) -> Result<String, String> {
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
     let fits = !text.is_empty() && text.len() <= 63 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if fits { Ok(text.to_owned()) } else { Err("write a namespace's name (a-z, 0-9, -), at most 63 characters".to_owned()) }
 }

@@ -2,22 +2,25 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::core::fleet::StatefulSetFacts;
-use crate::core::names;
+use super::fleet::StatefulSetFacts;
+use super::names;
 
 /// What an object is called in messages.
-pub(super) fn title(object: &Value) -> String {
+#[must_use]
+pub fn title(object: &Value) -> String {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     format!("{}/{}", text("/kind"), text("/metadata/name"))
 }
 
 /// The namespace of an object, or the one given for those without.
-pub(super) fn namespace(object: &Value, default: &str) -> String {
+#[must_use]
+pub fn namespace(object: &Value, default: &str) -> String {
     object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or(default).to_owned()
 }
 
 /// What the server would observe of a `StatefulSet`. `replicas` overrides its own.
-pub(super) fn facts(object: &Value, namespace: &str, replicas: Option<u32>) -> StatefulSetFacts {
+#[must_use]
+pub fn facts(object: &Value, namespace: &str, replicas: Option<u32>) -> StatefulSetFacts {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
     let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
     StatefulSetFacts {
@@ -38,7 +41,8 @@ pub(super) fn facts(object: &Value, namespace: &str, replicas: Option<u32>) -> S
 }
 
 /// A number of the spec that the API server would refuse, if there is one.
-pub(super) fn unusable_number(object: &Value) -> Option<(&'static str, String)> {
+#[must_use]
+pub fn unusable_number(object: &Value) -> Option<(&'static str, String)> {
     let fits = |value: &Value| value.is_null() || value.as_i64().is_some_and(|n| (0..=i64::from(i32::MAX)).contains(&n));
     [("/spec/replicas", "spec.replicas"), ("/spec/ordinals/start", "spec.ordinals.start")]
         .into_iter()
@@ -48,12 +52,14 @@ pub(super) fn unusable_number(object: &Value) -> Option<(&'static str, String)> 
 }
 
 /// The pods of a `StatefulSet`.
-pub(super) fn pods(statefulset: &Value, facts: &StatefulSetFacts) -> Vec<Value> {
+#[must_use]
+pub fn pods(statefulset: &Value, facts: &StatefulSetFacts) -> Vec<Value> {
     (facts.ordinals_start..facts.ordinals_start.saturating_add(facts.replicas)).map(|ordinal| pod(statefulset, facts, ordinal)).collect()
 }
 
 /// One pod, with what the controller adds to the template: name, namespace, owner, labels, host name, claims.
-fn pod(statefulset: &Value, facts: &StatefulSetFacts, ordinal: u32) -> Value {
+#[must_use]
+pub fn pod(statefulset: &Value, facts: &StatefulSetFacts, ordinal: u32) -> Value {
     let name = format!("{}-{ordinal}", facts.name);
     let template = statefulset.pointer("/spec/template").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut metadata = template.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -102,7 +108,8 @@ fn member<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String,
 }
 
 /// The review that the API server would send for the creation of this pod.
-pub(super) fn review(pod: &Value, namespace: &str, uid: &str) -> Value {
+#[must_use]
+pub fn review(pod: &Value, namespace: &str, uid: &str) -> Value {
     let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
     let resource = json!({"group": "", "version": "v1", "resource": "pods"});
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {

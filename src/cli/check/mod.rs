@@ -1,0 +1,159 @@
+//! `timeshard check`: looks at a cluster, says what is wrong and what to do about it.
+//!
+//! What is wrong is decided in `core::check`, what is looked at in `adapters::check`; here are flags, waiting and exit codes.
+
+mod print;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::time::Instant;
+
+use self::print::{Output, Style};
+use super::{Failure, input, print as put};
+use crate::adapters::check::{Progress, Wanted, gather, gather_before};
+use crate::adapters::server_status::{Address, connect};
+use crate::core::check::objects::ConfigText;
+use crate::core::check::{self, Outcome, Report};
+use crate::core::config::MAX_CONFIG_BYTES;
+use crate::core::duration::PromDuration;
+use crate::core::names;
+
+/// How long to wait before looking again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Check an installation, or with --pre a cluster before it.
+///
+/// Looks at the API server, the server, its webhook and certificate, labelled namespaces, gateways, rollouts and queriers
+/// (in-cluster configuration or KUBECONFIG), and says for each check whether it passes (√), warns (‼), fails (×) or was
+/// skipped (-), and what to do. Changes nothing: the one pod that it sends is created as a dry run. docs/checks.md explains
+/// every check. Exits with 0 when all passed or only warned, with 3 when one failed, with 1 when the cluster cannot be asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Check what can be known before anything is installed
+    #[arg(long, conflicts_with_all = ["namespace", "config"])]
+    pre: bool,
+    /// Look at this labelled namespace only. Default: all that are labelled
+    #[arg(short, long, value_name = "NAMESPACE", value_parser = super::status::parse_name)]
+    namespace: Option<String>,
+    /// Check this configuration file (YAML, at most 1 MiB; "-" reads standard input) against the gateways, instead of the
+    /// server's
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+    /// Look again every 2 s until no check fails, for this long at most (such as 5m). Default: once
+    #[arg(long, value_name = "DURATION", value_parser = super::status::parse_timeout)]
+    wait: Option<PromDuration>,
+    /// Ask the server's admin port at this address, such as `http://127.0.0.1:8080` (a port-forward), instead of finding it
+    #[arg(long, value_name = "URL", env = "TIMESHARD_SERVER")]
+    server: Option<Address>,
+    /// Namespace that `timeshard serve` runs in, or shall run in
+    #[arg(long, value_name = "NAMESPACE", env = "TIMESHARD_SYSTEM_NAMESPACE", default_value = names::SYSTEM_NAMESPACE, value_parser = super::status::parse_name)]
+    system_namespace: String,
+    /// Anything but nothing: no colours on a terminal either
+    #[arg(long, value_name = "TEXT", env = "NO_COLOR", default_value = "", hide_default_value = true)]
+    no_color: String,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("the runtime does not start: {error}")))?;
+    runtime.block_on(check(args))
+}
+
+async fn check(args: &Args) -> Result<(), Failure> {
+    let wanted = wanted(args)?;
+    let client = connect()
+        .await
+        .map_err(|error| Failure::Failed(format!("no cluster: {error}; set KUBECONFIG, or run in a pod with a ServiceAccount")))?;
+    let line = Line::new();
+    let deadline = args.wait.and_then(|wait| Instant::now().checked_add(wait.to_std()));
+    let report = loop {
+        let report = look(args, &wanted, &client, &line).await;
+        let left = deadline.is_some_and(|deadline| Instant::now() + AGAIN < deadline);
+        let failed = report.summary().fail;
+        if failed == 0 || !left {
+            break report;
+        }
+        line.show(&format!("{failed} failed; looking again"));
+        tokio::time::sleep(AGAIN).await;
+    };
+    line.clear();
+    let style = Style { colours: std::io::stdout().is_terminal() && args.no_color.is_empty() };
+    put(&print::rendered(&report, args.output, style)?)?;
+    verdict(&report)
+}
+
+async fn look(args: &Args, wanted: &Wanted, client: &Client, line: &Line) -> Report {
+    if args.pre {
+        check::pre(&Box::pin(gather_before(client.clone(), &args.system_namespace, line.progress())).await)
+    } else {
+        check::run(&Box::pin(gather(client.clone(), wanted, line.progress())).await)
+    }
+}
+
+fn wanted(args: &Args) -> Result<Wanted, Failure> {
+    let local = |path: &PathBuf| {
+        let text = input::text(path, MAX_CONFIG_BYTES)?;
+        Ok::<_, Failure>(ConfigText { source: input::name(path), text, of_server: false })
+    };
+    Ok(Wanted {
+        system: args.system_namespace.clone(),
+        only: args.namespace.clone(),
+        config: args.config.as_ref().map(local).transpose()?,
+        server: args.server.clone(),
+    })
+}
+
+fn verdict(report: &Report) -> Result<(), Failure> {
+    let summary = report.summary();
+    let unreachable = |finding: &check::Finding| finding.check == &check::ids::API_REACHABLE && finding.result == Outcome::Fail;
+    match report.findings.iter().find(|finding| unreachable(finding)) {
+        Some(finding) => Err(Failure::Failed(finding.message.clone())),
+        None if summary.fail > 0 => Err(Failure::Found(format!("{} of {} checks failed", summary.fail, report.findings.len()))),
+        None => Ok(()),
+    }
+}
+
+/// A line on the terminal that says what is being looked at; nothing where nobody reads it.
+struct Line {
+    visible: bool,
+}
+
+/// What a narrow terminal shows of it, in characters.
+const LINE_CHARS: usize = 76;
+
+impl Line {
+    fn new() -> Self {
+        Self { visible: std::io::stderr().is_terminal() }
+    }
+
+    fn progress(&self) -> Progress {
+        let visible = self.visible;
+        Arc::new(move |what| Self { visible }.show(what))
+    }
+
+    fn show(&self, what: &str) {
+        self.put(&format!("\r\u{1b}[K{}", what.chars().take(LINE_CHARS).collect::<String>()));
+    }
+
+    fn clear(&self) {
+        self.put("\r\u{1b}[K");
+    }
+
+    fn put(&self, text: &str) {
+        use std::io::Write as _;
+        if self.visible {
+            let mut out = std::io::stderr().lock();
+            // Nobody is worse off without it.
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
+    }
+}

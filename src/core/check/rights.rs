@@ -1,0 +1,97 @@
+//! Rights: what the server needs (the roles of `deploy/`, compared by a test), and what it takes to install it.
+
+/// One right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Right {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Resource, with `/subresource` if there is one.
+    pub resource: &'static str,
+    /// Verb.
+    pub verb: &'static str,
+    /// The one object that it is for, if it is one.
+    pub name: Option<&'static str>,
+    /// Where it is needed.
+    pub place: Where,
+}
+
+/// Where a right is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// For objects of the cluster.
+    Cluster,
+    /// In every labelled namespace.
+    Labelled,
+    /// In the server's own namespace.
+    System,
+}
+
+type Row = (Where, &'static str, &'static str, &'static [&'static str]);
+
+/// What the server needs.
+const SERVER: [Row; 10] = [
+    (Where::Cluster, "", "namespaces", &["list", "watch"]),
+    (Where::Labelled, "apps", "statefulsets", &["list", "watch", "patch"]),
+    (Where::Labelled, "", "configmaps", &["get", "list", "watch", "create", "patch"]),
+    (Where::Labelled, "", "pods", &["list", "watch"]),
+    (Where::Labelled, "", "pods/status", &["patch"]),
+    (Where::Labelled, "policy", "poddisruptionbudgets", &["list", "watch", "create", "update", "delete"]),
+    (Where::Labelled, "", "services", &["list", "watch", "create", "update", "delete"]),
+    (Where::Labelled, "events.k8s.io", "events", &["create", "patch"]),
+    (Where::System, "coordination.k8s.io", "leases", &["get", "update"]),
+    (Where::System, "coordination.k8s.io", "leases", &["create"]),
+];
+
+/// What it takes to apply `deploy/`.
+const INSTALL: [Row; 13] = [
+    (Where::Cluster, "", "namespaces", &["create"]),
+    (Where::Cluster, "rbac.authorization.k8s.io", "clusterroles", &["create"]),
+    (Where::Cluster, "rbac.authorization.k8s.io", "clusterrolebindings", &["create"]),
+    (Where::Cluster, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", &["create"]),
+    (Where::System, "", "serviceaccounts", &["create"]),
+    (Where::System, "rbac.authorization.k8s.io", "roles", &["create"]),
+    (Where::System, "rbac.authorization.k8s.io", "rolebindings", &["create"]),
+    (Where::System, "", "configmaps", &["create"]),
+    (Where::System, "", "services", &["create"]),
+    (Where::System, "apps", "deployments", &["create"]),
+    (Where::System, "policy", "poddisruptionbudgets", &["create"]),
+    (Where::System, "networking.k8s.io", "networkpolicies", &["create"]),
+    (Where::Cluster, "", "namespaces", &["patch"]),
+];
+
+/// With cert-manager these beside [`install`].
+const CERT_MANAGER: [Row; 2] =
+    [(Where::System, "cert-manager.io", "certificates", &["create"]), (Where::System, "cert-manager.io", "issuers", &["create"])];
+
+fn rights(rows: &[Row]) -> Vec<Right> {
+    let of = |(place, group, resource, verbs): &Row| {
+        let (place, group, resource) = (*place, *group, *resource);
+        let named = resource == "leases" && !verbs.contains(&"create");
+        let name = named.then_some(crate::core::names::LEASE);
+        verbs.iter().map(move |verb| Right { group, resource, verb, name, place }).collect::<Vec<_>>()
+    };
+    rows.iter().flat_map(of).collect()
+}
+
+/// What the server needs.
+#[must_use]
+pub fn server() -> Vec<Right> {
+    rights(&SERVER)
+}
+
+/// What it takes to apply `deploy/`.
+#[must_use]
+pub fn install(cert_manager: bool) -> Vec<Right> {
+    let more: &[Row] = if cert_manager { &CERT_MANAGER } else { &[] };
+    [rights(&INSTALL), rights(more)].concat()
+}
+
+impl Right {
+    /// `list services in labelled namespaces`.
+    #[must_use]
+    pub fn sentence(&self, namespace: Option<&str>) -> String {
+        let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
+        let place = namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
+        format!("{} {}{group}{place}", self.verb, self.resource)
+    }
+}
