@@ -49,8 +49,6 @@ pub(super) struct Args {
     /// Directory with tls.crt and tls.key (a mounted Secret); reloaded when it changes
     #[arg(long, value_name = "DIR", env = "TIMESHARD_CERT_DIR", default_value = "/etc/timeshard/tls")]
     cert_dir: PathBuf,
-    #[command(flatten)]
-    own: super::self_signed::Args,
     /// Address of the webhook (HTTPS)
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_LISTEN", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
@@ -78,6 +76,9 @@ pub(super) struct Args {
     /// How to log
     #[arg(long, value_name = "FORMAT", env = "TIMESHARD_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
+    // Last, since what follows would come under its heading.
+    #[command(flatten)]
+    own: super::self_signed::Args,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -67,7 +67,7 @@ async fn probes_metrics_and_status() {
         "timeshard_accepted_connections_total 1\n",
         "timeshard_failed_connections_total{reason=\"plain_http\"} 0\n",
         "timeshard_certificate_reloads_total{result=\"ok\"} 0\n",
-        "timeshard_certificate_expiry_timestamp_seconds 4102358400\n",
+        "timeshard_certificate_expiry_timestamp_seconds{certificate=\"leaf\"} 4102358400\n",
         "# TYPE timeshard_open_connections gauge\n",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -144,7 +144,7 @@ impl Keeper {
     async fn run(self) {
         let Self { custodian, watched, board, seen, state, origin } = self;
         let follow = join_all(watched.iter().enumerate().map(|(index, watched)| follow(watched, index, &board, &state.watches)));
-        let mut work = Work { custodian, watched: &watched, board: &board, seen, state: &state, origin };
+        let mut work = Work { custodian, watched: &watched, board: &board, seen, state: &state, origin, last: None };
         tokio::join!(follow, work.run());
     }
 }
@@ -183,6 +183,8 @@ struct Work<'a> {
     seen: watch::Receiver<Board>,
     state: &'a State,
     origin: Instant,
+    /// What was last written to the Secret, and when.
+    last: Option<(Change, Instant)>,
 }
 
 impl Work<'_> {
@@ -215,6 +217,12 @@ impl Work<'_> {
     }
 
     async fn write(&mut self, change: &Change, sights: &Sights, board: &Board) -> Result<(), Failure> {
+        let again = |(last, at): &(Change, Instant)| last == change && at.elapsed() < RETRY;
+        if self.last.as_ref().is_some_and(again) {
+            // Somebody undoes it as fast as it is done.
+            sleep(RETRY).await;
+        }
+        self.last = Some((change.clone(), Instant::now()));
         let before = if let Sight::Holds(store) = &sights.secret { store.clone() } else { Store::default() };
         let (memory, settings) = (self.custodian.memory(), self.custodian.settings());
         let after = before.changed(change, settings, clock::now(), memory, &sights.bundled(), &mut issue::Mint)?;

@@ -230,6 +230,10 @@ impl Store {
         if self.leaf.as_ref().map(|leaf| &leaf.issuer) != self.current.as_ref().map(|current| &current.anchor.der) {
             self.leaf = None;
         }
+        if self.leaf.is_none() {
+            // It has expired, or a leaf of it would have been due before this.
+            self.retired.extend(self.current.take().map(|before| before.anchor));
+        }
     }
 
     fn renew<I: Issue>(&mut self, signer: &Signer, settings: &Settings, wall: DateTime<Utc>, issue: &mut I) -> Result<(), I::Error> {
