@@ -38,6 +38,7 @@ struct Stood {
 #[derive(Default)]
 struct Pods {
     addressed: HashSet<PodName>,
+    given: u32,
     stood: HashMap<PodName, Stood>,
 }
 
@@ -45,12 +46,15 @@ type PodName = (String, String);
 type Shared = Arc<Mutex<Pods>>;
 
 impl Pods {
-    /// An address for a pod that has none yet: 127.1.0.1 and on.
-    fn address(&mut self, pod: &PodName) -> Option<Ipv4Addr> {
-        if !self.addressed.insert(pod.clone()) {
-            return None;
-        }
-        Some(Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + u32::try_from(self.addressed.len()).ok()?))
+    /// Whether it is new.
+    fn appeared(&mut self, pod: &PodName) -> bool {
+        self.addressed.insert(pod.clone())
+    }
+
+    /// The next address: 127.1.0.1 and on.
+    fn address(&mut self) -> Ipv4Addr {
+        self.given += 1;
+        Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + self.given)
     }
 
     fn published(&mut self, pod: PodName, entry: Entry) {
@@ -106,12 +110,12 @@ async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::R
     let patched = appeared.map_err(anyhow::Error::from).map_ok(|pod| {
         let (api, name) = (api.clone(), pod.name_any());
         let key = (namespace.to_owned(), name.clone());
-        let address = with(pods, |pods| pods.address(&key));
+        let appeared = with(pods, |pods| pods.appeared(&key));
         async move {
-            let Some(address) = address else { return Ok(()) };
-            let listener = TcpListener::bind(SocketAddr::new(address.into(), names::SIDECAR_PORT)).await;
-            let listener =
-                listener.with_context(|| format!("pod {name} cannot listen on {address}; is ulimit -n above the number of pods?"))?;
+            if !appeared {
+                return Ok(());
+            }
+            let (address, listener) = listen(pods).await.with_context(|| format!("pod {name}"))?;
             tokio::spawn(serve(listener, key, pods.clone()));
             // Since long ago, so that a new leader does not take it for one that queriers do not know yet.
             let since =
@@ -127,6 +131,20 @@ async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::R
         }
     });
     patched.try_buffer_unordered(CONCURRENT_PATCHES).try_for_each(|()| async { Ok(()) }).await
+}
+
+/// Listens on the next address that nobody has: another of these may run on this machine.
+async fn listen(pods: &Shared) -> anyhow::Result<(Ipv4Addr, TcpListener)> {
+    loop {
+        let address = with(pods, Pods::address);
+        match TcpListener::bind(SocketAddr::new(address.into(), names::SIDECAR_PORT)).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && address.is_loopback() => {}
+            listener => {
+                let listener = listener.with_context(|| format!("cannot listen on {address}; is ulimit -n above the number of pods?"))?;
+                return Ok((address, listener));
+            }
+        }
+    }
 }
 
 /// Does what sidecars would: every entry is applied as soon as it is published.
