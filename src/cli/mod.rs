@@ -7,6 +7,7 @@ mod demo;
 mod expand;
 mod inject;
 mod input;
+mod page_source;
 mod plan;
 mod serve;
 mod status;

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::Failure;
+use super::{Failure, page_source};
 use crate::adapters::admin::{self, Admin};
 use crate::adapters::cluster::{self, Observed, ObservedMetrics};
 use crate::adapters::config_file::{ConfigFile, ConfigFileMetrics};
@@ -26,6 +26,7 @@ use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
 use crate::core::report::SetReport;
+use crate::page::feed as page;
 use crate::refresher::Refresher;
 use crate::refresher::reports::Reports;
 use crate::webhook::{self, Metrics, Reviewer};
@@ -50,7 +51,7 @@ pub(super) struct Args {
     /// Address of the webhook (HTTPS)
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_LISTEN", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
-    /// Address of /livez, /readyz, /metrics and /status (plain HTTP)
+    /// Address of the page (/), /livez, /readyz, /metrics and /status (plain HTTP)
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
     admin_listen: SocketAddr,
     /// Serve without a cluster: every StatefulSet gets the configuration's defaults
@@ -152,15 +153,17 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let joined = if args.webhook_only { None } else { Some(join_cluster(args, &observed, &mut tasks, &mut registry, &shutdown).await?) };
     let (notices, refresher) = joined.map_or((None, None), |joined| (Some(joined.notices), joined.refresher));
     let leading = refresher.as_ref().map(|refresher| (refresher.leadership.clone(), refresher.reports.clone()));
-    let document = status(observed.clone(), certificates, file, args.webhook_only, leading);
+    let head = Arc::new(Head { observed: observed.clone(), certificates, file, webhook_only: args.webhook_only, leading });
+    let (document, seen) = (head.clone(), head);
+    let pages = crate::page::router(page::Feed::new(Box::new(move || seen.page())), shutdown.clone());
     let ready = {
         let (observed, alone) = (observed.clone(), args.webhook_only);
         Arc::new(move || if alone || observed.is_synced() { Ok(()) } else { Err(not_synced(&observed)) })
     };
     let bound = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let (listen, admin_listen) = (bound(&listener, args.listen), bound(&admin_listener, args.admin_listen));
-    let admin = Admin { ready, metrics: Arc::new(registry), status: document, shutdown: shutdown.clone() };
-    tasks.spawn(admin::serve(admin_listener, admin::router(admin)));
+    let admin = Admin { ready, metrics: Arc::new(registry), status: Arc::new(move || document.status()), shutdown: shutdown.clone() };
+    tasks.spawn(admin::serve(admin_listener, admin::router(admin).merge(pages)));
     tracing::info!(%listen, %admin_listen, webhook_only = args.webhook_only, "serving");
     let routes = webhook::router(Reviewer::new(observed.fleet.clone(), clock::now), metrics, notices);
     let edge = Edge { listener, tls: Some(tls), limits: Limits::default(), drain: args.shutdown_drain.to_std(), stats, shutdown };
@@ -239,31 +242,45 @@ fn not_synced(observed: &Observed) -> String {
     }
 }
 
-fn status(
+/// What the server says of itself.
+struct Head {
     observed: Arc<Observed>,
     certificates: Arc<Certificates>,
     file: Option<Arc<ConfigFile>>,
     webhook_only: bool,
     leading: Option<(Leadership, Arc<Reports>)>,
-) -> admin::Status {
-    Arc::new(move || {
-        let reports = leading.as_ref().map(|(_, reports)| reports.all()).unwrap_or_default();
-        let leader = leading.as_ref().map(|(leadership, _)| {
+}
+
+impl Head {
+    fn value(&self) -> serde_json::Value {
+        let leader = self.leading.as_ref().map(|(leadership, _)| {
             json!({"holder": leadership.holder(), "self": leadership.remaining().is_some(), "error": leadership.last_error()})
         });
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "webhook_only": webhook_only,
-            "synced": webhook_only || observed.is_synced(),
-            "watch_error": observed.watches.last_error(),
-            "namespaces": observed.namespaces(),
+            "webhook_only": self.webhook_only,
+            "synced": self.webhook_only || self.observed.is_synced(),
+            "watch_error": self.observed.watches.last_error(),
+            "namespaces": self.observed.namespaces(),
             "leader": leader,
-            "statefulsets": statefulsets(&observed.fleet.load(), &reports),
-            "certificate_not_after_unix_seconds": certificates.not_after_unix_seconds(),
-            "certificate_error": certificates.last_failure(),
-            "config_error": file.as_ref().and_then(|file| file.last_failure()),
+            "certificate_not_after_unix_seconds": self.certificates.not_after_unix_seconds(),
+            "certificate_error": self.certificates.last_failure(),
+            "config_error": self.file.as_ref().and_then(|file| file.last_failure()),
         })
-    })
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let reports = self.leading.as_ref().map(|(_, reports)| reports.all()).unwrap_or_default();
+        let mut value = self.value();
+        value["statefulsets"] = json!(statefulsets(&self.observed.fleet.load(), &reports));
+        value
+    }
+
+    /// What the page shows: the same, without copying what the leader holds.
+    fn page(&self) -> page::Known {
+        let reports = self.leading.as_ref().map(|(_, reports)| reports.latest()).unwrap_or_default();
+        page::Known { head: self.value(), sets: page_source::sets(&self.observed.fleet.load(), &reports, clock::now()) }
+    }
 }
 
 /// Every known StatefulSet: its plan, and on the leader how far it is.
@@ -277,14 +294,7 @@ fn statefulsets(fleet: &Fleet, reports: &[SetReport]) -> Vec<serde_json::Value> 
         };
         let shards: Vec<_> = (0..).zip(known.plan.shards()).map(shard).collect();
         let reported = reports.iter().find(|report| report.namespace == facts.namespace && report.name == facts.name);
-        let report = reported.cloned().unwrap_or_else(|| SetReport {
-            namespace: facts.namespace.clone(),
-            name: facts.name.clone(),
-            configmap: fleet.config().operator.configmap_of(&facts.namespace, &facts.name),
-            replicas: facts.replicas,
-            warnings: known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
-            ..SetReport::default()
-        });
+        let report = reported.cloned().unwrap_or_else(|| page_source::without_a_look(fleet, known));
         let mut value = json!(report);
         value["shards"] = json!(shards);
         value["problem"] = json!(known.problem);

@@ -14,6 +14,8 @@ pub mod election;
 pub mod entry;
 #[cfg(feature = "server")]
 pub mod fleet;
+#[cfg(feature = "server")]
+pub mod history;
 pub mod launch;
 #[cfg(feature = "server")]
 pub mod located;
