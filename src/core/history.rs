@@ -181,8 +181,7 @@ mod tests {
 
     /// Looks at one report after the other, a minute apart.
     fn after(reports: Vec<SetReport>) -> SetReport {
-        let (mut history, mut before, mut now) =
-            (History::default(), None, Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap());
+        let (mut history, mut before, mut now) = (History::default(), None, Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap());
         for mut report in reports {
             history.observe(before.as_ref(), &mut report, now);
             before = Some(report);

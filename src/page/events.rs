@@ -49,7 +49,9 @@ pub(super) async fn events(State(stage): State<Stage>) -> Response {
         return refused("this replica of the server is about to end: ask another one\n".to_owned());
     }
     let Ok(permit) = stage.feed.streams.clone().try_acquire_owned() else {
-        return refused(format!("{MOST_STREAMS} pages are open already, which is the most that one server keeps up: close one, or use timeshard status\n"));
+        return refused(format!(
+            "{MOST_STREAMS} pages are open already, which is the most that one server keeps up: close one, or use timeshard status\n"
+        ));
     };
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -67,7 +69,8 @@ pub(super) async fn events(State(stage): State<Stage>) -> Response {
 }
 
 fn refused(why: String) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::RETRY_AFTER, "10")], why).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::RETRY_AFTER, "10")], why)
+        .into_response()
 }
 
 impl Stream {

@@ -105,7 +105,11 @@ impl Feed {
 }
 
 fn render(known: Known, before: &Snapshot) -> Snapshot {
-    let head = if known.head == before.head_value && !before.head.is_empty() { before.head.clone() } else { event("head", &known.head.to_string()) };
+    let head = if known.head == before.head_value && !before.head.is_empty() {
+        before.head.clone()
+    } else {
+        event("head", &known.head.to_string())
+    };
     let one = |set: Set| {
         let key = (set.report.namespace.clone(), set.report.name.clone());
         let rendered = match before.sets.get(&key).filter(|rendered| rendered.set == set) {

@@ -81,9 +81,10 @@ fn steps(view: &View<'_>, mut members: Vec<Member>, moves_left: usize) -> Option
     let mut at: Vec<Window> = members.iter().map(|member| member.published.window).collect();
     let (steps, _) = rollout::preview(members, &terms(view));
     let moves = |step: &Step| match step {
-        Step::Move { changes, .. } => {
-            changes.iter().map(|change| (change.member, std::mem::replace(&mut at[change.member], change.to.window), change.to.window)).collect()
-        }
+        Step::Move { changes, .. } => changes
+            .iter()
+            .map(|change| (change.member, std::mem::replace(&mut at[change.member], change.to.window), change.to.window))
+            .collect(),
         Step::Done | Step::Wait(_) | Step::Blocked(_) => Vec::new(),
     };
     Some(steps.iter().map(moves).collect())

@@ -225,6 +225,8 @@ function verdict() {
   const [is, words, more] = judged();
   $('verdict').dataset.level = is;
   put($('verdict-sign'), SIGNS[is]);
+  // Said once for each change; what only counts seconds is not said.
+  put($('say'), state.down && state.shown ? 'The stream broke, what is shown is stale.' : words);
   put($('verdict-text'), state.down && state.shown ? `${words} (as of ${clock(state.down.heard / 1000)})` : words);
   const parts = state.down && state.shown ? [`Stale: the stream broke at ${clock(state.down.since)} (${state.down.why}). `, ...more] : more;
   const plain = parts.map((part) => (part instanceof Node ? part.textContent : part)).join('');
