@@ -46,7 +46,7 @@ impl Stage {
 
     /// In every width and both colour schemes: nothing overflows, nothing is wrong, and a picture of it.
     fn sound(&self, scene: &str) {
-        for (width, height, name) in [(1_280, 900, ""), (768, 900, "-tablet"), (360, 740, "-phone")] {
+        for (width, height, name) in [(1_280, 900, ""), (768, 900, "-tablet"), (360, 2740, "-phone")] {
             self.browser.size(width, height);
             for dark in [false, true] {
                 self.browser.dark(dark);
@@ -164,7 +164,7 @@ fn gap(stage: &Stage) {
         verdict.starts_with("GAP: 246d16h ago .. 124d8h ago of monitoring/thanos-store-gateway is held by no confirmed pod"),
         "{verdict}"
     );
-    assert!(stage.text("verdict-more").contains("Seen for 3 min"), "{}", stage.text("verdict-more"));
+    assert!(stage.text("verdict-more").contains("It has been so for 3 min"), "{}", stage.text("verdict-more"));
     let attention = stage.text("attention-list");
     for words in [
         "thanos-store-gateway-2 is not to be asked on port 10908",

@@ -151,11 +151,13 @@ const since = (set) => (set.gap_since ? Date.parse(set.gap_since) / 1000 : null)
 function attention(set) {
   const key = `${set.namespace}/${set.name}`, found = [];
   const say = (kind, words) => found.push({ kind, words, key });
-  if (level(set) === 'gap') say('bad', `${key}: no pod is known to serve ${listed(gaps(set), 3)}`);
+  const lost = set.pods.some(isLost);
+  if (level(set) === 'gap' && !lost) say('bad', `${key}: no ready pod serves ${listed(gaps(set), 3)}`);
   if (level(set) === 'thin') say('warn', `${key}: a part of the time hangs on one pod; the next failure is a gap`);
   if (level(set) === 'none') say('warn', `${key}: no pods, so nothing is served`);
   if (['blocked', 'refused'].includes(set.state)) say('bad', `${key}: ${set.state}: ${set.message}`);
-  if (['waiting', 'paused'].includes(set.state)) say('warn', `${key}: ${set.state}: ${set.message}`);
+  // What it waits for is said below, if it is a pod that is lost.
+  if (set.state === 'paused' || (set.state === 'waiting' && !lost)) say('warn', `${key}: ${set.state}: ${set.message}`);
   for (const [is, words] of [
     [(pod) => pod.state === 'not_injected', 'admitted without injection, so nothing keeps the window right; delete to have it admitted anew'],
     [(pod) => pod.state === 'unreachable', 'not to be asked on port 10908 (NetworkPolicy, service mesh?), so no window changes'],
@@ -198,7 +200,7 @@ function judged() {
     const others = ranges.length + gap.length - 2;
     const when = since(set);
     const parts = [`${ranges.length > 1 ? `${ranges.length} gaps in it. ` : ''}Queries that reach there come back incomplete. `];
-    if (when) parts.push('Seen for ', growing(when), '. ');
+    if (when) parts.push('It has been so for ', growing(when), '. ');
     if (gap.length > 1) parts.push(`${count(gap.length, 'StatefulSet')} of ${sets.length} have gaps.`);
     return ['gap', `GAP: ${ranges[0]} of ${set.namespace}/${set.name} is held by no confirmed pod${others > 0 && gap.length > 1 ? `, and ${count(gap.length - 1, 'StatefulSet')} more` : ''}`, parts];
   }
@@ -328,7 +330,8 @@ function fill(card) {
     el('p', { class: 'message' }, set.state === 'unknown' ? `${count(set.replicas, 'replica')}; no leader’s look is known here` : sentence(set.message)), strip(set, state.kind, now()));
   if (card.root.open) inside(card);
 }
-const sentence = (words) => (words ? words[0].toUpperCase() + words.slice(1) : '');
+/** A capital first, unless it begins with a name. */
+const sentence = (words) => (/^[a-z]+[ ,:]/.test(words) ? words[0].toUpperCase() + words.slice(1) : words);
 
 /** The inside of a card that is open; what has the focus has it afterwards too. */
 function inside(card) {
@@ -422,7 +425,8 @@ function pods(card) {
   const worth = card.pods ?? (many && !card.all ? set.pods.filter((pod) => pod.state !== 'confirmed' || !same(pod.desired, pod.published)) : set.pods);
   const shown = worth.slice(0, card.all ? Math.max(MOST_ROWS, card.rows ?? 0) : MOST_ROWS);
   const planned = shown.some((pod) => !same(pod.desired, pod.published));
-  const columns = ['Pod', 'Shard', 'State', 'Published', 'Served', ...(planned ? ['Planned'] : []), 'For', 'Restarts', 'Why'];
+  const why = shown.some((pod) => pod.why);
+  const columns = ['Pod', 'Shard', 'State', 'Published', 'Served', ...(planned ? ['Planned'] : []), 'For', 'Restarts', ...(why ? ['Why'] : [])];
   const lines = shown.map((pod) => row(columns, isLost(pod) ? 'bad' : pod.state === 'confirmed' ? '' : 'busy', {
     Pod: pod.name, Shard: `${pod.shard}${pod.surplus ? ' (extra)' : ''}`, State: `${WORDS[pod.state] ?? pod.state}${pod.phase && pod.phase !== 'serving' ? ` (${pod.phase})` : ''}`,
     Published: text(pod.published), Served: same(pod.applied, pod.published) ? 'the same' : `${text(pod.applied)}${pod.unverified ? ' (unverified)' : ''}`,
@@ -431,9 +435,8 @@ function pods(card) {
   const rest = set.pods.length - shown.length;
   const caption = rest === 0 ? count(set.pods.length, 'pod') : card.pods ? `${shown.length} of ${count(set.pods.length, 'pod')}` : card.all ? `the first ${shown.length} of ${count(set.pods.length, 'pod')}`
     : shown.length ? `${count(shown.length, 'pod')} of ${set.pods.length} that ${shown.length === 1 ? 'is' : 'are'} not as planned` : `all ${set.pods.length} pods are confirmed`;
-  const parts = [el('h3', {}, 'Pods')];
-  if (shown.length) parts.push(tabular(columns, lines, sentence(caption)));
-  else parts.push(el('p', { class: 'quiet' }, sentence(caption)));
+  const parts = [el('h3', {}, sentence(caption))];
+  if (shown.length) parts.push(tabular(columns, lines, `Pods of ${set.name}`, 'hidden'));
   if (rest > 0 && !card.pods) {
     const more = el('button', { type: 'button', 'data-key': 'more' }, card.all ? `Show ${Math.min(rest, MOST_ROWS)} more` : `Show pods one by one`);
     more.addEventListener('click', () => { card.rows = card.all ? shown.length + MOST_ROWS : MOST_ROWS; card.all = true; inside(card); });
@@ -460,9 +463,9 @@ function table(card) {
   return inner;
 }
 /** Roles are written out: on a phone rows become blocks, and a table must stay one. */
-function tabular(columns, lines, caption) {
+function tabular(columns, lines, caption, kind = 'quiet') {
   const head = el('tr', { role: 'row' }, ...columns.map((column) => el('th', { scope: 'col', role: 'columnheader' }, column)));
-  return el('table', { role: 'table' }, el('caption', { class: 'quiet' }, caption), el('thead', { role: 'rowgroup' }, head), el('tbody', { role: 'rowgroup' }, ...lines));
+  return el('table', { role: 'table' }, el('caption', { class: kind }, caption), el('thead', { role: 'rowgroup' }, head), el('tbody', { role: 'rowgroup' }, ...lines));
 }
 const WINDOWS = ['Published', 'Served', 'Planned', 'Dates'];
 function row(columns, kind, cells) {

@@ -66,7 +66,7 @@ export function span(set, now) {
 
 /** From an age to 0 (oldest) .. 1 (newest). Logarithmic near now on both sides, so that recent days are not a line. */
 function scale([oldest, newest], kind) {
-  const unit = Math.max(oldest / 400, 1);
+  const unit = Math.max(oldest / 30, 1);
   const bend = kind === 'log' ? (all) => Math.asinh(all / unit) : (all) => all;
   const [from, to] = [bend(oldest), bend(newest)];
   return (all) => Math.min(1, Math.max(0, (from - bend(all)) / (from - to || 1)));
