@@ -153,7 +153,8 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let joined = if args.webhook_only { None } else { Some(join_cluster(args, &observed, &mut tasks, &mut registry, &shutdown).await?) };
     let (notices, refresher) = joined.map_or((None, None), |joined| (Some(joined.notices), joined.refresher));
     let leading = refresher.as_ref().map(|refresher| (refresher.leadership.clone(), refresher.reports.clone()));
-    let head = Arc::new(Head { observed: observed.clone(), certificates, file, webhook_only: args.webhook_only, leading });
+    let (webhook_only, namespace) = (args.webhook_only, args.pod_namespace.clone());
+    let head = Arc::new(Head { observed: observed.clone(), certificates, file, webhook_only, namespace, leading });
     let (document, seen) = (head.clone(), head);
     let pages = crate::page::router(page::Feed::new(Box::new(move || seen.page())), shutdown.clone());
     let ready = {
@@ -248,6 +249,7 @@ struct Head {
     certificates: Arc<Certificates>,
     file: Option<Arc<ConfigFile>>,
     webhook_only: bool,
+    namespace: Option<String>,
     leading: Option<(Leadership, Arc<Reports>)>,
 }
 
@@ -259,6 +261,7 @@ impl Head {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "webhook_only": self.webhook_only,
+            "namespace": self.namespace,
             "synced": self.webhook_only || self.observed.is_synced(),
             "watch_error": self.observed.watches.last_error(),
             "namespaces": self.observed.namespaces(),

@@ -103,8 +103,9 @@ fn known_to_queriers(expected: &[Expected<'_>], judged: &[Judged]) -> Vec<(Windo
     expected.iter().zip(judged).filter_map(one).collect()
 }
 
+/// One without an address serves nobody, so nothing is unknown of it.
 fn not_asked(pod: &Expected<'_>) -> bool {
-    pod.view.is_some_and(|seen| seen.facts.injected && !seen.facts.terminating && seen.answer.is_none())
+    pod.view.is_some_and(|seen| seen.facts.injected && !seen.facts.terminating && seen.facts.ip.is_some() && seen.answer.is_none())
 }
 
 fn count(number: usize) -> u32 {

@@ -184,7 +184,7 @@ function judged() {
   if (!head.leader.self) {
     const { holder } = head.leader;
     if (!holder) return ['unknown', 'No replica leads now', ['A new leader takes over within 15 s of the old one’s end. Until then pods keep their windows; what is planned is shown below.']];
-    return ['unknown', 'This replica does not lead, so it does not know what runs', [`${holder} leads, asks the pods and moves windows. Its page is behind`, el('code', {}, `kubectl -n ${head.namespace ?? 'timeshard-system'} port-forward pod/${holder} 8080`), 'What is planned is shown below; admission works on every replica alike.']];
+    return ['unknown', 'This replica does not lead, so it does not know what runs', [`${holder} leads, asks the pods and moves windows. Its page is behind `, el('code', {}, `kubectl -n ${head.namespace ?? 'timeshard-system'} port-forward pod/${holder} 8080`), 'What is planned is shown below; admission works on every replica alike.']];
   }
   if (!head.synced) return ['unknown', 'Not looked yet', ['The labelled namespaces are not all listed yet.']];
   if (sets.length === 0) {
@@ -321,13 +321,13 @@ function fill(card) {
   const { set, summary } = card;
   const is = level(set);
   card.root.dataset.level = is;
-  const [word, kind] = set.not_asked > 0 ? STATES.unknown : STATES[set.state] ?? [set.state, 'warn'];
+  const [word, kind] = !state.head.leader?.self ? ['plan only', ''] : set.not_asked > 0 ? STATES.unknown : STATES[set.state] ?? [set.state, 'warn'];
   const badges = [el('span', { class: 'badge', 'data-kind': kind }, word)];
   const cover = { whole: [`held by ${set.least}+`, 'ok'], thin: ['thin', 'warn'], gap: ['GAP', 'bad'], none: ['no pods', 'warn'] }[is];
   if (cover) badges.unshift(el('span', { class: 'badge', 'data-kind': cover[1] }, cover[0]));
   summary.replaceChildren(
     el('h2', {}, el('span', { class: 'quiet' }, `${set.namespace} / `), set.name), el('span', { class: 'badges' }, ...badges),
-    el('p', { class: 'message' }, set.state === 'unknown' ? `${count(set.replicas, 'replica')}; no leader’s look is known here` : sentence(set.message)), strip(set, state.kind, now()));
+    el('p', { class: 'message' }, set.state === 'unknown' ? `${count(set.replicas, 'replica')} in ${count(set.shards.length, 'shard')}, as planned` : sentence(set.message)), strip(set, state.kind, now()));
   if (card.root.open) inside(card);
 }
 /** A capital first, unless it begins with a name. */

@@ -147,7 +147,8 @@ export function timeline(set, width, kind, now, summary, id) {
   const ends = span(set, now);
   const wide = width > 560;
   const [shown, more] = rows(set);
-  const LEFT = wide ? 200 : 92, RIGHT = 12;
+  const digits = 7 * Math.max(0, `${shown.at(-1)?.shard ?? 0}`.length - 2);
+  const LEFT = (wide ? 200 : 92) + digits, RIGHT = 12;
   const x01 = scale(ends, kind);
   const x = (all) => LEFT + x01(all) * (width - LEFT - RIGHT);
   const top = 14;
@@ -182,7 +183,7 @@ export function timeline(set, width, kind, now, summary, id) {
     if (row.shard !== before) group.append(draw('text', { class: 'shard', x: 0, y: at + 11 }, wide ? `shard ${row.shard}` : `s${row.shard}`));
     before = row.shard;
     const label = wide && row.label.length <= 16 ? row.label : wide ? `…${row.label.slice(-15)}` : row.short;
-    group.append(draw('text', { class: row.lost ? 'lost' : '', x: wide ? 64 : 36, y: at + 11 }, `${row.sign} ${label}`));
+    group.append(draw('text', { class: row.lost ? 'lost' : '', x: (wide ? 64 : 36) + digits, y: at + 11 }, `${row.sign} ${label}`));
     for (const [window, style, word] of row.bars.filter(([window]) => window)) {
       const [old, young] = ages(window, now).map(x);
       group.append(draw('rect', { class: `bar ${style}`, x: old, y: at, width: Math.max(young - old, 2), height: BAR, rx: 3 }));
