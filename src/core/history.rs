@@ -52,12 +52,12 @@ impl History {
             let (moves, steps) = (count(report.moves_left, "move"), count(report.steps_left, "step"));
             news.push((ChangeKind::Rollout, format!("a rollout begins: {moves} in {steps}")));
         }
-        let moved = before.map(|before| published_anew(before, report)).unwrap_or_default();
-        if !moved.is_empty() {
-            news.push((ChangeKind::Step, format!("another window is published for {}", named(&moved))));
+        let published = before.map(|before| published_anew(before, report)).unwrap_or_default();
+        if !published.is_empty() {
+            news.push((ChangeKind::Step, format!("another window is published for {}", named(&published))));
             if let Some(rollout) = &mut self.rollout {
                 rollout.steps_done = rollout.steps_done.saturating_add(1);
-                rollout.moves_done = rollout.moves_done.saturating_add(u32::try_from(moved.len()).unwrap_or(u32::MAX));
+                rollout.moves_done = rollout.moves_done.saturating_add(u32::try_from(published.len()).unwrap_or(u32::MAX));
             }
         }
         if report.state == State::Settled

@@ -7,6 +7,11 @@ use super::feed::{Set, Shard};
 use crate::core::report::{ChangeReport, CoverageReport, GapReport, PodReport, PodState, RolloutReport, State, StepReport};
 use crate::core::window::Window;
 
+/// A window that is told because it is not the one before; `null` is none.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Other(Option<Window>);
+
 /// The report with its pods as lines.
 #[derive(Serialize)]
 struct Document<'a> {
@@ -47,9 +52,9 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     desired: Option<Window>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    published: Option<Option<Window>>,
+    published: Option<Other>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    applied: Option<Option<Window>>,
+    applied: Option<Other>,
     #[serde(skip_serializing_if = "is_false")]
     unverified: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,8 +121,8 @@ fn line<'a>(pod: &'a PodReport, shards: &[Shard]) -> Line<'a> {
         replica: pod.replica,
         surplus: pod.surplus,
         desired: Some(pod.desired).filter(|desired| Some(*desired) != planned),
-        published: Some(pod.published).filter(|published| *published != Some(pod.desired)),
-        applied: Some(pod.applied).filter(|applied| *applied != pod.published),
+        published: Some(pod.published).filter(|published| *published != Some(pod.desired)).map(Other),
+        applied: Some(pod.applied).filter(|applied| *applied != pod.published).map(Other),
         unverified: pod.applied.is_some() && !pod.verified,
         state: Some(pod.state).filter(|state| *state != PodState::Confirmed),
         phase: pod.phase.as_deref().filter(|phase| *phase != "serving"),

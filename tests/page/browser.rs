@@ -1,4 +1,4 @@
-//! A headless Chromium, driven by its own driver over the WebDriver protocol: JSON over HTTP, so no library is needed.
+//! A headless Chromium, driven by its own driver over the `WebDriver` protocol: JSON over HTTP, so no library is needed.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ pub(crate) struct Browser {
     driver: Child,
     port: u16,
     session: String,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 /// Where a program is, if it is installed.
@@ -47,7 +47,7 @@ impl Browser {
         // It writes on; a closed pipe would end it.
         std::thread::spawn(move || lines.for_each(drop));
         let profile = tempfile::tempdir().unwrap();
-        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
+        let mut browser = Self { driver, port, session: String::new(), profile };
         let args = [
             "--headless",
             "--no-sandbox",
@@ -61,7 +61,7 @@ impl Browser {
             "--force-color-profile=srgb",
         ];
         let mut args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        args.push(format!("--user-data-dir={}", browser._profile.path().display()));
+        args.push(format!("--user-data-dir={}", browser.profile.path().display()));
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": {"binary": chromium, "args": args},
@@ -94,12 +94,12 @@ impl Browser {
     }
 
     /// Waits until an expression is true.
+    #[allow(clippy::disallowed_methods, reason = "the pause of a poll with a deadline")]
     pub(crate) fn until(&self, expression: &str) {
         let start = Instant::now();
         while self.run(&format!("return !!({expression})")) != json!(true) {
-            if start.elapsed() > DEADLINE {
-                panic!("in vain: {expression}\n{}", self.run("return document.body.innerText.slice(0, 3000)").as_str().unwrap_or_default());
-            }
+            let shown = || self.run("return document.body.innerText.slice(0, 3000)").as_str().unwrap_or_default().to_owned();
+            assert!(start.elapsed() <= DEADLINE, "in vain: {expression}\n{}", shown());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -125,7 +125,7 @@ impl Browser {
         );
     }
 
-    /// Keys as WebDriver writes them: `\u{e004}` is Tab, `\u{e00d}` space, `\u{e007}` Enter.
+    /// Keys as the protocol writes them: `\u{e004}` is Tab, `\u{e00d}` space, `\u{e007}` Enter.
     pub(crate) fn keys(&self, keys: &str) {
         let actions: Vec<Value> = keys
             .chars()

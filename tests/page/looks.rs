@@ -75,6 +75,8 @@ impl Stage {
     }
 }
 
+type Scene = fn(&Stage);
+
 #[test]
 fn in_a_browser() {
     let Some(browser) = Browser::start() else { return };
@@ -83,7 +85,7 @@ fn in_a_browser() {
     let axe = std::env::var_os("TIMESHARD_AXE").map(|path| std::fs::read_to_string(path).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let stage = Stage { browser, runtime, pictures, axe };
-    let scenes: [(&str, fn(&Stage)); 12] = [
+    let scenes: [(&str, Scene); 12] = [
         ("healthy", healthy),
         ("rolling", rolling),
         ("gap", gap),
