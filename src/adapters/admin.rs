@@ -94,6 +94,6 @@ async fn status(State(admin): State<Admin>) -> Response {
 }
 
 async fn unknown(uri: Uri) -> Response {
-    let text = format!("no {} here; there are /livez /readyz /metrics /status\n", uri.path());
+    let text = format!("no {} here; there are the page at / and /livez /readyz /metrics /status\n", uri.path());
     (StatusCode::NOT_FOUND, text).into_response()
 }

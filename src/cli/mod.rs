@@ -9,6 +9,7 @@ mod demo;
 mod forecast;
 mod inject;
 mod input;
+mod page_source;
 mod plan;
 mod self_signed;
 mod serve;

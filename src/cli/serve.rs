@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::Failure;
+use super::{Failure, page_source};
 use crate::adapters::admin::{self, Admin};
 use crate::adapters::cluster::{self, Observed, ObservedMetrics};
 use crate::adapters::config_file::{ConfigFile, ConfigFileMetrics};
@@ -27,6 +27,7 @@ use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
 use crate::core::report::SetReport;
+use crate::page::feed as page;
 use crate::refresher::reports::Reports;
 use crate::refresher::{Refresher, Replica};
 use crate::webhook::{self, Metrics, Reviewer};
@@ -52,7 +53,7 @@ pub(super) struct Args {
     /// Address of the webhook (HTTPS)
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_LISTEN", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
-    /// Address of /livez, /readyz, /metrics and /status (plain HTTP)
+    /// Address of the page (/), /livez, /readyz, /metrics and /status (plain HTTP)
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
     admin_listen: SocketAddr,
     /// Serve without a cluster: every StatefulSet gets the configuration's defaults
@@ -167,7 +168,10 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let (notices, refresher, own) =
         joined.map_or((None, None, None), |joined| (Some(joined.notices), joined.refresher, joined.self_signed));
     let leading = refresher.as_ref().map(|refresher| (refresher.leadership.clone(), refresher.reports.clone()));
-    let document = status(observed.clone(), (certificates, own.clone()), file, args.webhook_only, leading);
+    let (webhook_only, namespace) = (args.webhook_only, args.pod_namespace.clone());
+    let head = Arc::new(Head { observed: observed.clone(), certificates, own: own.clone(), file, webhook_only, namespace, leading });
+    let (document, seen) = (head.clone(), head);
+    let pages = crate::page::router(page::Feed::new(Box::new(move || seen.page())), shutdown.clone());
     let ready = {
         let (observed, alone) = (observed.clone(), args.webhook_only);
         Arc::new(move || {
@@ -177,8 +181,8 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     };
     let bound = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let (listen, admin_listen) = (bound(&listener, args.listen), bound(&admin_listener, args.admin_listen));
-    let admin = Admin { ready, metrics: Arc::new(registry), status: document, shutdown: shutdown.clone() };
-    tasks.spawn(admin::serve(admin_listener, admin::router(admin)));
+    let admin = Admin { ready, metrics: Arc::new(registry), status: Arc::new(move || document.status()), shutdown: shutdown.clone() };
+    tasks.spawn(admin::serve(admin_listener, admin::router(admin).merge(pages)));
     tracing::info!(%listen, %admin_listen, webhook_only = args.webhook_only, "serving");
     let routes = webhook::router(Reviewer::new(observed.fleet.clone(), clock::now), metrics, notices);
     let edge = Edge { listener, tls: Some(tls), limits: Limits::default(), drain: args.shutdown_drain.to_std(), stats, shutdown };
@@ -274,31 +278,48 @@ fn not_synced(observed: &Observed) -> String {
     }
 }
 
-fn status(
+/// What the server says of itself.
+struct Head {
     observed: Arc<Observed>,
-    (certificates, own): (Arc<Certificates>, Option<Arc<self_signed::State>>),
+    certificates: Arc<Certificates>,
+    own: Option<Arc<self_signed::State>>,
     file: Option<Arc<ConfigFile>>,
     webhook_only: bool,
+    namespace: Option<String>,
     leading: Option<(Leadership, Arc<Reports>)>,
-) -> admin::Status {
-    Arc::new(move || {
-        let reports = leading.as_ref().map(|(_, reports)| reports.all()).unwrap_or_default();
-        let leader = leading.as_ref().map(|(leadership, _)| {
+}
+
+impl Head {
+    fn value(&self) -> serde_json::Value {
+        let leader = self.leading.as_ref().map(|(leadership, _)| {
             json!({"holder": leadership.holder(), "self": leadership.remaining().is_some(), "error": leadership.last_error()})
         });
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "webhook_only": webhook_only,
-            "synced": webhook_only || observed.is_synced(),
-            "watch_error": observed.watches.last_error(),
-            "namespaces": observed.namespaces(),
+            "webhook_only": self.webhook_only,
+            "namespace": self.namespace,
+            "synced": self.webhook_only || self.observed.is_synced(),
+            "watch_error": self.observed.watches.last_error(),
+            "namespaces": self.observed.namespaces(),
             "leader": leader,
-            "statefulsets": statefulsets(&observed.fleet.load(), &reports),
-            "certificate_not_after_unix_seconds": certificates.not_after_unix_seconds(),
-            "certificate_error": certificates.last_failure().or_else(|| own.as_ref().and_then(|own| own.problem())),
-            "config_error": file.as_ref().and_then(|file| file.last_failure()),
+            "certificate_not_after_unix_seconds": self.certificates.not_after_unix_seconds(),
+            "certificate_error": self.certificates.last_failure().or_else(|| self.own.as_ref().and_then(|own| own.problem())),
+            "config_error": self.file.as_ref().and_then(|file| file.last_failure()),
         })
-    })
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let reports = self.leading.as_ref().map(|(_, reports)| reports.all()).unwrap_or_default();
+        let mut value = self.value();
+        value["statefulsets"] = json!(statefulsets(&self.observed.fleet.load(), &reports));
+        value
+    }
+
+    /// What the page shows: the same, without copying what the leader holds.
+    fn page(&self) -> page::Known {
+        let reports = self.leading.as_ref().map(|(_, reports)| reports.latest()).unwrap_or_default();
+        page::Known { head: self.value(), sets: page_source::sets(&self.observed.fleet.load(), &reports, clock::now()) }
+    }
 }
 
 /// Every known StatefulSet: its plan, and on the leader how far it is.
@@ -312,14 +333,7 @@ fn statefulsets(fleet: &Fleet, reports: &[SetReport]) -> Vec<serde_json::Value> 
         };
         let shards: Vec<_> = (0..).zip(known.plan.shards()).map(shard).collect();
         let reported = reports.iter().find(|report| report.namespace == facts.namespace && report.name == facts.name);
-        let report = reported.cloned().unwrap_or_else(|| SetReport {
-            namespace: facts.namespace.clone(),
-            name: facts.name.clone(),
-            configmap: fleet.config().operator.configmap_of(&facts.namespace, &facts.name),
-            replicas: facts.replicas,
-            warnings: known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
-            ..SetReport::default()
-        });
+        let report = reported.cloned().unwrap_or_else(|| page_source::without_a_look(fleet, known));
         let mut value = json!(report);
         value["shards"] = json!(shards);
         value["problem"] = json!(known.problem);

@@ -22,6 +22,8 @@ pub mod expand;
 pub mod fleet;
 #[cfg(feature = "server")]
 pub mod guard;
+#[cfg(feature = "server")]
+pub mod history;
 pub mod launch;
 #[cfg(feature = "server")]
 pub mod located;

@@ -76,6 +76,9 @@ pub struct PodReport {
     pub phase: Option<String>,
     /// Seconds in this state, as far as this leader has seen.
     pub seconds_in_state: u64,
+    /// Since when, by the leader's clock; 0 is not known.
+    #[serde(default)]
+    pub since_unix_seconds: i64,
     /// Restarts of thanos in place.
     pub restarts: u64,
     /// Version of its agent.
@@ -91,6 +94,82 @@ pub struct GapReport {
     pub from: String,
     /// Its newer end, RFC 3339.
     pub to: String,
+}
+
+/// How well a part of the required range is served. Ages, not times: with relative windows they stay as time passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoverageReport {
+    /// Age of its older end; negative is the future.
+    pub oldest_age_seconds: i64,
+    /// Age of its newer end.
+    pub newest_age_seconds: i64,
+    /// Ready pods that apply a window which holds all of it.
+    pub serving: u32,
+    /// Of these, pods that every querier knows.
+    pub confirmed: u32,
+}
+
+/// A pod that is given another window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveReport {
+    /// Its name.
+    pub pod: String,
+    /// From which window.
+    pub from: Window,
+    /// To which.
+    pub to: Window,
+}
+
+/// Pods whose windows change together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// The first of them.
+    pub moves: Vec<MoveReport>,
+    /// How many more there are.
+    pub more: u32,
+}
+
+/// What has been done of a rollout, as far as this leader has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutReport {
+    /// When it began, RFC 3339.
+    pub began: String,
+    /// Steps that were published.
+    pub steps_done: u32,
+    /// Windows that these changed.
+    pub moves_done: u32,
+}
+
+/// What kind of thing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// Some instant is served by no pod any more.
+    Gap,
+    /// Every instant is served again.
+    Whole,
+    /// The plan, the number of pods, or how far the rollout is.
+    Rollout,
+    /// Windows were published.
+    Step,
+    /// Pods are confirmed.
+    Confirmed,
+    /// Pods that need somebody's attention.
+    Trouble,
+    /// What a later version adds.
+    #[serde(other)]
+    Other,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeReport {
+    /// When it was seen, RFC 3339.
+    pub at: String,
+    /// What kind of thing.
+    pub kind: ChangeKind,
+    /// What happened, in a sentence.
+    pub text: String,
 }
 
 /// One StatefulSet.
@@ -122,6 +201,27 @@ pub struct SetReport {
     pub minimum_confirmed_replicas: u32,
     /// What its user should know.
     pub warnings: Vec<String>,
+    /// The range that must be served.
+    #[serde(default)]
+    pub required: Option<Window>,
+    /// How well each part of it is served, oldest first.
+    #[serde(default)]
+    pub coverage: Vec<CoverageReport>,
+    /// Pods whose sidecar was not asked yet: while there are some, what is served is not known.
+    #[serde(default)]
+    pub not_asked: u32,
+    /// The next steps, if nothing fails.
+    #[serde(default)]
+    pub steps: Vec<StepReport>,
+    /// What was done of the rollout that goes on.
+    #[serde(default)]
+    pub rollout: Option<RolloutReport>,
+    /// Since when there are gaps, RFC 3339, as far as this leader has seen.
+    #[serde(default)]
+    pub gap_since: Option<String>,
+    /// What happened last, newest first.
+    #[serde(default)]
+    pub changes: Vec<ChangeReport>,
     /// Its pods, by ordinal.
     pub pods: Vec<PodReport>,
 }

@@ -15,7 +15,9 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use tokio::time::Instant;
 
 use super::seen::SetName;
-use crate::core::report::{PodState, SetReport};
+use crate::adapters::clock;
+use crate::core::history::History;
+use crate::core::report::{PodReport, PodState, SetReport};
 
 /// StatefulSets with metrics of their own; further ones are only in the sums. Bounds what a scrape holds.
 const MOST_LABELLED: usize = 1_000;
@@ -23,63 +25,75 @@ const MOST_LABELLED: usize = 1_000;
 /// The reports, and how the looking itself goes.
 #[derive(Debug, Default)]
 pub struct Reports {
-    inner: Mutex<Inner>,
+    inner: Mutex<BTreeMap<SetName, Kept>>,
     looks: AtomicU64,
     look_nanos: AtomicU64,
 }
 
+/// What is kept of a StatefulSet.
 #[derive(Debug, Default)]
-struct Inner {
-    sets: BTreeMap<SetName, SetReport>,
-    since: HashMap<(SetName, String), (PodState, Instant)>,
+struct Kept {
+    report: Arc<SetReport>,
+    history: History,
+    /// Since when each pod is in its state, by a clock that is never set.
+    since: HashMap<String, Instant>,
 }
 
 impl Reports {
     /// All of them, with the ages that they have now.
     #[must_use]
     pub fn all(&self) -> Vec<SetReport> {
-        let inner = self.lock();
-        let aged = inner.sets.iter().map(|(name, report)| {
-            let mut report = report.clone();
+        let aged = |kept: &Kept| {
+            let mut report = SetReport::clone(&kept.report);
             for pod in &mut report.pods {
-                let since = inner.since.get(&(name.clone(), pod.pod.clone()));
-                pod.seconds_in_state = since.map_or(0, |(_, since)| since.elapsed().as_secs());
+                pod.seconds_in_state = kept.since.get(&pod.pod).map_or(0, |since| since.elapsed().as_secs());
             }
             report
-        });
-        aged.collect()
+        };
+        self.lock().values().map(aged).collect()
+    }
+
+    /// All of them as they were put. One that says nothing new is the same value as before.
+    #[must_use]
+    pub fn latest(&self) -> BTreeMap<SetName, Arc<SetReport>> {
+        self.lock().iter().map(|(name, kept)| (name.clone(), kept.report.clone())).collect()
     }
 
     /// Replaces one.
-    pub(super) fn put(&self, name: &SetName, report: SetReport, took: Duration) {
+    pub fn put(&self, name: &SetName, mut report: SetReport, took: Duration) {
         self.looks.fetch_add(1, Relaxed);
         self.look_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        let (instant, now) = (Instant::now(), clock::now());
         let mut inner = self.lock();
-        let now = Instant::now();
-        for pod in &report.pods {
-            let slot = inner.since.entry((name.clone(), pod.pod.clone())).or_insert((pod.state, now));
-            if slot.0 != pod.state {
-                *slot = (pod.state, now);
-            }
+        let known = inner.contains_key(name);
+        let kept = inner.entry(name.clone()).or_default();
+        let before = kept.report.clone();
+        let was: HashMap<&str, &PodReport> = before.pods.iter().map(|pod| (pod.pod.as_str(), pod)).collect();
+        let mut since = HashMap::with_capacity(report.pods.len());
+        for pod in &mut report.pods {
+            let same = was.get(pod.pod.as_str()).filter(|was| was.state == pod.state);
+            pod.since_unix_seconds = same.map_or(now.timestamp(), |was| was.since_unix_seconds);
+            let began = same.and_then(|_| kept.since.get(&pod.pod).copied()).unwrap_or(instant);
+            since.insert(pod.pod.clone(), began);
         }
-        let gone = |pod: &String| report.pods.iter().all(|known| known.pod != *pod);
-        inner.since.retain(|(set, pod), _| set != name || !gone(pod));
-        inner.sets.insert(name.clone(), report);
+        kept.since = since;
+        kept.history.observe(known.then_some(&*before), &mut report, now);
+        if report != *before {
+            kept.report = Arc::new(report);
+        }
     }
 
     /// Forgets one.
     pub(super) fn remove(&self, name: &SetName) {
-        let mut inner = self.lock();
-        inner.sets.remove(name);
-        inner.since.retain(|(set, _), _| set != name);
+        self.lock().remove(name);
     }
 
     /// Forgets all: somebody else leads.
     pub(super) fn clear(&self) {
-        *self.lock() = Inner::default();
+        self.lock().clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SetName, Kept>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -134,13 +148,13 @@ impl Collector for ReportMetrics {
             let inner = self.0.lock();
             for (name, help, value) in PER_SET {
                 let family = Family::<Labels, Gauge>::default();
-                for ((namespace, statefulset), report) in inner.sets.iter().take(MOST_LABELLED) {
+                for ((namespace, statefulset), kept) in inner.iter().take(MOST_LABELLED) {
                     let labels = Labels { namespace: namespace.clone(), statefulset: statefulset.clone() };
-                    family.get_or_create(&labels).set(value(report));
+                    family.get_or_create(&labels).set(value(&kept.report));
                 }
                 family.encode(encoder.encode_descriptor(name, help, None, family.metric_type())?)?;
             }
-            let managed = ConstGauge::new(i64::try_from(inner.sets.len()).unwrap_or(i64::MAX));
+            let managed = ConstGauge::new(i64::try_from(inner.len()).unwrap_or(i64::MAX));
             let help = "StatefulSets that this replica keeps; 0 on followers";
             managed.encode(encoder.encode_descriptor("timeshard_managed_statefulsets", help, None, managed.metric_type())?)?;
         }
@@ -151,5 +165,24 @@ impl Collector for ReportMetrics {
         let seconds = ConstCounter::new(self.0.look_nanos.load(Relaxed) as f64 / 1e9);
         let help = "Seconds spent on these looks, waiting for the API server included";
         seconds.encode(encoder.encode_descriptor("timeshard_reconcile_seconds", help, None, seconds.metric_type())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_nothing_new_is_the_same_value() {
+        let (reports, name) = (Reports::default(), ("ns".to_owned(), "store".to_owned()));
+        let put = |message: &str| {
+            reports.put(&name, SetReport { message: message.to_owned(), ..SetReport::default() }, Duration::ZERO);
+            reports.latest()[&name].clone()
+        };
+        let (first, second, third) = (put("a"), put("a"), put("b"));
+        assert!(Arc::ptr_eq(&first, &second) && !Arc::ptr_eq(&second, &third));
+        assert_eq!((third.message.as_str(), third.changes.len()), ("b", 1));
+        reports.clear();
+        assert!(reports.latest().is_empty() && reports.all().is_empty());
     }
 }

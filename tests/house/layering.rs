@@ -10,9 +10,9 @@ fn may_import(module: &str) -> &'static [&'static str] {
         "core" => &[],
         "adapters" => &["core"],
         // Roles: one job each, put together by the command lines only.
-        "webhook" | "refresher" | "sidecar" | "launcher" | "stand_in" => &["adapters", "core"],
+        "webhook" | "refresher" | "page" | "sidecar" | "launcher" | "stand_in" => &["adapters", "core"],
         "agent_cli" => &["sidecar", "launcher", "adapters", "core"],
-        "cli" => &["webhook", "refresher", "stand_in", "agent_cli", "adapters", "core"],
+        "cli" => &["webhook", "refresher", "page", "stand_in", "agent_cli", "adapters", "core"],
         other => panic!("src/{other} has no place in the layering; give it one here and in ARCHITECTURE.md"),
     }
 }

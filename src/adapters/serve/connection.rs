@@ -123,10 +123,18 @@ async fn drive<C: Future>(mut connection: Pin<&mut C>, close: fn(Pin<&mut C>), s
     .await
 }
 
-/// A socket that tells the state when bytes come in.
+/// A socket that tells the state when bytes come in or go out.
 struct Watched<I> {
     socket: I,
     state: Arc<State>,
+}
+
+impl<I> Watched<I> {
+    fn told(&self, written: &Poll<io::Result<usize>>) {
+        if matches!(written, Poll::Ready(Ok(bytes)) if *bytes > 0) {
+            self.state.wrote();
+        }
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
@@ -143,11 +151,17 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+        let watched = self.get_mut();
+        let polled = Pin::new(&mut watched.socket).poll_write(cx, bytes);
+        watched.told(&polled);
+        polled
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, slices)
+        let watched = self.get_mut();
+        let polled = Pin::new(&mut watched.socket).poll_write_vectored(cx, slices);
+        watched.told(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

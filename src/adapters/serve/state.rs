@@ -2,7 +2,7 @@
 //!
 //! hyper's own header timeout also runs while a connection waits for its next request, so it would close idle
 //! connections after seconds; here the two waits are told apart. Invariant: the deadline follows from the state alone;
-//! a request costs two clock reads and no timer operation.
+//! a request costs three clock reads and no timer operation.
 //!
 //! Deliberately absent: the timer, which the connection's driver holds.
 
@@ -106,6 +106,14 @@ impl State {
         let between_requests = self.active.load(Relaxed) == 0 && !self.is_http2();
         if between_requests && self.headers_since.load(Relaxed) == NEVER {
             self.headers_since.store(now, Relaxed);
+        }
+    }
+
+    /// Bytes went out. An answer that is still on its way, such as a stream of events, keeps its connection from being idle
+    /// for as long as the peer takes it. HTTP/2 writes for reasons of its own.
+    pub(super) fn wrote(&self) {
+        if self.active.load(Relaxed) == 0 && !self.is_http2() && self.ordered_now() < Order::Finish {
+            self.idle_since.store(self.now(), Relaxed);
         }
     }
 
@@ -223,6 +231,22 @@ mod tests {
         tokio::time::advance(Duration::from_secs(3)).await;
         drop(request);
         assert_eq!(state.deadline(&limits), (Instant::now() + limits.idle, Due::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_taken_keeps_the_connection() {
+        let limits = Limits::default();
+        let state = State::default();
+        let start = Instant::now();
+        state.established(false);
+        drop(state.begin());
+        tokio::time::advance(Duration::from_secs(100)).await;
+        state.wrote();
+        assert_eq!(state.deadline(&limits), (start + Duration::from_secs(100) + limits.idle, Due::Idle));
+        state.order(Order::Finish);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        state.wrote();
+        assert_eq!(state.deadline(&limits), (start + Duration::from_secs(100) + limits.close, Due::Closed), "not beyond the end");
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,8 +8,8 @@ use super::standing::Judged;
 use super::{Decision, Expected, View, members, terms};
 use crate::core::names;
 use crate::core::observed::Answer;
-use crate::core::report::{GapReport, PodReport, PodState, SetReport, State};
-use crate::core::rollout::{self, Gap, Member, Standing};
+use crate::core::report::{GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport};
+use crate::core::rollout::{self, Gap, Member, Standing, Step};
 use crate::core::window::Window;
 
 /// A sidecar that does not show its entry for this long has drifted; kubelet's own pace is below two minutes.
@@ -18,16 +18,24 @@ const DRIFT_AFTER: Duration = Duration::from_mins(5);
 const LOAD_ALLOWANCE_SECONDS: u64 = 30;
 /// Steps of more pods than this are estimated, not computed: a look must stay cheap.
 const MOST_PREVIEWED: usize = 400;
+/// Steps to come that a report lists, and moves that it lists of each.
+const MOST_STEPS: usize = 50;
+const MOST_MOVES: usize = 20;
+/// Parts of the range that a report tells apart; with more, neighbours are told as the worse of both.
+const MOST_PARTS: usize = 1_000;
 /// Pods named in one sentence.
 const NAMED: usize = 5;
 
 pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judged], state: State, message: String) -> SetReport {
     let (facts, sharding) = (view.known.facts(), &view.known.sharding);
-    let (mut members, _) = members(expected, judged);
+    let (members, places) = members(expected, judged);
     let serving: Vec<Window> = expected.iter().filter_map(serves).collect();
     let (minimum, holes) = rollout::coverage(&serving, terms(view).required, view.now);
     let moves_left = members.iter().filter(|member| member.published.window != member.desired.window).count();
-    let steps_left = steps_left(view, &mut members, moves_left);
+    let steps = steps(view, members, moves_left);
+    // Too many to compute: one move a step is the upper bound.
+    let steps_left = steps.as_ref().map_or(count(moves_left), |steps| count(steps.len()));
+    let name = |at: usize| expected[places[at]].name.clone();
     let each = sharding.drain().as_secs() + sharding.discovery_delay().as_secs();
     let each = u64::try_from(each).unwrap_or(0) + LOAD_ALLOWANCE_SECONDS;
     let gap_seconds = holes.iter().map(|(from, to)| to.signed_duration_since(*from).num_seconds()).sum::<i64>();
@@ -45,19 +53,59 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
         gap_seconds: u64::try_from(gap_seconds).unwrap_or(0),
         minimum_confirmed_replicas: minimum,
         warnings: view.known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
+        required: Some(terms(view).required),
+        coverage: rollout::profile(&known_to_queriers(expected, judged), terms(view).required, view.now, MOST_PARTS),
+        not_asked: count(expected.iter().filter(|pod| not_asked(pod)).count()),
+        steps: steps.unwrap_or_default().iter().take(MOST_STEPS).map(|moves| step_report(moves, name)).collect(),
+        rollout: None,
+        gap_since: None,
+        changes: Vec::new(),
         pods: expected.iter().zip(judged).map(|(pod, judged)| pod_report(pod, judged)).collect(),
     }
 }
 
-fn steps_left(view: &View<'_>, members: &mut [Member], moves_left: usize) -> u32 {
-    if moves_left == 0 || members.len() > MOST_PREVIEWED {
-        return count(moves_left);
+/// A member's move from one window to another.
+type Move = (usize, Window, Window);
+
+/// The steps to come, if every pod does what it is told; `None` where computing them would cost too much.
+fn steps(view: &View<'_>, mut members: Vec<Member>, moves_left: usize) -> Option<Vec<Vec<Move>>> {
+    if moves_left == 0 {
+        return Some(Vec::new());
     }
-    for member in members.iter_mut() {
+    if members.len() > MOST_PREVIEWED {
+        return None;
+    }
+    for member in &mut members {
         member.standing = Standing::Confirmed;
     }
-    let (steps, _) = rollout::preview(members.to_vec(), &terms(view));
-    count(steps.len())
+    let mut at: Vec<Window> = members.iter().map(|member| member.published.window).collect();
+    let (steps, _) = rollout::preview(members, &terms(view));
+    let moves = |step: &Step| match step {
+        Step::Move { changes, .. } => changes
+            .iter()
+            .map(|change| (change.member, std::mem::replace(&mut at[change.member], change.to.window), change.to.window))
+            .collect(),
+        Step::Done | Step::Wait(_) | Step::Blocked(_) => Vec::new(),
+    };
+    Some(steps.iter().map(moves).collect())
+}
+
+fn step_report(moves: &[Move], name: impl Fn(usize) -> String) -> StepReport {
+    // Numbers that change restart nothing.
+    let restarts = || moves.iter().filter(|(_, from, to)| from != to);
+    let report = |(member, from, to): &Move| MoveReport { pod: name(*member), from: *from, to: *to };
+    StepReport { moves: restarts().take(MOST_MOVES).map(report).collect(), more: count(restarts().count().saturating_sub(MOST_MOVES)) }
+}
+
+/// What is served now, and whether every querier knows of it.
+fn known_to_queriers(expected: &[Expected<'_>], judged: &[Judged]) -> Vec<(Window, bool)> {
+    let one = |(pod, judged): (&Expected<'_>, &Judged)| Some((serves(pod)?, judged.state == PodState::Confirmed));
+    expected.iter().zip(judged).filter_map(one).collect()
+}
+
+/// One without an address serves nobody, so nothing is unknown of it.
+fn not_asked(pod: &Expected<'_>) -> bool {
+    pod.view.is_some_and(|seen| seen.facts.injected && !seen.facts.terminating && seen.facts.ip.is_some() && seen.answer.is_none())
 }
 
 fn count(number: usize) -> u32 {
@@ -94,6 +142,7 @@ fn pod_report(pod: &Expected<'_>, judged: &Judged) -> PodReport {
         phase: status.map(|status| status.phase.to_string()),
         // Filled in by whoever remembers: a look has no memory.
         seconds_in_state: 0,
+        since_unix_seconds: 0,
         restarts: status.map_or(0, |status| status.restarts),
         agent_version: status.map(|status| status.agent_version.clone()),
         why: judged.why.clone(),

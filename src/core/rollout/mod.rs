@@ -15,6 +15,7 @@
 
 mod grouped;
 mod plain;
+mod profile;
 mod segments;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ mod tests;
 use chrono::{DateTime, Utc};
 
 use super::window::{Bound, Window};
+pub use profile::profile;
 use segments::Segments;
 
 /// Where a pod stands or shall stand.

@@ -1,0 +1,254 @@
+//! What happened to a StatefulSet, told from one report to the next.
+//!
+//! A look has no memory; here is the little that people want remembered: what changed last, since when there is a gap, how
+//! much of a rollout is done. Invariants: bounded; nothing here is looked at when something is decided; a leader that comes
+//! new begins with nothing.
+
+use std::collections::{HashMap, VecDeque};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::report::{ChangeKind, ChangeReport, PodReport, PodState, RolloutReport, SetReport, State};
+
+/// Changes that are remembered of a StatefulSet.
+pub const MOST_CHANGES: usize = 40;
+/// Pods that are named in one of them.
+const NAMED: usize = 5;
+/// Characters of another machine's sentence that are kept.
+const MOST_CHARS: usize = 300;
+
+/// What is remembered.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    changes: VecDeque<ChangeReport>,
+    gap_since: Option<String>,
+    rollout: Option<RolloutReport>,
+}
+
+impl History {
+    /// Compares a report with the one before and writes into it what only memory knows.
+    pub fn observe(&mut self, before: Option<&SetReport>, report: &mut SetReport, now: DateTime<Utc>) {
+        let at = now.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let mut news = Vec::new();
+        match before {
+            None => news.push((ChangeKind::Rollout, format!("this leader begins to look at it: {}", count(report.replicas, "pod")))),
+            Some(before) => compare(before, report, &mut news),
+        }
+        self.rollout(before, report, &at, &mut news);
+        self.gap(report, &at, &mut news);
+        for (kind, text) in news {
+            let text = text.chars().take(MOST_CHARS).collect();
+            self.changes.push_front(ChangeReport { at: at.clone(), kind, text });
+        }
+        self.changes.truncate(MOST_CHANGES);
+        report.changes = self.changes.iter().cloned().collect();
+        report.gap_since.clone_from(&self.gap_since);
+        report.rollout.clone_from(&self.rollout);
+    }
+
+    fn rollout(&mut self, before: Option<&SetReport>, report: &SetReport, at: &str, news: &mut News) {
+        if report.moves_left > 0 && self.rollout.is_none() {
+            self.rollout = Some(RolloutReport { began: at.to_owned(), ..RolloutReport::default() });
+            let (moves, steps) = (count(report.moves_left, "move"), count(report.steps_left, "step"));
+            news.push((ChangeKind::Rollout, format!("a rollout begins: {moves} in {steps}")));
+        }
+        let published = before.map(|before| published_anew(before, report)).unwrap_or_default();
+        if !published.is_empty() {
+            news.push((ChangeKind::Step, format!("another window is published for {}", named(&published))));
+            if let Some(rollout) = &mut self.rollout {
+                rollout.steps_done = rollout.steps_done.saturating_add(1);
+                rollout.moves_done = rollout.moves_done.saturating_add(u32::try_from(published.len()).unwrap_or(u32::MAX));
+            }
+        }
+        if report.state == State::Settled
+            && let Some(done) = self.rollout.take()
+        {
+            let (moves, steps) = (count(done.moves_done, "move"), count(done.steps_done, "step"));
+            news.push((ChangeKind::Rollout, format!("the rollout is done, after {moves} in {steps}")));
+        }
+    }
+
+    fn gap(&mut self, report: &SetReport, at: &str, news: &mut News) {
+        if report.not_asked > 0 {
+            // What is served is not known: neither a gap nor its end.
+            return;
+        }
+        let gap = report.gap_seconds > 0;
+        if gap && self.gap_since.is_none() {
+            self.gap_since = Some(at.to_owned());
+            let ranges: Vec<String> = report.gaps.iter().take(NAMED).map(|gap| format!("{} .. {}", gap.from, gap.to)).collect();
+            news.push((ChangeKind::Gap, format!("no pod serves {}", ranges.join(", "))));
+        } else if !gap && self.gap_since.take().is_some() {
+            news.push((ChangeKind::Whole, "every instant is served again".to_owned()));
+        }
+    }
+}
+
+type News = Vec<(ChangeKind, String)>;
+
+fn compare(before: &SetReport, report: &SetReport, news: &mut News) {
+    if before.replicas != report.replicas {
+        news.push((ChangeKind::Rollout, format!("spec.replicas went from {} to {}", before.replicas, report.replicas)));
+    }
+    if before.state != report.state {
+        match report.state {
+            State::Waiting | State::Paused => news.push((ChangeKind::Rollout, report.message.clone())),
+            State::Blocked | State::Refused => news.push((ChangeKind::Trouble, report.message.clone())),
+            State::Unknown | State::Settled | State::Rolling => {}
+        }
+    }
+    let was: HashMap<&str, PodState> = before.pods.iter().map(|pod| (pod.pod.as_str(), pod.state)).collect();
+    let came_to = |state: PodState| -> Vec<&PodReport> {
+        let news = |pod: &&PodReport| pod.state == state && was.get(pod.pod.as_str()).is_some_and(|was| *was != state);
+        report.pods.iter().filter(news).collect()
+    };
+    for (state, words) in [
+        (PodState::Absent, "gone"),
+        (PodState::Terminating, "being deleted"),
+        (PodState::NotInjected, "there without injection"),
+        (PodState::Unreachable, "not to be asked"),
+        (PodState::Broken, "not serving what is published"),
+    ] {
+        let pods = came_to(state);
+        let Some(first) = pods.first() else { continue };
+        let names: Vec<&str> = pods.iter().map(|pod| pod.pod.as_str()).collect();
+        let why = first.why.as_ref().filter(|_| matches!(state, PodState::Unreachable | PodState::Broken));
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        let verb = if names.len() == 1 { "is" } else { "are" };
+        news.push((ChangeKind::Trouble, format!("{} {verb} {words}{why}", named(&names))));
+    }
+    let confirmed: Vec<&str> = came_to(PodState::Confirmed).iter().map(|pod| pod.pod.as_str()).collect();
+    if !confirmed.is_empty() {
+        let verb = if confirmed.len() == 1 { "is" } else { "are" };
+        news.push((ChangeKind::Confirmed, format!("{} {verb} confirmed: every querier knows", named(&confirmed))));
+    }
+}
+
+/// Pods whose published window was replaced by another one.
+fn published_anew<'a>(before: &SetReport, report: &'a SetReport) -> Vec<&'a str> {
+    let was: HashMap<&str, _> = before.pods.iter().filter_map(|pod| Some((pod.pod.as_str(), pod.published?))).collect();
+    let anew = |pod: &&PodReport| pod.published.is_some_and(|now| was.get(pod.pod.as_str()).is_some_and(|was| *was != now));
+    report.pods.iter().filter(anew).map(|pod| pod.pod.as_str()).collect()
+}
+
+fn named(pods: &[&str]) -> String {
+    let names = pods[..pods.len().min(NAMED)].join(", ");
+    let more = pods.len().saturating_sub(NAMED);
+    if more == 0 { names } else { format!("{names} and {more} more") }
+}
+
+fn count(number: u32, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{TimeDelta, TimeZone as _};
+
+    use super::*;
+    use crate::core::duration::PromDuration;
+    use crate::core::report::GapReport;
+    use crate::core::window::Window;
+
+    fn window(days: i64) -> Window {
+        Window::relative(PromDuration::from_days(-days), PromDuration::ZERO)
+    }
+
+    fn pod(ordinal: u32, state: PodState, published: i64) -> PodReport {
+        PodReport {
+            pod: format!("store-{ordinal}"),
+            ordinal,
+            shard: 0,
+            replica: ordinal,
+            surplus: false,
+            desired: window(2),
+            published: Some(window(published)),
+            applied: None,
+            verified: true,
+            state,
+            phase: None,
+            seconds_in_state: 0,
+            since_unix_seconds: 0,
+            restarts: 0,
+            agent_version: None,
+            why: Some("port 10908 is closed".to_owned()),
+        }
+    }
+
+    fn report(state: State, moves_left: u32, pods: Vec<PodReport>) -> SetReport {
+        SetReport { state, moves_left, steps_left: moves_left, pods, replicas: 2, ..SetReport::default() }
+    }
+
+    /// Looks at one report after the other, a minute apart.
+    fn after(reports: Vec<SetReport>) -> SetReport {
+        let (mut history, mut before, mut now) = (History::default(), None, Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap());
+        for mut report in reports {
+            history.observe(before.as_ref(), &mut report, now);
+            before = Some(report);
+            now += TimeDelta::minutes(1);
+        }
+        before.unwrap()
+    }
+
+    fn told(report: &SetReport) -> Vec<&str> {
+        report.changes.iter().map(|change| change.text.as_str()).collect()
+    }
+
+    #[test]
+    fn a_rollout_is_told_from_beginning_to_end() {
+        let (settled, settling, confirmed) = (State::Settled, PodState::Settling, PodState::Confirmed);
+        let first = report(settled, 0, vec![pod(0, confirmed, 1), pod(1, confirmed, 1)]);
+        let begins = report(State::Rolling, 2, vec![pod(0, confirmed, 1), pod(1, confirmed, 1)]);
+        let step = report(State::Rolling, 1, vec![pod(0, settling, 2), pod(1, confirmed, 1)]);
+        let last = report(State::Rolling, 0, vec![pod(0, confirmed, 2), pod(1, settling, 2)]);
+        let end = report(settled, 0, vec![pod(0, confirmed, 2), pod(1, confirmed, 2)]);
+        let during = after(vec![first.clone(), begins.clone(), step.clone()]);
+        let rollout = RolloutReport { began: "2026-11-21T12:01:00Z".to_owned(), steps_done: 1, moves_done: 1 };
+        assert_eq!(during.rollout, Some(rollout));
+        let all = after(vec![first, begins, step, last, end]);
+        assert_eq!(all.rollout, None);
+        assert_eq!(
+            told(&all),
+            [
+                "the rollout is done, after 2 moves in 2 steps",
+                "store-1 is confirmed: every querier knows",
+                "another window is published for store-1",
+                "store-0 is confirmed: every querier knows",
+                "another window is published for store-0",
+                "a rollout begins: 2 moves in 2 steps",
+                "this leader begins to look at it: 2 pods",
+            ]
+        );
+        assert_eq!(all.changes[0].at, "2026-11-21T12:04:00Z");
+    }
+
+    #[test]
+    fn a_gap_has_a_beginning_and_an_end() {
+        let whole = report(State::Settled, 0, vec![pod(0, PodState::Confirmed, 1)]);
+        let mut gap = report(State::Waiting, 0, vec![pod(0, PodState::Unreachable, 1)]);
+        gap.gaps = vec![GapReport { from: "A".to_owned(), to: "B".to_owned() }];
+        gap.gap_seconds = 60;
+        let mut unknown = gap.clone();
+        unknown.not_asked = 1;
+        assert_eq!(after(vec![unknown.clone()]).gap_since, None, "before anybody was asked nothing is known");
+        let during = after(vec![whole.clone(), gap.clone(), gap.clone(), unknown]);
+        assert_eq!(during.gap_since.as_deref(), Some("2026-11-21T12:01:00Z"));
+        assert_eq!(told(&during)[..2], ["no pod serves A .. B", "store-0 is not to be asked: port 10908 is closed"]);
+        let again = after(vec![whole.clone(), gap, whole]);
+        assert_eq!((again.gap_since.as_deref(), told(&again)[0]), (None, "every instant is served again"));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let flapping = |i: u32| {
+            let state = if i.is_multiple_of(2) { PodState::Broken } else { PodState::Confirmed };
+            let mut pods: Vec<PodReport> = (0..30).map(|n| pod(n, state, 1)).collect();
+            pods[0].why = Some("x".repeat(5_000));
+            report(State::Waiting, 0, pods)
+        };
+        let last = after((0..300).map(flapping).collect());
+        assert_eq!(last.changes.len(), MOST_CHANGES);
+        assert!(last.changes.iter().all(|change| change.text.chars().count() <= MOST_CHARS), "{:?}", told(&last));
+        assert!(told(&last)[0].contains("store-4 and 25 more are confirmed"), "{:?}", told(&last)[0]);
+    }
+}

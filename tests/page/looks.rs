@@ -1,0 +1,359 @@
+//! What a browser shows of each scene: words, roles, widths, colours; pictures of it are in `target/page`.
+//!
+//! One browser for all scenes, since starting one takes longer than a scene; each that fails is named. With
+//! `TIMESHARD_AXE=FILE` (axe-core's `axe.min.js`) each is also given to axe.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::json;
+use thanos_timeshard::page::feed::Known;
+use tokio::runtime::Runtime;
+
+use crate::browser::Browser;
+use crate::scenes;
+use crate::server::Server;
+
+/// Checks that hold for every scene, as a function's body that returns what is wrong.
+const SOUND: &str = include_str!("sound.js");
+const TAB: &str = "\u{e004}";
+
+/// What a scene is tried with.
+struct Stage {
+    browser: Browser,
+    runtime: Runtime,
+    pictures: PathBuf,
+    axe: Option<String>,
+}
+
+impl Stage {
+    fn serve(&self, known: Known) -> Server {
+        self.runtime.block_on(Server::start(known))
+    }
+
+    /// Opens the page and waits until it has been told everything.
+    fn open(&self, server: &Server) {
+        self.browser.open("about:blank");
+        self.browser.complaints();
+        self.browser.open(&format!("http://{}/", server.addr));
+        self.browser.until("document.getElementById('live').dataset.state === 'on'");
+    }
+
+    fn text(&self, id: &str) -> String {
+        self.browser.run(&format!("return document.getElementById('{id}').textContent")).as_str().unwrap().to_owned()
+    }
+
+    /// In every width and both colour schemes: nothing overflows, nothing is wrong, and a picture of it.
+    fn sound(&self, scene: &str) {
+        for (width, height, name) in [(1_280, 900, ""), (768, 900, "-tablet"), (360, 2740, "-phone")] {
+            self.browser.size(width, height);
+            for dark in [false, true] {
+                self.browser.dark(dark);
+                self.browser.until("[...document.querySelectorAll('svg.timeline')].every((svg) => Math.abs(svg.clientWidth - svg.parentNode.clientWidth) < 2)");
+                let wrong = self.browser.run(SOUND);
+                assert_eq!(wrong, json!([]), "{scene}, {width} px wide, dark: {dark}");
+                if let Some(axe) = &self.axe {
+                    self.axe(axe, scene);
+                }
+                if width == 1_280 || width == 360 {
+                    let suffix = if dark { "-dark" } else { "" };
+                    self.browser.picture(&self.pictures.join(format!("{scene}{name}{suffix}.png")));
+                }
+            }
+        }
+        self.browser.size(1_280, 900);
+        self.browser.dark(false);
+        assert_eq!(self.browser.complaints(), Vec::<String>::new(), "{scene}: the console");
+    }
+
+    fn axe(&self, source: &str, scene: &str) {
+        self.browser.run(&format!("{source}; window.found = null; axe.run().then((all) => {{ window.found = all.violations; }})"));
+        self.browser.until("window.found");
+        let found = self.browser.run("return window.found.map((one) => one.id + ': ' + one.nodes.map((node) => node.html.slice(0, 200) + ' ' + node.failureSummary).slice(0, 3).join(' | '))");
+        assert_eq!(found, json!([]), "{scene}: axe");
+    }
+}
+
+type Scene = fn(&Stage);
+
+#[test]
+fn in_a_browser() {
+    let Some(browser) = Browser::start() else { return };
+    let pictures = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("page");
+    std::fs::create_dir_all(&pictures).unwrap();
+    let axe = std::env::var_os("TIMESHARD_AXE").map(|path| std::fs::read_to_string(path).unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let stage = Stage { browser, runtime, pictures, axe };
+    let scenes: [(&str, Scene); 12] = [
+        ("healthy", healthy),
+        ("rolling", rolling),
+        ("gap", gap),
+        ("empty", empty),
+        ("not looked", not_looked),
+        ("follower", follower),
+        ("hostile", hostile),
+        ("200 pods", two_hundred_pods),
+        ("5000 pods", five_thousand_pods),
+        ("keyboard", keyboard),
+        ("live", live),
+        ("stale", stale),
+    ];
+    let mut failed = Vec::new();
+    for (name, scene) in scenes {
+        let began = Instant::now();
+        let went = catch_unwind(AssertUnwindSafe(|| scene(&stage)));
+        println!("{name}: {} in {:.1} s", if went.is_ok() { "ok" } else { "FAILED" }, began.elapsed().as_secs_f32());
+        if went.is_err() {
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "these scenes failed: {failed:?}");
+}
+
+fn healthy(stage: &Stage) {
+    let server = stage.serve(scenes::healthy());
+    stage.open(&server);
+    assert_eq!(stage.text("verdict-text"), "Coverage is whole: every instant of 370d is held by at least 2 confirmed pods");
+    assert_eq!(stage.text("say"), stage.text("verdict-text"), "it is said to screen readers");
+    assert!(stage.text("verdict-more").contains("2 StatefulSets, 10 pods"));
+    let browser = &stage.browser;
+    assert_eq!(browser.run("return document.querySelectorAll('.card[open]').length"), json!(2));
+    assert_eq!(
+        browser.run("return document.querySelectorAll('svg .hole, svg .held-0').length - document.querySelectorAll('.key .hole').length"),
+        json!(0)
+    );
+    // The table says what the picture says.
+    let rows = browser.run("return [...document.querySelector('.card .body > div:not(.picture):not(.columns) table').rows].map((row) => [...row.cells].map((cell) => cell.textContent))");
+    assert_eq!(rows[1][0], "thanos-store-gateway-0");
+    assert_eq!((&rows[1][3], &rows[5][3]), (&json!("-124d8h .. 1d"), &json!("-370d .. -246d16h")));
+    let described = browser.run("return document.querySelector('svg.timeline desc').textContent");
+    assert!(described.as_str().unwrap().contains("shard 2: -370d .. -246d16h, 2 pods"), "{described}");
+    stage.sound("healthy");
+    browser.run("document.querySelector('input[value=linear]').click()");
+    browser.until("[...document.querySelectorAll('svg.timeline text')].some((text) => text.textContent === '-180d')");
+    stage.sound("linear");
+}
+
+fn rolling(stage: &Stage) {
+    let server = stage.serve(scenes::rolling());
+    stage.open(&server);
+    assert!(
+        stage.text("verdict-text").starts_with("Coverage is whole: every instant of 370d is held by at least 1 "),
+        "{}",
+        stage.text("verdict-text")
+    );
+    let card = stage.browser.run("return document.querySelector('.card').textContent");
+    for words in [
+        "rolling",
+        "Rollout: 2 of ",
+        "now: thanos-store-gateway-5 draining",
+        "then: ",
+        "queriers learn of it within 12 s",
+        "A rollout begins: 8 moves in 4 steps",
+    ] {
+        assert!(card.as_str().unwrap().contains(words), "{words:?} is not in {card}");
+    }
+    assert_eq!(stage.browser.run("const p = document.querySelector('progress'); return [p.value, p.max >= 4, p.getAttribute('aria-label').startsWith('Rollout: 2 of')]"), json!([2, true, true]));
+    stage.sound("rolling");
+}
+
+fn gap(stage: &Stage) {
+    let server = stage.serve(scenes::gap());
+    stage.open(&server);
+    let verdict = stage.text("verdict-text");
+    assert!(
+        verdict.starts_with("GAP: 246d16h ago .. 124d8h ago of monitoring/thanos-store-gateway is held by no confirmed pod"),
+        "{verdict}"
+    );
+    assert!(stage.text("verdict-more").contains("It has been so for 3 min"), "{}", stage.text("verdict-more"));
+    let attention = stage.text("attention-list");
+    for words in [
+        "thanos-store-gateway-2 is not to be asked on port 10908",
+        "thanos-store-gateway-5 is admitted without injection",
+        "thanos-store-gateway-3 is not serving what is published",
+    ] {
+        assert!(attention.contains(words), "{words} is not in {attention}");
+    }
+    // Not by colour alone.
+    assert_eq!(
+        stage.browser.run("return [...document.querySelectorAll('svg text.alarm')].filter((text) => text.textContent === 'GAP').length"),
+        json!(1)
+    );
+    assert!(stage.browser.run("return document.title").as_str().unwrap().contains("GAP"));
+    stage.sound("gap");
+}
+
+fn empty(stage: &Stage) {
+    let server = stage.serve(scenes::empty());
+    stage.open(&server);
+    assert_eq!(stage.text("verdict-text"), "No StatefulSets yet");
+    assert!(stage.text("verdict-more").contains("kubectl label namespace NAME thanos-timeshard.io/injection=enabled"));
+    stage.sound("empty");
+}
+
+fn not_looked(stage: &Stage) {
+    let server = stage.serve(scenes::before_the_first_look());
+    stage.open(&server);
+    assert_eq!(stage.text("verdict-text"), "Not looked yet");
+    assert_eq!(stage.browser.run("return document.querySelectorAll('.card[data-level=gap]').length"), json!(0), "nothing known is no gap");
+    stage.sound("not-looked");
+    // A new leader has looked, and not one sidecar was asked.
+    let mut known = scenes::gap();
+    let mut report = (*known.sets[0].report).clone();
+    report.not_asked = 6;
+    known.sets[0].report = std::sync::Arc::new(report);
+    server.know(known);
+    stage.browser.until("document.getElementById('verdict-more').textContent.includes('6 sidecars not asked yet')");
+}
+
+fn follower(stage: &Stage) {
+    let server = stage.serve(scenes::follower());
+    stage.open(&server);
+    assert_eq!(stage.text("verdict-text"), "This replica does not lead, so it does not know what runs");
+    let more = stage.text("verdict-more");
+    assert!(more.contains("kubectl -n timeshard-system port-forward pod/timeshard-6f7c9-x2x4q 8080"), "{more}");
+    assert_eq!(stage.browser.run("return document.querySelectorAll('svg .bar.planned').length"), json!(5), "what is planned is shown");
+    stage.sound("follower");
+}
+
+fn hostile(stage: &Stage) {
+    let server = stage.serve(scenes::hostile());
+    stage.open(&server);
+    assert!(stage.text("sets").contains(scenes::HOSTILE), "it is shown as it is written");
+    assert!(stage.text("attention-list").contains(scenes::HOSTILE) && stage.text("notes-list").contains(scenes::HOSTILE));
+    let made = stage.browser.run(
+        "return [document.querySelectorAll('main img, main script, #notes img, #attention img').length, document.title.includes('pwned')]",
+    );
+    assert_eq!(made, json!([0, false]));
+    stage.sound("hostile");
+    let mut known = scenes::hostile();
+    known.head["leader"]["self"] = json!(false);
+    server.know(known);
+    stage.browser.until("document.getElementById('verdict-text').textContent.startsWith('This replica does not lead')");
+    assert!(stage.text("verdict-more").contains(scenes::HOSTILE));
+    assert_eq!(stage.browser.complaints(), Vec::<String>::new());
+}
+
+fn two_hundred_pods(stage: &Stage) {
+    let server = stage.serve(scenes::two_hundred_pods());
+    stage.open(&server);
+    let browser = &stage.browser;
+    let card = "document.querySelector('#set-monitoring_thanos-store-gateway')";
+    assert_eq!(
+        browser.run(&format!("return {card}.querySelectorAll('.picture .shard').length")),
+        json!(21),
+        "a row for each shard, and the coverage"
+    );
+    let names =
+        |expression: &str| browser.run(&format!("return [...{card}.querySelectorAll('{expression}')].map((cell) => cell.textContent)"));
+    assert_eq!(
+        names(".body > div > table tbody th"),
+        json!(["thanos-store-gateway-17", "thanos-store-gateway-18", "thanos-store-gateway-140"])
+    );
+    stage.sound("200-pods");
+    browser.run(&format!("{card}.querySelector('button').click()"));
+    assert_eq!(names(".body > div > table tbody th").as_array().unwrap().len(), 100);
+    browser.run(&format!("{card}.querySelector('button').click()"));
+    assert_eq!(names(".body > div > table tbody th").as_array().unwrap().len(), 200);
+    let find = |words: &str| {
+        browser.run(&format!("const f = document.getElementById('filter'); f.value = '{words}'; f.dispatchEvent(new Event('input'))"))
+    };
+    find("gateway-14");
+    browser.until(&format!("{card}.querySelectorAll('.body > div > table tbody th').length === 11"));
+    find("recent");
+    browser.until("document.querySelectorAll('.card').length === 1");
+    assert_eq!(stage.text("found"), "1 of 2 StatefulSets");
+    find("nothing-like-it");
+    browser.until("document.querySelectorAll('.card').length === 0");
+}
+
+fn five_thousand_pods(stage: &Stage) {
+    for (known, scene) in [(scenes::five_thousand_pods(), "5000-pods"), (scenes::one_set_of_five_thousand(), "5000-in-one")] {
+        let server = stage.serve(known);
+        let began = Instant::now();
+        stage.open(&server);
+        println!("  {scene}: shown after {:.1} s", began.elapsed().as_secs_f32());
+        let nodes = stage.browser.run("return document.querySelectorAll('*').length").as_u64().unwrap();
+        println!("  {scene}: {nodes} elements");
+        assert!(nodes < 8_000, "{scene}: {nodes} elements");
+        // How long the page is busy with a change of what is open.
+        let took = stage.browser.run("const t = performance.now(); document.querySelectorAll('input[name=scale]')[1].click(); document.body.getBoundingClientRect(); return performance.now() - t");
+        println!("  {scene}: drawn anew in {took} ms");
+        assert!(took.as_f64().unwrap() < 2_000.0, "{scene}: {took} ms");
+        stage.browser.run("document.querySelectorAll('input[name=scale]')[0].click()");
+        stage.sound(scene);
+    }
+}
+
+fn keyboard(stage: &Stage) {
+    let server = stage.serve(scenes::gap());
+    stage.open(&server);
+    let browser = &stage.browser;
+    browser.keys(TAB);
+    assert_eq!(browser.run("return document.activeElement.className"), json!("skip"), "first of all one can skip to the StatefulSets");
+    browser.keys("\u{e007}");
+    browser.until("location.hash === '#sets'");
+    let mut seen = Vec::new();
+    for _ in 0..12 {
+        browser.keys(TAB);
+        let now = browser.run("const e = document.activeElement, s = getComputedStyle(e); return [e.tagName, e.id || e.value || '', e.matches(':focus-visible') && s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2]");
+        assert_eq!(now[2], json!(true), "the focus is to be seen on {now}");
+        seen.push(now[0].as_str().unwrap().to_owned());
+        if seen.iter().filter(|tag| *tag == "SUMMARY").count() == 1 {
+            break;
+        }
+    }
+    assert_eq!(seen, ["INPUT", "INPUT", "SUMMARY"], "search, the choice of scale, the first StatefulSet");
+    browser.keys("\u{e00d}");
+    browser.until("!document.querySelector('.card').open");
+    browser.keys("\u{e00d}");
+    browser.until("document.querySelector('.card').open && document.querySelector('.card svg.timeline')");
+    // What changes meanwhile does not take the focus away.
+    let mut known = scenes::gap();
+    known.sets[0] = scenes::rolling().sets[0].clone();
+    server.know(known);
+    browser.until("document.querySelector('.card').textContent.includes('Rollout: ')");
+    assert_eq!(browser.run("return document.activeElement.tagName"), json!("SUMMARY"));
+}
+
+fn live(stage: &Stage) {
+    let server = stage.serve(scenes::healthy());
+    stage.open(&server);
+    server.know(scenes::gap());
+    stage.browser.until("document.getElementById('verdict').dataset.level === 'gap'");
+    server.know(scenes::rolling());
+    stage.browser.until("document.getElementById('verdict').dataset.level === 'whole' && document.querySelector('progress')");
+    server.know(scenes::empty());
+    stage.browser.until("document.querySelectorAll('.card').length === 0");
+    assert_eq!(stage.browser.complaints(), Vec::<String>::new());
+}
+
+fn stale(stage: &Stage) {
+    let server = stage.serve(scenes::healthy());
+    stage.open(&server);
+    let browser = &stage.browser;
+    let addr = stage.runtime.block_on(server.end());
+    browser.until("document.getElementById('live').dataset.state === 'off'");
+    browser.until(
+        "/^stale since \\d\\d:\\d\\d:\\d\\d, (next try in \\d+ s|trying again)$/.test(document.getElementById('live-text').textContent)",
+    );
+    assert!(stage.text("verdict-more").starts_with("Stale: the stream broke at "), "{}", stage.text("verdict-more"));
+    assert!(stage.text("verdict-text").contains("(as of "), "what is shown is said to be old");
+    assert_eq!(stage.text("say"), "The stream broke, what is shown is stale.");
+    browser.picture(&stage.pictures.join("stale.png"));
+    // While it was away one StatefulSet went, too.
+    let mut known = scenes::rolling();
+    known.sets.pop();
+    let again = stage.runtime.block_on(Server::at(addr, known));
+    browser.until("document.getElementById('live').dataset.state === 'on'");
+    browser.until("document.querySelectorAll('.card').length === 1");
+    assert!(!stage.text("verdict-text").contains("as of"));
+    // The server ends in an orderly way, and refuses who comes then.
+    again.trigger.signal();
+    browser.until("document.getElementById('verdict-more').textContent.includes('about to end')");
+    // Only the refused connections are complained of.
+    let others: Vec<String> =
+        browser.complaints().into_iter().filter(|words| !words.contains("/events - Failed to load resource")).collect();
+    assert_eq!(others, Vec::<String>::new());
+}
