@@ -13,6 +13,7 @@ pub mod observe;
 mod pace;
 pub mod poll;
 mod readiness;
+mod report_metrics;
 pub mod reports;
 pub mod seen;
 mod trim;
@@ -26,7 +27,8 @@ use tokio::sync::mpsc;
 
 use self::drive::Tenure;
 use self::poll::{PollMetrics, Poller};
-use self::reports::{ReportMetrics, Reports};
+use self::report_metrics::ReportMetrics;
+use self::reports::Reports;
 use self::seen::{Seen, SeenMetrics};
 use self::write::Writer;
 use crate::adapters::cluster::Observed;
