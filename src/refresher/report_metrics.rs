@@ -74,7 +74,7 @@ const PER_SET: [PerSet; 9] = [
     (
         "timeshard_planned_minimum_replicas",
         Together::Least,
-        "The same when every pod serves what is planned for it; where it is 1, add replicas",
+        "The fewest pods that any instant of the retention has when each serves what is planned for it; where it is 1, add replicas",
         |report| i64::from(report.planned_minimum_replicas),
     ),
     (
@@ -154,7 +154,7 @@ impl Collector for ReportMetrics {
         let help = "Looks at one StatefulSet; when it stands still on the leader, nothing is kept right";
         looks.encode(encoder.encode_descriptor("timeshard_reconciles", help, None, looks.metric_type())?)?;
         let seconds = ConstCounter::new(seconds);
-        let help = "Seconds spent on these looks, waiting for the API server included";
+        let help = "Seconds spent on looks at StatefulSets, waiting for the API server included";
         seconds.encode(encoder.encode_descriptor("timeshard_reconcile_seconds", help, None, seconds.metric_type())?)
     }
 }

@@ -6,6 +6,7 @@
 mod chart;
 mod deploy;
 mod layering;
+mod monitoring;
 
 use std::path::{Path, PathBuf};
 
