@@ -185,10 +185,11 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
         let text = format!("{} behind what is published for more than {} min", listed(&drifted), DRIFT_AFTER.as_secs() / 60);
         decision.notices.push(("Drift", text));
     }
-    // Pods that come for the first time, or again, fill it; the metric shows it all the while.
+    // Pods that come for the first time, or again, fill it, and those without injection serve what they were told to; the
+    // metric shows it all the while.
     let comes = |judged: &Judged| matches!(judged.state, PodState::Absent | PodState::Terminating | PodState::Settling);
     let oldest = terms(view).required;
-    if report.gap_seconds > 0 && !expected.is_empty() && !judged.iter().any(comes) {
+    if report.gap_seconds > 0 && report.uninjected_store_pods == 0 && !expected.is_empty() && !judged.iter().any(comes) {
         let text = format!("no ready pod serves {} s of {} .. {}", report.gap_seconds, oldest.min, oldest.max);
         decision.notices.push(("CoverageGap", text));
     }

@@ -22,7 +22,7 @@ until_same 30 "2 gateways before the namespace is labelled" "bare-0 untouched
 bare-1 untouched" windows $ns bare
 kubectl label namespace $ns "$ENABLED" >/dev/null
 REPLICAS=2 POLICY=Parallel store_set $ns store
-known $ns store store-1 "shard=1 -371d .. -184d" # two pods are two shards
+known $ns store store-1 "shard=1 -370d .. -123d8h" # two pods are two shards
 KUBECONFIG=$WORK/server.kubeconfig "$SERVER" serve --config "$WORK/config/config.yaml" --cert-dir "$WORK/tls" --listen "127.0.0.1:$OTHER_PORT" \
   --admin-listen "127.0.0.1:$OTHER_ADMIN" --shutdown-drain 0s --pod-name other --pod-namespace "$SYSTEM" </dev/null >"$mon/other.log" 2>&1 &
 pids+=($!)
@@ -94,15 +94,16 @@ same "one leads" "pod=other 0
 pod=this-machine 1" value 'max by (pod) (timeshard_leader)'
 
 # ---- alerts ---------------------------------------------------------------------------------------------------------------------
-alerts() { value "ALERTS{alertname=~\"$1\"}" | tr ' ' '\n' | grep -E '^(alertname|alertstate|statefulset)=' | cut -d= -f2 | paste -sd' '; }
+alerts() { value "ALERTS{alertname=~\"$1\"}" | tr ' ' '\n' | sed -nE '/^(alertname|alertstate|statefulset)=/p' | cut -d= -f2 | paste -sd' '; }
 until_same 30 "pods without injection: the alert waits for a quarter of an hour, and fires without its patience" \
   "TimeshardPodWithoutInjection pending bare" alerts TimeshardPodWithoutInjection
+same "and none of a gap there: they serve what they were told to" "NowCoverageGap firing store" alerts NowCoverageGap
 same "it counts them" "namespace=$ns statefulset=bare 2" value "max by (namespace, statefulset) (timeshard_uninjected_store_pods{namespace=\"$ns\"}) > 0"
 until_same 30 "firing" "NowPodWithoutInjection firing bare" alerts NowPodWithoutInjection
 kubectl -n $ns delete pods -l app=bare --grace-period=0 --force >/dev/null 2>&1
 until_same 60 "they are deleted and admitted anew: it ends" "" alerts "(Timeshard|Now)PodWithoutInjection"
 # nobody runs these pods, so nobody serves anything
-until_same 30 "no pod is ready: a gap" "NowCoverageGap firing bare NowCoverageGap firing store" alerts NowCoverageGap
+until_same 30 "no pod of it is ready: a gap" "NowCoverageGap firing bare NowCoverageGap firing store" alerts NowCoverageGap
 same "of the whole retention and the time to come" "namespace=$ns statefulset=store $((371 * 86400))" value "max by (namespace, statefulset) (timeshard_coverage_gap_seconds{statefulset=\"store\"})"
 kubectl -n $ns delete statefulset store >/dev/null
 until_same 60 "a StatefulSet is deleted: its series end, and so does the alert" "NowCoverageGap firing bare" alerts NowCoverageGap
