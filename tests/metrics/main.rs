@@ -87,7 +87,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
             let (what, rest) = rest.split_once(' ').unwrap();
             let (name, rest) = rest.split_once(' ').unwrap();
             let family = families.entry(name.to_owned()).or_default();
-            *(if what == "HELP" { &mut family.help } else { &mut family.kind }) = rest.to_owned();
+            rest.clone_into(if what == "HELP" { &mut family.help } else { &mut family.kind });
             continue;
         }
         let name = line.split(['{', ' ']).next().unwrap();
