@@ -135,7 +135,10 @@ fn look() {
     let views: BTreeMap<String, PodView<'_>> = pods
         .iter()
         .map(|(facts, answer)| {
-            (facts.name.clone(), PodView { facts, answer: Some(answer), ready_for: Some(hour), labelled_for: hour, hurried_ago: None })
+            (
+                facts.name.clone(),
+                PodView { facts, answer: Some(answer), ready_for: Some(hour), labelled_for: hour, drifts_for: None, hurried_ago: None },
+            )
         })
         .collect();
     let view = View { known, config: &config, map: Some(&map), written: None, pods: &views, now };

@@ -86,7 +86,7 @@ fn a_change_drains_and_the_same_window_in_other_words_does_not() {
     assert_eq!(pod.wait("serving", "-40d")["restarts"], 1);
     assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
     let (_, metrics) = get(pod.port, "/metrics").unwrap();
-    for line in ["timeshard_agent_restarts 1", "timeshard_agent_orders_total 1", "timeshard_agent_applied_matches_published 1"] {
+    for line in ["timeshard_agent_restarts_total 1", "timeshard_agent_orders_total 1", "timeshard_agent_applied_matches_published 1"] {
         assert!(metrics.contains(line), "{metrics}");
     }
     assert!(pod.logs().matches("entry changed").count() == 2, "{}", pod.logs());

@@ -12,6 +12,7 @@ pub mod config_file;
 pub mod dir_watch;
 #[cfg(feature = "server")]
 pub mod events;
+pub mod exposition;
 pub mod files;
 #[cfg(feature = "server")]
 pub mod http_client;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -146,6 +147,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let observed = Observed::new(Fleet::new(config));
     let stats = Arc::new(ServeStats::default());
     let mut registry = Registry::default();
+    registry.register("timeshard_build", "Version of the server", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     let metrics = Metrics::new(&mut registry);
     registry.register_collector(Box::new(ObservedMetrics(observed.clone())));
     registry.register_collector(Box::new(certificates.clone()));

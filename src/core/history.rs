@@ -169,6 +169,7 @@ mod tests {
             phase: None,
             seconds_in_state: 0,
             since_unix_seconds: 0,
+            drift_seconds: None,
             restarts: 0,
             agent_version: None,
             why: Some("port 10908 is closed".to_owned()),

@@ -119,6 +119,8 @@ pub struct Sidecar {
     probe_wait: Duration,
     last_ready: Option<Duration>,
     retry: Option<(Window, u32, Duration)>,
+    /// Given up before this sidecar began, and counted by the one before it.
+    given_up_before: Option<(Window, u32)>,
     signalled: Option<(Window, Duration, u32)>,
     act_error: Option<(String, Duration)>,
     phase: Phase,
@@ -132,6 +134,8 @@ pub struct Drains {
     pub orders: u64,
     /// Time spent draining.
     pub spent: Duration,
+    /// Windows given up, each retry included.
+    pub rollbacks: u64,
 }
 
 impl Sidecar {
@@ -140,6 +144,7 @@ impl Sidecar {
     pub fn new(settings: Settings, record: Option<Record>, file: Option<WindowFile>) -> Self {
         Self {
             last_ready: record.is_some().then_some(Duration::ZERO),
+            given_up_before: record.as_ref().and_then(|record| record.failed.as_ref()).map(|failed| (failed.window, failed.times)),
             settings,
             entry: None,
             entry_error: None,

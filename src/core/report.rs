@@ -27,6 +27,25 @@ pub enum State {
     Refused,
 }
 
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 7] = [Self::Unknown, Self::Settled, Self::Rolling, Self::Waiting, Self::Paused, Self::Blocked, Self::Refused];
+
+    /// As in the document.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Settled => "settled",
+            Self::Rolling => "rolling",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Blocked => "blocked",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// What a pod is for the rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,6 +98,10 @@ pub struct PodReport {
     /// Since when, by the leader's clock; 0 is not known.
     #[serde(default)]
     pub since_unix_seconds: i64,
+    /// Seconds for which it has been Ready with another window than is published, as far as this leader has seen; null
+    /// while that is not so.
+    #[serde(default)]
+    pub drift_seconds: Option<u64>,
     /// Restarts of thanos in place.
     pub restarts: u64,
     /// Version of its agent.
@@ -199,6 +222,12 @@ pub struct SetReport {
     pub gap_seconds: u64,
     /// The fewest ready pods that any instant of the retention has, by what they apply.
     pub minimum_confirmed_replicas: u32,
+    /// The same when every pod serves what is planned for it.
+    #[serde(default)]
+    pub planned_minimum_replicas: u32,
+    /// Store pods that were admitted without injection although nobody opted them out.
+    #[serde(default)]
+    pub uninjected_store_pods: u32,
     /// What its user should know.
     pub warnings: Vec<String>,
     /// The range that must be served.
@@ -224,4 +253,33 @@ pub struct SetReport {
     pub changes: Vec<ChangeReport>,
     /// Its pods, by ordinal.
     pub pods: Vec<PodReport>,
+}
+
+impl SetReport {
+    /// The longest drift of its pods, in seconds; 0 without one.
+    #[must_use]
+    pub fn drift_seconds(&self) -> u64 {
+        self.pods.iter().filter_map(|pod| pod.drift_seconds).max().unwrap_or(0)
+    }
+
+    /// So much later, while nothing else was seen.
+    #[must_use]
+    pub fn aged_by(mut self, seconds: u64) -> Self {
+        for drift in self.pods.iter_mut().filter_map(|pod| pod.drift_seconds.as_mut()) {
+            *drift = drift.saturating_add(seconds);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_called_as_in_the_document() {
+        for state in State::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+    }
 }

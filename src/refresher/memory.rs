@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::adapters::clock;
 use crate::core::entry;
 use crate::core::observed::{Answer, MapFacts, NamespaceFacts, PodFacts};
-use crate::core::reconcile::PodView;
+use crate::core::reconcile::{PodView, drifts};
 use crate::core::report::State;
 
 /// So long a write of ours stands in for what the watch shows.
@@ -32,6 +32,8 @@ pub(super) struct Memory {
     /// When kubelet was told to bring a pod its entry, or could have begun to.
     pub(super) hurried: HashMap<String, Instant>,
     pub(super) labelled: HashMap<String, (Option<String>, Instant)>,
+    /// Since when a pod has drifted, by UID.
+    pub(super) drifting: HashMap<String, Instant>,
     /// What its user was told and still holds.
     pub(super) told: BTreeMap<(&'static str, String), String>,
     /// What holds by this look.
@@ -90,7 +92,16 @@ impl Memory {
         let there: BTreeSet<&String> = gathered.facts.pods.values().map(|pod| &pod.uid).collect();
         self.hurried.retain(|uid, _| there.contains(uid));
         self.labelled.retain(|uid, _| there.contains(uid));
+        self.drifting.retain(|uid, _| there.contains(uid));
+        let data = gathered.map.as_ref().map(|map| &map.data);
         for pod in gathered.facts.pods.values() {
+            let entry = data.and_then(|data| entry::Entry::parse(data.get(&entry::key(&pod.name))?, clock::now()).ok());
+            let answer = gathered.answers.get(&pod.uid).map(|(answer, _)| answer);
+            if entry.is_some_and(|entry| drifts(pod, answer, &entry)) {
+                self.drifting.entry(pod.uid.clone()).or_insert_with(Instant::now);
+            } else {
+                self.drifting.remove(&pod.uid);
+            }
             let since = self.labelled.entry(pod.uid.clone()).or_insert_with(|| (pod.shard_label.clone(), Instant::now()));
             if since.0 != pod.shard_label {
                 *since = (pod.shard_label.clone(), Instant::now());
@@ -110,6 +121,7 @@ pub(super) fn views<'a>(
         answer: gathered.answers.get(&pod.uid).map(|(answer, _)| answer),
         ready_for: ready_for(&pod.uid),
         labelled_for: memory.labelled.get(&pod.uid).map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since)),
+        drifts_for: memory.drifting.get(&pod.uid).map(|since| now.saturating_duration_since(*since)),
         hurried_ago: memory.hurried_ago(&pod.uid, now),
     };
     gathered.facts.pods.iter().map(|(name, pod)| (name.clone(), view(pod))).collect()

@@ -333,19 +333,16 @@ pub struct SeenMetrics(pub Arc<Seen>);
 
 impl Collector for SeenMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let (mut pods, mut injected, mut without) = (0, 0, 0);
+        let (mut pods, mut injected) = (0, 0);
         self.0.each_pod(|_, pod| {
             pods += 1;
             injected += i64::from(pod.injected);
-            without += i64::from(pod.store && !pod.injected && !pod.opted_out);
         });
         let mut gauge = |name, help, value: i64| {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
         gauge("timeshard_pods", "Pods of StatefulSets in labelled namespaces that the leader sees; 0 on followers", pods)?;
-        gauge("timeshard_injected_pods", "Pods with our sidecar that the leader sees; 0 on followers", injected)?;
-        let help = "Store pods without our sidecar although nobody opted them out: they keep their own window until they are recreated";
-        gauge("timeshard_uninjected_store_pods", help, without)
+        gauge("timeshard_injected_pods", "Pods with our sidecar that the leader sees; 0 on followers", injected)
     }
 }

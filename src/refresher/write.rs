@@ -84,6 +84,11 @@ struct Written {
     outcome: &'static str,
 }
 
+/// Kinds of objects, by which writes are counted.
+const KINDS: [&str; 5] = ["budget", "configmap", "pod", "service", "statefulset"];
+/// What can become of one, as a label.
+const OUTCOMES: [&str; 4] = ["done", "conflict", "exists", "failed"];
+
 /// Writes for the refresher; share one, so that all requests take turns.
 pub struct Writer {
     client: Client,
@@ -115,7 +120,11 @@ impl Writer {
     /// Registers the counter of writes.
     #[must_use]
     pub fn new(client: Client, registry: &mut Registry) -> Self {
-        let written = Family::default();
+        let written = Family::<Written, Counter>::default();
+        // From 0 on: of a series that begins with 1 Prometheus sees no increase.
+        for (kind, outcome) in KINDS.into_iter().flat_map(|kind| OUTCOMES.map(|outcome| (kind, outcome))) {
+            drop(written.get_or_create(&Written { kind, outcome }));
+        }
         registry.register(
             "timeshard_refresher_writes",
             "Writes of the refresher by kind of object and outcome; look at RBAC and the log when failed grows, and for somebody else who writes the same objects when conflict keeps growing",
@@ -317,11 +326,12 @@ impl Writer {
     }
 
     fn count(&self, kind: &'static str, outcome: Outcome) -> Outcome {
+        let [done, conflict, exists, failed] = OUTCOMES;
         let name = match &outcome {
-            Outcome::Done { .. } => "done",
-            Outcome::Conflict => "conflict",
-            Outcome::AlreadyExists(_) => "exists",
-            Outcome::Failed(_) => "failed",
+            Outcome::Done { .. } => done,
+            Outcome::Conflict => conflict,
+            Outcome::AlreadyExists(_) => exists,
+            Outcome::Failed(_) => failed,
         };
         self.written.get_or_create(&Written { kind, outcome: name }).inc();
         outcome

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+
+use crate::adapters::exposition::Format;
 
 /// Connections served at once; kubelet, the refresher and Prometheus need one each.
 const MAX_CONNECTIONS: usize = 64;
@@ -39,8 +41,8 @@ pub(super) struct Answers {
     pub(super) ready: bool,
     /// Body of `/readyz`: the phase.
     pub(super) phase: &'static str,
-    /// Body of `/metrics`.
-    pub(super) metrics: Bytes,
+    /// Body of `/metrics`, as `OpenMetrics`.
+    pub(super) metrics: String,
 }
 
 /// Listens. The address 0.0.0.0 means every address, those of IPv6 too where there are any.
@@ -104,7 +106,10 @@ fn answer(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes
         "/readyz" if answers.ready => (StatusCode::OK, TEXT, answers.phase.into()),
         "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, TEXT, answers.phase.into()),
         "/livez" => (StatusCode::OK, TEXT, "ok".into()),
-        "/metrics" => (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", answers.metrics.clone()),
+        "/metrics" => {
+            let format = Format::accepted(request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()));
+            (StatusCode::OK, format.content_type(), format.write(answers.metrics.clone()).into())
+        }
         _ => (StatusCode::NOT_FOUND, TEXT, "try /status, /readyz, /livez or /metrics".into()),
     };
     let allowed = matches!(*request.method(), Method::GET | Method::HEAD);

@@ -1,6 +1,6 @@
 //! The sidecar's figures for Prometheus. Each help text says what to do when it moves.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -22,7 +22,8 @@ pub(super) struct Metrics {
     phase_start: Seconds,
     matches: Gauge,
     verified: Gauge,
-    restarts: Gauge,
+    restarts: Counter,
+    rollbacks: Counter,
     failed_tries: Gauge,
     orders: Counter,
     drained: Counter<f64, AtomicU64>,
@@ -40,7 +41,8 @@ impl Metrics {
             phase_start: Seconds::default(),
             matches: Gauge::default(),
             verified: Gauge::default(),
-            restarts: Gauge::default(),
+            restarts: Counter::default(),
+            rollbacks: Counter::default(),
             failed_tries: Gauge::default(),
             orders: Counter::default(),
             drained: Counter::default(),
@@ -74,6 +76,11 @@ impl Metrics {
             "restarts",
             "Restarts of thanos in place in this pod. Moves with each change of the published window, twice for one that is given up",
             metrics.restarts.clone(),
+        );
+        registry.register(
+            "rollbacks",
+            "Windows given up because thanos did not become ready with them, each retry included; see last_error in /status",
+            metrics.rollbacks.clone(),
         );
         registry.register(
             "failed_tries",
@@ -111,11 +118,12 @@ impl Metrics {
         }
         self.matches.set(i64::from(status.applied.is_some() && status.applied == status.published));
         self.verified.set(i64::from(status.verified));
-        self.restarts.set(i64::try_from(status.restarts).unwrap_or(i64::MAX));
+        self.restarts.inner().store(status.restarts, Relaxed);
         let failed = sidecar.record().and_then(|r| r.failed.as_ref());
         self.failed_tries.set(failed.filter(|f| Some(f.window) == status.published).map_or(0, |f| i64::from(f.times)));
         let drains = sidecar.drains();
-        self.orders.inner().store(drains.orders, std::sync::atomic::Ordering::Relaxed);
+        self.orders.inner().store(drains.orders, Relaxed);
+        self.rollbacks.inner().store(drains.rollbacks, Relaxed);
         let spent = drains.spent.as_secs_f64();
         self.drained.inc_by((spent - self.drained.get()).max(0.0));
     }

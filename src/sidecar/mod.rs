@@ -278,7 +278,7 @@ impl<'a> Worker<'a> {
             status: serde_json::to_vec(&status).unwrap_or_default().into(),
             ready: status.phase.is_ready(),
             phase: status.phase.as_str(),
-            metrics: self.metrics.text().into(),
+            metrics: self.metrics.text(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod deploy;
 mod docs;
 mod layering;
 mod links;
+mod monitoring;
 mod release;
 
 use std::path::{Path, PathBuf};

@@ -61,6 +61,7 @@ impl Story {
                 phase: Some("serving".to_owned()),
                 seconds_in_state: 0,
                 since_unix_seconds: ago(i64::from(index) * 7 + 184).timestamp(),
+                drift_seconds: None,
                 restarts: 1,
                 agent_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
                 why: None,

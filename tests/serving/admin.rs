@@ -19,8 +19,12 @@ use crate::support::{Authority, DEADLINE, HTTP1, good_request, start};
 
 /// Status code, headers and body.
 async fn get(addr: SocketAddr, path: &str) -> (u16, String, String) {
+    get_as(addr, path, "*/*").await
+}
+
+async fn get_as(addr: SocketAddr, path: &str, accept: &str) -> (u16, String, String) {
     let mut socket = TcpStream::connect(addr).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     timeout(DEADLINE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
@@ -61,6 +65,10 @@ async fn probes_metrics_and_status() {
     assert!(code == 404 && text.contains("/what") && text.contains("/livez /readyz /metrics /status"), "{text}");
 
     let (code, head, text) = get(addr, "/metrics").await;
+    assert!(code == 200 && head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    assert!(text.contains("# TYPE timeshard_accepted_connections_total counter\n") && !text.contains("# EOF"), "{text}");
+
+    let (code, head, text) = get_as(addr, "/metrics", "application/openmetrics-text; version=1.0.0").await;
     assert_eq!(code, 200);
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
     for line in [

@@ -168,7 +168,7 @@ impl Leader {
         let pods = self.seen.iter().map(|(name, seen)| {
             let (ready_for, hurried_ago) = (seen.ready_since.map(|at| at.elapsed()), seen.hurried.map(|at| at.elapsed()));
             let (facts, answer, labelled_for) = (&seen.facts, seen.answer.as_ref(), seen.labelled.elapsed());
-            (name.clone(), PodView { facts, answer, ready_for, labelled_for, hurried_ago })
+            (name.clone(), PodView { facts, answer, ready_for, labelled_for, drifts_for: None, hurried_ago })
         });
         decide(&View {
             known: fleet.known(&admission.facts.namespace, &admission.facts.name),

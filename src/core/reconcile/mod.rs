@@ -45,6 +45,8 @@ pub struct PodView<'a> {
     pub ready_for: Option<Duration>,
     /// How long it has had its shard label, as far as this leader knows.
     pub labelled_for: Duration,
+    /// How long it has been seen to drift ([`drifts`]); `None` when it was not.
+    pub drifts_for: Option<Duration>,
     /// How long ago kubelet was told to look at its volumes, or its entry was written and it may look by itself.
     pub hurried_ago: Option<Duration>,
 }
@@ -101,6 +103,14 @@ struct Expected<'a> {
     desired: Place,
     entry: Option<Entry>,
     view: Option<&'a PodView<'a>>,
+}
+
+/// Whether a pod answers queries with another window than its entry says. In a rollout it does only for as long as kubelet
+/// takes to bring the entry: its sidecar drains it at once.
+#[must_use]
+pub fn drifts(pod: &PodFacts, answer: Option<&Answer>, entry: &Entry) -> bool {
+    let Some(Answer::Status(status)) = answer else { return false };
+    pod.ready && status.applied.is_some_and(|applied| applied != entry.window)
 }
 
 /// Looks once.

@@ -5,14 +5,14 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::standing::Judged;
-use super::{Decision, Expected, View, members, terms};
+use super::{Decision, Expected, View, drifts, members, terms};
 use crate::core::names;
 use crate::core::observed::Answer;
 use crate::core::report::{GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport};
 use crate::core::rollout::{self, Gap, Member, Standing, Step};
 use crate::core::window::Window;
 
-/// A sidecar that does not show its entry for this long has drifted; kubelet's own pace is below two minutes.
+/// A pod that is Ready with another window than its entry's for this long deserves an Event; kubelet's own pace is below two minutes.
 const DRIFT_AFTER: Duration = Duration::from_mins(5);
 /// What loading a window is taken to last when nothing is known, for the estimate.
 const LOAD_ALLOWANCE_SECONDS: u64 = 30;
@@ -31,6 +31,8 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
     let (members, places) = members(expected, judged);
     let serving: Vec<Window> = expected.iter().filter_map(serves).collect();
     let (minimum, holes) = rollout::coverage(&serving, terms(view).required, view.now);
+    let planned: Vec<Window> = expected.iter().map(|pod| pod.desired.window).collect();
+    let (planned_minimum_replicas, _) = rollout::coverage(&planned, terms(view).required, view.now);
     let moves_left = members.iter().filter(|member| member.published.window != member.desired.window).count();
     let steps = steps(view, members, moves_left);
     // Too many to compute: one move a step is the upper bound.
@@ -52,6 +54,8 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
         gaps: holes.iter().map(|(from, to)| GapReport { from: at(*from), to: at(*to) }).collect(),
         gap_seconds: u64::try_from(gap_seconds).unwrap_or(0),
         minimum_confirmed_replicas: minimum,
+        planned_minimum_replicas,
+        uninjected_store_pods: count(bare(expected, judged).len()),
         warnings: view.known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
         required: Some(terms(view).required),
         coverage: rollout::profile(&known_to_queriers(expected, judged), terms(view).required, view.now, MOST_PARTS),
@@ -143,6 +147,7 @@ fn pod_report(pod: &Expected<'_>, judged: &Judged) -> PodReport {
         // Filled in by whoever remembers: a look has no memory.
         seconds_in_state: 0,
         since_unix_seconds: 0,
+        drift_seconds: drift(pod).map(|drift| drift.as_secs()),
         restarts: status.map_or(0, |status| status.restarts),
         agent_version: status.map(|status| status.agent_version.clone()),
         why: judged.why.clone(),
@@ -208,14 +213,7 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
     let named = |state: PodState| -> Vec<&str> {
         expected.iter().zip(judged).filter(|(_, judged)| judged.state == state).map(|(pod, _)| pod.name.as_str()).collect()
     };
-    let bare: Vec<&str> = expected
-        .iter()
-        .zip(judged)
-        .filter(|(pod, judged)| {
-            judged.state == PodState::NotInjected && pod.view.is_some_and(|seen| seen.facts.store && !seen.facts.opted_out)
-        })
-        .map(|(pod, _)| pod.name.as_str())
-        .collect();
+    let bare = bare(expected, judged);
     if !bare.is_empty() {
         let text = format!("{} without injection, so nothing keeps the window right: delete to have it admitted anew", listed(&bare));
         decision.notices.push(("NotInjected", text));
@@ -230,22 +228,31 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
         let why = judged.why.clone().unwrap_or_default();
         decision.notices.push(("WindowNotServed", format!("{} does not serve its published window: {why}", pod.name)));
     }
-    let drifted: Vec<&str> = expected.iter().filter(|pod| drifts(pod)).map(|pod| pod.name.as_str()).collect();
+    let drifted: Vec<&str> =
+        expected.iter().filter(|pod| drift(pod).is_some_and(|drift| drift >= DRIFT_AFTER)).map(|pod| pod.name.as_str()).collect();
     if !drifted.is_empty() {
         let text = format!("{} behind what is published for more than {} min", listed(&drifted), DRIFT_AFTER.as_secs() / 60);
         decision.notices.push(("Drift", text));
     }
-    // Pods that come for the first time, or again, fill it; the metric shows it all the while.
+    // Pods that come for the first time, or again, fill it, and those without injection serve what they were told to; the
+    // metric shows it all the while.
     let comes = |judged: &Judged| matches!(judged.state, PodState::Absent | PodState::Terminating | PodState::Settling);
     let oldest = terms(view).required;
-    if report.gap_seconds > 0 && !expected.is_empty() && !judged.iter().any(comes) {
+    if report.gap_seconds > 0 && report.uninjected_store_pods == 0 && !expected.is_empty() && !judged.iter().any(comes) {
         let text = format!("no ready pod serves {} s of {} .. {}", report.gap_seconds, oldest.min, oldest.max);
         decision.notices.push(("CoverageGap", text));
     }
 }
 
-fn drifts(pod: &Expected<'_>) -> bool {
-    let (Some(entry), Some(seen)) = (&pod.entry, pod.view) else { return false };
-    let Some(Answer::Status(status)) = seen.answer else { return false };
-    status.applied.is_some_and(|applied| applied != entry.window) && seen.ready_for.is_some_and(|ready| ready > DRIFT_AFTER)
+/// Store pods that were admitted without injection although nobody opted them out.
+fn bare<'a>(expected: &'a [Expected<'_>], judged: &[Judged]) -> Vec<&'a str> {
+    let forgotten = |pod: &Expected<'_>| pod.view.is_some_and(|seen| seen.facts.store && !seen.facts.opted_out);
+    let pods = expected.iter().zip(judged).filter(|(pod, judged)| judged.state == PodState::NotInjected && forgotten(pod));
+    pods.map(|(pod, _)| pod.name.as_str()).collect()
+}
+
+/// For how long a pod has answered queries with another window than its entry says, if it does.
+fn drift(pod: &Expected<'_>) -> Option<Duration> {
+    let (entry, seen) = (pod.entry.as_ref()?, pod.view?);
+    drifts(seen.facts, seen.answer, entry).then(|| seen.drifts_for.unwrap_or_default())
 }

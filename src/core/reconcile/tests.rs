@@ -43,6 +43,7 @@ struct World {
     writes: u64,
     written: Option<BTreeMap<String, String>>,
     leader_since: u64,
+    drifts_for: Option<Duration>,
     hurried_ago: Option<Duration>,
     last: Decision,
 }
@@ -73,6 +74,7 @@ impl World {
             writes: 0,
             written: None,
             leader_since: 0,
+            drifts_for: None,
             hurried_ago: None,
             last,
         }
@@ -199,7 +201,8 @@ impl World {
                 let since = pod.ready_since.max(self.leader_since);
                 let ready_for = pod.facts.ready.then(|| Duration::from_secs(self.at - since));
                 let (answer, labelled_for) = (Some(&pod.answer), Duration::from_secs(1_000));
-                (name.clone(), PodView { facts: &pod.facts, answer, ready_for, labelled_for, hurried_ago: self.hurried_ago })
+                let (drifts_for, hurried_ago) = (self.drifts_for, self.hurried_ago);
+                (name.clone(), PodView { facts: &pod.facts, answer, ready_for, labelled_for, drifts_for, hurried_ago })
             })
             .collect();
         let view = View {
@@ -457,6 +460,36 @@ fn a_sidecar_that_does_not_show_its_entry_is_seen_to_again_and_again() {
         world.hurried_ago = ago;
         world.leader();
         assert_eq!((!world.last.hurry.is_empty(), world.last.again), (hurries, seconds(again)), "{ago:?}");
+    }
+}
+
+#[test]
+fn a_drift_counts_from_when_it_was_seen_and_not_from_when_the_pod_became_ready() {
+    let mut world = settled(6, 5);
+    for _ in 0..600 {
+        world.second();
+    }
+    assert_eq!((world.last.report.drift_seconds(), world.last.report.planned_minimum_replicas), (0, 2));
+    world.annotate("total-shards", "2");
+    world.leader();
+    // No sidecar has seen its new entry yet.
+    for (seen_for, drift, tells) in [(None, 0, false), (Some(299), 299, false), (Some(300), 300, true)] {
+        world.drifts_for = seen_for.map(Duration::from_secs);
+        world.leader();
+        let (report, told) = (&world.last.report, world.last.notices.iter().any(|(reason, _)| *reason == "Drift"));
+        assert_eq!((report.drift_seconds(), told), (drift, tells), "{:?}", report.pods);
+        assert_eq!(report.clone().aged_by(5).drift_seconds(), drift + 5);
+    }
+}
+
+#[test]
+fn a_store_pod_without_injection_is_counted_unless_it_opted_out() {
+    let mut world = settled(6, 5);
+    for (opted_out, counted) in [(false, 1), (true, 0)] {
+        let facts = &mut world.pods.get_mut("store-3").unwrap().facts;
+        (facts.injected, facts.opted_out) = (false, opted_out);
+        world.leader();
+        assert_eq!(world.last.report.uninjected_store_pods, counted);
     }
 }
 

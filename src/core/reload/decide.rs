@@ -121,6 +121,7 @@ impl Sidecar {
         };
         let known = self.retry.map(|(window, times, _)| (window, times));
         if times != known {
+            self.drains.rollbacks += u64::from(times.is_some() && times != self.given_up_before);
             self.retry = times.map(|(window, times)| (window, times, now + backoff(times)));
         }
     }

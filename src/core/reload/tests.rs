@@ -261,7 +261,7 @@ fn a_change_takes_the_drain_and_one_load() {
     assert_eq!((world.phase(), world.applied()), (Phase::Restarting, None));
     world.run(Duration::from_secs(6));
     assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(20))));
-    assert_eq!(world.sidecar.drains(), Drains { orders: 1, spent: DRAIN });
+    assert_eq!(world.sidecar.drains(), Drains { orders: 1, spent: DRAIN, rollbacks: 0 });
 }
 
 #[test]
@@ -284,6 +284,10 @@ fn a_window_given_up_is_tried_again_after_five_minutes_doubling_to_an_hour() {
     }
     // The first second of failing lies inside the twenty above.
     assert_eq!(tries, [4, 9, 19, 39, 59, 59]);
+    assert_eq!(world.sidecar.drains().rollbacks, 7, "the first time, and each retry");
+    let mut next = Sidecar::new(world.settings.clone(), world.record.clone(), world.order);
+    let _ = next.step(Duration::ZERO);
+    assert_eq!(next.drains().rollbacks, 0, "the one before has counted it");
     world.publish(30);
     assert_eq!(world.phase(), Phase::Draining, "at once when it changes");
     world.run(DRAIN + Duration::from_secs(20));

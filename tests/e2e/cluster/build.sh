@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the binaries of the test cluster from the modules under tools/ into $BIN.
-# usage: build.sh [NAME…]      no NAME: everything but cert-manager, helm and podmonitors (a definition of the Prometheus operator)
+# usage: build.sh [NAME…]      no NAME: everything but cert-manager, helm and prometheus-operator (its definitions)
 # A binary that is already there is kept; FORCE=1 rebuilds it.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -37,14 +37,13 @@ helm() {
   rmdir "$BIN/.helm"
   echo "helm: built in $((SECONDS - t0)) s"
 }
-# a definition as it lies in the Prometheus operator's module; nothing of it is built
-podmonitors() {
+# definitions as they lie in the Prometheus operator's module; nothing of it is built
+prometheus_operator() {
   local dir
-  if [ -e "$BIN/podmonitors.crd.yaml" ] && [ -z "${FORCE:-}" ]; then return; fi
+  if [ -e "$BIN/prometheus-operator.crds.yaml" ] && [ -z "${FORCE:-}" ]; then return; fi
   dir=$(cd / && GOTOOLCHAIN=local go mod download -json "github.com/prometheus-operator/prometheus-operator@$PROMETHEUS_OPERATOR" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
-  cp "$dir/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml" "$BIN/.podmonitors"
-  chmod 644 "$BIN/.podmonitors"
-  mv "$BIN/.podmonitors" "$BIN/podmonitors.crd.yaml"
+  cat "$dir"/example/prometheus-operator-crd/monitoring.coreos.com_{podmonitors,prometheusrules}.yaml >"$BIN/.prometheus-operator"
+  mv "$BIN/.prometheus-operator" "$BIN/prometheus-operator.crds.yaml"
 }
 
 build() {
@@ -61,7 +60,8 @@ build() {
     [ ! -e "$BIN/cert-manager.crds.yaml" ] || [ -n "${FORCE:-}" ] || return 0
     cat "$(cd "$here/tools/cert-manager" && go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)"/deploy/crds/*.yaml >"$BIN/cert-manager.crds.yaml" ;;
   coredns) one coredns coredns . 0 "-s -w" ;;
-  helm | podmonitors) "$1" ;;
+  helm) helm ;;
+  prometheus-operator) prometheus_operator ;;
   *) echo "build.sh: unknown: $1" >&2; return 2 ;;
   esac
 }

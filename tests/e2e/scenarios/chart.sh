@@ -3,8 +3,8 @@
 # stage: control-plane
 chart=$CHECKOUT/deploy/chart ns=e2e-chart
 export HELM_CACHE_HOME=$WORK/helm/cache HELM_CONFIG_HOME=$WORK/helm/config HELM_DATA_HOME=$WORK/helm/data
-kubectl apply --server-side -f "$BIN/cert-manager.crds.yaml" -f "$BIN/podmonitors.crd.yaml" >/dev/null
-established() { kubectl wait --for=condition=Established --timeout=5s crd/certificates.cert-manager.io crd/issuers.cert-manager.io crd/podmonitors.monitoring.coreos.com; }
+kubectl apply --server-side -f "$BIN/cert-manager.crds.yaml" -f "$BIN/prometheus-operator.crds.yaml" >/dev/null
+established() { kubectl wait --for=condition=Established --timeout=5s crd/certificates.cert-manager.io crd/issuers.cert-manager.io crd/{podmonitors,prometheusrules}.monitoring.coreos.com; }
 eventually 30 "the definitions of cert-manager and the Prometheus operator are established" established # a new one has no conditions to wait for yet
 render() { helm template timeshard "$chart" --namespace "$SYSTEM" "$@"; }
 
@@ -16,10 +16,10 @@ as_json() { kubectl create --dry-run=client --validate=false -o json -f "$1" | j
 objects() {
   local all config
   all=$(as_json "$1")
-  jq -r '.[] | select(.kind == "ConfigMap") | "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n" + .data["config.yaml"]' <<<"$all" >"$WORK/config-as-object.yaml"
+  jq -r '.[] | select(.kind == "ConfigMap" and .metadata.name == "timeshard-config") | "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n" + .data["config.yaml"]' <<<"$all" >"$WORK/config-as-object.yaml"
   config=$(as_json "$WORK/config-as-object.yaml" | jq '.[0] | {operator, sharding, injection, guard}')
   jq -S --argjson config "$config" '[.[] | select(.kind != "Namespace")
-    | if .kind == "ConfigMap" then .data["config.yaml"] = $config else . end
+    | if .kind == "ConfigMap" and .metadata.name == "timeshard-config" then .data["config.yaml"] = $config else . end
     | {key: "\(.kind) \(.metadata.name)", value: .}] | from_entries' <<<"$all"
 }
 # same_objects WHAT FOLDER HELM-ARGUMENT…: the kustomization in the folder and the chart with these arguments
@@ -54,7 +54,8 @@ Y
 same_objects "certManager.enabled=false and deploy/base with that caBundle" "$folder" "${own[@]}"
 same_objects "certManager.enabled=false with nothing else and deploy/self-signed" "$CHECKOUT/deploy/self-signed" --set certManager.enabled=false
 folder=$(overlay components cert-manager <<<'components: [DEPLOY/components/egress, DEPLOY/components/monitoring]')
-same_objects "monitoring and egress, and deploy/components" "$folder" --set monitoring.enabled=true --set networkPolicy.egress.enabled=true
+same_objects "monitoring and egress, and deploy/components" "$folder" --set monitoring.enabled=true \
+  --set monitoring.rules=true --set monitoring.dashboard=true --set networkPolicy.egress.enabled=true
 folder=$(overlay image cert-manager <<'Y'
 images: [{name: ghcr.io/thanos-timeshard/timeshard, newName: registry.example.com/timeshard, newTag: v9}]
 replicas: [{name: timeshard, count: 5}]
@@ -95,7 +96,7 @@ accepted() { # WHAT HELM-ARGUMENT…
   as_json "$WORK/chart.yaml" >"$WORK/chart.json"
   # with thanos-timeshard there, the server would take a ConfigMap for published windows
   same "$what: nothing says who manages it" "" jq -r '.[] | select(.metadata.labels["app.kubernetes.io/managed-by"]) | .metadata.name' "$WORK/chart.json"
-  jq -r '.[] | select(.kind == "ConfigMap") | .data["config.yaml"]' "$WORK/chart.json" >"$WORK/chart-config.yaml"
+  jq -r '.[] | select(.kind == "ConfigMap" and .metadata.name == "timeshard-config") | .data["config.yaml"]' "$WORK/chart.json" >"$WORK/chart-config.yaml"
   check "$what: the server reads its configuration" "$SERVER" plan --config "$WORK/chart-config.yaml"
 }
 accepted "default values"

@@ -1,0 +1,225 @@
+//! The reports as metrics.
+//!
+//! Invariant: a scrape holds at most [`MOST_LABELLED`] StatefulSets with series of their own, and none on a replica that
+//! does not lead; the series of a StatefulSet that is gone are gone.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+
+use super::reports::Reports;
+use crate::core::report::{PodState, SetReport, State};
+
+/// StatefulSets with series of their own, by namespace and name; further ones share one series.
+const MOST_LABELLED: usize = 1_000;
+/// Namespace and StatefulSet of that series; no object can be called so.
+const OTHERS: &str = "_others";
+
+/// Registered as a collector, so that the values are those of the scrape.
+#[derive(Debug)]
+pub(super) struct ReportMetrics(pub(super) Arc<Reports>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    namespace: String,
+    statefulset: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    namespace: String,
+    statefulset: String,
+    state: &'static str,
+}
+
+/// How the values of several StatefulSets become one.
+#[derive(Clone, Copy)]
+enum Together {
+    Sum,
+    Least,
+    Most,
+}
+
+impl Together {
+    fn of(self, one: i64, other: i64) -> i64 {
+        match self {
+            Self::Sum => one.saturating_add(other),
+            Self::Least => one.min(other),
+            Self::Most => one.max(other),
+        }
+    }
+}
+
+/// A metric of each StatefulSet: name, how several become one, help, value.
+type PerSet = (&'static str, Together, &'static str, fn(&SetReport) -> i64);
+
+const PER_SET: [PerSet; 9] = [
+    (
+        "timeshard_coverage_gap_seconds",
+        Together::Sum,
+        "Length of the retention that no ready pod serves; when it is not 0, queries are incomplete: timeshard status says what is missing",
+        |report| signed(report.gap_seconds),
+    ),
+    (
+        "timeshard_minimum_confirmed_replicas",
+        Together::Least,
+        "The fewest ready pods that any instant of the retention has; 1 means that the next failure is a gap",
+        |report| i64::from(report.minimum_confirmed_replicas),
+    ),
+    (
+        "timeshard_planned_minimum_replicas",
+        Together::Least,
+        "The fewest pods that any instant of the retention has when each serves what is planned for it; where it is 1, add replicas",
+        |report| i64::from(report.planned_minimum_replicas),
+    ),
+    (
+        "timeshard_drift_seconds",
+        Together::Most,
+        "For how long a Ready pod has served another window than is published, the longest of all pods; a rollout brings it to a minute or two, when it grows look at that pod's sidecar",
+        |report| signed(report.drift_seconds()),
+    ),
+    (
+        "timeshard_rollout_moves_left",
+        Together::Sum,
+        "Pods whose published window is not the planned one; when it stays, timeshard status says what the rollout waits for",
+        |report| i64::from(report.moves_left),
+    ),
+    ("timeshard_rollout_steps_left", Together::Sum, "Steps until every window is as planned, if nothing fails", |report| {
+        i64::from(report.steps_left)
+    }),
+    ("timeshard_confirmed_pods", Together::Sum, "Pods that serve what is published and that every querier knows", |report| {
+        count(report, |state| state == PodState::Confirmed)
+    }),
+    (
+        "timeshard_pods_not_as_published",
+        Together::Sum,
+        "Pods that do not serve what is published, or cannot be asked; when it stays, look at these pods' sidecars",
+        |report| count(report, |state| !matches!(state, PodState::Confirmed | PodState::Joining | PodState::Absent)),
+    ),
+    (
+        "timeshard_uninjected_store_pods",
+        Together::Sum,
+        "Store pods without our sidecar although nobody opted them out: they keep their own window until they are deleted and admitted anew",
+        |report| i64::from(report.uninjected_store_pods),
+    ),
+];
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn count(report: &SetReport, of: impl Fn(PodState) -> bool) -> i64 {
+    i64::try_from(report.pods.iter().filter(|pod| of(pod.state)).count()).unwrap_or(i64::MAX)
+}
+
+/// Namespace and StatefulSet of its series.
+fn names(place: usize, report: &SetReport) -> (String, String) {
+    if place < MOST_LABELLED { (report.namespace.clone(), report.name.clone()) } else { (OTHERS.to_owned(), OTHERS.to_owned()) }
+}
+
+impl Collector for ReportMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let reports = self.0.all();
+        for (name, together, help, value) in PER_SET {
+            let family = Family::<Labels, Gauge>::default();
+            for (place, report) in reports.iter().enumerate() {
+                let (namespace, statefulset) = names(place, report);
+                let gauge = family.get_or_create_owned(&Labels { namespace, statefulset });
+                let first = place <= MOST_LABELLED;
+                gauge.set(if first { value(report) } else { together.of(gauge.get(), value(report)) });
+            }
+            family.encode(encoder.encode_descriptor(name, help, None, family.metric_type())?)?;
+        }
+        let states = Family::<StateLabels, Gauge>::default();
+        for (place, report) in reports.iter().enumerate() {
+            for state in State::ALL {
+                let (namespace, statefulset) = names(place, report);
+                let labels = StateLabels { namespace, statefulset, state: state.as_str() };
+                states.get_or_create(&labels).inc_by(i64::from(report.state == state));
+            }
+        }
+        let help =
+            "1 for the state that the StatefulSet is in. waiting, blocked, refused: it does not go on by itself, timeshard status says why";
+        states.encode(encoder.encode_descriptor("timeshard_rollout_state", help, None, states.metric_type())?)?;
+        let managed = ConstGauge::new(i64::try_from(reports.len()).unwrap_or(i64::MAX));
+        let help = "StatefulSets that this replica keeps; 0 on followers";
+        managed.encode(encoder.encode_descriptor("timeshard_managed_statefulsets", help, None, managed.metric_type())?)?;
+        let (looks, seconds) = self.0.looks();
+        let looks = ConstCounter::new(looks);
+        let help = "Looks at one StatefulSet; when it stands still on the leader, nothing is kept right";
+        looks.encode(encoder.encode_descriptor("timeshard_reconciles", help, None, looks.metric_type())?)?;
+        let seconds = ConstCounter::new(seconds);
+        let help = "Seconds spent on looks at StatefulSets, waiting for the API server included";
+        seconds.encode(encoder.encode_descriptor("timeshard_reconcile_seconds", help, None, seconds.metric_type())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    fn report(name: &str, gap_seconds: u64, minimum_confirmed_replicas: u32) -> SetReport {
+        let (namespace, name) = ("ns".to_owned(), name.to_owned());
+        SetReport { namespace, name, gap_seconds, minimum_confirmed_replicas, state: State::Settled, ..SetReport::default() }
+    }
+
+    fn put(reports: &Reports, report: SetReport) {
+        reports.put(&(report.namespace.clone(), report.name.clone()), report, Duration::from_millis(1));
+    }
+
+    fn text(reports: &Arc<Reports>) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(ReportMetrics(reports.clone())));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn series_of_a_statefulset_that_is_gone_are_gone() {
+        let reports = Arc::<Reports>::default();
+        put(&reports, report("store", 7, 1));
+        put(&reports, report("other", 0, 2));
+        let now = text(&reports);
+        for line in [
+            "timeshard_coverage_gap_seconds{namespace=\"ns\",statefulset=\"store\"} 7\n",
+            "timeshard_rollout_state{namespace=\"ns\",statefulset=\"store\",state=\"settled\"} 1\n",
+            "timeshard_rollout_state{namespace=\"ns\",statefulset=\"store\",state=\"rolling\"} 0\n",
+            "timeshard_managed_statefulsets 2\n",
+        ] {
+            assert!(now.contains(line), "{line}: {now}");
+        }
+        reports.remove(&("ns".to_owned(), "store".to_owned()));
+        let now = text(&reports);
+        assert!(!now.contains("\"store\"") && now.contains("\"other\""), "{now}");
+        reports.clear();
+        let now = text(&reports);
+        assert!(!now.contains("statefulset=") && now.contains("timeshard_managed_statefulsets 0\n"), "a follower has none: {now}");
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_shares_one_series() {
+        let reports = Arc::<Reports>::default();
+        for i in 0..MOST_LABELLED + 3 {
+            put(&reports, report(&format!("s{i:05}"), 10, u32::try_from(i).unwrap()));
+        }
+        let now = text(&reports);
+        let others = "{namespace=\"_others\",statefulset=\"_others\"}";
+        for (name, value) in [("timeshard_coverage_gap_seconds", 30), ("timeshard_minimum_confirmed_replicas", 1_000)] {
+            assert!(now.contains(&format!("{name}{others} {value}\n")), "{name}");
+            assert_eq!(now.matches(&format!("{name}{{")).count(), MOST_LABELLED + 1);
+        }
+        assert!(now.contains("timeshard_rollout_state{namespace=\"_others\",statefulset=\"_others\",state=\"settled\"} 3\n"));
+        assert!(now.contains("timeshard_managed_statefulsets 1003\n"));
+    }
+}
