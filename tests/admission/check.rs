@@ -10,7 +10,7 @@ use crate::status::{before_api_server, with_kubeconfig};
 const VERSION: &str = r#"{"major": "1", "minor": "36", "gitVersion": "v1.36.0"}"#;
 
 fn refusal() -> (u16, String) {
-    (403, json!({"kind": "Status", "message": "services is forbidden: User \"x\" cannot list resource", "code": 403}).to_string())
+    (403, json!({"kind": "Status", "message": "services is forbidden: User \"x\" cannot create resource", "code": 403}).to_string())
 }
 
 fn results(output: &Output) -> Vec<(String, String)> {

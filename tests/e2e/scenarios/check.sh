@@ -17,7 +17,7 @@ finish_check() { # whatever happened, the next scenario finds everything as it w
   cp "$WORK/check/tls.crt.before" "$WORK/tls/tls.crt"
   registered
   rights
-  kubectl delete clusterrole e2e-check-conflict --ignore-not-found >/dev/null
+  kubectl delete clusterrole/e2e-check-viewer clusterrole/timeshard-check clusterrolebinding/e2e-check --ignore-not-found >/dev/null
 }
 trap finish_check EXIT
 
@@ -177,9 +177,14 @@ none() { as_viewer -o json | jq -r '"\([.checks[] | select(.result == "fail")] |
 same "nothing fails for want of a right; what is missing is named" "0 failed, true" none
 listed() { as_viewer -o json | jq -e '.checks[] | select(.id == "api-permissions" and .result == "warn" and (.message | contains("list namespaces") and contains("list mutatingwebhookconfigurations")))'; }
 check "and listed once" listed
-same "with the right to list namespaces more is seen" "pass" sh -c "kubectl create clusterrole e2e-check-conflict --verb=list --resource=namespaces >/dev/null &&
-  kubectl create clusterrolebinding e2e-check --clusterrole=e2e-check-conflict --serviceaccount=$ns:viewer >/dev/null &&
+same "with the right to list namespaces more is seen" "pass" sh -c "kubectl create clusterrole e2e-check-viewer --verb=list --resource=namespaces >/dev/null &&
+  kubectl create clusterrolebinding e2e-check --clusterrole=e2e-check-viewer --serviceaccount=$ns:viewer >/dev/null &&
   KUBECONFIG=$WORK/check/viewer.kubeconfig '$SERVER' check -o json | jq -r '.checks[] | select(.id == \"namespace-labels\" and .subject == \"$ns\") | .result'"
+kubectl delete clusterrolebinding e2e-check >/dev/null
+sed -n '/^```yaml$/,/^```$/p' "$CHECKOUT/docs/checks.md" | sed '/^```/d' | kubectl apply -f - >/dev/null
+kubectl create clusterrolebinding e2e-check --clusterrole=timeshard-check --serviceaccount=$ns:viewer >/dev/null
+documented() { as_viewer "${at_server[@]}" -n $ns -o json 2>/dev/null | jq -r '.checks[] | select(.id == "api-permissions" or .result == "warn" or .result == "fail") | "\(.result) \(.id)"'; }
+same "with the ClusterRole of docs/checks.md everything is looked at" "pass api-permissions" documented
 kubectl delete clusterrolebinding e2e-check >/dev/null
 
 # ---- before an installation ---------------------------------------------------------------------------------------------
