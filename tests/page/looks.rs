@@ -340,6 +340,7 @@ fn stale(stage: &Stage) {
     );
     assert!(stage.text("verdict-more").starts_with("Stale: the stream broke at "), "{}", stage.text("verdict-more"));
     assert!(stage.text("verdict-text").contains("(as of "), "what is shown is said to be old");
+    assert_eq!(browser.run("return document.getElementById('verdict').dataset.level"), json!("unknown"), "and not shown as good");
     assert_eq!(stage.text("say"), "The stream broke, what is shown is stale.");
     browser.picture(&stage.pictures.join("stale.png"));
     // While it was away one StatefulSet went, too.

@@ -224,7 +224,9 @@ function judged() {
 
 const SIGNS = { whole: '✓', thin: '!', gap: '✕', unknown: '…' };
 function verdict() {
-  const [is, words, more] = judged();
+  const [found, words, more] = judged();
+  // What may no longer be so is not shown as good.
+  const is = state.down && state.shown && found !== 'gap' ? 'unknown' : found;
   $('verdict').dataset.level = is;
   put($('verdict-sign'), SIGNS[is]);
   // Said once for each change; what only counts seconds is not said.
