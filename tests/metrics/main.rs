@@ -36,8 +36,8 @@ fn scrape(port: u16, accept: &str) -> Result<String, String> {
     Ok(body.to_owned())
 }
 
-/// A server that leads, and looks at a StatefulSet of one pod.
-fn server() -> (Process, u16, tempfile::TempDir) {
+/// A server that leads, and looks at a StatefulSet of one pod. With certificates of its own it has some metrics more.
+fn server(self_signed: bool) -> (Process, u16, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["timeshard.timeshard-system.svc".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -56,7 +56,7 @@ fn server() -> (Process, u16, tempfile::TempDir) {
         .args(["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--shutdown-drain=0s", "--log-format=json"])
         .args(["--pod-name=one", "--pod-namespace=timeshard-system"])
         .arg(format!("--config={}", dir.path().join("config.yaml").display()))
-        .arg(format!("--cert-dir={}", dir.path().display()))
+        .arg(if self_signed { "--self-signed".to_owned() } else { format!("--cert-dir={}", dir.path().display()) })
         .env("KUBECONFIG", dir.path().join("kubeconfig"))
         .stderr(Stdio::piped())
         .spawn()
@@ -114,9 +114,9 @@ fn unit(name: &str, family: &Family) -> &'static str {
     }
 }
 
-fn table(text: &str) -> String {
+fn table(families: BTreeMap<String, Family>) -> String {
     let mut table = "| metric | type | unit | labels | meaning |\n|-|-|-|-|-|\n".to_owned();
-    for (name, family) in families(text) {
+    for (name, family) in families {
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         let help = family.help.trim_end_matches('.');
         writeln!(table, "| `{name}` | {} | {} | {} | {help} |", family.kind, unit(&name, &family), labels.join(", ")).unwrap();
@@ -153,7 +153,8 @@ fn lint(text: &str) {
 
 #[test]
 fn the_page_is_what_a_scrape_shows() {
-    let (_server, admin, _dir) = server();
+    let (_server, admin, _dir) = server(false);
+    let (_other, other_admin, _other_dir) = server(true);
     let of_server = wait_for("a StatefulSet in the metrics", || {
         let text = scrape(admin, "text/plain")?;
         if text.contains("timeshard_coverage_gap_seconds{namespace=\"monitoring\",statefulset=\"store\"}") { Ok(text) } else { Err(text) }
@@ -163,6 +164,9 @@ fn the_page_is_what_a_scrape_shows() {
     let _sidecar = pod.sidecar();
     pod.wait_started();
     let of_agent = scrape(pod.port, "text/plain").unwrap();
+    let of_other = scrape(other_admin, "text/plain").unwrap();
+    assert!(of_other.contains("timeshard_certificate_rotations_total"), "{of_other}");
+    lint(&of_other);
     for (port, text) in [(admin, &of_server), (pod.port, &of_agent)] {
         lint(text);
         let openmetrics = scrape(port, OPENMETRICS).unwrap();
@@ -172,8 +176,10 @@ fn the_page_is_what_a_scrape_shows() {
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
     let page = std::fs::read_to_string(&path).unwrap();
-    let page = keep(&page, "timeshard", &table(&of_server));
-    let page = keep(&page, "timeshard-agent", &table(&of_agent));
+    let mut server_families = families(&of_other);
+    server_families.extend(families(&of_server));
+    let page = keep(&page, "timeshard", &table(server_families));
+    let page = keep(&page, "timeshard-agent", &table(families(&of_agent)));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, page).unwrap();
     }

@@ -11,12 +11,16 @@ use super::objects::{Meta, NodeView};
 use super::snapshot::{ApiFacts, Got};
 
 /// Objects that `deploy/` makes: kind, plural, API path and name. Those of the server's namespace have `NS` in the path.
-pub const INSTALLED: [Installed; 12] = [
+pub const INSTALLED: [Installed; 13] = [
     Installed { kind: "ClusterRole", path: "/apis/rbac.authorization.k8s.io/v1/clusterroles/timeshard" },
     Installed { kind: "ClusterRoleBinding", path: "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/timeshard" },
     Installed {
         kind: "MutatingWebhookConfiguration",
         path: "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/timeshard",
+    },
+    Installed {
+        kind: "ValidatingWebhookConfiguration",
+        path: "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/timeshard",
     },
     Installed { kind: "ServiceAccount", path: "/api/v1/namespaces/NS/serviceaccounts/timeshard" },
     Installed { kind: "Role", path: "/apis/rbac.authorization.k8s.io/v1/namespaces/NS/roles/timeshard" },

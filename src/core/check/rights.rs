@@ -43,11 +43,12 @@ const SERVER: [Row; 10] = [
 ];
 
 /// What it takes to apply `deploy/`.
-const INSTALL: [Row; 13] = [
+const INSTALL: [Row; 14] = [
     (Where::Cluster, "", "namespaces", &["create"]),
     (Where::Cluster, "rbac.authorization.k8s.io", "clusterroles", &["create"]),
     (Where::Cluster, "rbac.authorization.k8s.io", "clusterrolebindings", &["create"]),
     (Where::Cluster, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", &["create"]),
+    (Where::Cluster, "admissionregistration.k8s.io", "validatingwebhookconfigurations", &["create"]),
     (Where::System, "", "serviceaccounts", &["create"]),
     (Where::System, "rbac.authorization.k8s.io", "roles", &["create"]),
     (Where::System, "rbac.authorization.k8s.io", "rolebindings", &["create"]),
