@@ -50,7 +50,7 @@ impl Stage {
             self.browser.size(width, height);
             for dark in [false, true] {
                 self.browser.dark(dark);
-                self.browser.until("[...document.querySelectorAll('svg.timeline')].every((svg) => Math.abs(svg.clientWidth - svg.parentNode.clientWidth) < 2)");
+                self.browser.until("[...document.querySelectorAll('svg.timeline')].every((svg) => Number(svg.dataset.width) === svg.parentNode.clientWidth)");
                 let wrong = self.browser.run(SOUND);
                 assert_eq!(wrong, json!([]), "{scene}, {width} px wide, dark: {dark}");
                 if let Some(axe) = &self.axe {

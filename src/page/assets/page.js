@@ -495,6 +495,7 @@ $('tools').addEventListener('change', (event) => {
   for (const card of cards.values()) { card.summary.querySelector('.strip')?.replaceWith(strip(card.set, state.kind, now())); if (card.root.open) paint(card); }
 });
 let resized;
-addEventListener('resize', () => { clearTimeout(resized); resized = setTimeout(() => { for (const card of cards.values()) if (card.root.open) paint(card); }, 100); });
+// Also when a scroll bar comes or goes, which is no resize of the window.
+new ResizeObserver(() => { clearTimeout(resized); resized = setTimeout(() => { for (const card of cards.values()) if (card.root.open) paint(card); }, 100); }).observe($('cards'));
 setInterval(tick, 1000);
 follow();

@@ -163,7 +163,7 @@ export function timeline(set, width, kind, now, summary, id) {
   const bottom = y + 4;
   const known = set.coverage.length > 0;
   const axis = bottom + (known ? 34 : 6);
-  const svg = draw('svg', { class: 'timeline', height: axis + 34, role: 'img', 'aria-labelledby': `${id}-t ${id}-d` },
+  const svg = draw('svg', { class: 'timeline', 'data-width': width, height: axis + 34, role: 'img', 'aria-labelledby': `${id}-t ${id}-d` },
     draw('title', { id: `${id}-t` }, `Time windows of ${set.namespace}/${set.name}`), draw('desc', { id: `${id}-d` }, summary));
   svg.append(draw('rect', { class: 'back', x: LEFT, y: top - 6, width: Math.max(0, width - LEFT - RIGHT), height: bottom - top + 2, rx: 4 }));
   for (const tick of ticks(ends, kind, x01, width - LEFT - RIGHT)) {
