@@ -93,7 +93,7 @@ fn every_refusal_has_its_place_and_says_what_is_right() {
         (format!("{good}}}"), 9, 1, "not the meta.json of a block"),
         (format!("{TABLE}{row}\n"), 4, 1, "was listed already on line 3"),
         (TABLE.replace("2025-11-16T00:00:00Z", "yesterday           "), 3, 32, "\"yesterday\" is not a time"),
-        (TABLE.replace("1h0m0s", "2h0m0s"), 3, 130, "\"2h0m0s\" is not a resolution"),
+        (TABLE.replace("1h0m0s", "2h0m0s"), 3, 127, "\"2h0m0s\" is not a resolution"),
         (TABLE.replace("| x      |", ""), 3, 1, "between bars"),
     ] {
         let wrong = read(&text).unwrap_err();
