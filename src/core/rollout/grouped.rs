@@ -55,6 +55,8 @@ pub(super) struct Grouped<'a> {
     away: Vec<u32>,
     /// The step so far.
     moved: Vec<(usize, Place)>,
+    /// Whether who asks every pod matters, too.
+    pods_too: bool,
 }
 
 impl Group {
@@ -141,7 +143,7 @@ impl<'a> Grouped<'a> {
         let during = total(&groups, |group, segment| u32::from(group.during(segment) > 0));
         let after = served.clone();
         let (away, moved, held) = (vec![0; count], Vec::new(), held_by_pods);
-        Self { members, segments, groups, during, after, served, wanted, held, windows, replicas, away, moved }
+        Self { members, segments, groups, during, after, served, wanted, held, windows, replicas, away, moved, pods_too: true }
     }
 
     /// Changes one Service, and the sums with it.
@@ -180,7 +182,7 @@ impl<'a> Grouped<'a> {
     /// Whether who asks Services, and who asks every pod, both still find somebody.
     fn covered(&self, segment: usize) -> bool {
         let (held, stay) = self.held[segment];
-        (held == 0 || stay > 0) && (self.served[segment] == 0 || self.during[segment] > 0)
+        (!self.pods_too || held == 0 || stay > 0) && (self.served[segment] == 0 || self.during[segment] > 0)
     }
 
     fn redundant(&self, segment: usize, keep_two: bool) -> bool {
@@ -228,6 +230,10 @@ impl Ledger for Grouped<'_> {
         let mut gaps = self.segments.held(self.members[member].published.window).filter(lost).map(|segment| self.segments.ends(segment));
         let first = gaps.next()?;
         Some((first.0, gaps.next_back().unwrap_or(first).1))
+    }
+
+    fn services_only(&mut self) {
+        self.pods_too = false;
     }
 
     fn reset(&mut self) {

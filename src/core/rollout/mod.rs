@@ -146,6 +146,8 @@ trait Ledger {
     fn detour(&self, member: usize) -> Option<Place>;
     /// What nobody would hold if the member went away alone. To be asked before any move.
     fn gap(&self, member: usize) -> Option<(i64, i64)>;
+    /// From now on only those count who ask Services.
+    fn services_only(&mut self) {}
     /// As before any move.
     fn reset(&mut self);
 }
@@ -234,6 +236,11 @@ fn choose(members: &[Member], terms: &Terms, open: &[usize], mut first: Vec<Chan
     if step.is_empty() && services {
         // Everybody is wide by now, so all members of a Service hold its planned window, and one that stays is enough.
         step = one_by_one(members, &order, ledger, false);
+    }
+    if step.is_empty() && services {
+        // After a change of mind a wide pod may alone hold what its Service does not serve, so that nobody misses it there.
+        ledger.services_only();
+        step = one_by_one(members, &order, ledger, true);
     }
     first.extend(step);
     if !first.is_empty() {

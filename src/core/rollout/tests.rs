@@ -423,3 +423,11 @@ proptest! {
         prop_assert_eq!(at, members.iter().map(|member| member.desired).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_change_of_mind_to_more_shards_goes_on_behind_shard_services() {
+    let of = |shards, retention| Division { shards, replicas: 2, retention, overlap_hours: 1, cuts: Vec::new() };
+    for seed in 0..20 {
+        simulate(&[of(3, 188), of(1, 60), of(4, 251)], Discovery::ShardServices, 0, seed, 1).unwrap();
+    }
+}
