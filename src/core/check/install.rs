@@ -90,8 +90,8 @@ pub(super) fn look(preflight: &Preflight, report: &mut Report) {
         Ok(false) => report.warn(
             &INSTALL_CERT_MANAGER,
             "",
-            "cert-manager is not there, so nobody issues the webhook's certificate",
-            "install cert-manager first; or bring a certificate of your own: the chart's certManager.enabled=false, tls.existingSecret and webhook.caBundle",
+            "cert-manager is not there: deploy/cert-manager and the chart as it is would wait for a certificate",
+            "install cert-manager first; or let the server make its own certificate: deploy/self-signed, or the chart's certManager.enabled=false",
         ),
     }
 }
