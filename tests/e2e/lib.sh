@@ -196,16 +196,21 @@ server_rights() {
 }
 # server_start: unless it runs as the scenario wants it ($SERVER_FLAGS, by its line "# server:"); CERTIFICATE=--self-signed for one of its own
 server_start() {
-  if server_pid >/dev/null; then
-    [ "$(cat "$STATE/server.flags")" != "${SERVER_FLAGS-}" ] || return 0
+  local lock
+  exec {lock}>"$STATE/server.lock" # scenarios beside each other start it once
+  flock "$lock"
+  if ! server_pid >/dev/null || [ "$(cat "$STATE/server.flags")" != "${SERVER_FLAGS-}" ]; then
     server_stop
+    printf %s "${SERVER_FLAGS-}" >"$STATE/server.flags"
+    # shellcheck disable=SC2086
+    KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" ${CERTIFICATE:---cert-dir=$WORK/tls} \
+      --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" --shutdown-drain 2s \
+      --pod-name this-machine --pod-namespace "$SYSTEM" ${SERVER_FLAGS-} </dev/null >>"$WORK/server.log" 2>&1 {lock}>&- &
+    echo $! >"$STATE/pids/timeshard"
+    # until it is that program, and not the shell that becomes it
+    until server_pid >/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.05; done
   fi
-  printf %s "${SERVER_FLAGS-}" >"$STATE/server.flags"
-  # shellcheck disable=SC2086
-  KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" ${CERTIFICATE:---cert-dir=$WORK/tls} \
-    --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" --shutdown-drain 2s \
-    --pod-name this-machine --pod-namespace "$SYSTEM" ${SERVER_FLAGS-} </dev/null >>"$WORK/server.log" 2>&1 &
-  echo $! >"$STATE/pids/timeshard"
+  exec {lock}>&-
 }
 server_ready() { server_pid >/dev/null && admin /readyz | grep '^HTTP/1.[01] 200'; }
 # http HOST PORT PATH [SECONDS]: status line, header and body

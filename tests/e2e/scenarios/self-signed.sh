@@ -63,7 +63,9 @@ server_stop
 kubectl -n "$SYSTEM" delete endpointslice this-machine --ignore-not-found >/dev/null
 kubectl -n "$SYSTEM" delete secret $secret --ignore-not-found >/dev/null
 kubectl apply -f "$CHECKOUT/deploy/self-signed/rights.yaml" >/dev/null
-kubectl patch mutatingwebhookconfiguration timeshard --type=json -p '[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]' >/dev/null
+for kind in mutating validating; do
+  kubectl patch "${kind}webhookconfiguration" timeshard --type=json -p '[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]' >/dev/null
+done
 who=system:serviceaccount:$SYSTEM:timeshard
 refused "with the rights of deploy/self-signed it reads no other Secret" Forbidden kubectl --as="$who" -n "$SYSTEM" get secret timeshard-tls
 refused "and changes no other registration" Forbidden kubectl --as="$who" patch mutatingwebhookconfiguration other --type=merge -p '{}'
