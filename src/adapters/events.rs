@@ -1,7 +1,7 @@
 //! Events on `StatefulSet`s: written behind the scenes, never waited for by admission.
 //!
 //! Invariants: the queue is bounded and drops what does not fit (the log has it); the same notice is written at most once
-//! in [`QUIET`]; each write has a deadline; a failure is logged and nothing else.
+//! in `QUIET`; each write has a deadline; a failure is logged and nothing else.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -221,6 +221,9 @@ pub struct SetReport {
     /// Length of these, in seconds.
     pub gap_seconds: u64,
     /// The fewest ready pods that any instant of the retention has, by what they apply.
+    pub minimum_ready_replicas: u32,
+    /// The same of confirmed pods: what every querier can count on.
+    #[serde(default)]
     pub minimum_confirmed_replicas: u32,
     /// The same when every pod serves what is planned for it.
     #[serde(default)]

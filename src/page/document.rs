@@ -100,7 +100,7 @@ pub(super) fn json(set: &Set) -> Result<String, serde_json::Error> {
         gap_seconds: report.gap_seconds,
         gap_since: report.gap_since.as_deref(),
         not_asked: report.not_asked,
-        least: report.minimum_confirmed_replicas,
+        least: report.minimum_ready_replicas,
         warnings: &report.warnings,
         problem: set.problem.as_deref(),
         required: report.required,

@@ -55,58 +55,87 @@ impl Together {
     }
 }
 
-/// A metric of each StatefulSet: name, how several become one, help, value.
-type PerSet = (&'static str, Together, &'static str, fn(&SetReport) -> i64);
+/// A metric of each StatefulSet.
+struct PerSet {
+    name: &'static str,
+    together: Together,
+    /// Left out of a StatefulSet of which some pod was never asked: after a change of leader nothing would seem to be served.
+    by_answers: bool,
+    help: &'static str,
+    value: fn(&SetReport) -> i64,
+}
 
-const PER_SET: [PerSet; 9] = [
-    (
-        "timeshard_coverage_gap_seconds",
-        Together::Sum,
-        "Length of the retention that no ready pod serves; when it is not 0, queries are incomplete: timeshard status says what is missing",
-        |report| signed(report.gap_seconds),
-    ),
-    (
-        "timeshard_minimum_confirmed_replicas",
-        Together::Least,
-        "The fewest ready pods that any instant of the retention has; 1 means that the next failure is a gap",
-        |report| i64::from(report.minimum_confirmed_replicas),
-    ),
-    (
-        "timeshard_planned_minimum_replicas",
-        Together::Least,
-        "The fewest pods that any instant of the retention has when each serves what is planned for it; where it is 1, add replicas",
-        |report| i64::from(report.planned_minimum_replicas),
-    ),
-    (
-        "timeshard_drift_seconds",
-        Together::Most,
-        "For how long a Ready pod has served another window than is published, the longest of all pods; a rollout brings it to a minute or two, when it grows look at that pod's sidecar",
-        |report| signed(report.drift_seconds()),
-    ),
-    (
-        "timeshard_rollout_moves_left",
-        Together::Sum,
-        "Pods whose published window is not the planned one; when it stays, timeshard status says what the rollout waits for",
-        |report| i64::from(report.moves_left),
-    ),
-    ("timeshard_rollout_steps_left", Together::Sum, "Steps until every window is as planned, if nothing fails", |report| {
-        i64::from(report.steps_left)
-    }),
-    ("timeshard_confirmed_pods", Together::Sum, "Pods that serve what is published and that every querier knows", |report| {
-        count(report, |state| state == PodState::Confirmed)
-    }),
-    (
-        "timeshard_pods_not_as_published",
-        Together::Sum,
-        "Pods that do not serve what is published, or cannot be asked; when it stays, look at these pods' sidecars",
-        |report| count(report, |state| !matches!(state, PodState::Confirmed | PodState::Joining | PodState::Absent)),
-    ),
-    (
-        "timeshard_uninjected_store_pods",
-        Together::Sum,
-        "Store pods without our sidecar although nobody opted them out: they keep their own window until they are deleted and admitted anew",
-        |report| i64::from(report.uninjected_store_pods),
-    ),
+const PER_SET: [PerSet; 10] = [
+    PerSet {
+        name: "timeshard_coverage_gap_seconds",
+        together: Together::Sum,
+        by_answers: true,
+        help: "Length of the retention that no ready pod serves; when it is not 0, queries are incomplete: timeshard status says what is missing",
+        value: |report| signed(report.gap_seconds),
+    },
+    PerSet {
+        name: "timeshard_minimum_ready_replicas",
+        together: Together::Least,
+        by_answers: true,
+        help: "The fewest ready pods that any instant of the retention has; 1 means that the next failure is a gap",
+        value: |report| i64::from(report.minimum_ready_replicas),
+    },
+    PerSet {
+        name: "timeshard_minimum_confirmed_replicas",
+        together: Together::Least,
+        by_answers: true,
+        help: "The fewest pods that serve what is published and that every querier knows, over all instants of the retention; in a rollout one less than planned",
+        value: |report| i64::from(report.minimum_confirmed_replicas),
+    },
+    PerSet {
+        name: "timeshard_planned_minimum_replicas",
+        together: Together::Least,
+        by_answers: false,
+        help: "The fewest pods that any instant of the retention has when each serves what is planned for it; where it is 1, add replicas",
+        value: |report| i64::from(report.planned_minimum_replicas),
+    },
+    PerSet {
+        name: "timeshard_drift_seconds",
+        together: Together::Most,
+        by_answers: false,
+        help: "For how long a Ready pod has served another window than is published, the longest of all pods; a rollout brings it to a minute or two, when it grows look at that pod's sidecar",
+        value: |report| signed(report.drift_seconds()),
+    },
+    PerSet {
+        name: "timeshard_rollout_moves_left",
+        together: Together::Sum,
+        by_answers: false,
+        help: "Pods whose published window is not the planned one; when it stays, timeshard status says what the rollout waits for",
+        value: |report| i64::from(report.moves_left),
+    },
+    PerSet {
+        name: "timeshard_rollout_steps_left",
+        together: Together::Sum,
+        by_answers: false,
+        help: "Steps until every window is as planned, if nothing fails",
+        value: |report| i64::from(report.steps_left),
+    },
+    PerSet {
+        name: "timeshard_confirmed_pods",
+        together: Together::Sum,
+        by_answers: true,
+        help: "Pods that serve what is published and that every querier knows",
+        value: |report| count(report, |state| state == PodState::Confirmed),
+    },
+    PerSet {
+        name: "timeshard_pods_not_as_published",
+        together: Together::Sum,
+        by_answers: true,
+        help: "Pods that do not serve what is published, or cannot be asked; when it stays, look at these pods' sidecars",
+        value: |report| count(report, |state| !matches!(state, PodState::Confirmed | PodState::Joining | PodState::Absent)),
+    },
+    PerSet {
+        name: "timeshard_uninjected_store_pods",
+        together: Together::Sum,
+        by_answers: false,
+        help: "Store pods without our sidecar although nobody opted them out: they keep their own window until they are deleted and admitted anew",
+        value: |report| i64::from(report.uninjected_store_pods),
+    },
 ];
 
 fn signed(number: u64) -> i64 {
@@ -124,19 +153,23 @@ fn names(place: usize, report: &SetReport) -> (String, String) {
 
 impl Collector for ReportMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let reports = self.0.all();
-        for (name, together, help, value) in PER_SET {
+        let reports = self.0.measured();
+        for metric in PER_SET {
             let family = Family::<Labels, Gauge>::default();
-            for (place, report) in reports.iter().enumerate() {
+            let mut others = None;
+            for (place, (report, _)) in reports.iter().enumerate().filter(|(_, (_, asked))| *asked || !metric.by_answers) {
                 let (namespace, statefulset) = names(place, report);
-                let gauge = family.get_or_create_owned(&Labels { namespace, statefulset });
-                let first = place <= MOST_LABELLED;
-                gauge.set(if first { value(report) } else { together.of(gauge.get(), value(report)) });
+                let mut value = (metric.value)(report);
+                if place >= MOST_LABELLED {
+                    value = others.map_or(value, |before| metric.together.of(before, value));
+                    others = Some(value);
+                }
+                family.get_or_create_owned(&Labels { namespace, statefulset }).set(value);
             }
-            family.encode(encoder.encode_descriptor(name, help, None, family.metric_type())?)?;
+            family.encode(encoder.encode_descriptor(metric.name, metric.help, None, family.metric_type())?)?;
         }
         let states = Family::<StateLabels, Gauge>::default();
-        for (place, report) in reports.iter().enumerate() {
+        for (place, (report, _)) in reports.iter().enumerate() {
             for state in State::ALL {
                 let (namespace, statefulset) = names(place, report);
                 let labels = StateLabels { namespace, statefulset, state: state.as_str() };
@@ -168,9 +201,9 @@ mod tests {
 
     use super::*;
 
-    fn report(name: &str, gap_seconds: u64, minimum_confirmed_replicas: u32) -> SetReport {
+    fn report(name: &str, gap_seconds: u64, minimum_ready_replicas: u32) -> SetReport {
         let (namespace, name) = ("ns".to_owned(), name.to_owned());
-        SetReport { namespace, name, gap_seconds, minimum_confirmed_replicas, state: State::Settled, ..SetReport::default() }
+        SetReport { namespace, name, gap_seconds, minimum_ready_replicas, state: State::Settled, ..SetReport::default() }
     }
 
     fn put(reports: &Reports, report: SetReport) {
@@ -208,6 +241,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_served_is_not_told_before_every_pod_was_asked() {
+        let reports = Arc::<Reports>::default();
+        put(&reports, SetReport { not_asked: 1, ..report("store", 7, 0) });
+        let now = text(&reports);
+        let absent = ["coverage_gap_seconds{", "minimum_ready_replicas{", "minimum_confirmed_replicas{", "confirmed_pods{"];
+        assert!(!absent.iter().any(|name| now.contains(name)) && now.contains("timeshard_rollout_moves_left{"), "{now}");
+        put(&reports, report("store", 0, 2));
+        // A pod that comes later takes nothing away: a series with holes would begin its alert anew.
+        put(&reports, SetReport { not_asked: 1, ..report("store", 7, 2) });
+        let now = text(&reports);
+        assert!(
+            absent.iter().all(|name| now.contains(name)) && now.contains("gap_seconds{namespace=\"ns\",statefulset=\"store\"} 7\n"),
+            "{now}"
+        );
+    }
+
+    #[test]
     fn what_is_beyond_the_limit_shares_one_series() {
         let reports = Arc::<Reports>::default();
         for i in 0..MOST_LABELLED + 3 {
@@ -215,7 +265,7 @@ mod tests {
         }
         let now = text(&reports);
         let others = "{namespace=\"_others\",statefulset=\"_others\"}";
-        for (name, value) in [("timeshard_coverage_gap_seconds", 30), ("timeshard_minimum_confirmed_replicas", 1_000)] {
+        for (name, value) in [("timeshard_coverage_gap_seconds", 30), ("timeshard_minimum_ready_replicas", 1_000)] {
             assert!(now.contains(&format!("{name}{others} {value}\n")), "{name}");
             assert_eq!(now.matches(&format!("{name}{{")).count(), MOST_LABELLED + 1);
         }

@@ -29,13 +29,15 @@ struct Kept {
     /// When it was put.
     at: Instant,
     history: History,
+    /// Whether every pod that was there at some look had been asked; before, what is served is not known.
+    asked: bool,
     /// Since when each pod is in its state, by a clock that is never set.
     since: HashMap<String, Instant>,
 }
 
 impl Kept {
     fn new(at: Instant) -> Self {
-        Self { report: Arc::default(), at, history: History::default(), since: HashMap::new() }
+        Self { report: Arc::default(), at, history: History::default(), asked: false, since: HashMap::new() }
     }
 }
 
@@ -43,12 +45,17 @@ impl Reports {
     /// All of them, with the ages that they have now.
     #[must_use]
     pub fn all(&self) -> Vec<SetReport> {
+        self.measured().into_iter().map(|(report, _)| report).collect()
+    }
+
+    /// The same, and whether what each of them says to be served can be believed: not before all its pods were asked once.
+    pub(super) fn measured(&self) -> Vec<(SetReport, bool)> {
         let aged = |kept: &Kept| {
             let mut report = SetReport::clone(&kept.report).aged_by(kept.at.elapsed().as_secs());
             for pod in &mut report.pods {
                 pod.seconds_in_state = kept.since.get(&pod.pod).map_or(0, |since| since.elapsed().as_secs());
             }
-            report
+            (report, kept.asked)
         };
         self.lock().values().map(aged).collect()
     }
@@ -68,6 +75,7 @@ impl Reports {
         let known = inner.contains_key(name);
         let kept = inner.entry(name.clone()).or_insert_with(|| Kept::new(instant));
         kept.at = instant;
+        kept.asked |= report.not_asked == 0;
         let before = kept.report.clone();
         let was: HashMap<&str, &PodReport> = before.pods.iter().map(|pod| (pod.pod.as_str(), pod)).collect();
         let mut since = HashMap::with_capacity(report.pods.len());

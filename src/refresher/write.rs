@@ -1,7 +1,7 @@
 //! Every request that the refresher makes of the API server by itself: its writes, and the lists before some.
 //!
 //! Invariants: a write says what was seen, so that one that comes too late fails instead of undoing another's; each request
-//! has a deadline; all take turns ([`super::pace`]); each write is counted by its outcome. What to write is decided
+//! has a deadline; all take turns (`pace`); each write is counted by its outcome. What to write is decided
 //! in core, and whether this replica leads is checked by who calls. Nothing is tried again here: the next look decides.
 
 use std::collections::BTreeMap;

@@ -85,7 +85,7 @@ fn set(state: &str, message: &str, pods: &[Value]) -> Value {
     json!({
         "namespace": "monitoring", "name": "store", "configmap": "store-time-shards", "replicas": pods.len(), "state": state,
         "message": message, "moves_left": 0, "steps_left": 0, "eta_seconds": 0, "gaps": [], "gap_seconds": 0,
-        "minimum_confirmed_replicas": 2, "warnings": [], "pods": pods, "later": {"x": []},
+        "minimum_ready_replicas": 2, "warnings": [], "pods": pods, "later": {"x": []},
     })
 }
 
@@ -119,7 +119,7 @@ fn rolling() -> Value {
     set["moves_left"] = json!(1);
     set["steps_left"] = json!(1);
     set["eta_seconds"] = json!(270);
-    set["minimum_confirmed_replicas"] = json!(1);
+    set["minimum_ready_replicas"] = json!(1);
     set
 }
 
@@ -129,7 +129,7 @@ fn blocked() -> Value {
     pod["why"] = json!(format!("its sidecar does not answer on port 10908\u{1b}[31m {}", "x".repeat(400)));
     let mut set = set("blocked", "store-0 alone serves that range", &[pod]);
     set["gaps"] = json!([{"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}]);
-    (set["gap_seconds"], set["minimum_confirmed_replicas"]) = (json!(86_400), json!(0));
+    (set["gap_seconds"], set["minimum_ready_replicas"]) = (json!(86_400), json!(0));
     set["warnings"] = json!(["one replica serves shard 0"]);
     set
 }
@@ -182,7 +182,7 @@ fn what_is_wrong_stands_out_and_is_no_failure() {
 #[test]
 fn a_server_that_does_not_lead_says_so_and_claims_nothing() {
     let mut all = document(&[set("unknown", "", &[])]);
-    all["statefulsets"][0]["minimum_confirmed_replicas"] = json!(0);
+    all["statefulsets"][0]["minimum_ready_replicas"] = json!(0);
     for (leader, words) in [
         (
             json!({"holder": "timeshard-b", "self": false, "error": "late"}),

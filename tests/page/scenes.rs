@@ -103,7 +103,7 @@ impl Story {
         let (least, gaps) = rollout::coverage(&serving.iter().map(|(window, _)| *window).collect::<Vec<_>>(), self.required, now);
         let report = &mut self.report;
         report.coverage = rollout::profile(&serving, self.required, now, 1_000);
-        report.minimum_confirmed_replicas = least;
+        report.minimum_ready_replicas = least;
         report.gap_seconds = u64::try_from(gaps.iter().map(|(from, to)| (*to - *from).num_seconds()).sum::<i64>()).unwrap();
         report.gaps = gaps.iter().map(|(from, to)| GapReport { from: rfc3339(*from), to: rfc3339(*to) }).collect();
         let place = |pod: &PodReport, window| Place { shard: pod.shard, replica: pod.replica, window };

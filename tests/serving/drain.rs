@@ -15,7 +15,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::{Authority, Client, DEADLINE, HTTP1, HTTP2, Server, start, tls, until};
 
-const DRAIN: Duration = Duration::from_secs(2);
+/// Long enough that clients on a busy machine hear of it in time.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How many requests still go to a server that is no longer ready: API servers learn of it late.
 const LATE_REQUESTS: u32 = 100;
 

@@ -65,7 +65,7 @@ fn progress(set: &SetReport) -> String {
     } else {
         format!("{} in {} left, {}", plural(set.moves_left, "move"), plural(set.steps_left, "step"), remaining(set.eta_seconds))
     };
-    let least = set.minimum_confirmed_replicas;
+    let least = set.minimum_ready_replicas;
     let served = if least == 0 {
         "SOME INSTANTS ARE SERVED BY NO POD".to_owned()
     } else {

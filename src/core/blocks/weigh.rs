@@ -35,7 +35,7 @@ impl Measure {
 pub struct Balance {
     /// What of a block counts.
     pub measure: Measure,
-    /// New data is queried more: a block of age 0 counts [`NEWEST_FACTOR`] times, and what it counts above 1 halves with
+    /// New data is queried more: a block of age 0 counts `NEWEST_FACTOR` times, and what it counts above 1 halves with
     /// each such time.
     pub half_life: Option<PromDuration>,
 }

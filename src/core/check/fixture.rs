@@ -80,7 +80,7 @@ pub(super) fn reported() -> Value {
             "restarts": 0, "agent_version": "1.0.0", "why": null})
     };
     json!({"namespace": "monitoring", "name": "store", "configmap": "c", "replicas": 6, "state": "settled", "message": "all is as planned",
-        "moves_left": 0, "steps_left": 0, "eta_seconds": 0, "gaps": [], "gap_seconds": 0, "minimum_confirmed_replicas": 2, "warnings": [],
+        "moves_left": 0, "steps_left": 0, "eta_seconds": 0, "gaps": [], "gap_seconds": 0, "minimum_ready_replicas": 2, "warnings": [],
         "pods": (0..6).map(pod).collect::<Vec<_>>()})
 }
 

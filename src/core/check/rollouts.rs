@@ -108,7 +108,7 @@ fn coverage(title: &str, said: &SetReport, report: &mut Report) {
         let message = format!("no ready pod serves {} s of the retention: {}", said.gap_seconds, listed(&gaps, ", "));
         return report.fail(check, title, message, format!("queries over that time are incomplete: timeshard status {title}"));
     }
-    match said.minimum_confirmed_replicas {
+    match said.minimum_ready_replicas {
         n if n < 2 => {
             let message = format!("some instant is served by {n} pod only: its restart costs queries");
             report.warn(check, title, message, format!("timeshard status {title} shows which; two replicas for each shard avoid it"));

@@ -374,7 +374,7 @@ fn rollouts() {
         finds(&[want], |s| says(s, |d| d["statefulsets"][0]["state"] = json!(state)));
     }
     finds(&["fail rollout-coverage: 60 s"], said(|r| r["gap_seconds"] = json!(60)));
-    finds(&["warn rollout-coverage: 1 pod only"], said(|r| r["minimum_confirmed_replicas"] = json!(1)));
+    finds(&["warn rollout-coverage: 1 pod only"], said(|r| r["minimum_ready_replicas"] = json!(1)));
     finds(
         &["fail rollout-drift: store-1 (crashed)"],
         said(|r| (r["pods"][1]["state"], r["pods"][1]["why"]) = (json!("broken"), json!("crashed"))),

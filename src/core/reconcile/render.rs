@@ -30,7 +30,10 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
     let (facts, sharding) = (view.known.facts(), &view.known.sharding);
     let (members, places) = members(expected, judged);
     let serving: Vec<Window> = expected.iter().filter_map(serves).collect();
-    let (minimum, holes) = rollout::coverage(&serving, terms(view).required, view.now);
+    let (minimum_ready_replicas, holes) = rollout::coverage(&serving, terms(view).required, view.now);
+    let known = known_to_queriers(expected, judged);
+    let confirmed: Vec<Window> = known.iter().filter(|(_, confirmed)| *confirmed).map(|(window, _)| *window).collect();
+    let (minimum_confirmed_replicas, _) = rollout::coverage(&confirmed, terms(view).required, view.now);
     let planned: Vec<Window> = expected.iter().map(|pod| pod.desired.window).collect();
     let (planned_minimum_replicas, _) = rollout::coverage(&planned, terms(view).required, view.now);
     let moves_left = members.iter().filter(|member| member.published.window != member.desired.window).count();
@@ -53,12 +56,13 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
         eta_seconds: u64::from(steps_left).saturating_mul(each),
         gaps: holes.iter().map(|(from, to)| GapReport { from: at(*from), to: at(*to) }).collect(),
         gap_seconds: u64::try_from(gap_seconds).unwrap_or(0),
-        minimum_confirmed_replicas: minimum,
+        minimum_ready_replicas,
+        minimum_confirmed_replicas,
         planned_minimum_replicas,
         uninjected_store_pods: count(bare(expected, judged).len()),
         warnings: view.known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
         required: Some(terms(view).required),
-        coverage: rollout::profile(&known_to_queriers(expected, judged), terms(view).required, view.now, MOST_PARTS),
+        coverage: rollout::profile(&known, terms(view).required, view.now, MOST_PARTS),
         not_asked: count(expected.iter().filter(|pod| not_asked(pod)).count()),
         steps: steps.unwrap_or_default().iter().take(MOST_STEPS).map(|moves| step_report(moves, name)).collect(),
         rollout: None,
