@@ -20,6 +20,7 @@ pub mod http_client;
 pub mod lean;
 #[cfg(feature = "server")]
 pub mod lease;
+pub mod listen;
 pub mod logfmt;
 #[cfg(feature = "server")]
 pub mod self_signed;

@@ -23,7 +23,7 @@ use crate::adapters::lease::{self, Leadership, LeadershipMetrics};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::signals::Stage;
 use crate::adapters::tls::Certificates;
-use crate::adapters::{clock, events, self_signed, signals};
+use crate::adapters::{clock, events, listen, self_signed, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
@@ -51,7 +51,7 @@ pub(super) struct Args {
     /// Directory with tls.crt and tls.key (a mounted Secret); reloaded when it changes
     #[arg(long, value_name = "DIR", env = "TIMESHARD_CERT_DIR", default_value = "/etc/timeshard/tls")]
     cert_dir: PathBuf,
-    /// Address of the webhook (HTTPS)
+    /// Address of the webhook (HTTPS); 0.0.0.0 is every address, those of IPv6 too
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_LISTEN", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
     /// Address of the page (/), /livez, /readyz, /metrics and /status (plain HTTP)
@@ -225,7 +225,7 @@ fn load_config(args: &Args) -> Result<(Option<Arc<ConfigFile>>, Arc<Config>), Fa
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}")))
+    listen::bind(address).await.map_err(|error| Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}")))
 }
 
 /// Starts the watches, the writer of Events, what keeps the certificates, and the refresher with its election.

@@ -4,8 +4,6 @@
 //! bounded in number and in time. Deliberately absent: TLS, authentication, and anything that changes something.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +21,6 @@ use crate::adapters::exposition::Format;
 
 /// Connections served at once; kubelet, the refresher and Prometheus need one each.
 const MAX_CONNECTIONS: usize = 64;
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 128;
 /// The longest wait for a request's header. Seconds.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest life of a connection. Seconds.
@@ -43,30 +39,6 @@ pub(super) struct Answers {
     pub(super) phase: &'static str,
     /// Body of `/metrics`, as `OpenMetrics`.
     pub(super) metrics: String,
-}
-
-/// Listens. The address 0.0.0.0 means every address, those of IPv6 too where there are any.
-///
-/// # Errors
-/// Whatever the kernel says, usually that the port is taken.
-pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let everywhere = address.is_ipv4() && address.ip().is_unspecified();
-    if everywhere && let Ok(listener) = bind_both(address.port()) {
-        return Ok(listener);
-    }
-    TcpListener::bind(address).await
-}
-
-/// One socket for IPv4 and IPv6, whatever the node's `bindv6only` says.
-fn bind_both(port: u16) -> io::Result<TcpListener> {
-    use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = net::socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
-    sockopt::set_ipv6_v6only(&socket, false)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    net::bind(&socket, &SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))?;
-    net::listen(&socket, BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 /// Serves for ever.
@@ -120,22 +92,4 @@ fn answer(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes
     };
     // Only an invalid header could fail, and these are constants.
     response.unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::net::TcpStream;
-
-    #[tokio::test]
-    async fn every_address_is_served() {
-        let listener = bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        TcpStream::connect(("127.0.0.1".parse::<IpAddr>().unwrap(), port)).await.unwrap();
-        if listener.local_addr().unwrap().is_ipv6() {
-            TcpStream::connect((IpAddr::V6(Ipv6Addr::LOCALHOST), port)).await.unwrap();
-        }
-        let taken = bind(SocketAddr::new("127.0.0.1".parse().unwrap(), port)).await;
-        assert!(taken.is_err());
-    }
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::adapters::dir_watch::DirWatch;
-use crate::adapters::{clock, files};
+use crate::adapters::{clock, files, listen};
 use crate::core::agent_status::Phase;
 use crate::core::reload::{Action, Probe, Settings as Core, Sidecar};
 use crate::core::shared_files::{self, MAX_FILE_BYTES, RECORD_FILE, VERDICT_FILE, WINDOW_FILE};
@@ -122,7 +122,7 @@ pub async fn run(settings: &Settings, shutdown: impl Future<Output = ()>) -> Res
             && let Some(answers) = answers.take()
         {
             let address = settings.listen;
-            let listener = http::bind(address).await.map_err(|why| SidecarError::Listen { address, why })?;
+            let listener = listen::bind(address).await.map_err(|why| SidecarError::Listen { address, why })?;
             info!("serving /status, /readyz, /livez and /metrics on {address}");
             tokio::spawn(http::serve(listener, answers));
         }

@@ -1,0 +1,52 @@
+//! Where this program listens.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use tokio::net::TcpListener;
+
+/// Connections that may wait to be accepted; the kernel allows fewer where `net.core.somaxconn` does.
+const BACKLOG: i32 = 1024;
+
+/// Listens. The address 0.0.0.0 means every address, those of IPv6 too where there are any: pods of an IPv6 cluster have
+/// no other.
+///
+/// # Errors
+/// Whatever the kernel says, usually that the port is taken.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let everywhere = address.is_ipv4() && address.ip().is_unspecified();
+    if everywhere && let Ok(listener) = bind_both(address.port()) {
+        return Ok(listener);
+    }
+    TcpListener::bind(address).await
+}
+
+/// One socket for IPv4 and IPv6, whatever the node's `bindv6only` says.
+fn bind_both(port: u16) -> io::Result<TcpListener> {
+    use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
+    sockopt::set_ipv6_v6only(&socket, false)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))?;
+    net::listen(&socket, BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpStream;
+
+    #[tokio::test]
+    async fn every_address_is_served() {
+        let listener = bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect(("127.0.0.1".parse::<IpAddr>().unwrap(), port)).await.unwrap();
+        if listener.local_addr().unwrap().is_ipv6() {
+            TcpStream::connect((IpAddr::V6(Ipv6Addr::LOCALHOST), port)).await.unwrap();
+        }
+        let taken = bind(SocketAddr::new("127.0.0.1".parse().unwrap(), port)).await;
+        assert!(taken.is_err());
+    }
+}
