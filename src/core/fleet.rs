@@ -55,6 +55,9 @@ pub struct Known {
     pub reload_despite_liveness: bool,
     /// What is wrong with its annotations; the sharding is then the last good one.
     pub problem: Option<String>,
+    /// Whether annotations were refused that no good ones went before, as after a restart: which split is in force is then
+    /// told by what is published alone, and the sharding here is only the file's.
+    pub split_unknown: bool,
     /// The sidecar of its pods, written once.
     pub rendered: RenderedSidecar,
     facts: StatefulSetFacts,
@@ -95,14 +98,16 @@ impl Known {
     /// What a StatefulSet that was observed so means; annotations that do not fit keep the meaning they had `before`.
     #[must_use]
     pub fn new(config: &Config, facts: StatefulSetFacts, before: Option<&Self>) -> Self {
+        let last_good = before.filter(|known| !known.split_unknown);
         let annotations = || facts.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let (sharding, mut problem) = match config.sharding_for(annotations()) {
             Ok(sharding) => (sharding, None),
             Err(refusal) => {
-                let last_good = before.map_or_else(|| config.sharding.clone(), |known| known.sharding.clone());
+                let last_good = last_good.map_or_else(|| config.sharding.clone(), |known| known.sharding.clone());
                 (last_good, Some(refusal.to_string()))
             }
         };
+        let split_unknown = problem.is_some() && last_good.is_none();
         let is_true = |key: &str| facts.annotations.get(key).is_some_and(|value| value == "true");
         let pods = match facts.annotations.get(names::TARGET_REPLICAS).map(|text| text.parse::<u32>()) {
             None => facts.replicas,
@@ -128,6 +133,7 @@ impl Known {
             reload_despite_liveness: is_true(names::RELOAD_DESPITE_LIVENESS),
             sharding,
             problem,
+            split_unknown,
             rendered: RenderedSidecar::default(),
             facts,
         }
@@ -271,6 +277,7 @@ fn unknown(config: &Config) -> Known {
         replace_time_flags: false,
         reload_despite_liveness: false,
         problem: None,
+        split_unknown: false,
         rendered: RenderedSidecar::default(),
         facts: StatefulSetFacts::default(),
     }
@@ -305,6 +312,16 @@ mod tests {
         assert!(known.problem.as_ref().unwrap().contains("\"many\""), "{:?}", known.problem);
         let healed = bad.with_statefulset(facts(8, &[("total-shards", "2")])).unwrap();
         assert_eq!((healed.known("ns", "store").sharding.total_shards(), &healed.known("ns", "store").problem), (Some(2), &None));
+    }
+
+    #[test]
+    fn after_a_restart_the_last_good_sharding_of_a_bad_annotation_is_not_known() {
+        let fleet = fleet().with_statefulset(facts(8, &[("total-shards", "many")])).unwrap();
+        let again = fleet.with_config(Arc::new(Config::default())).with_statefulset(facts(9, &[("total-shards", "many")])).unwrap();
+        assert!(fleet.known("ns", "store").split_unknown && again.known("ns", "store").split_unknown);
+        let good = again.with_statefulset(facts(9, &[("total-shards", "4")])).unwrap();
+        let bad = good.with_statefulset(facts(9, &[("total-shards", "many")])).unwrap();
+        assert!(!good.known("ns", "store").split_unknown && !bad.known("ns", "store").split_unknown);
     }
 
     #[test]

@@ -130,7 +130,8 @@ impl Tenure {
             Self::settle(self.writer.budget(&set.0, write).await)?;
         }
         let services = shard_services::wanted(&sharded, known.sharding.shard_services(), &decision.shards, &gathered.facts);
-        for write in &services.writes {
+        // Whether there should be Services is not known then, so none is made and none goes.
+        for write in services.writes.iter().filter(|_| !known.split_unknown) {
             self.may_write()?;
             Self::settle(self.writer.service(&set.0, write).await)?;
         }

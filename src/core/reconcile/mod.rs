@@ -5,7 +5,8 @@
 //! - the ConfigMap and the pods are the whole state: a decision never depends on what an earlier one intended;
 //! - entries of running pods change only by a step of [`rollout`]; a pod without an entry gets what it runs;
 //! - an unchanged world is an unchanged ConfigMap, byte for byte: no write as time passes;
-//! - no step begins while the StatefulSet itself is being changed, or a pod cannot be asked.
+//! - no step begins while the StatefulSet itself is being changed, or a pod cannot be asked;
+//! - where annotations are refused and no good ones are known, what is published stays.
 
 mod render;
 mod standing;
@@ -31,8 +32,6 @@ use standing::{Judged, judge};
 
 /// What a ConfigMap may hold, in bytes: Kubernetes' 1 MiB less room for its metadata.
 pub const MAX_DATA_BYTES: usize = 1024 * 1024 - 16 * 1024;
-/// What the sidecar drains for when neither its flag nor its entry says so.
-const SIDECAR_DRAIN: PromDuration = PromDuration::from_secs(60);
 
 /// A pod as it is seen now.
 #[derive(Clone, Debug)]
@@ -120,8 +119,12 @@ pub fn decide(view: &View<'_>) -> Decision {
     let mut decision = Decision { shards: shards(view, &expected), ..Decision::default() };
     // The entries as they should be before any step.
     for pod in &mut expected {
-        let place = pod.entry.as_ref().map_or_else(|| running(pod), |entry| Some(place(entry)));
-        pod.entry = place.map(|place| entry_of(view, place));
+        let at = pod.entry.as_ref().map_or_else(|| running(pod), |entry| Some(place(entry)));
+        let drain = pod.entry.as_ref().and_then(|entry| entry.drain);
+        pod.entry = at.map(|place| entry_of(view, place, drain));
+        if let Some(entry) = pod.entry.as_ref().filter(|_| view.known.split_unknown) {
+            (pod.desired, pod.surplus) = (place(entry), false);
+        }
     }
     let data = render_data(&expected, &others);
     let judged: Vec<Judged> = expected.iter().map(|pod| judge(pod, view)).collect();
@@ -185,7 +188,7 @@ fn next(
             } else {
                 let mut after: BTreeMap<String, String> = render_data(expected, others);
                 for change in changes {
-                    after.insert(entry::key(&expected[at[change.member]].name), entry_of(view, change.to).to_yaml());
+                    after.insert(entry::key(&expected[at[change.member]].name), entry_of(view, change.to, None).to_yaml());
                 }
                 let restarts = changes.iter().filter(|change| change.to.window != members[change.member].published.window);
                 let restarts: Vec<usize> = restarts.map(|change| at[change.member]).collect();
@@ -197,7 +200,7 @@ fn next(
         }
     };
     decision.closed = closed(expected, &moving, view.now);
-    answer
+    if view.known.split_unknown { (State::Refused, render::split_unknown(view)) } else { answer }
 }
 
 /// Shards with a pod that holds what a moving pod holds: while that one is away these must stay.
@@ -222,12 +225,20 @@ fn members(expected: &[Expected<'_>], judged: &[Judged]) -> (Vec<Member>, Vec<us
 
 fn terms(view: &View<'_>) -> Terms {
     let sharding = &view.known.sharding;
+    let planned = Window::relative(-sharding.retention(), sharding.future_buffer());
     Terms {
-        required: Window::relative(-sharding.retention(), sharding.future_buffer()),
+        required: if view.known.split_unknown { all_published(view).unwrap_or(planned) } else { planned },
         discovery: if sharding.shard_services() { Discovery::ShardServices } else { Discovery::Pods },
         allow_gap: sharding.allow_coverage_gap(),
         now: view.now,
     }
+}
+
+/// From the oldest to the newest instant that is published.
+fn all_published(view: &View<'_>) -> Option<Window> {
+    let texts = view.map.iter().flat_map(|map| map.data.values());
+    let windows: Vec<Window> = texts.filter_map(|text| Some(Entry::parse(text, view.now).ok()?.window)).collect();
+    (!windows.is_empty()).then(|| rollout::hull(&windows, view.now))
 }
 
 fn is_true(view: &View<'_>, annotation: &str) -> bool {
@@ -238,9 +249,10 @@ fn place(entry: &Entry) -> Place {
     Place { shard: entry.shard, replica: entry.replica, window: entry.window }
 }
 
-/// What is published for a pod that shall stand there.
-fn entry_of(view: &View<'_>, place: Place) -> Entry {
-    let drain = Some(view.known.sharding.drain()).filter(|drain| *drain != SIDECAR_DRAIN);
+/// What is published for a pod that shall stand there. It always says for how long to drain: without that a pod would
+/// drain as it was told when it was admitted.
+fn entry_of(view: &View<'_>, place: Place, published: Option<PromDuration>) -> Entry {
+    let drain = if view.known.split_unknown { published } else { Some(view.known.sharding.drain()) };
     Entry { shard: place.shard, replica: place.replica, window: place.window, drain }
 }
 

@@ -207,6 +207,12 @@ pub(super) fn moves(expected: &[Expected<'_>], restarts: &[usize], gap: Option<&
     if names.is_empty() { "numbers change, no window does".to_owned() } else { format!("{} given another window{gap}", listed(&names)) }
 }
 
+/// Neither a guess nor the file's own split may move pods that are where their user wanted them.
+pub(super) fn split_unknown(view: &View<'_>) -> String {
+    let problem = view.known.problem.as_deref().unwrap_or_default();
+    format!("the published windows stay as they are, since this server does not know the last good annotations: {problem}")
+}
+
 /// What deserves an Event: each is written once while it holds.
 pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judged], decision: &mut Decision) {
     let report = &decision.report;

@@ -142,7 +142,8 @@ pub(super) fn updating(view: &View<'_>, expected: &[Expected<'_>]) -> Option<Str
 
 /// Pods whose label is not what their entry says, as soon as it may change.
 pub(super) fn relabel(view: &View<'_>, expected: &[Expected<'_>]) -> Vec<(String, u32)> {
-    let services = view.known.sharding.shard_services();
+    // Where it is not known whether there are any, there may be.
+    let services = view.known.sharding.shard_services() || view.known.split_unknown;
     let due = |pod: &Expected<'_>| {
         let (entry, seen) = (pod.entry.as_ref()?, pod.view?);
         if !seen.facts.injected || seen.facts.terminating || seen.facts.shard() == Some(entry.shard) {

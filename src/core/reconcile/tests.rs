@@ -366,10 +366,11 @@ fn a_fresh_statefulset_is_published_at_once_and_then_never_written_again() {
 }
 
 #[test]
-fn the_entry_has_no_drain_when_it_is_the_sidecars_own() {
+fn the_entry_says_how_long_to_drain_even_when_that_is_the_default() {
+    // Pods that were admitted with another drain would keep that.
     let mut world = World::new("sharding: {total_shards: 3}", 6, 1);
     world.leader();
-    assert_eq!(world.map.unwrap().data["store-0.yaml"], "shard: 0\nreplica: 0\nmin_time: -124d8h\nmax_time: 1d\n");
+    assert_eq!(world.map.unwrap().data["store-0.yaml"], "shard: 0\nreplica: 0\nmin_time: -124d8h\nmax_time: 1d\ndrain: 1m\n");
 }
 
 #[test]
@@ -399,6 +400,36 @@ fn what_others_write_is_led_back_and_restarts_nobody() {
     world.settle("after the deletion", World::answers).unwrap();
     assert_eq!(world.map.as_ref().unwrap().data, before);
     assert_eq!(world.pods.values().map(|pod| pod.restarts).sum::<u64>(), 0);
+}
+
+#[test]
+fn refused_annotations_after_a_restart_move_nobody() {
+    let mut world = settled(6, 9);
+    for (key, value) in [("total-shards", "2"), ("retention", "740d"), ("drain", "9s")] {
+        world.annotate(key, value);
+    }
+    world.settle("the user's own", |_| Ok(())).unwrap();
+    let before = (world.map.clone().unwrap().data, world.pods.values().map(|pod| pod.restarts).sum::<u64>());
+    world.annotate("overlap", "much");
+    for restart in [false, true] {
+        if restart {
+            let config = world.fleet.config().clone();
+            world.fleet = Fleet::new(Arc::new(config)).with_statefulset(world.set.clone()).unwrap();
+            (world.written, world.leader_since) = (None, world.at);
+        }
+        for _ in 0..300 {
+            world.second();
+            world.answers().unwrap();
+        }
+        let now = (world.map.clone().unwrap().data, world.pods.values().map(|pod| pod.restarts).sum::<u64>());
+        assert_eq!(now, before, "restart: {restart}");
+    }
+    let report = &world.last.report;
+    assert_eq!((report.state, report.gap_seconds, report.moves_left), (State::Refused, 0, 0));
+    assert!(report.message.contains("\"much\""), "{}", report.message);
+    world.annotate("overlap", "1d");
+    world.settle("mended", World::answers).unwrap();
+    assert_eq!(world.map.unwrap().data, before.0);
 }
 
 #[test]

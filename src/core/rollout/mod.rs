@@ -8,7 +8,8 @@
 //! - a step leaves no instant with fewer than two pods that had two, unless the target wants fewer; therefore a further
 //!   step always exists, at worst through the hull of the old and the new window;
 //! - a pod moves at most twice for one change of plan, and once where its direct move is safe;
-//! - more than one pod of an instant is away only while as many stay as the plan wants there.
+//! - more than one pod of an instant is away only while as many stay as the plan wants there;
+//! - those who stay are pods that the plan needs wherever that is possible: the others may be scaled away at any moment.
 //!
 //! The state is what is published and what is confirmed, nothing else: whoever leads next goes on from there.
 //! Deliberately absent: clocks, the cluster, and the reasons to wait that the cluster gives (`core::reconcile`).
@@ -146,6 +147,8 @@ trait Ledger {
     fn detour(&self, member: usize) -> Option<Place>;
     /// What nobody would hold if the member went away alone. To be asked before any move.
     fn gap(&self, member: usize) -> Option<(i64, i64)>;
+    /// From now on pods that the plan can do without count as staying, too.
+    fn count_surplus(&mut self) {}
     /// From now on only those count who ask Services.
     fn services_only(&mut self) {}
     /// As before any move.
@@ -178,7 +181,12 @@ pub fn next_step(members: &[Member], terms: &Terms) -> Step {
     // One that gave up the window that is planned for it is waited for like one that is on its way: it tries again.
     let waiting: Vec<usize> = (0..members.len()).filter(waits).collect();
     if !waiting.is_empty() {
-        return Step::Wait(waiting);
+        let stuck = open.iter().filter(|i| waiting.contains(i)).find_map(|i| lost_for_good(members, *i, terms));
+        return match stuck {
+            Some(gap) if terms.allow_gap => moves(vec![direct(gap.member)], Some(gap)),
+            Some(gap) => Step::Blocked(gap),
+            None => Step::Wait(waiting),
+        };
     }
     if open.is_empty() {
         return Step::Done;
@@ -202,13 +210,29 @@ pub fn next_step(members: &[Member], terms: &Terms) -> Step {
 
 /// Whether a pod that gave up its window serves nothing that confirmed pods do not.
 fn can_leave(members: &[Member], member: usize, terms: &Terms) -> bool {
-    let Standing::Fallen(serves) = members[member].standing else { return false };
+    let confirmed = |other: &Member| other.standing == Standing::Confirmed;
+    matches!(alone_with(members, member, terms, confirmed), Some(alone) if alone.is_empty())
+}
+
+/// What a pod that gave up its window, and shall have another than that, serves alone even when everybody who is waited for
+/// has come: no waiting lets it leave.
+fn lost_for_good(members: &[Member], member: usize, terms: &Terms) -> Option<Gap> {
+    // Others like it keep what they serve until they leave, too, and are not counted on.
+    let comes = |other: &Member| !matches!(other.standing, Standing::Fallen(_)) || other.published == other.desired;
+    let alone = alone_with(members, member, terms, comes)?;
+    let (from, to) = (alone.first()?.0, alone.last()?.1);
+    Some(Gap { member, from, to })
+}
+
+/// What such a pod serves and none of those others has published; `None` for one that serves what is published, or nothing.
+fn alone_with(members: &[Member], member: usize, terms: &Terms, counts: impl Fn(&Member) -> bool) -> Option<Vec<Range>> {
+    let Standing::Fallen(serves) = members[member].standing else { return None };
     let later = |a: Bound, b: Bound| if a.at(terms.now) < b.at(terms.now) { b } else { a };
     let earlier = |a: Bound, b: Bound| if a.at(terms.now) < b.at(terms.now) { a } else { b };
     let needed = Window { min: later(serves.min, terms.required.min), max: earlier(serves.max, terms.required.max) };
-    let confirmed = members.iter().filter(|member| member.standing == Standing::Confirmed);
-    let held: Vec<Window> = confirmed.map(|member| member.published.window).collect();
-    coverage(&held, needed, terms.now).1.is_empty()
+    let others = members.iter().enumerate().filter(|(i, other)| *i != member && counts(other));
+    let held: Vec<Window> = others.map(|(_, other)| other.published.window).collect();
+    Some(coverage(&held, needed, terms.now).1)
 }
 
 fn moves(mut changes: Vec<Change>, gap: Option<Gap>) -> Step {
@@ -227,6 +251,10 @@ fn choose(members: &[Member], terms: &Terms, open: &[usize], mut first: Vec<Chan
     });
     let services = terms.discovery == Discovery::ShardServices;
     let mut step = if services { one_by_one(members, &order, ledger, true) } else { together(members, &order, ledger) };
+    if step.is_empty() && !services {
+        ledger.count_surplus();
+        step = together(members, &order, ledger);
+    }
     if step.is_empty() {
         step.extend(best_detour(members, &order, ledger));
         if services && let Some(chosen) = step.first().copied() {
@@ -385,7 +413,8 @@ pub fn joined(ranges: impl IntoIterator<Item = Range>) -> Vec<Range> {
 }
 
 /// The smallest window that holds all of these.
-fn hull(windows: &[Window], now: DateTime<Utc>) -> Window {
+#[must_use]
+pub fn hull(windows: &[Window], now: DateTime<Utc>) -> Window {
     let pick = |bounds: &mut dyn Iterator<Item = Bound>, older: bool| {
         bounds.reduce(|a, b| {
             let b_is_further = if older { b.at(now) < a.at(now) } else { b.at(now) > a.at(now) };

@@ -15,6 +15,10 @@ struct Count {
     held: u32,
     /// Of these, pods that are away during the step.
     away: u32,
+    /// Of those that hold it, pods that the plan cannot do without.
+    needed: u32,
+    /// Of those that are away, pods that the plan cannot do without.
+    needed_away: u32,
     /// Pods of the step that hold it afterwards.
     back: u32,
     /// Pods that hold it when everything is as planned.
@@ -28,6 +32,7 @@ pub(super) struct Plain<'a> {
     members: &'a [Member],
     segments: Segments,
     counts: Vec<Count>,
+    surplus_counts: bool,
 }
 
 impl Count {
@@ -35,9 +40,12 @@ impl Count {
         self.held - self.away
     }
 
-    /// Whether somebody stays, and as many as the plan wants if more than one is away.
-    fn covered(self) -> bool {
-        self.away == 0 || (self.stay() >= 1 && (self.away == 1 || self.stay() >= self.full))
+    /// Whether somebody stays, and as many as the plan wants if more than one is away. Pods that the plan could do without
+    /// may be scaled away before the others are back, so they do not count beside those that it needs.
+    fn covered(self, surplus_counts: bool) -> bool {
+        let lasting = if self.needed == 0 { self.stay() } else { self.needed - self.needed_away };
+        let stay = if surplus_counts { self.stay() } else { lasting };
+        self.away == 0 || (stay >= 1 && (self.away == 1 || lasting >= self.full))
     }
 
     fn redundant(self) -> bool {
@@ -55,7 +63,10 @@ impl<'a> Plain<'a> {
         }
         for member in members {
             if member.standing == Standing::Confirmed {
-                counts[segments.held(member.published.window)].iter_mut().for_each(|count| count.held += 1);
+                for count in &mut counts[segments.held(member.published.window)] {
+                    count.held += 1;
+                    count.needed += u32::from(!member.surplus);
+                }
             }
             let full = replicas[member.desired.shard as usize].max(1);
             for count in &mut counts[segments.held(member.desired.window)] {
@@ -63,14 +74,19 @@ impl<'a> Plain<'a> {
                 count.full = count.full.min(full);
             }
         }
-        Self { members, segments, counts }
+        Self { members, segments, counts, surplus_counts: false }
     }
 
     fn shift(&mut self, member: usize, to: &Place, back: bool) {
         let by = |number: &mut u32| if back { *number = number.saturating_sub(1) } else { *number += 1 };
-        if self.members[member].standing == Standing::Confirmed {
-            let away = self.segments.held(self.members[member].published.window);
-            self.counts[away].iter_mut().for_each(|count| by(&mut count.away));
+        let Member { published, surplus, standing, .. } = self.members[member];
+        if standing == Standing::Confirmed {
+            for count in &mut self.counts[self.segments.held(published.window)] {
+                by(&mut count.away);
+                if !surplus {
+                    by(&mut count.needed_away);
+                }
+            }
         }
         let there = self.segments.held(to.window);
         self.counts[there].iter_mut().for_each(|count| by(&mut count.back));
@@ -81,7 +97,7 @@ impl Ledger for Plain<'_> {
     fn try_move(&mut self, member: usize, to: &Place, keep_two: bool) -> bool {
         self.shift(member, to, false);
         let touched = self.segments.held(self.members[member].published.window);
-        let safe = self.counts[touched].iter().all(|count| count.covered() && (!keep_two || count.redundant()));
+        let safe = self.counts[touched].iter().all(|count| count.covered(self.surplus_counts) && (!keep_two || count.redundant()));
         if !safe {
             self.shift(member, to, true);
         }
@@ -118,7 +134,11 @@ impl Ledger for Plain<'_> {
         Some((first.0, gaps.next_back().unwrap_or(first).1))
     }
 
+    fn count_surplus(&mut self) {
+        self.surplus_counts = true;
+    }
+
     fn reset(&mut self) {
-        self.counts.iter_mut().for_each(|count| (count.away, count.back) = (0, 0));
+        self.counts.iter_mut().for_each(|count| (count.away, count.needed_away, count.back) = (0, 0, 0));
     }
 }

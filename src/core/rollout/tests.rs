@@ -431,3 +431,44 @@ fn a_change_of_mind_to_more_shards_goes_on_behind_shard_services() {
         simulate(&[of(3, 188), of(1, 60), of(4, 251)], Discovery::ShardServices, 0, seed, 1).unwrap();
     }
 }
+
+#[test]
+fn a_pod_that_gave_up_its_window_is_not_waited_for_when_nobody_could_stand_in() {
+    let (from, to) = (division(3, 1), division(2, 1));
+    let mut members = fleet(&from, &to, 3);
+    let serves = members[0].published.window;
+    members[0].published.window = Window { min: "-370d".parse().unwrap(), max: "1d".parse().unwrap() };
+    members[0].standing = Standing::Fallen(serves);
+    let Step::Blocked(gap) = next_step(&members, &terms(&to.plan(3))) else { panic!("not blocked") };
+    assert_eq!(gap.member, 0);
+    assert!(gap.from < gap.to);
+    let allowed = Terms { allow_gap: true, ..terms(&to.plan(3)) };
+    let step = next_step(&members, &allowed);
+    assert_eq!(step, Step::Move { changes: vec![Change { member: 0, to: members[0].desired }], gap: Some(gap) });
+    // Another one that will hold it all, once it comes, is waited for.
+    members[2].published.window = members[0].published.window;
+    members[2].desired = members[2].published;
+    members[2].standing = Standing::Broken;
+    assert_eq!(next_step(&members, &allowed), Step::Wait(vec![0, 2]));
+}
+
+#[test]
+fn no_step_relies_on_pods_that_may_be_scaled_away() {
+    // Every window narrows, so that who could leave first are the surplus pods.
+    let (from, to) = (Division { overlap_hours: 48, ..division(3, 2) }, Division { overlap_hours: 24, ..division(3, 2) });
+    let (from, to) = (places(&from.plan(8), 8), (places(&to.plan(8), 8), to.plan(8)));
+    let members: Vec<Member> =
+        (0..8).map(|i| Member { published: from[i].0, desired: to.0[i].0, surplus: to.0[i].1, standing: Standing::Confirmed }).collect();
+    assert_eq!(members.iter().filter(|member| member.surplus).count(), 2);
+    let mut now_there = members.clone();
+    for step in preview(members, &terms(&to.1)).0 {
+        let Step::Move { changes, .. } = step else { panic!("{step:?}") };
+        let away: Vec<usize> = changes.iter().map(|change| change.member).collect();
+        let stay = now_there.iter().enumerate().filter(|(i, member)| !member.surplus && !away.contains(i));
+        let stay: Vec<Window> = stay.map(|(_, member)| member.published.window).collect();
+        assert_eq!(coverage(&stay, required(&to.1), now()).1, [], "while {away:?} are away");
+        for change in changes {
+            now_there[change.member].published = change.to;
+        }
+    }
+}

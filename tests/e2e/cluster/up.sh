@@ -75,7 +75,13 @@ if [ -n "$node" ]; then
     v=$(sysctl -n "$k" 2>/dev/null) && echo "$k=$v" >>"$STATE/sysctl.before"
   done
   [ -e /var/lib/kubelet ] || : >"$STATE/no-var-lib-kubelet" # whatever its --root-dir, the kubelet puts a socket there
-  ! ip link show "$BRIDGE" >/dev/null 2>&1 || die "the interface $BRIDGE is there already"
+  if ip link show "$BRIDGE" >/dev/null 2>&1; then
+    # of a cluster in another checkout, or of one that was cut off: then no API server is behind it
+    ! timeout 2 bash -c ": </dev/tcp/$NODE_IP/$API_PORT" 2>/dev/null ||
+      die "the interface $BRIDGE is there already, and a cluster behind it: another checkout's, which its tests/e2e/cluster/down.sh ends"
+    echo "up.sh: the interface $BRIDGE was left by a cluster that is no more: made anew" >&2
+    ip link del "$BRIDGE"
+  fi
   ip link add "$BRIDGE" type bridge
   echo "$BRIDGE" >"$STATE/bridge"
   ip addr add "$NODE_IP/24" dev "$BRIDGE"
