@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetOrdinals, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, PodStatus, PodTemplateSpec, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ConfigMapVolumeSource, Container, Pod, PodSpec, PodStatus, PodTemplateSpec, Service, ServiceSpec, Volume,
+};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
 use kube::Resource;
@@ -107,6 +109,29 @@ pub struct Levels<Spec, Status> {
 pub struct PodFields {
     containers: Option<Vec<ContainerFields>>,
     init_containers: Option<Vec<ContainerFields>>,
+    volumes: Option<Vec<VolumeFields>>,
+}
+
+/// What is read of a volume.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeFields {
+    name: String,
+    config_map: Option<MapName>,
+}
+
+/// What is read of a ConfigMap's volume.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub struct MapName {
+    name: String,
+}
+
+impl From<VolumeFields> for Volume {
+    fn from(read: VolumeFields) -> Self {
+        let config_map = read.config_map.map(|map| ConfigMapVolumeSource { name: map.name, ..ConfigMapVolumeSource::default() });
+        Self { name: read.name, config_map, ..Self::default() }
+    }
 }
 
 /// What is read of a container.
@@ -135,6 +160,10 @@ impl From<PodFields> for PodSpec {
         Self {
             containers: read.containers.map(containers).unwrap_or_default(),
             init_containers: read.init_containers.map(containers),
+            // Of all volumes ours is looked at.
+            volumes: read
+                .volumes
+                .map(|all| all.into_iter().filter(|volume| volume.name == names::CONFIG_VOLUME).map(Volume::from).collect()),
             ..Self::default()
         }
     }

@@ -27,6 +27,10 @@ pub struct PodFacts {
     pub store: bool,
     /// Whether its user keeps it from being injected.
     pub opted_out: bool,
+    /// Whether it is not injected and its user set its time flags, which are respected.
+    pub by_hand: bool,
+    /// The ConfigMap that its sidecar reads.
+    pub configmap: Option<String>,
     /// Its `Ready` condition.
     pub ready: bool,
     /// When the `Ready` condition last changed, in seconds since the epoch by the cluster's clock; tells one readiness
@@ -139,6 +143,13 @@ impl PodFacts {
     #[must_use]
     pub fn shard(&self) -> Option<u32> {
         self.shard_label.as_ref()?.parse().ok()
+    }
+
+    /// Whether it runs thanos store without our sidecar although nobody wanted that. `replace` says that time flags set by
+    /// hand may be replaced.
+    #[must_use]
+    pub fn forgotten(&self, replace: bool) -> bool {
+        self.store && !self.injected && !self.opted_out && (!self.by_hand || replace)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::drive::Tenure;
-use super::memory::{Gathered, Memory, STAND_IN, changed, published, runs_otherwise, views};
+use super::memory::{Gathered, Memory, STAND_IN, can_be_asked, changed, published, runs_otherwise, views};
 use super::seen::SetName;
 use super::write::{Claim, Outcome as Written};
 use crate::adapters::clock;
@@ -25,6 +25,8 @@ const ANSWER_AGE: Duration = Duration::from_secs(5);
 /// After a look that failed, the next one waits this long, doubling to [`RETRY_MOST`]; news is looked at at once.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_mins(1);
+/// Failed looks in a row before an Event tells of a write that is refused: the API server may be away for a moment.
+const TOLD_AFTER: u32 = 2;
 /// A ConfigMap that is not ours is looked at again after this long: no watch tells that its owner now lets us have it.
 const RETRY_REFUSED: Duration = Duration::from_secs(15);
 
@@ -51,7 +53,7 @@ impl Tenure {
         }
         let mut gathered = self.gather(set, known, fleet.config().operator.configmap_of(&set.0, &set.1));
         let injected = gathered.facts.pods.values().any(|pod| pod.injected);
-        let bare = gathered.facts.pods.values().any(|pod| pod.store && !pod.opted_out);
+        let bare = gathered.facts.pods.values().any(|pod| pod.forgotten(known.replace_time_flags));
         if !injected && !bare && gathered.map.is_none() {
             // Something else than a store gateway.
             return Outcome::Nothing;
@@ -125,15 +127,19 @@ impl Tenure {
         let published = if gathered.is_released() { BTreeMap::new() } else { published(memory, gathered) };
         let sharded = ShardedSet { owner: owner(known), selector: facts.selector.clone(), published };
         let budgets = budgets::wanted(&sharded, &decision.closed, &gathered.facts);
+        // One that is refused holds up what builds on it, and nothing else.
+        let mut beside = Ok(());
         for write in &budgets.writes {
             self.may_write()?;
-            Self::settle(self.writer.budget(&set.0, write).await)?;
+            let written = self.writer.budget(&set.0, write).await;
+            beside = beside.and(self.settle_beside(set, known, "PodDisruptionBudget", written, memory));
         }
         let services = shard_services::wanted(&sharded, known.sharding.shard_services(), &decision.shards, &gathered.facts);
         // Whether there should be Services is not known then, so none is made and none goes.
         for write in services.writes.iter().filter(|_| !known.split_unknown) {
             self.may_write()?;
-            Self::settle(self.writer.service(&set.0, write).await)?;
+            let written = self.writer.service(&set.0, write).await;
+            beside = beside.and(self.settle_beside(set, known, "Service", written, memory));
         }
         let conflicts = budgets
             .conflicts
@@ -159,11 +165,13 @@ impl Tenure {
         if decision.drop_target {
             self.may_write()?;
             let target = facts.annotations.get(names::TARGET_REPLICAS).map_or("", String::as_str);
-            Self::settle(self.writer.drop_target(&set.0, &facts.name, &facts.uid, target, facts.replicas).await)?;
+            let written = self.writer.drop_target(&set.0, &facts.name, &facts.uid, target, facts.replicas).await;
+            beside = beside.and(self.settle_beside(set, known, "StatefulSet", written, memory));
         }
+        beside?;
         // What was just repaired is looked at again first.
         if let Some((data, moving)) = decision.step.as_ref().filter(|_| decision.upkeep.is_none() && budgets.ready) {
-            self.unchanged(set, known, gathered).await?;
+            self.unchanged(set, known, gathered, moving, decision.repair).await?;
             self.publish(set, known, gathered, data.clone(), memory).await?;
             tracing::info!(namespace = set.0, statefulset = set.1, pods = moving.join(" "), "published other windows");
             self.bring(set, gathered, data, decision, memory).await?;
@@ -186,10 +194,18 @@ impl Tenure {
     }
 
     /// Looks at the pods once more, past every cache, and at how old their answers are: somebody may have been evicted, or
-    /// ceased to be ready, since.
-    async fn unchanged(&self, set: &SetName, known: &Known, gathered: &Gathered) -> Result<(), Interrupted> {
+    /// ceased to be ready, since. A repair rests on nobody's answer but that of the pods that it is for.
+    async fn unchanged(
+        &self,
+        set: &SetName,
+        known: &Known,
+        gathered: &Gathered,
+        moving: &[String],
+        repair: bool,
+    ) -> Result<(), Interrupted> {
         let asked = |pod: &PodFacts| gathered.answers.get(&pod.uid).is_some_and(|(_, at)| at.elapsed() <= ANSWER_AGE);
-        if !gathered.facts.pods.values().all(|pod| asked(pod) || !pod.injected) {
+        let counts = |pod: &&PodFacts| can_be_asked(pod) && (!repair || moving.contains(&pod.name));
+        if !gathered.facts.pods.values().filter(counts).all(asked) {
             // They are being asked; their answers, or the next look, go on.
             return Err(Interrupted);
         }
@@ -318,9 +334,24 @@ impl Tenure {
         }
     }
 
+    /// As [`settle`](Self::settle); who looks at the StatefulSet is told when it is refused again and again.
+    fn settle_beside(&self, set: &SetName, known: &Known, kind: &str, written: Written, memory: &mut Memory) -> Result<(), Interrupted> {
+        if let Written::Failed(why) = &written {
+            let text = format!("a {kind} of it is not written, and no window changes until it is: {why}");
+            if memory.failures >= TOLD_AFTER {
+                self.notify(set, known, "WriteRefused", &text, memory);
+            }
+            memory.hindered = Some(text);
+        }
+        Self::settle(written)
+    }
+
     /// Report, log and Events.
     fn tell(&self, set: &SetName, known: &Known, decision: &Decision, memory: &mut Memory, began: Instant) {
         let mut report = decision.report.clone();
+        if let Some(why) = memory.hindered.take() {
+            (report.state, report.message) = (State::Waiting, why);
+        }
         if let Some(why) = &memory.refused {
             (report.state, report.message) = (State::Refused, why.clone());
         }

@@ -40,6 +40,8 @@ pub(super) struct Memory {
     pub(super) holds: BTreeMap<(&'static str, String), String>,
     /// Why its ConfigMap cannot be written.
     pub(super) refused: Option<String>,
+    /// Which other write did not succeed in this look.
+    pub(super) hindered: Option<String>,
     pub(super) state: Option<(State, String)>,
 }
 
@@ -58,14 +60,19 @@ impl Gathered {
     /// Whether its user has taken every pod out of our hands.
     pub(super) fn is_released(&self) -> bool {
         let pods = &self.facts.pods;
-        !pods.is_empty() && pods.values().all(|pod| !pod.injected && (pod.opted_out || !pod.store))
+        !pods.is_empty() && pods.values().all(|pod| !pod.injected && (pod.opted_out || pod.by_hand || !pod.store))
     }
 
     /// Whether there is a pod whose sidecar can be asked and was not yet; its first answer is news.
     pub(super) fn unasked(&self) -> bool {
-        let to_ask = |pod: &&PodFacts| pod.injected && !pod.terminating && pod.ip.is_some();
-        self.facts.pods.values().filter(to_ask).any(|pod| !self.answers.contains_key(&pod.uid))
+        self.facts.pods.values().filter(can_be_asked).any(|pod| !self.answers.contains_key(&pod.uid))
     }
+}
+
+/// Whether its sidecar may answer.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "a filter hands references to references")]
+pub(super) fn can_be_asked(pod: &&PodFacts) -> bool {
+    pod.injected && !pod.terminating && pod.ip.is_some()
 }
 
 impl Memory {

@@ -29,15 +29,20 @@ pub(super) fn pod(pod: &Pod) -> Option<PodFacts> {
     let ready = status.and_then(|status| condition(status, "Ready"));
     // Its address may be another pod's by now.
     let ended = status.and_then(|status| status.phase.as_deref()).is_some_and(|phase| ["Succeeded", "Failed"].contains(&phase));
+    let injected = init_containers.iter().chain(containers).any(is_our_sidecar);
+    let (store, time_flags) = runs_store(containers, says("true"));
+    let ours = spec.and_then(|spec| spec.volumes.iter().flatten().find(|volume| volume.name == names::CONFIG_VOLUME));
     Some(PodFacts {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         statefulset: owner.name.clone(),
         owner_uid: owner.uid.clone(),
         ip: status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty() && !ended),
-        injected: init_containers.iter().chain(containers).any(is_our_sidecar),
-        store: runs_store(containers, says("true")),
+        injected,
+        store,
         opted_out: says("false"),
+        by_hand: time_flags && !injected,
+        configmap: ours.and_then(|volume| Some(volume.config_map.as_ref()?.name.clone())),
         ready: ready.is_some_and(|ready| ready.status == "True"),
         ready_changed_unix_seconds: ready.and_then(|ready| ready.last_transition_time.as_ref()).map_or(0, |time| time.0.as_second()),
         terminating: pod.metadata.deletion_timestamp.is_some(),
@@ -117,9 +122,10 @@ fn is_our_sidecar(container: &Container) -> bool {
     container.name == names::SIDECAR && program.is_some_and(|program| program == names::AGENT_IN_IMAGE)
 }
 
-/// Asked the way admission asks, on the same borrowed view.
-fn runs_store(containers: &[Container], vouched: bool) -> bool {
-    containers.iter().any(|container| {
+/// Whether one of them runs thanos store, and whether that has time flags; asked the way admission asks, on the same
+/// borrowed view.
+fn runs_store(containers: &[Container], vouched: bool) -> (bool, bool) {
+    let stores = containers.iter().filter_map(|container| {
         // The rest of a container is long and says nothing about this.
         let words = Container {
             name: container.name.clone(),
@@ -128,9 +134,11 @@ fn runs_store(containers: &[Container], vouched: bool) -> bool {
             args: container.args.clone(),
             ..Container::default()
         };
-        let Ok(json) = serde_json::to_string(&words) else { return false };
-        serde_json::from_str::<ContainerView<'_>>(&json).is_ok_and(|view| matches!(recognise(&view, vouched), Runs::Store(_)))
-    })
+        let json = serde_json::to_string(&words).ok()?;
+        let view = serde_json::from_str::<ContainerView<'_>>(&json).ok()?;
+        if let Runs::Store(store) = recognise(&view, vouched) { Some(!store.time_flags.is_empty()) } else { None }
+    });
+    stores.fold((false, false), |(_, flags), own| (true, flags || own))
 }
 
 fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
@@ -171,6 +179,7 @@ mod tests {
             "spec": {
                 "initContainers": [{"name": names::SIDECAR, "command": [names::AGENT_IN_IMAGE, "sidecar"], "restartPolicy": "Always"}],
                 "containers": [{"name": "thanos", "image": "x", "command": [names::AGENT_IN_SHARED_DIR, "launch", "--", "thanos"], "args": ["store"]}],
+                "volumes": [{"name": "data"}, {"name": names::CONFIG_VOLUME, "configMap": {"name": "store-time-shards", "optional": true}}],
             },
             "status": {
                 "phase": "Running", "podIP": "fd00::7",
@@ -208,6 +217,8 @@ mod tests {
             injected: true,
             store: true,
             opted_out: false,
+            by_hand: false,
+            configmap: Some("store-time-shards".to_owned()),
             ready: true,
             ready_changed_unix_seconds: 1_767_225_605,
             terminating: false,

@@ -74,6 +74,8 @@ pub struct Decision {
     pub upkeep: Option<BTreeMap<String, String>>,
     /// The next step: what the ConfigMap says then, and the pods whose windows change by it.
     pub step: Option<(BTreeMap<String, String>, Vec<String>)>,
+    /// Whether that step is for pods that lose nothing by it: it waits for nobody else.
+    pub repair: bool,
     /// Shards whose pods must not be evicted now, since others are away or about to be.
     pub closed: BTreeSet<u32>,
     /// Every shard that has pods or entries.
@@ -141,7 +143,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     }
     let (state, message) = next(view, &expected, &judged, &others, &mut decision);
     decision.relabel = standing::relabel(view, &expected);
-    decision.hurry = standing::to_hurry(&expected);
+    decision.hurry = standing::to_hurry(&expected, view);
     let facts = view.known.facts();
     let target = facts.annotations.get(names::TARGET_REPLICAS).and_then(|text| text.parse::<u32>().ok());
     decision.drop_target = target == Some(facts.replicas);
@@ -150,7 +152,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     let unsettled = expected.iter().zip(&judged).filter(|(_, judged)| !matches!(judged.state, PodState::Confirmed | PodState::Absent));
     decision.closely = unsettled.filter_map(|(pod, _)| Some(pod.view?.facts.uid.clone())).collect();
     let joins_in = judged.iter().filter_map(|judged| judged.joins_in);
-    decision.again = joins_in.chain(expected.iter().filter_map(standing::hurry_in)).min();
+    decision.again = joins_in.chain(expected.iter().filter_map(|pod| standing::hurry_in(pod, view))).min();
     decision
 }
 
@@ -195,6 +197,7 @@ fn next(
                 moving.extend(&restarts);
                 let names = restarts.iter().map(|i| expected[*i].name.clone()).collect();
                 decision.step = Some((after, names));
+                decision.repair = repair;
                 (State::Rolling, render::moves(expected, &restarts, gap.as_ref()))
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::standing::Judged;
+use super::standing::{self, Judged};
 use super::{Decision, Expected, View, drifts, members, terms};
 use crate::core::names;
 use crate::core::observed::Answer;
@@ -59,7 +59,7 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
         minimum_ready_replicas,
         minimum_confirmed_replicas,
         planned_minimum_replicas,
-        uninjected_store_pods: count(bare(expected, judged).len()),
+        uninjected_store_pods: count(bare(view, expected, judged).len()),
         warnings: view.known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
         required: Some(terms(view).required),
         coverage: rollout::profile(&known, terms(view).required, view.now, MOST_PARTS),
@@ -223,7 +223,7 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
     let named = |state: PodState| -> Vec<&str> {
         expected.iter().zip(judged).filter(|(_, judged)| judged.state == state).map(|(pod, _)| pod.name.as_str()).collect()
     };
-    let bare = bare(expected, judged);
+    let bare = bare(view, expected, judged);
     if !bare.is_empty() {
         let text = format!("{} without injection, so nothing keeps the window right: delete to have it admitted anew", listed(&bare));
         decision.notices.push(("NotInjected", text));
@@ -237,6 +237,15 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
     for (pod, judged) in expected.iter().zip(judged).filter(|(_, judged)| judged.state == PodState::Broken) {
         let why = judged.why.clone().unwrap_or_default();
         decision.notices.push(("WindowNotServed", format!("{} does not serve its published window: {why}", pod.name)));
+    }
+    let elsewhere: Vec<&str> =
+        expected.iter().filter(|pod| standing::reads_elsewhere(pod, view).is_some()).map(|pod| pod.name.as_str()).collect();
+    if let Some(pod) = expected.iter().find_map(|pod| standing::reads_elsewhere(pod, view)) {
+        let text = format!(
+            "{} given windows by another ConfigMap than is written: {pod}; other windows do not reach pods that were admitted before its name changed: delete them, one after the other, or change the name back",
+            listed(&elsewhere)
+        );
+        decision.notices.push(("OtherConfigMap", text));
     }
     let drifted: Vec<&str> =
         expected.iter().filter(|pod| drift(pod).is_some_and(|drift| drift >= DRIFT_AFTER)).map(|pod| pod.name.as_str()).collect();
@@ -255,8 +264,8 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
 }
 
 /// Store pods that were admitted without injection although nobody opted them out.
-fn bare<'a>(expected: &'a [Expected<'_>], judged: &[Judged]) -> Vec<&'a str> {
-    let forgotten = |pod: &Expected<'_>| pod.view.is_some_and(|seen| seen.facts.store && !seen.facts.opted_out);
+fn bare<'a>(view: &View<'_>, expected: &'a [Expected<'_>], judged: &[Judged]) -> Vec<&'a str> {
+    let forgotten = |pod: &Expected<'_>| pod.view.is_some_and(|seen| seen.facts.forgotten(view.known.replace_time_flags));
     let pods = expected.iter().zip(judged).filter(|(pod, judged)| judged.state == PodState::NotInjected && forgotten(pod));
     pods.map(|(pod, _)| pod.name.as_str()).collect()
 }

@@ -40,10 +40,15 @@ pub(super) fn judge(pod: &Expected<'_>, view: &View<'_>) -> Judged {
         return settling(PodState::Terminating, false, "the pod is being deleted".to_owned());
     }
     if !facts.injected {
-        let why = "admitted without injection: nothing is built on it; delete it so that it is admitted anew".to_owned();
+        let why = if facts.by_hand && !view.known.replace_time_flags {
+            "its time flags are set by hand, and respected: nothing is built on it".to_owned()
+        } else {
+            "admitted without injection: nothing is built on it; delete it so that it is admitted anew".to_owned()
+        };
         return Judged { state: PodState::NotInjected, standing: None, on_its_way: false, in_step: false, joins_in: None, why: Some(why) };
     }
     let status = match seen.answer {
+        None if facts.ip.is_none() && !facts.ready && facts.stuck.is_some() => return broken(facts.stuck.clone().unwrap_or_default()),
         None => return settling(PodState::Settling, true, "its sidecar was not asked yet".to_owned()),
         Some(Answer::Unreachable(why)) => {
             return match &facts.stuck {
@@ -55,6 +60,9 @@ pub(super) fn judge(pod: &Expected<'_>, view: &View<'_>) -> Judged {
         Some(Answer::Status(status)) => status,
     };
     let Some(entry) = &pod.entry else { return settling(PodState::Settling, true, None) };
+    if let Some(why) = reads_elsewhere(pod, view).filter(|_| status.published != Some(entry.window)) {
+        return settling(PodState::Settling, false, why);
+    }
     let judged = by_status(seen, status, entry, view);
     let changes = match status.phase {
         Phase::Draining | Phase::Restarting => true,
@@ -122,6 +130,15 @@ fn joined(seen: &PodView<'_>, shard: u32, view: &View<'_>) -> Judged {
     Judged { joins_in: Some(left), ..settling(PodState::Joining, true, why) }
 }
 
+/// Which ConfigMap its sidecar reads, if that is not the one that is written: its name is another one since the pod was
+/// admitted, and no window reaches it any more.
+pub(super) fn reads_elsewhere(pod: &Expected<'_>, view: &View<'_>) -> Option<String> {
+    let seen = pod.view.filter(|seen| seen.facts.injected && !seen.facts.terminating)?;
+    let facts = view.known.facts();
+    let (reads, written) = (seen.facts.configmap.as_ref()?, view.config.operator.configmap_of(&facts.namespace, &facts.name));
+    (*reads != written).then(|| format!("its sidecar reads ConfigMap {reads}, and {written} is written"))
+}
+
 /// Why the StatefulSet itself is not at rest.
 pub(super) fn updating(view: &View<'_>, expected: &[Expected<'_>]) -> Option<String> {
     let facts = view.known.facts();
@@ -158,21 +175,22 @@ pub(super) fn relabel(view: &View<'_>, expected: &[Expected<'_>]) -> Vec<(String
 }
 
 /// Pods whose sidecar does not show their entry although kubelet could have brought it.
-pub(super) fn to_hurry(expected: &[Expected<'_>]) -> Vec<String> {
-    let due = |pod: &&Expected<'_>| unseen(pod).is_some_and(|seen| seen.hurried_ago.is_none_or(|ago| ago >= HURRY_AGAIN));
+pub(super) fn to_hurry(expected: &[Expected<'_>], view: &View<'_>) -> Vec<String> {
+    let due = |pod: &&Expected<'_>| unseen(pod, view).is_some_and(|seen| seen.hurried_ago.is_none_or(|ago| ago >= HURRY_AGAIN));
     expected.iter().filter(due).map(|pod| pod.name.clone()).collect()
 }
 
 /// When a pod is to be hurried, if its sidecar does not show its entry by then.
-pub(super) fn hurry_in(pod: &Expected<'_>) -> Option<Duration> {
+pub(super) fn hurry_in(pod: &Expected<'_>, view: &View<'_>) -> Option<Duration> {
     // One that is due is hurried by this look.
-    let ago = unseen(pod)?.hurried_ago.filter(|ago| *ago < HURRY_AGAIN).unwrap_or_default();
+    let ago = unseen(pod, view)?.hurried_ago.filter(|ago| *ago < HURRY_AGAIN).unwrap_or_default();
     Some(HURRY_AGAIN.saturating_sub(ago))
 }
 
 /// A pod that kubelet could bring its entry, and whose sidecar does not show it.
-fn unseen<'a>(pod: &Expected<'a>) -> Option<&'a PodView<'a>> {
+fn unseen<'a>(pod: &Expected<'a>, view: &View<'_>) -> Option<&'a PodView<'a>> {
     let (entry, seen) = (pod.entry.as_ref()?, pod.view?);
     let Some(Answer::Status(status)) = seen.answer else { return None };
-    (seen.facts.injected && !seen.facts.terminating && status.published != Some(entry.window)).then_some(seen)
+    let could = seen.facts.injected && !seen.facts.terminating && reads_elsewhere(pod, view).is_none();
+    (could && status.published != Some(entry.window)).then_some(seen)
 }

@@ -77,7 +77,7 @@ if [ -n "$node" ]; then
   [ -e /var/lib/kubelet ] || : >"$STATE/no-var-lib-kubelet" # whatever its --root-dir, the kubelet puts a socket there
   if ip link show "$BRIDGE" >/dev/null 2>&1; then
     # of a cluster in another checkout, or of one that was cut off: then no API server is behind it
-    ! timeout 2 bash -c ": </dev/tcp/$NODE_IP/$API_PORT" 2>/dev/null ||
+    ! { ip -o addr show dev "$BRIDGE" | grep -qF " $NODE_IP/" && timeout 2 bash -c ": </dev/tcp/$NODE_IP/$API_PORT" 2>/dev/null; } ||
       die "the interface $BRIDGE is there already, and a cluster behind it: another checkout's, which its tests/e2e/cluster/down.sh ends"
     echo "up.sh: the interface $BRIDGE was left by a cluster that is no more: made anew" >&2
     ip link del "$BRIDGE"

