@@ -34,10 +34,10 @@ pub struct MetaView<'a> {
     /// The pod's name; empty for pods that get one later (Deployments, Jobs).
     #[serde(borrow, default)]
     pub name: Option<Text<'a>>,
-    /// Ours and the pod index.
+    /// Ours, the pod index, and those of meshes.
     #[serde(borrow, default)]
     pub labels: Option<Ours<'a>>,
-    /// Ours.
+    /// Ours, and those of meshes.
     #[serde(borrow, default)]
     pub annotations: Option<Ours<'a>>,
     /// Who made the pod.
@@ -209,6 +209,10 @@ pub struct SecurityView {
 #[derive(Debug, Default)]
 pub struct Ours<'a>(pub Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
+/// Other people's keys that matter to us, in labels or annotations.
+const OTHERS: [&str; 5] =
+    [names::POD_INDEX_LABEL, names::ISTIO_INJECT, names::ISTIO_EXCLUDED_PORTS, names::LINKERD_INJECT, names::LINKERD_EXCLUDED_PORTS];
+
 impl Ours<'_> {
     /// The value of a key, if it is there.
     #[must_use]
@@ -235,7 +239,7 @@ impl<'de> Visitor<'de> for OursVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ours<'de>, A::Error> {
         let mut ours = Vec::new();
         while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
-            if key.starts_with(names::PREFIX) || key == names::POD_INDEX_LABEL {
+            if key.starts_with(names::PREFIX) || OTHERS.contains(&key.as_ref()) {
                 ours.push((key, map.next_value::<Text<'de>>()?.0));
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -266,13 +270,13 @@ impl<'a> PodView<'a> {
         self.spec.init_containers.as_deref().unwrap_or_default()
     }
 
-    /// An annotation of ours.
+    /// An annotation, if it is one that is read.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.metadata.annotations.as_ref().and_then(|ours| ours.get(key))
     }
 
-    /// A label of ours, or the pod index.
+    /// A label, if it is one that is read.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.as_ref().and_then(|ours| ours.get(key))

@@ -275,6 +275,10 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
                 ignored = true;
                 report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
             }
+            Remark::MeshedPort { .. } => {
+                ignored = true;
+                report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "nothing is to be done if the mesh leaves the port alone");
+            }
         }
     }
     if !killed {

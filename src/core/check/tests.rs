@@ -286,6 +286,9 @@ fn eligibility_is_admissions() {
     finds(&["warn statefulset-template: no effect"], |s| {
         set(s, |o| o["spec"]["template"]["metadata"]["annotations"] = json!({"thanos-timeshard.io/overlap": "2d"}));
     });
+    finds(&["warn statefulset-template: skip-inbound-ports"], |s| {
+        set(s, |o| o["spec"]["template"]["metadata"]["annotations"] = json!({names::LINKERD_INJECT: "enabled"}));
+    });
     finds(&["fail statefulset-template: JSON array"], |s| {
         set(s, |o| o["spec"]["template"]["metadata"]["annotations"] = json!({names::COMMAND_ANNOTATION: "/bin/thanos"}));
     });

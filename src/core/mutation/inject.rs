@@ -14,6 +14,7 @@ use super::super::sidecar_spec::{ReloadIn, SidecarFacts, config_volume, install,
 use super::super::store_args::{At, host_of, port_of};
 use super::super::window::Window;
 use super::eligible::Candidate;
+use super::mesh;
 use super::{Facts, Injection, Remark, Skip, Source};
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
@@ -56,6 +57,7 @@ pub fn inject<'a>(pod: &'a PodView<'a>, candidate: &Candidate<'a>, facts: &Facts
             remarks.push(Remark::UnknownAnnotation(said));
         }
     }
+    remarks.extend(mesh::remark(pod));
     if patch.operations.is_empty() {
         return Err(Skip::AlreadyInjected);
     }
