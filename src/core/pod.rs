@@ -85,10 +85,28 @@ pub struct SpecView<'a> {
     /// Whether containers see each other's processes.
     #[serde(default)]
     pub share_process_namespace: Option<bool>,
+    /// What the containers share (Kubernetes 1.34 and newer).
+    #[serde(default)]
+    pub resources: Option<ResourcesView>,
     /// `windows` for Windows pods.
     #[serde(borrow, default)]
     pub os: Option<OsView<'a>>,
 }
+
+/// What is read of the pod's own resources: whether it has any.
+#[derive(Debug, Default, Deserialize)]
+pub struct ResourcesView {
+    /// Amounts by name.
+    #[serde(default)]
+    pub requests: Option<Amounts>,
+    /// Amounts by name.
+    #[serde(default)]
+    pub limits: Option<Amounts>,
+}
+
+/// How many amounts there are; none is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Amounts(pub usize);
 
 /// What is read of `spec.os`.
 #[derive(Debug, Default, Deserialize)]
@@ -227,6 +245,30 @@ impl<'de: 'a, 'a> Deserialize<'de> for Ours<'a> {
     }
 }
 
+impl<'de> Deserialize<'de> for Amounts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AmountsVisitor)
+    }
+}
+
+struct AmountsVisitor;
+
+impl<'de> Visitor<'de> for AmountsVisitor {
+    type Value = Amounts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping of resources to amounts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Amounts, A::Error> {
+        let mut amounts = Amounts(0);
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            amounts.0 += 1;
+        }
+        Ok(amounts)
+    }
+}
+
 struct OursVisitor;
 
 impl<'de> Visitor<'de> for OursVisitor {
@@ -286,6 +328,15 @@ impl<'a> PodView<'a> {
     #[must_use]
     pub fn name(&self) -> &str {
         self.metadata.name.as_ref().map_or("", |name| &name.0)
+    }
+}
+
+impl SpecView<'_> {
+    /// Whether the pod has requests or limits of its own, beside those of its containers.
+    #[must_use]
+    pub fn has_resources(&self) -> bool {
+        let given = self.resources.iter().flat_map(|resources| [resources.requests, resources.limits]).flatten();
+        given.into_iter().any(|amounts| amounts.0 > 0)
     }
 }
 

@@ -150,6 +150,7 @@ impl<'a> Patch<'a, '_> {
             grpc_address: Cow::Owned(reach(grpc, names::THANOS_GRPC_PORT)),
             drain: facts.sharding.drain(),
             reload,
+            shares_resources: self.pod.spec.has_resources(),
         }
     }
 

@@ -332,6 +332,30 @@ fn the_sidecar_fits_the_pod() {
 }
 
 #[test]
+fn ours_share_what_the_pod_has_for_all() {
+    let classic = Config::parse("injection: {native_sidecar: false}", "c").unwrap();
+    for (resources, shared) in [
+        (json!({"requests": {"cpu": "2", "memory": "4Gi"}}), true),
+        (json!({"limits": {"memory": "4Gi"}}), true),
+        (json!({"requests": {}, "limits": null}), false),
+        (json!({"claims": [{"name": "x"}]}), false),
+        (Value::Null, false),
+    ] {
+        let mut pod = store_with(&json!({"resources": {"requests": {"cpu": "1"}}}));
+        pod["spec"]["resources"] = resources.clone();
+        let after = injected(&pod);
+        assert_eq!(sidecar_of(&after).get("resources").is_none(), shared, "{resources}");
+        assert_eq!(
+            (&after["spec"]["resources"], &after["spec"]["containers"][0]["resources"]["requests"]["cpu"]),
+            (&resources, &json!("1"))
+        );
+        let (after, _, _) = admit_with(&classic, &pod).unwrap();
+        let ours = [&after["spec"]["initContainers"][0], &after["spec"]["containers"][1]];
+        assert!(ours.iter().all(|container| container.get("resources").is_none() == shared), "{resources}: {after}");
+    }
+}
+
+#[test]
 fn the_sidecar_finds_thanos_where_it_listens() {
     for (args, url, grpc) in [
         (json!(["store"]), "http://127.0.0.1:10902", "127.0.0.1:10901"),
