@@ -33,6 +33,8 @@ pub const ADOPT: &str = "thanos-timeshard.io/adopt";
 /// Annotation that we put on a pod after its entry was written: when, so that kubelet syncs its volumes at once.
 pub const HURRIED: &str = "thanos-timeshard.io/hurried";
 
+/// Cluster-autoscaler's annotation on a pod: volumes, with commas between them, whose loss is no reason to keep its node.
+pub const SAFE_TO_EVICT_VOLUMES: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
 /// Istio's label or annotation that asks for its proxy in a pod: `"true"`.
 pub const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
 /// Istio's annotation: inbound ports that its proxy leaves alone, with commas between them.

@@ -34,10 +34,10 @@ pub struct MetaView<'a> {
     /// The pod's name; empty for pods that get one later (Deployments, Jobs).
     #[serde(borrow, default)]
     pub name: Option<Text<'a>>,
-    /// Ours, the pod index, and those of meshes.
+    /// Ours, and the few of others that matter.
     #[serde(borrow, default)]
     pub labels: Option<Ours<'a>>,
-    /// Ours, and those of meshes.
+    /// Ours, and the few of others that matter.
     #[serde(borrow, default)]
     pub annotations: Option<Ours<'a>>,
     /// Who made the pod.
@@ -228,8 +228,14 @@ pub struct SecurityView {
 pub struct Ours<'a>(pub Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 /// Other people's keys that matter to us, in labels or annotations.
-const OTHERS: [&str; 5] =
-    [names::POD_INDEX_LABEL, names::ISTIO_INJECT, names::ISTIO_EXCLUDED_PORTS, names::LINKERD_INJECT, names::LINKERD_EXCLUDED_PORTS];
+const OTHERS: [&str; 6] = [
+    names::POD_INDEX_LABEL,
+    names::SAFE_TO_EVICT_VOLUMES,
+    names::ISTIO_INJECT,
+    names::ISTIO_EXCLUDED_PORTS,
+    names::LINKERD_INJECT,
+    names::LINKERD_EXCLUDED_PORTS,
+];
 
 impl Ours<'_> {
     /// The value of a key, if it is there.

@@ -242,6 +242,7 @@ impl<'a> Patch<'a, '_> {
             let there = self.pod.metadata.labels.is_some();
             self.pair(there, "/metadata/labels", names::SHARD_LABEL, assignment.shard.to_string());
         }
+        let mut there = self.pod.metadata.annotations.is_some();
         if first || self.pod.annotation(names::STATUS_ANNOTATION).is_none() {
             let status = Status {
                 shard: assignment.shard,
@@ -253,7 +254,15 @@ impl<'a> Patch<'a, '_> {
             };
             // Strings and numbers always serialise.
             let text = serde_json::to_string(&status).unwrap_or_default();
-            self.pair(self.pod.metadata.annotations.is_some(), "/metadata/annotations", names::STATUS_ANNOTATION, text);
+            self.pair(there, "/metadata/annotations", names::STATUS_ANNOTATION, text);
+            there = true;
+        }
+        // An emptyDir keeps the cluster-autoscaler from removing the node, and nothing in ours is missed.
+        let volumes = self.pod.annotation(names::SAFE_TO_EVICT_VOLUMES).unwrap_or_default();
+        if !volumes.split(',').any(|volume| volume == names::SHARED_VOLUME) {
+            let comma = if volumes.is_empty() { "" } else { "," };
+            let with_ours = format!("{volumes}{comma}{}", names::SHARED_VOLUME);
+            self.pair(there, "/metadata/annotations", names::SAFE_TO_EVICT_VOLUMES, with_ours);
         }
     }
 
