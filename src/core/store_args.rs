@@ -47,6 +47,14 @@ pub struct Store<'a> {
     pub grpc_address: Option<&'a str>,
 }
 
+impl Store<'_> {
+    /// The port of `--grpc-address`, if it is given as a number.
+    #[must_use]
+    pub fn grpc_port(&self) -> Option<u16> {
+        self.grpc_address.and_then(port_of)
+    }
+}
+
 /// A `--min-time` or `--max-time` on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeFlag {

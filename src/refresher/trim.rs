@@ -9,10 +9,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
 use crate::adapters::cluster::selector;
+use crate::adapters::store_words::run;
 use crate::core::names;
 use crate::core::observed::{BudgetFacts, MapFacts, PodFacts, ServiceFacts};
-use crate::core::pod::ContainerView;
-use crate::core::store_args::{Runs, recognise};
+use crate::core::store_args::Runs;
 
 /// Why a container waits in an ordinary start.
 const ORDINARY_WAITS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
@@ -117,20 +117,8 @@ fn is_our_sidecar(container: &Container) -> bool {
     container.name == names::SIDECAR && program.is_some_and(|program| program == names::AGENT_IN_IMAGE)
 }
 
-/// Asked the way admission asks, on the same borrowed view.
 fn runs_store(containers: &[Container], vouched: bool) -> bool {
-    containers.iter().any(|container| {
-        // The rest of a container is long and says nothing about this.
-        let words = Container {
-            name: container.name.clone(),
-            image: container.image.clone(),
-            command: container.command.clone(),
-            args: container.args.clone(),
-            ..Container::default()
-        };
-        let Ok(json) = serde_json::to_string(&words) else { return false };
-        serde_json::from_str::<ContainerView<'_>>(&json).is_ok_and(|view| matches!(recognise(&view, vouched), Runs::Store(_)))
-    })
+    containers.iter().any(|container| run(container, vouched, |runs| matches!(runs, Runs::Store(_))).unwrap_or(false))
 }
 
 fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {

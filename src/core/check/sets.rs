@@ -40,6 +40,8 @@ pub(super) struct Gateway<'a> {
     pub(super) labels: BTreeMap<String, String>,
     /// `spec.selector`.
     pub(super) selector: Selector,
+    /// The port of `--grpc-address`, if it says one.
+    pub(super) grpc_port: Option<u16>,
     /// `spec.serviceName`.
     pub(super) service: String,
     /// Its pods, if they may be listed.
@@ -135,6 +137,7 @@ fn one<'a>(
         uid: template.metadata.uid.clone(),
         labels: template.spec.template.metadata.labels,
         selector: object.pointer("/spec/selector").and_then(|selector| SelectorView::deserialize(selector).ok()).unwrap_or_default().into(),
+        grpc_port: candidate.store.grpc_port(),
         service: object.pointer("/spec/serviceName").and_then(Value::as_str).unwrap_or_default().to_owned(),
         known: planned.then(|| known.clone()),
         pods: pods.iter().filter(own).collect(),

@@ -358,6 +358,10 @@ fn budgets_and_services() {
         space(s).services.as_mut().unwrap().extend((0..3).map(|n| shard(n).into()));
     };
     finds(&[], three);
+    finds(&["fail statefulset-shard-services: store-shard-0, store-shard-1, store-shard-2"], |s| {
+        three(s);
+        set(s, |o| o["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["store", "--grpc-address=0.0.0.0:9090"]));
+    });
     let mut snapshot = healthy();
     three(&mut snapshot);
     assert!(passes(&run(&snapshot)).contains("statefulset-shard-services"));

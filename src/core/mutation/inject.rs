@@ -134,7 +134,7 @@ impl<'a> Patch<'a, '_> {
             remarks.push(Remark::UnreadableAddress(http.chars().take(60).collect()));
         }
         let despite = facts.reload_despite_liveness || self.pod.annotation(names::RELOAD_DESPITE_LIVENESS) == Some("true");
-        let grpc_port = port_of(grpc).unwrap_or(names::THANOS_GRPC_PORT);
+        let grpc_port = self.candidate.store.grpc_port().unwrap_or(names::THANOS_GRPC_PORT);
         let reload = match facts.sharding.reload() {
             _ if !despite && liveness_kills(container, grpc_port) => {
                 remarks.push(Remark::UnsafeLiveness(container.name.0.chars().take(60).collect()));
