@@ -527,6 +527,8 @@ fn everyone_else_is_left_alone_with_a_reason() {
     with("name_taken", "/spec/volumes", json!([{"name": "timeshard-shared", "emptyDir": {}}]));
     with("name_taken", "/spec/volumes", json!([{"name": "timeshard-config", "secret": {}}]));
     with("name_taken", "/spec/containers/0/ports", json!([{"containerPort": 10908}]));
+    with("name_taken", "/spec/containers/0/args", json!(["store", "--http-address=0.0.0.0:10908"]));
+    with("name_taken", "/spec/containers/0/args", json!(["store", "--grpc-address", "[::]:10908"]));
     with("name_taken", "/spec/containers/0/volumeMounts", json!([{"name": "x", "mountPath": "/run/timeshard/"}]));
     for (label, pod) in cases {
         let skip = admit(&pod).map(|(after, _, _)| after).unwrap_err();
