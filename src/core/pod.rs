@@ -85,6 +85,9 @@ pub struct SpecView<'a> {
     /// Whether containers see each other's processes.
     #[serde(default)]
     pub share_process_namespace: Option<bool>,
+    /// Whether containers see the node's processes.
+    #[serde(rename = "hostPID", default)]
+    pub host_pid: Option<bool>,
     /// What the containers share (Kubernetes 1.34 and newer).
     #[serde(default)]
     pub resources: Option<ResourcesView>,

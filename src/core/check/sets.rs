@@ -274,7 +274,7 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
                 ignored = true;
                 report.fail(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
             }
-            Remark::KeyOnPod(_) | Remark::UnknownAnnotation(_) | Remark::UnreadableAddress(_) => {
+            Remark::KeyOnPod(_) | Remark::UnknownAnnotation(_) | Remark::UnreadableAddress(_) | Remark::HostPid => {
                 ignored = true;
                 report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
             }

@@ -141,6 +141,11 @@ impl<'a> Patch<'a, '_> {
                 ReloadIn::Off
             }
             Reload::Exec => ReloadIn::Exec,
+            // Kubernetes refuses both namespaces at once, and in the node's the sidecar may find another pod's thanos.
+            Reload::Signal if self.pod.spec.host_pid == Some(true) => {
+                remarks.push(Remark::HostPid);
+                ReloadIn::Exec
+            }
             Reload::Signal => ReloadIn::Signal,
         };
         SidecarFacts {

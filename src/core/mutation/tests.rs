@@ -496,6 +496,18 @@ fn the_signal_form_shares_the_process_namespace() {
 }
 
 #[test]
+fn nobody_looks_for_thanos_among_the_processes_of_a_node() {
+    let mut pod = store_with(&json!({}));
+    pod["spec"]["hostPID"] = json!(true);
+    let config = Config::parse("sharding: {reload: signal}", "c").unwrap();
+    let (after, _, remarks) = admit_with(&config, &pod).unwrap();
+    assert_eq!((remarks, after["spec"].get("shareProcessNamespace")), (vec![Remark::HostPid], None));
+    assert!(!after.to_string().contains("--reload="));
+    let (_, _, remarks) = admit(&pod).unwrap();
+    assert!(remarks.is_empty(), "nothing is wrong with it otherwise: {remarks:?}");
+}
+
+#[test]
 fn everyone_else_is_left_alone_with_a_reason() {
     let own = store_with(&json!({}));
     let mut cases: Vec<(&str, Value)> = vec![
