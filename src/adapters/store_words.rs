@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Container;
 
 use crate::core::pod::ContainerView;
-use crate::core::store_args::{Runs, recognise};
+use crate::core::store_args::{Runs, mentions_store, recognise};
 
 /// What `look` makes of a container's words. `vouched` says that its user vouches for the image.
 pub fn run<T>(container: &Container, vouched: bool, look: impl FnOnce(Runs<'_>) -> T) -> Option<T> {
@@ -36,7 +36,7 @@ pub fn grpc_port(containers: &[Container]) -> Option<u16> {
 #[must_use]
 pub fn may_run_store(containers: &[Container]) -> bool {
     let mut words = containers.iter().flat_map(|container| [&container.args, &container.command]).flatten().flatten();
-    words.any(|word| word == "store" || word.starts_with('@') || word.contains("thanos store"))
+    words.any(|word| word == "store" || word.starts_with('@') || mentions_store(word))
 }
 
 #[cfg(test)]
@@ -47,6 +47,21 @@ mod tests {
 
     fn containers(all: Value) -> Vec<Container> {
         serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn a_set_is_one_of_ours_by_the_words_that_the_registration_asks_for() {
+        for (words, may) in [
+            (json!(["sh", "-c", "exec /bin/thanos --log.level=info store --x"]), true),
+            (json!(["sh", "-c", "thanos query --endpoint=dns+thanos-store:10901"]), false),
+            (json!(["store"]), true),
+            (json!(["thanos", "@/etc/flags"]), true),
+            (json!(["thanos", "query"]), false),
+        ] {
+            for key in ["command", "args"] {
+                assert_eq!(may_run_store(&containers(json!([{"name": "a"}, {"name": "b", key: words}]))), may, "{words}");
+            }
+        }
     }
 
     #[test]

@@ -117,8 +117,9 @@ fn is_our_sidecar(container: &Container) -> bool {
     container.name == names::SIDECAR && program.is_some_and(|program| program == names::AGENT_IN_IMAGE)
 }
 
+/// A store behind a shell counts: nobody gives it its window, either.
 fn runs_store(containers: &[Container], vouched: bool) -> bool {
-    containers.iter().any(|container| run(container, vouched, |runs| matches!(runs, Runs::Store(_))).unwrap_or(false))
+    containers.iter().any(|container| run(container, vouched, |runs| matches!(runs, Runs::Store(_) | Runs::Wrapper(_))).unwrap_or(false))
 }
 
 fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
@@ -233,6 +234,8 @@ mod tests {
         assert_eq!(runs(store.clone(), json!({})), (true, false));
         assert_eq!(runs(store, json!({names::INJECT: "false"})), (true, true));
         assert_eq!(runs(json!({"name": "c", "image": "thanos", "args": ["query"]}), json!({})), (false, false));
+        let shell = json!({"name": "c", "command": ["sh", "-c", "exec /bin/thanos --log.level=info store"]});
+        assert_eq!(runs(shell, json!({})), (true, false));
         let renamed = json!({"name": "c", "image": "mine", "args": ["store"]});
         assert_eq!(runs(renamed.clone(), json!({})), (false, false));
         assert_eq!(runs(renamed, json!({names::INJECT: "true"})), (true, false));

@@ -40,7 +40,8 @@ pub(super) fn judge(pod: &Expected<'_>, view: &View<'_>) -> Judged {
         return settling(PodState::Terminating, false, "the pod is being deleted".to_owned());
     }
     if !facts.injected {
-        let why = "admitted without injection: nothing is built on it; delete it so that it is admitted anew".to_owned();
+        let why =
+            "admitted without injection: nothing is built on it; see timeshard check, then delete to have it admitted anew".to_owned();
         return Judged { state: PodState::NotInjected, standing: None, on_its_way: false, in_step: false, joins_in: None, why: Some(why) };
     }
     let status = match seen.answer {
