@@ -15,7 +15,7 @@ use super::ids::{
 use super::objects::{Meta, SelectorView, Workload};
 use super::queriers::flag;
 use super::snapshot::Snapshot;
-use crate::core::config::{Config, sharding_key};
+use crate::core::config::{Config, GuardMode, sharding_key};
 use crate::core::duration::PromDuration;
 use crate::core::expand;
 use crate::core::fleet::{Fleet, Known};
@@ -242,7 +242,11 @@ fn annotations(title: &str, known: &Known, planned: bool, report: &mut Report) {
         report.fail(check, title, problem.clone(), "correct it: until then the last good sharding, or the file's, is in force");
     }
     for (key, value) in &known.facts().annotations {
-        if sharding_key(key).is_none() && !OTHERS.contains(&key.as_str()) {
+        if key == names::GUARD {
+            if GuardMode::of(value).is_none() {
+                report.warn(check, title, format!("annotation {key}: {value:?} has no effect"), "write \"deny\", \"warn\" or \"off\"");
+            }
+        } else if sharding_key(key).is_none() && !OTHERS.contains(&key.as_str()) {
             report.warn(
                 check,
                 title,

@@ -304,6 +304,8 @@ fn annotations_and_replicas() {
     finds(&["fail statefulset-annotations: \"many\""], annotated("thanos-timeshard.io/total-shards", "many"));
     finds(&["warn statefulset-annotations: none that is read"], annotated("thanos-timeshard.io/total-shard", "3"));
     finds(&["warn statefulset-annotations: \"yes\""], annotated(names::PAUSE, "yes"));
+    finds(&["warn statefulset-annotations: guard: \"true\""], annotated(names::GUARD, "true"));
+    finds(&[], annotated(names::GUARD, "warn"));
     finds(&["warn statefulset-annotations: on the StatefulSet itself"], annotated(names::INJECT, "false"));
     finds(&["fail statefulset-annotations: target-replicas"], annotated(names::TARGET_REPLICAS, "0"));
     let replicas = |n: u32| move |s: &mut Snapshot| set(s, |o| o["spec"]["replicas"] = json!(n));
