@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 
 use super::clock;
 use super::lean::Lean;
+use super::store_words::{grpc_port, may_run_store};
 use super::watches::{WatchHealth, config, keep, of_namespace};
 use crate::core::entry::Entry;
 use crate::core::fleet::{Entries, Fleet, StatefulSetFacts};
@@ -217,7 +218,7 @@ impl Watches {
         let name = set.name_any();
         self.observed.update(|fleet| {
             let next = fleet.with_statefulset(facts(&self.namespace, set))?;
-            if let Some(notices) = self.notices.as_ref().filter(|_| may_run_store(set)) {
+            if let Some(notices) = self.notices.as_ref().filter(|_| may_run_store(containers(set))) {
                 let before = fleet.known(&self.namespace, &name).remarks();
                 for (reason, message) in next.known(&self.namespace, &name).remarks().into_iter().filter(|remark| !before.contains(remark))
                 {
@@ -299,7 +300,8 @@ fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
         selector: spec.map(|spec| selector(&spec.selector)).unwrap_or_default(),
         generation_observed: status.and_then(|status| status.observed_generation) >= set.metadata.generation,
         update_revision: status.and_then(|status| status.update_revision.clone()).unwrap_or_default(),
-        store: may_run_store(set),
+        store: may_run_store(containers(set)),
+        grpc_port: grpc_port(containers(set)),
         partition: match strategy.and_then(|strategy| strategy.type_.as_deref()) {
             Some("OnDelete") => None,
             _ => Some(unsigned(partition).unwrap_or(0)),
@@ -317,12 +319,9 @@ pub fn selector(selector: &LabelSelector) -> Selector {
     }
 }
 
-/// As the registration asks it of pods (`matchConditions`): other StatefulSets' users have nothing to hear from us.
-fn may_run_store(set: &StatefulSet) -> bool {
+fn containers(set: &StatefulSet) -> &[Container] {
     let pod = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    let containers = pod.into_iter().flat_map(|pod| &pod.containers);
-    let mut words = containers.flat_map(|container| [&container.args, &container.command]).flatten().flatten();
-    words.any(|word| word == "store" || word.starts_with('@') || word.contains("thanos store"))
+    pod.map(|pod| pod.containers.as_slice()).unwrap_or_default()
 }
 
 fn ours(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
@@ -411,5 +410,9 @@ mod tests {
         let partitioned = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 4}});
         assert_eq!(observed(&partitioned, &json!(3)).partition, Some(4));
         assert_eq!(observed(&json!({"type": "OnDelete"}), &json!(3)).partition, None);
+        let pod = json!({"containers": [{"name": "thanos", "image": "thanos", "args": ["store", "--grpc-address=:9090"]}]});
+        let set = json!({"metadata": {"name": "store"}, "spec": {"serviceName": "", "template": {"spec": pod}, "selector": {}}});
+        let read = facts("ns", &serde_json::from_value::<Lean<StatefulSet>>(set).unwrap().0);
+        assert_eq!((read.store, read.grpc_port), (true, Some(9090)));
     }
 }

@@ -30,6 +30,8 @@ pub mod serve;
 pub mod server_status;
 pub mod signals;
 #[cfg(feature = "server")]
+pub mod store_words;
+#[cfg(feature = "server")]
 pub mod tls;
 #[cfg(feature = "server")]
 pub mod watches;

@@ -44,7 +44,7 @@ StatefulSet annotations (on its own metadata): thanos-timeshard.io/KEY, where KE
   a key of the sharding block with dashes: total-shards, replicas-per-shard, replicas, data-retention-days, retention,
   shard-overlap-days, overlap, future-buffer-hours, future-buffer, boundaries, window-format, quantum, minimum-overlap,
   drain, termination-drain, discovery-delay, reload, shard-services, allow-coverage-gap;
-  target-replicas, pause, replace-time-flags, reload-despite-liveness
+  target-replicas, pause, guard (deny, warn or off), replace-time-flags, reload-despite-liveness
 Pod template annotations: thanos-timeshard.io/inject (also as a label), /command, /replace-time-flags,
   /reload-despite-liveness
 Durations: whole numbers with y, w, d, h, m, s, ms, largest first, such as 1d12h (1d = 24h, 1y = 365d)";

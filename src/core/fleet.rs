@@ -36,6 +36,8 @@ pub struct StatefulSetFacts {
     pub update_revision: String,
     /// Whether its pods may run `thanos store`, as far as the registration's words tell.
     pub store: bool,
+    /// The port of its thanos' `--grpc-address`; `None` where that says none, and for Thanos' default.
+    pub grpc_port: Option<u16>,
     /// Pods with a lower ordinal keep their revision; `None` when pods are only replaced as someone deletes them.
     pub partition: Option<u32>,
 }
@@ -88,6 +90,7 @@ impl StatefulSetFacts {
             update_revision: other.update_revision.clone(),
             partition: other.partition,
             store: other.store,
+            grpc_port: other.grpc_port,
             ..self.clone()
         };
         rollout_only == *other

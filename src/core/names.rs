@@ -33,6 +33,17 @@ pub const ADOPT: &str = "thanos-timeshard.io/adopt";
 /// Annotation that we put on a pod after its entry was written: when, so that kubelet syncs its volumes at once.
 pub const HURRIED: &str = "thanos-timeshard.io/hurried";
 
+/// Cluster-autoscaler's annotation on a pod: volumes, with commas between them, whose loss is no reason to keep its node.
+pub const SAFE_TO_EVICT_VOLUMES: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+/// Istio's label or annotation that asks for its proxy in a pod: `"true"`.
+pub const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
+/// Istio's annotation: inbound ports that its proxy leaves alone, with commas between them.
+pub const ISTIO_EXCLUDED_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
+/// Linkerd's annotation that asks for its proxy in a pod: `enabled` or `ingress`.
+pub const LINKERD_INJECT: &str = "linkerd.io/inject";
+/// Linkerd's annotation: inbound ports that its proxy leaves alone, with commas between them, also ranges.
+pub const LINKERD_EXCLUDED_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
+
 /// Label on every object that we own.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY_LABEL`] on objects that we own.

@@ -23,7 +23,7 @@ pub struct PodFacts {
     pub ip: Option<String>,
     /// Whether it has our sidecar.
     pub injected: bool,
-    /// Whether a container runs `thanos store`, as far as its words tell.
+    /// Whether a container runs `thanos store`, also behind a shell, as far as its words tell.
     pub store: bool,
     /// Whether its user keeps it from being injected.
     pub opted_out: bool,

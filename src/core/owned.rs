@@ -31,6 +31,8 @@ pub struct ShardedSet {
     pub selector: Selector,
     /// The shard that the ConfigMap gives each pod that there should be.
     pub published: BTreeMap<String, u32>,
+    /// The port of its pods' gRPC, if it is not Thanos' default.
+    pub grpc_port: Option<u16>,
 }
 
 impl ShardedSet {

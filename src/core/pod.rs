@@ -34,10 +34,10 @@ pub struct MetaView<'a> {
     /// The pod's name; empty for pods that get one later (Deployments, Jobs).
     #[serde(borrow, default)]
     pub name: Option<Text<'a>>,
-    /// Ours and the pod index.
+    /// Ours, and the few of others that matter.
     #[serde(borrow, default)]
     pub labels: Option<Ours<'a>>,
-    /// Ours.
+    /// Ours, and the few of others that matter.
     #[serde(borrow, default)]
     pub annotations: Option<Ours<'a>>,
     /// Who made the pod.
@@ -85,10 +85,31 @@ pub struct SpecView<'a> {
     /// Whether containers see each other's processes.
     #[serde(default)]
     pub share_process_namespace: Option<bool>,
+    /// Whether containers see the node's processes.
+    #[serde(rename = "hostPID", default)]
+    pub host_pid: Option<bool>,
+    /// What the containers share (Kubernetes 1.34 and newer).
+    #[serde(default)]
+    pub resources: Option<ResourcesView>,
     /// `windows` for Windows pods.
     #[serde(borrow, default)]
     pub os: Option<OsView<'a>>,
 }
+
+/// What is read of the pod's own resources: whether it has any.
+#[derive(Debug, Default, Deserialize)]
+pub struct ResourcesView {
+    /// Amounts by name.
+    #[serde(default)]
+    pub requests: Option<Amounts>,
+    /// Amounts by name.
+    #[serde(default)]
+    pub limits: Option<Amounts>,
+}
+
+/// How many amounts there are; none is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Amounts(pub usize);
 
 /// What is read of `spec.os`.
 #[derive(Debug, Default, Deserialize)]
@@ -209,6 +230,16 @@ pub struct SecurityView {
 #[derive(Debug, Default)]
 pub struct Ours<'a>(pub Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
+/// Other people's keys that matter to us, in labels or annotations.
+const OTHERS: [&str; 6] = [
+    names::POD_INDEX_LABEL,
+    names::SAFE_TO_EVICT_VOLUMES,
+    names::ISTIO_INJECT,
+    names::ISTIO_EXCLUDED_PORTS,
+    names::LINKERD_INJECT,
+    names::LINKERD_EXCLUDED_PORTS,
+];
+
 impl Ours<'_> {
     /// The value of a key, if it is there.
     #[must_use]
@@ -220,6 +251,30 @@ impl Ours<'_> {
 impl<'de: 'a, 'a> Deserialize<'de> for Ours<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(OursVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Amounts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AmountsVisitor)
+    }
+}
+
+struct AmountsVisitor;
+
+impl<'de> Visitor<'de> for AmountsVisitor {
+    type Value = Amounts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping of resources to amounts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Amounts, A::Error> {
+        let mut amounts = Amounts(0);
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            amounts.0 += 1;
+        }
+        Ok(amounts)
     }
 }
 
@@ -235,7 +290,7 @@ impl<'de> Visitor<'de> for OursVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ours<'de>, A::Error> {
         let mut ours = Vec::new();
         while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
-            if key.starts_with(names::PREFIX) || key == names::POD_INDEX_LABEL {
+            if key.starts_with(names::PREFIX) || OTHERS.contains(&key.as_ref()) {
                 ours.push((key, map.next_value::<Text<'de>>()?.0));
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -266,13 +321,13 @@ impl<'a> PodView<'a> {
         self.spec.init_containers.as_deref().unwrap_or_default()
     }
 
-    /// An annotation of ours.
+    /// An annotation, if it is one that is read.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.metadata.annotations.as_ref().and_then(|ours| ours.get(key))
     }
 
-    /// A label of ours, or the pod index.
+    /// A label, if it is one that is read.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.as_ref().and_then(|ours| ours.get(key))
@@ -282,6 +337,15 @@ impl<'a> PodView<'a> {
     #[must_use]
     pub fn name(&self) -> &str {
         self.metadata.name.as_ref().map_or("", |name| &name.0)
+    }
+}
+
+impl SpecView<'_> {
+    /// Whether the pod has requests or limits of its own, beside those of its containers.
+    #[must_use]
+    pub fn has_resources(&self) -> bool {
+        let given = self.resources.iter().flat_map(|resources| [resources.requests, resources.limits]).flatten();
+        given.into_iter().any(|amounts| amounts.0 > 0)
     }
 }
 

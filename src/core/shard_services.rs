@@ -13,7 +13,7 @@ use super::owned::{LABEL_CHARS, Owner, ShardedSet, shard_name};
 /// Name of the Service's port, so that the querier's `dnssrv+_grpc._tcp.<service>` finds it.
 pub const PORT_NAME: &str = "grpc";
 
-/// A headless Service as it should be; its port is [`names::THANOS_GRPC_PORT`], and pods that are not ready are not in it.
+/// A headless Service as it should be; pods that are not ready are not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardService {
     /// Its name.
@@ -22,6 +22,8 @@ pub struct ShardService {
     pub owner: Owner,
     /// Labels of the pods that it selects.
     pub selector: BTreeMap<String, String>,
+    /// The port that their thanos answers gRPC on.
+    pub port: u16,
 }
 
 /// One write.
@@ -71,7 +73,8 @@ pub fn wanted(set: &ShardedSet, enabled: bool, planned: &BTreeSet<u32>, facts: &
     shards.extend(set.shards(facts).into_keys());
     for shard in shards.into_iter().filter(|_| enabled && expressible) {
         let name = shard_name(&set.owner.name, shard, LABEL_CHARS);
-        let service = ShardService { name, owner: set.owner.clone(), selector: set.selector_of(shard).labels };
+        let port = set.grpc_port.unwrap_or(names::THANOS_GRPC_PORT);
+        let service = ShardService { name, owner: set.owner.clone(), selector: set.selector_of(shard).labels, port };
         kept.insert(service.name.clone());
         match facts.services.get(&service.name) {
             None => plan.writes.push(ServiceWrite::Create(service)),
@@ -122,7 +125,7 @@ impl ShardService {
             && there.selector == self.selector
             && there.headless
             && !there.publishes_not_ready
-            && there.ports == [(PORT_NAME.to_owned(), i32::from(names::THANOS_GRPC_PORT))]
+            && there.ports == [(PORT_NAME.to_owned(), i32::from(self.port))]
     }
 }
 

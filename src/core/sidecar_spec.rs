@@ -1,6 +1,7 @@
 //! The sidecar as Kubernetes objects: container, volumes, mounts, and the launcher's command.
 //!
-//! Fits Pod Security `restricted` with a read-only root, keeps a Guaranteed pod Guaranteed (requests equal limits), and
+//! Fits Pod Security `restricted` with a read-only root, keeps a Guaranteed pod Guaranteed (requests equal limits), takes
+//! nothing beyond the resources that a pod has for all its containers, and
 //! carries nothing that belongs to one pod except by the downward API, so that a copied template stays harmless.
 
 #![allow(clippy::struct_field_names, reason = "the field names are Kubernetes'")]
@@ -41,6 +42,9 @@ pub struct SidecarFacts<'a> {
     pub drain: PromDuration,
     /// How a change reaches thanos.
     pub reload: ReloadIn,
+    /// Whether the pod has resources of its own, which ours then share: Kubernetes refuses a pod that requests less than its
+    /// containers do.
+    pub shares_resources: bool,
 }
 
 /// The sidecar of a StatefulSet's pods, written once: its pods are alike, and writing it costs more than reading a pod.
@@ -55,6 +59,7 @@ struct Key {
     grpc_address: String,
     drain: PromDuration,
     reload: ReloadIn,
+    shares_resources: bool,
 }
 
 impl RenderedSidecar {
@@ -81,6 +86,7 @@ impl Key {
             grpc_address: facts.grpc_address.clone().into_owned(),
             drain: facts.drain,
             reload: facts.reload,
+            shares_resources: facts.shares_resources,
         }
     }
 
@@ -90,6 +96,7 @@ impl Key {
             && self.grpc_address == facts.grpc_address
             && self.drain == facts.drain
             && self.reload == facts.reload
+            && self.shares_resources == facts.shares_resources
     }
 }
 
@@ -111,7 +118,8 @@ pub struct Container<'a> {
     startup_probe: Option<Probe>,
     #[serde(skip_serializing_if = "Option::is_none")]
     readiness_probe: Option<Probe>,
-    resources: Resources<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resources: Option<Resources<'a>>,
     security_context: SecurityContext,
     volume_mounts: [Mount; 2],
 }
@@ -313,7 +321,7 @@ fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a,
         ports: None,
         startup_probe: None,
         readiness_probe: None,
-        resources: Resources { requests: amounts, limits: amounts },
+        resources: (!facts.shares_resources).then_some(Resources { requests: amounts, limits: amounts }),
         security_context: SecurityContext {
             allow_privilege_escalation: false,
             capabilities: Capabilities { drop: ["ALL"] },
@@ -328,4 +336,37 @@ fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a,
 
 fn probe(path: &'static str, failure_threshold: u32) -> Probe {
     Probe { http_get: HttpGet { path, port: names::SIDECAR_PORT }, period_seconds: 1, timeout_seconds: 1, failure_threshold }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Config;
+    use super::*;
+
+    #[test]
+    fn one_that_was_written_is_taken_for_none_that_differs() {
+        let config = Config::default();
+        let facts = SidecarFacts {
+            injection: &config.injection,
+            run_as_user: None,
+            thanos_url: Cow::Borrowed("http://127.0.0.1:10902"),
+            grpc_address: Cow::Borrowed("127.0.0.1:10901"),
+            drain: PromDuration::from_secs(60),
+            reload: ReloadIn::Exec,
+            shares_resources: false,
+        };
+        let others = [
+            SidecarFacts { run_as_user: Some(1), ..facts.clone() },
+            SidecarFacts { thanos_url: Cow::Borrowed("http://127.0.0.1:80"), ..facts.clone() },
+            SidecarFacts { grpc_address: Cow::Borrowed("127.0.0.1:80"), ..facts.clone() },
+            SidecarFacts { drain: PromDuration::from_secs(1), ..facts.clone() },
+            SidecarFacts { reload: ReloadIn::Off, ..facts.clone() },
+            SidecarFacts { shares_resources: true, ..facts.clone() },
+        ];
+        let rendered = RenderedSidecar::default();
+        for facts in others.iter().chain([&facts]).chain(&others) {
+            let fresh = serde_json::to_string(&sidecar(facts)).unwrap();
+            assert_eq!(rendered.get(facts).unwrap().get(), fresh);
+        }
+    }
 }

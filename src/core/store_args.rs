@@ -47,6 +47,14 @@ pub struct Store<'a> {
     pub grpc_address: Option<&'a str>,
 }
 
+impl Store<'_> {
+    /// The port of `--grpc-address`, if it is given as a number.
+    #[must_use]
+    pub fn grpc_port(&self) -> Option<u16> {
+        self.grpc_address.and_then(port_of)
+    }
+}
+
 /// A `--min-time` or `--max-time` on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeFlag {
@@ -149,10 +157,21 @@ fn base_name(word: &str) -> &str {
     name.strip_suffix(".exe").unwrap_or(name)
 }
 
-/// Whether one word is a script that runs thanos store.
-fn mentions_store(word: &str) -> bool {
-    let Some(at) = word.find("thanos") else { return false };
-    word[at..].split_whitespace().any(|part| part.trim_matches(['"', '\'', ';', '&', '\\']) == "store")
+/// Whether one word is a script that runs thanos store: in one of its commands the word store stands somewhere behind thanos.
+/// The registrations ask the same of pods and StatefulSets by a regular expression (`deploy/base`); a test compares the two.
+#[must_use]
+pub fn mentions_store(word: &str) -> bool {
+    word.split([';', '&', '|']).any(|command| {
+        let Some((_, behind)) = command.split_once("thanos") else { return false };
+        // A backslash ends a line that goes on.
+        let mut words = behind.split([' ', '\t', '\n', '\x0c', '\r', '\\']).skip(1);
+        words.any(|word| word.trim_start_matches(['"', '\'']).strip_prefix("store").is_some_and(ends))
+    })
+}
+
+/// Whether a shell's word ends here.
+fn ends(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(['"', '\'', ')', '<', '>'])
 }
 
 /// Whether the last path component of an image names Thanos; tag and digest do not count.
@@ -233,6 +252,8 @@ mod tests {
             (r#"{"image":"x","command":["/tini","--","/bin/thanos","store"]}"#, Runs::Wrapper("/tini")),
             (r#"{"image":"thanos:v1","args":["sh","-c","thanos store"]}"#, Runs::Wrapper("sh")),
             (r#"{"image":"x","command":["thanos-store"]}"#, Runs::Other),
+            (r#"{"image":"x","args":["--endpoint=dns+thanos-store:10901"]}"#, Runs::Other),
+            (r#"{"image":"thanos:v1","args":["query","--objstore.config-file=/etc/thanos/objstore.yml"]}"#, Runs::OtherThanos("query")),
             (r#"{"image":"x","command":[]}"#, Runs::Other),
         ] {
             run(json, |runs| assert_eq!(runs, want, "{json}"));

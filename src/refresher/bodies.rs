@@ -30,7 +30,7 @@ pub(super) fn budget(namespace: &str, budget: &Budget, resource_version: Option<
 
 /// A shard's Service; with a resource version, in place of the one that has it.
 pub(super) fn service(namespace: &str, service: &ShardService, resource_version: Option<&str>) -> Value {
-    let port = names::THANOS_GRPC_PORT;
+    let port = service.port;
     json!({
         "apiVersion": "v1",
         "kind": "Service",

@@ -125,7 +125,7 @@ impl Tenure {
         }
         // A StatefulSet whose pods are all kept out has no shards to guard; its windows stay, for when it comes back.
         let published = if gathered.is_released() { BTreeMap::new() } else { published(memory, gathered) };
-        let sharded = ShardedSet { owner: owner(known), selector: facts.selector.clone(), published };
+        let sharded = ShardedSet { owner: owner(known), selector: facts.selector.clone(), published, grpc_port: facts.grpc_port };
         let budgets = budgets::wanted(&sharded, &decision.closed, &gathered.facts);
         // One that is refused holds up what builds on it, and nothing else.
         let mut beside = Ok(());

@@ -92,7 +92,7 @@ impl Tenure {
             let gathered = self.gather(&set, known, fleet.config().operator.configmap_of(&set.0, &set.1));
             let nothing = Memory::default();
             let published = published(self.memories.get(&set).unwrap_or(&nothing), &gathered);
-            let sharded = ShardedSet { owner: owner(known), selector: facts.selector.clone(), published };
+            let sharded = ShardedSet { owner: owner(known), selector: facts.selector.clone(), published, grpc_port: facts.grpc_port };
             all.extend(budgets::opening(&sharded, &gathered.facts).into_iter().map(|write| (set.0.clone(), write)));
         }
         all

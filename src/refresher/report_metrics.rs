@@ -133,7 +133,7 @@ const PER_SET: [PerSet; 10] = [
         name: "timeshard_uninjected_store_pods",
         together: Together::Sum,
         by_answers: false,
-        help: "Store pods without our sidecar although nobody opted them out: they keep their own window until they are deleted and admitted anew",
+        help: "Store pods without our sidecar although nobody opted them out: nothing keeps their window right; see timeshard check, then delete them to have them admitted anew",
         value: |report| i64::from(report.uninjected_store_pods),
     },
 ];

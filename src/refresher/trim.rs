@@ -9,10 +9,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
 use crate::adapters::cluster::selector;
+use crate::adapters::store_words::run;
 use crate::core::names;
 use crate::core::observed::{BudgetFacts, MapFacts, PodFacts, ServiceFacts};
-use crate::core::pod::ContainerView;
-use crate::core::store_args::{Runs, recognise};
+use crate::core::store_args::Runs;
 
 /// Why a container waits in an ordinary start.
 const ORDINARY_WAITS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
@@ -122,22 +122,15 @@ fn is_our_sidecar(container: &Container) -> bool {
     container.name == names::SIDECAR && program.is_some_and(|program| program == names::AGENT_IN_IMAGE)
 }
 
-/// Whether one of them runs thanos store, and whether that has time flags; asked the way admission asks, on the same
-/// borrowed view.
+/// Whether one of them runs thanos store, and whether that has time flags. A store behind a shell counts: nobody gives it
+/// its window, either.
 fn runs_store(containers: &[Container], vouched: bool) -> (bool, bool) {
-    let stores = containers.iter().filter_map(|container| {
-        // The rest of a container is long and says nothing about this.
-        let words = Container {
-            name: container.name.clone(),
-            image: container.image.clone(),
-            command: container.command.clone(),
-            args: container.args.clone(),
-            ..Container::default()
-        };
-        let json = serde_json::to_string(&words).ok()?;
-        let view = serde_json::from_str::<ContainerView<'_>>(&json).ok()?;
-        if let Runs::Store(store) = recognise(&view, vouched) { Some(!store.time_flags.is_empty()) } else { None }
-    });
+    let flags = |runs: Runs<'_>| match runs {
+        Runs::Store(store) => Some(!store.time_flags.is_empty()),
+        Runs::Wrapper(_) => Some(false),
+        _ => None,
+    };
+    let stores = containers.iter().filter_map(|container| run(container, vouched, flags).flatten());
     stores.fold((false, false), |(_, flags), own| (true, flags || own))
 }
 
@@ -256,6 +249,8 @@ mod tests {
         assert_eq!(runs(store.clone(), json!({})), (true, false));
         assert_eq!(runs(store, json!({names::INJECT: "false"})), (true, true));
         assert_eq!(runs(json!({"name": "c", "image": "thanos", "args": ["query"]}), json!({})), (false, false));
+        let shell = json!({"name": "c", "command": ["sh", "-c", "exec /bin/thanos --log.level=info store"]});
+        assert_eq!(runs(shell, json!({})), (true, false));
         let renamed = json!({"name": "c", "image": "mine", "args": ["store"]});
         assert_eq!(runs(renamed.clone(), json!({})), (false, false));
         assert_eq!(runs(renamed, json!({names::INJECT: "true"})), (true, false));

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+use regex::bytes::{Regex, RegexBuilder};
 use serde_json::{Value, json};
 use thanos_timeshard::core::config::Config;
 use thanos_timeshard::core::names;
+use thanos_timeshard::core::store_args::mentions_store;
 
 use crate::{at, files};
 
@@ -80,6 +83,59 @@ fn the_guard_is_in_nobodys_way() {
     let mutating = the("MutatingWebhookConfiguration")["webhooks"][0].clone();
     assert_eq!(words(&webhooks[0], "scale-or-may-run-thanos-store"), words(&mutating, "may-run-thanos-store") + ")");
     assert!(webhooks[0]["matchConditions"][1]["expression"].as_str().unwrap().contains(&format!("[\"{}\"] != \"off\"", names::GUARD)));
+}
+
+/// The regular expression of the registration: RE2, whose classes are ASCII's. It knows no vertical tab, and this one does.
+fn asked() -> Regex {
+    let registration = the("MutatingWebhookConfiguration");
+    let expression = registration["webhooks"][0]["matchConditions"][1]["expression"].as_str().unwrap();
+    let patterns: BTreeSet<&str> = expression.split("a.matches(r'").skip(1).map(|rest| rest.split_once('\'').unwrap().0).collect();
+    assert_eq!(
+        (patterns.len(), expression.matches("a.contains(\"thanos\") && a.matches(").count()),
+        (1, 2),
+        "one pattern, twice, and cheap first"
+    );
+    for kind in ["mutating", "validating"] {
+        let chart = std::fs::read_to_string(at(&format!("deploy/chart/templates/{kind}webhookconfiguration.yaml"))).unwrap();
+        assert!(chart.contains(expression.split_once("containers.exists(").unwrap().1), "the chart asks in the same words: {kind}");
+    }
+    RegexBuilder::new(patterns.first().unwrap()).unicode(false).build().unwrap()
+}
+
+#[test]
+fn a_store_in_a_script_is_asked_about() {
+    let asked = asked();
+    for (word, store) in [
+        ("exec thanos store", true),
+        ("exec /bin/thanos --log.level=info store --data-dir=/d", true),
+        ("set -e; thanos   store;", true),
+        ("thanos \\\n  store \\\n  --x", true),
+        ("thanos\tstore&", true),
+        ("(\"/bin/thanos\" 'store')", true),
+        ("thanos --version && thanos store|tee /log", true),
+        ("--objstore.config-file=/etc/thanos/objstore.yml", false),
+        ("--endpoint=dns+thanos-store:10901", false),
+        ("thanos query --endpoint=dns+thanos-store:10901 --store.sd-files=store.yml", false),
+        ("thanos query; rm -r store", false),
+        ("thanos query && store || store", false),
+        ("store thanos", false),
+        ("thanos store-gateway", false),
+        ("thanos storex", false),
+        ("thanosstore", false),
+    ] {
+        assert_eq!((asked.is_match(word.as_bytes()), mentions_store(word)), (store, store), "{word:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn registration_and_program_ask_the_same(parts in prop::collection::vec("thanos|store|[ -~\t\n\x0c\r\u{a0}é]|[ ;&|\\\\\"')<>]", 0..12)) {
+        thread_local!(static ASKED: Regex = asked());
+        let word = parts.concat();
+        prop_assert_eq!(ASKED.with(|asked| asked.is_match(word.as_bytes())), mentions_store(&word), "{:?}", word);
+    }
 }
 
 #[test]

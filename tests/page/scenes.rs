@@ -212,7 +212,9 @@ pub(crate) fn gap() -> Known {
     });
     story.pod(5, |pod| {
         (pod.state, pod.phase, pod.applied, pod.agent_version) = (PodState::NotInjected, None, None, None);
-        pod.why = Some("admitted without injection: nothing is built on it; delete it so that it is admitted anew".to_owned());
+        pod.why = Some(
+            "admitted without injection: nothing is built on it; see timeshard check, then delete to have it admitted anew".to_owned(),
+        );
     });
     let report = &mut story.report;
     (report.state, report.message) =

@@ -19,7 +19,7 @@ fn world(shards: u32, replicas: u32) -> (ShardedSet, NamespaceFacts) {
     for (name, shard) in &published {
         facts.pods.insert(name.clone(), pod(name, *shard));
     }
-    (ShardedSet { owner, selector, published }, facts)
+    (ShardedSet { owner, selector, published, grpc_port: None }, facts)
 }
 
 fn pod(name: &str, shard: u32) -> PodFacts {

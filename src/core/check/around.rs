@@ -131,7 +131,7 @@ fn shard_services(gateway: &Gateway<'_>, services: &Got<Vec<ServiceFacts>>, repo
         ..NamespaceFacts::default()
     };
     let owner = Owner { name: gateway.name.clone(), uid: gateway.uid.clone() };
-    let set = ShardedSet { owner, selector: gateway.selector.clone(), ..ShardedSet::default() };
+    let set = ShardedSet { owner, selector: gateway.selector.clone(), grpc_port: gateway.grpc_port, ..ShardedSet::default() };
     let shards = u32::try_from(known.plan.shards().len()).unwrap_or(u32::MAX);
     // The refresher's own answer to what should be there.
     let plan = shard_services::wanted(&set, true, &(0..shards).collect::<BTreeSet<_>>(), &facts);

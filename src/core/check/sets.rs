@@ -15,7 +15,7 @@ use super::ids::{
 use super::objects::{Meta, SelectorView, Workload};
 use super::queriers::flag;
 use super::snapshot::Snapshot;
-use crate::core::config::{Config, sharding_key};
+use crate::core::config::{Config, GuardMode, sharding_key};
 use crate::core::duration::PromDuration;
 use crate::core::expand;
 use crate::core::fleet::{Fleet, Known};
@@ -40,6 +40,8 @@ pub(super) struct Gateway<'a> {
     pub(super) labels: BTreeMap<String, String>,
     /// `spec.selector`.
     pub(super) selector: Selector,
+    /// The port of `--grpc-address`, if it says one.
+    pub(super) grpc_port: Option<u16>,
     /// `spec.serviceName`.
     pub(super) service: String,
     /// Its pods, if they may be listed.
@@ -135,6 +137,7 @@ fn one<'a>(
         uid: template.metadata.uid.clone(),
         labels: template.spec.template.metadata.labels,
         selector: object.pointer("/spec/selector").and_then(|selector| SelectorView::deserialize(selector).ok()).unwrap_or_default().into(),
+        grpc_port: candidate.store.grpc_port(),
         service: object.pointer("/spec/serviceName").and_then(Value::as_str).unwrap_or_default().to_owned(),
         known: planned.then(|| known.clone()),
         pods: pods.iter().filter(own).collect(),
@@ -239,7 +242,11 @@ fn annotations(title: &str, known: &Known, planned: bool, report: &mut Report) {
         report.fail(check, title, problem.clone(), "correct it: until then the last good sharding, or the file's, is in force");
     }
     for (key, value) in &known.facts().annotations {
-        if sharding_key(key).is_none() && !OTHERS.contains(&key.as_str()) {
+        if key == names::GUARD {
+            if GuardMode::of(value).is_none() {
+                report.warn(check, title, format!("annotation {key}: {value:?} has no effect"), "write \"deny\", \"warn\" or \"off\"");
+            }
+        } else if sharding_key(key).is_none() && !OTHERS.contains(&key.as_str()) {
             report.warn(
                 check,
                 title,
@@ -271,9 +278,13 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
                 ignored = true;
                 report.fail(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
             }
-            Remark::KeyOnPod(_) | Remark::UnknownAnnotation(_) | Remark::UnreadableAddress(_) => {
+            Remark::KeyOnPod(_) | Remark::UnknownAnnotation(_) | Remark::UnreadableAddress(_) | Remark::HostPid => {
                 ignored = true;
                 report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
+            }
+            Remark::MeshedPort { .. } => {
+                ignored = true;
+                report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "nothing is to be done if the mesh leaves the port alone");
             }
         }
     }

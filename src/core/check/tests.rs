@@ -286,6 +286,9 @@ fn eligibility_is_admissions() {
     finds(&["warn statefulset-template: no effect"], |s| {
         set(s, |o| o["spec"]["template"]["metadata"]["annotations"] = json!({"thanos-timeshard.io/overlap": "2d"}));
     });
+    finds(&["warn statefulset-template: skip-inbound-ports"], |s| {
+        set(s, |o| o["spec"]["template"]["metadata"]["annotations"] = json!({names::LINKERD_INJECT: "enabled"}));
+    });
     finds(&["fail statefulset-template: JSON array"], |s| {
         set(s, |o| o["spec"]["template"]["metadata"]["annotations"] = json!({names::COMMAND_ANNOTATION: "/bin/thanos"}));
     });
@@ -301,6 +304,8 @@ fn annotations_and_replicas() {
     finds(&["fail statefulset-annotations: \"many\""], annotated("thanos-timeshard.io/total-shards", "many"));
     finds(&["warn statefulset-annotations: none that is read"], annotated("thanos-timeshard.io/total-shard", "3"));
     finds(&["warn statefulset-annotations: \"yes\""], annotated(names::PAUSE, "yes"));
+    finds(&["warn statefulset-annotations: guard: \"true\""], annotated(names::GUARD, "true"));
+    finds(&[], annotated(names::GUARD, "warn"));
     finds(&["warn statefulset-annotations: on the StatefulSet itself"], annotated(names::INJECT, "false"));
     finds(&["fail statefulset-annotations: target-replicas"], annotated(names::TARGET_REPLICAS, "0"));
     let replicas = |n: u32| move |s: &mut Snapshot| set(s, |o| o["spec"]["replicas"] = json!(n));
@@ -355,6 +360,10 @@ fn budgets_and_services() {
         space(s).services.as_mut().unwrap().extend((0..3).map(|n| shard(n).into()));
     };
     finds(&[], three);
+    finds(&["fail statefulset-shard-services: store-shard-0, store-shard-1, store-shard-2"], |s| {
+        three(s);
+        set(s, |o| o["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["store", "--grpc-address=0.0.0.0:9090"]));
+    });
     let mut snapshot = healthy();
     three(&mut snapshot);
     assert!(passes(&run(&snapshot)).contains("statefulset-shard-services"));

@@ -4,7 +4,7 @@ use super::draft::nearest;
 use super::{SHARDING_KEYS, names, sharding_key};
 
 /// Those of ours that are no `sharding` key, wherever they stand.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     names::NAMESPACE_LABEL,
     names::INJECT,
     names::SHARD_LABEL,
@@ -14,6 +14,7 @@ const OTHERS: [&str; 11] = [
     names::RELOAD_DESPITE_LIVENESS,
     names::TARGET_REPLICAS,
     names::PAUSE,
+    names::GUARD,
     names::ADOPT,
     names::HURRIED,
 ];
@@ -53,7 +54,7 @@ mod tests {
         assert!(said("target-replica").unwrap().contains("thanos-timeshard.io/target-replicas?"));
         assert!(said("something-else-entirely").unwrap().contains("timeshard plan --help"));
         assert!(said(&"x".repeat(10_000)).unwrap().len() < 256);
-        for known in ["total-shards", "total_shards", "inject", "pause", "status", "hurried", "shard"] {
+        for known in ["total-shards", "total_shards", "inject", "pause", "guard", "status", "hurried", "shard"] {
             assert_eq!(said(known), None, "{known}");
         }
         assert_eq!(unknown_annotation("example.com/total-shard"), None);

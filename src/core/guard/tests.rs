@@ -91,6 +91,7 @@ fn a_creation_tells_the_windows() {
     assert_eq!(one.last().unwrap(), "1 pod: 1 shard of 1 replica, -370d .. 1d");
     let probe = json!({"httpGet": {"path": "/-/ready", "port": 10902}});
     assert!(said(&made(6, &[]).with("livenessProbe", probe)).warnings[0].contains("liveness probe of thanos"));
+    assert!(said(&made(6, &[]).with("name", json!("linkerd-proxy"))).warnings[0].contains("a service mesh (linkerd-proxy)"));
     let flags = json!(["store", "--min-time=-7d"]);
     assert_eq!(
         said(&made(6, &[]).with("args", flags)).warnings,

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use crate::core::fleet::StatefulSetFacts;
+use crate::core::names;
 use crate::core::pod::{MetaView, OwnerView, PodView, Text, VolumeView};
 
 /// What is read of a StatefulSet or a `Scale`.
@@ -57,7 +58,7 @@ impl<'a> SetView<'a> {
     /// What would be observed of this StatefulSet, as far as a plan depends on it.
     #[must_use]
     pub fn facts(&self, namespace: &str) -> StatefulSetFacts {
-        let annotations = self.metadata.annotations.iter().flat_map(|ours| &ours.0);
+        let annotations = self.metadata.annotations.iter().flat_map(|ours| &ours.0).filter(|(key, _)| key.starts_with(names::PREFIX));
         StatefulSetFacts {
             namespace: namespace.to_owned(),
             name: self.name().to_owned(),

@@ -2,7 +2,7 @@
 
 use super::super::names;
 use super::super::pod::{ContainerView, OwnerView, PodView};
-use super::super::store_args::{Runs, Store, recognise};
+use super::super::store_args::{Runs, Store, port_of, recognise};
 use super::Skip;
 
 /// A pod that will be injected, if its StatefulSet allows.
@@ -38,7 +38,7 @@ pub fn eligible<'a>(pod: &'a PodView<'a>) -> Result<Candidate<'a>, Skip> {
     let container = &pod.containers()[index];
     let ordinal = ordinal(pod, &owner.name.0).ok_or_else(|| Skip::NoOrdinal(short(pod.name())))?;
     let has_sidecar = pod.init_containers().iter().chain(pod.containers()).any(is_our_sidecar);
-    check_names(pod, container, has_sidecar || store.launched)?;
+    check_names(pod, container, &store, has_sidecar || store.launched)?;
     Ok(Candidate { owner, ordinal, index, container, store, has_sidecar })
 }
 
@@ -96,7 +96,7 @@ fn is_our_sidecar(container: &ContainerView<'_>) -> bool {
 }
 
 /// Refuses when a name or path of ours means something else in this pod.
-fn check_names(pod: &PodView<'_>, container: &ContainerView<'_>, ours: bool) -> Result<(), Skip> {
+fn check_names(pod: &PodView<'_>, container: &ContainerView<'_>, store: &Store<'_>, ours: bool) -> Result<(), Skip> {
     let all = || pod.init_containers().iter().chain(pod.containers());
     if all().any(|c| c.name.0 == names::SIDECAR && !is_our_sidecar(c)) {
         return Err(Skip::NameTaken(names::SIDECAR));
@@ -113,7 +113,9 @@ fn check_names(pod: &PodView<'_>, container: &ContainerView<'_>, ours: bool) -> 
         return Err(Skip::NameTaken(names::SHARED_DIR));
     }
     let takes_port = |c: &ContainerView<'_>| c.ports.iter().flatten().any(|port| port.container_port == i64::from(names::SIDECAR_PORT));
-    if !ours && all().any(takes_port) {
+    // A port need not be declared.
+    let listens = [store.http_address, store.grpc_address].into_iter().flatten().any(|at| port_of(at) == Some(names::SIDECAR_PORT));
+    if !ours && (listens || all().any(takes_port)) {
         return Err(Skip::NameTaken("port 10908"));
     }
     if !ours && all().any(|c| c.name.0 == names::SIDECAR_INSTALL) {

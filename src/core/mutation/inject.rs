@@ -14,6 +14,7 @@ use super::super::sidecar_spec::{ReloadIn, SidecarFacts, config_volume, install,
 use super::super::store_args::{At, host_of, port_of};
 use super::super::window::Window;
 use super::eligible::Candidate;
+use super::mesh;
 use super::{Facts, Injection, Remark, Skip, Source};
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
@@ -56,6 +57,7 @@ pub fn inject<'a>(pod: &'a PodView<'a>, candidate: &Candidate<'a>, facts: &Facts
             remarks.push(Remark::UnknownAnnotation(said));
         }
     }
+    remarks.extend(mesh::remark(pod));
     if patch.operations.is_empty() {
         return Err(Skip::AlreadyInjected);
     }
@@ -132,13 +134,18 @@ impl<'a> Patch<'a, '_> {
             remarks.push(Remark::UnreadableAddress(http.chars().take(60).collect()));
         }
         let despite = facts.reload_despite_liveness || self.pod.annotation(names::RELOAD_DESPITE_LIVENESS) == Some("true");
-        let grpc_port = port_of(grpc).unwrap_or(names::THANOS_GRPC_PORT);
+        let grpc_port = self.candidate.store.grpc_port().unwrap_or(names::THANOS_GRPC_PORT);
         let reload = match facts.sharding.reload() {
             _ if !despite && liveness_kills(container, grpc_port) => {
                 remarks.push(Remark::UnsafeLiveness(container.name.0.chars().take(60).collect()));
                 ReloadIn::Off
             }
             Reload::Exec => ReloadIn::Exec,
+            // Kubernetes refuses both namespaces at once, and in the node's the sidecar may find another pod's thanos.
+            Reload::Signal if self.pod.spec.host_pid == Some(true) => {
+                remarks.push(Remark::HostPid);
+                ReloadIn::Exec
+            }
             Reload::Signal => ReloadIn::Signal,
         };
         SidecarFacts {
@@ -148,6 +155,7 @@ impl<'a> Patch<'a, '_> {
             grpc_address: Cow::Owned(reach(grpc, names::THANOS_GRPC_PORT)),
             drain: facts.sharding.drain(),
             reload,
+            shares_resources: self.pod.spec.has_resources(),
         }
     }
 
@@ -239,6 +247,7 @@ impl<'a> Patch<'a, '_> {
             let there = self.pod.metadata.labels.is_some();
             self.pair(there, "/metadata/labels", names::SHARD_LABEL, assignment.shard.to_string());
         }
+        let mut there = self.pod.metadata.annotations.is_some();
         if first || self.pod.annotation(names::STATUS_ANNOTATION).is_none() {
             let status = Status {
                 shard: assignment.shard,
@@ -250,7 +259,15 @@ impl<'a> Patch<'a, '_> {
             };
             // Strings and numbers always serialise.
             let text = serde_json::to_string(&status).unwrap_or_default();
-            self.pair(self.pod.metadata.annotations.is_some(), "/metadata/annotations", names::STATUS_ANNOTATION, text);
+            self.pair(there, "/metadata/annotations", names::STATUS_ANNOTATION, text);
+            there = true;
+        }
+        // An emptyDir keeps the cluster-autoscaler from removing the node, and nothing in ours is missed.
+        let volumes = self.pod.annotation(names::SAFE_TO_EVICT_VOLUMES).unwrap_or_default();
+        if !volumes.split(',').any(|volume| volume == names::SHARED_VOLUME) {
+            let comma = if volumes.is_empty() { "" } else { "," };
+            let with_ours = format!("{volumes}{comma}{}", names::SHARED_VOLUME);
+            self.pair(there, "/metadata/annotations", names::SAFE_TO_EVICT_VOLUMES, with_ours);
         }
     }
 

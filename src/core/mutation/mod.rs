@@ -6,6 +6,7 @@
 
 mod eligible;
 mod inject;
+mod mesh;
 
 use std::fmt;
 
@@ -16,6 +17,7 @@ pub use inject::inject;
 
 use super::config::{Config, Sharding};
 use super::entry::Entry;
+use super::names;
 use super::patch::Operation;
 use super::plan::{Assignment, Plan};
 use super::sidecar_spec::RenderedSidecar;
@@ -206,6 +208,15 @@ pub enum Remark {
     BadCommandAnnotation,
     /// The HTTP address names a port by an environment variable, which the sidecar cannot read.
     UnreadableAddress(String),
+    /// A signal is asked for in a pod that sees the node's processes.
+    HostPid,
+    /// A service mesh takes over the sidecar's port.
+    MeshedPort {
+        /// Container, label or annotation that shows it.
+        found: &'static str,
+        /// The annotation that keeps a port out of it.
+        exclude: &'static str,
+    },
 }
 
 impl Remark {
@@ -218,6 +229,8 @@ impl Remark {
             Self::UnknownAnnotation(_) => "UnknownAnnotation",
             Self::BadCommandAnnotation => "InvalidAnnotation",
             Self::UnreadableAddress(_) => "UnreadableAddress",
+            Self::HostPid => "HostPid",
+            Self::MeshedPort { .. } => "MeshPort",
         }
     }
 }
@@ -242,6 +255,15 @@ impl fmt::Display for Remark {
                     "--http-address {address:?} has no plain port, so the sidecar looks for thanos at 127.0.0.1:10902; write the port as a number"
                 )
             }
+            Self::HostPid => f.write_str(
+                "reload: signal looks for thanos among the pod's processes, and hostPID: true shows it the node's: thanos is restarted in place instead; remove hostPID, or write reload: exec",
+            ),
+            Self::MeshedPort { found, exclude } => write!(
+                f,
+                "a service mesh ({found}) takes over port {}: kubelet's probe may never pass, so the pod stays in Init, and the server cannot ask the sidecar; add {} to the pod template's annotation {exclude}",
+                names::SIDECAR_PORT,
+                names::SIDECAR_PORT
+            ),
         }
     }
 }

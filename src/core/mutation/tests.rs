@@ -98,6 +98,11 @@ fn stripped(before: &Value, mut after: Value, index: usize) -> Value {
         Some(seconds) => after["spec"]["terminationGracePeriodSeconds"] = seconds.clone(),
         None => drop(after["spec"].as_object_mut().unwrap().shift_remove("terminationGracePeriodSeconds")),
     }
+    let list = |pod: &Value| pod["metadata"].get("annotations").and_then(|all| all.get(names::SAFE_TO_EVICT_VOLUMES)).cloned();
+    match list(before) {
+        Some(volumes) => after["metadata"]["annotations"][names::SAFE_TO_EVICT_VOLUMES] = volumes,
+        None => drop(after["metadata"]["annotations"].as_object_mut().unwrap().shift_remove(names::SAFE_TO_EVICT_VOLUMES)),
+    }
     for (mapping, key) in [("labels", names::SHARD_LABEL), ("annotations", names::STATUS_ANNOTATION)] {
         let metadata = after["metadata"].as_object_mut().unwrap();
         metadata[mapping].as_object_mut().unwrap().shift_remove(key);
@@ -143,9 +148,10 @@ fn any_pod() -> impl Strategy<Value = (Value, usize)> {
     let others = prop::collection::vec(unknown(), 0..3);
     let lists = prop::option::of(prop::collection::vec(unknown(), 0..3));
     let maps = prop::option::of(unknown());
-    let rest = (unknown(), prop::option::of(0_i64..10_000), unknown(), unknown());
+    let safe = prop::option::of("(|data|a,b |timeshard-shared|a,timeshard-shared,b|timeshard-shared-2)");
+    let rest = (unknown(), prop::option::of(0_i64..10_000), unknown(), unknown(), safe);
     (form, others, lists.clone(), lists.clone(), lists, maps.clone(), maps, rest).prop_map(
-        |(form, others, volumes, inits, mounts, labels, annotations, (own, grace, spec_extra, meta_extra))| {
+        |(form, others, volumes, inits, mounts, labels, annotations, (own, grace, spec_extra, meta_extra, safe))| {
             let named = |prefix: &str, items: Vec<Map<String, Value>>| -> Value {
                 let name = |(i, mut item): (usize, Map<String, Value>)| {
                     item.insert("name".to_owned(), json!(format!("{prefix}~/{i}")));
@@ -175,6 +181,9 @@ fn any_pod() -> impl Strategy<Value = (Value, usize)> {
                 if let Some(map) = map {
                     pod["metadata"][key] = strings(map);
                 }
+            }
+            if let (Some(safe), true) = (safe, pod["metadata"].get("annotations").is_some()) {
+                pod["metadata"]["annotations"][names::SAFE_TO_EVICT_VOLUMES] = json!(safe);
             }
             if let Some(grace) = grace {
                 pod["spec"]["terminationGracePeriodSeconds"] = json!(grace);
@@ -246,6 +255,32 @@ fn windows_and_launcher_are_added_behind_what_was_there() {
         pod["spec"]["volumes"][1],
         json!({"name": "timeshard-config", "configMap": {"name": "store-time-shards", "optional": true}})
     );
+}
+
+#[test]
+fn the_shared_volume_keeps_no_node() {
+    for (given, want) in [
+        (None, "timeshard-shared"),
+        (Some(""), "timeshard-shared"),
+        (Some("data"), "data,timeshard-shared"),
+        (Some("timeshard-shared"), "timeshard-shared"),
+        (Some("a,timeshard-shared,b"), "a,timeshard-shared,b"),
+        (Some("timeshard-shared-2"), "timeshard-shared-2,timeshard-shared"),
+        // The autoscaler takes the blank for a part of the name.
+        (Some("a, timeshard-shared"), "a, timeshard-shared,timeshard-shared"),
+    ] {
+        let mut pod = store_with(&json!({}));
+        if let Some(given) = given {
+            pod["metadata"]["annotations"] = json!({names::SAFE_TO_EVICT_VOLUMES: given});
+        }
+        let (mut after, patch, _) = admit(&pod).unwrap();
+        assert_eq!(after["metadata"]["annotations"][names::SAFE_TO_EVICT_VOLUMES], want, "{given:?}");
+        assert_eq!(patch.iter().any(|op| op["path"].as_str().unwrap().ends_with("~1safe-to-evict-local-volumes")), given != Some(want));
+        assert_eq!(admit(&after).unwrap_err(), Skip::AlreadyInjected);
+        // Somebody else may set the whole list after us.
+        after["metadata"]["annotations"][names::SAFE_TO_EVICT_VOLUMES] = json!("data");
+        assert_eq!(injected(&after)["metadata"]["annotations"][names::SAFE_TO_EVICT_VOLUMES], "data,timeshard-shared");
+    }
 }
 
 #[test]
@@ -328,6 +363,30 @@ fn the_sidecar_fits_the_pod() {
         assert_eq!(sidecar["securityContext"].get("runAsUser").cloned().unwrap_or_default(), want, "{pod_user:?} {own_user:?}");
         assert_eq!(sidecar["securityContext"]["runAsNonRoot"], true);
         assert_eq!(sidecar["resources"]["requests"], sidecar["resources"]["limits"], "a Guaranteed pod stays Guaranteed");
+    }
+}
+
+#[test]
+fn ours_share_what_the_pod_has_for_all() {
+    let classic = Config::parse("injection: {native_sidecar: false}", "c").unwrap();
+    for (resources, shared) in [
+        (json!({"requests": {"cpu": "2", "memory": "4Gi"}}), true),
+        (json!({"limits": {"memory": "4Gi"}}), true),
+        (json!({"requests": {}, "limits": null}), false),
+        (json!({"claims": [{"name": "x"}]}), false),
+        (Value::Null, false),
+    ] {
+        let mut pod = store_with(&json!({"resources": {"requests": {"cpu": "1"}}}));
+        pod["spec"]["resources"] = resources.clone();
+        let after = injected(&pod);
+        assert_eq!(sidecar_of(&after).get("resources").is_none(), shared, "{resources}");
+        assert_eq!(
+            (&after["spec"]["resources"], &after["spec"]["containers"][0]["resources"]["requests"]["cpu"]),
+            (&resources, &json!("1"))
+        );
+        let (after, _, _) = admit_with(&classic, &pod).unwrap();
+        let ours = [&after["spec"]["initContainers"][0], &after["spec"]["containers"][1]];
+        assert!(ours.iter().all(|container| container.get("resources").is_none() == shared), "{resources}: {after}");
     }
 }
 
@@ -437,6 +496,18 @@ fn the_signal_form_shares_the_process_namespace() {
 }
 
 #[test]
+fn nobody_looks_for_thanos_among_the_processes_of_a_node() {
+    let mut pod = store_with(&json!({}));
+    pod["spec"]["hostPID"] = json!(true);
+    let config = Config::parse("sharding: {reload: signal}", "c").unwrap();
+    let (after, _, remarks) = admit_with(&config, &pod).unwrap();
+    assert_eq!((remarks, after["spec"].get("shareProcessNamespace")), (vec![Remark::HostPid], None));
+    assert!(!after.to_string().contains("--reload="));
+    let (_, _, remarks) = admit(&pod).unwrap();
+    assert!(remarks.is_empty(), "nothing is wrong with it otherwise: {remarks:?}");
+}
+
+#[test]
 fn everyone_else_is_left_alone_with_a_reason() {
     let own = store_with(&json!({}));
     let mut cases: Vec<(&str, Value)> = vec![
@@ -468,6 +539,8 @@ fn everyone_else_is_left_alone_with_a_reason() {
     with("name_taken", "/spec/volumes", json!([{"name": "timeshard-shared", "emptyDir": {}}]));
     with("name_taken", "/spec/volumes", json!([{"name": "timeshard-config", "secret": {}}]));
     with("name_taken", "/spec/containers/0/ports", json!([{"containerPort": 10908}]));
+    with("name_taken", "/spec/containers/0/args", json!(["store", "--http-address=0.0.0.0:10908"]));
+    with("name_taken", "/spec/containers/0/args", json!(["store", "--grpc-address", "[::]:10908"]));
     with("name_taken", "/spec/containers/0/volumeMounts", json!([{"name": "x", "mountPath": "/run/timeshard/"}]));
     for (label, pod) in cases {
         let skip = admit(&pod).map(|(after, _, _)| after).unwrap_err();

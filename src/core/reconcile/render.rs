@@ -225,7 +225,10 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
     };
     let bare = bare(view, expected, judged);
     if !bare.is_empty() {
-        let text = format!("{} without injection, so nothing keeps the window right: delete to have it admitted anew", listed(&bare));
+        let text = format!(
+            "{} without injection, so nothing keeps the window right: see timeshard check, then delete to have it admitted anew",
+            listed(&bare)
+        );
         decision.notices.push(("NotInjected", text));
     }
     let silent = named(PodState::Unreachable);

@@ -43,7 +43,7 @@ pub(super) fn judge(pod: &Expected<'_>, view: &View<'_>) -> Judged {
         let why = if facts.by_hand && !view.known.replace_time_flags {
             "its time flags are set by hand, and respected: nothing is built on it".to_owned()
         } else {
-            "admitted without injection: nothing is built on it; delete it so that it is admitted anew".to_owned()
+            "admitted without injection: nothing is built on it; see timeshard check, then delete to have it admitted anew".to_owned()
         };
         return Judged { state: PodState::NotInjected, standing: None, on_its_way: false, in_step: false, joins_in: None, why: Some(why) };
     }

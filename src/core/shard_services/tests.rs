@@ -22,7 +22,7 @@ fn world(shards: u32) -> (ShardedSet, BTreeSet<u32>, NamespaceFacts) {
     }
     let selector = Selector { labels: labels(&[("app", "store")]), expressions: Vec::new() };
     let owner = Owner { name: "store".to_owned(), uid: "u1".to_owned() };
-    (ShardedSet { owner, selector, published }, (0..shards).collect(), facts)
+    (ShardedSet { owner, selector, published, grpc_port: None }, (0..shards).collect(), facts)
 }
 
 fn seen(service: &ShardService) -> ServiceFacts {
@@ -34,7 +34,7 @@ fn seen(service: &ShardService) -> ServiceFacts {
         selector: service.selector.clone(),
         publishes_not_ready: false,
         headless: true,
-        ports: vec![("grpc".to_owned(), 10901)],
+        ports: vec![("grpc".to_owned(), i32::from(service.port))],
     }
 }
 
@@ -111,6 +111,24 @@ fn edits_by_others_are_healed() {
 }
 
 #[test]
+fn the_port_is_that_of_the_pods() {
+    let (mut set, planned, mut facts) = world(2);
+    let ports = |facts: &NamespaceFacts| facts.services.values().map(|service| service.ports[0].1).collect::<Vec<_>>();
+    for (port, want) in [(None, 10901), (Some(9090), 9090), (Some(9090), 9090), (None, 10901)] {
+        let changes = set.grpc_port != port || facts.services.is_empty();
+        set.grpc_port = port;
+        let plan = wanted(&set, true, &planned, &facts);
+        // In place: a Service that goes and comes back would be missing for queriers meanwhile.
+        assert!(
+            plan.writes.iter().all(|write| !matches!(write, ServiceWrite::Delete { .. })) && plan.writes.is_empty() != changes,
+            "{plan:?}"
+        );
+        apply(&mut facts, &plan.writes);
+        assert_eq!(ports(&facts), [want, want]);
+    }
+}
+
+#[test]
 fn what_cannot_be_is_said() {
     let (mut set, planned, mut facts) = world(1);
     facts.services.insert("store-shard-0".to_owned(), ServiceFacts { name: "store-shard-0".to_owned(), ..ServiceFacts::default() });
@@ -158,7 +176,7 @@ proptest! {
         for (shard, ours, owner, headless, publishes_not_ready) in there {
             let name = format!("store-shard-{shard}");
             let owner_uid = [Some("u1"), None, Some("u0")][usize::from(owner)].map(str::to_owned);
-            let service = ShardService { name: name.clone(), owner: set.owner.clone(), selector: set.selector_of(shard).labels };
+            let service = ShardService { name: name.clone(), owner: set.owner.clone(), selector: set.selector_of(shard).labels, port: 10901 };
             facts.services.insert(name, ServiceFacts { ours, owner_uid, publishes_not_ready, headless, ..seen(&service) });
         }
         let others = |facts: &NamespaceFacts| facts.services.values().filter(|service| !service.ours).cloned().collect::<Vec<_>>();

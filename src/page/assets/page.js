@@ -159,7 +159,7 @@ function attention(set) {
   // What it waits for is said below, if it is a pod that is lost.
   if (set.state === 'paused' || (set.state === 'waiting' && !lost)) say('warn', `${key}: ${set.state}: ${set.message}`);
   for (const [is, words] of [
-    [(pod) => pod.state === 'not_injected', 'admitted without injection, so nothing keeps the window right; delete to have it admitted anew'],
+    [(pod) => pod.state === 'not_injected', 'admitted without injection, so nothing keeps the window right; see timeshard check, then delete to have it admitted anew'],
     [(pod) => pod.state === 'unreachable', 'not to be asked on port 10908 (NetworkPolicy, service mesh?), so no window changes'],
     [(pod) => pod.state === 'broken', 'not serving what is published'],
   ]) {

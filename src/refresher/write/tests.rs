@@ -83,7 +83,7 @@ fn budget(limit: Limit) -> Budget {
 }
 
 fn service() -> ShardService {
-    ShardService { name: "store-shard-0".to_owned(), owner: owner(), selector: labels() }
+    ShardService { name: "store-shard-0".to_owned(), owner: owner(), selector: labels(), port: 9090 }
 }
 
 fn data() -> BTreeMap<String, String> {
@@ -135,7 +135,7 @@ async fn a_service_is_headless_with_the_port_that_queriers_look_for() {
     assert_eq!(sent[1].line, "PUT /api/v1/namespaces/ns/services/store-shard-0?fieldManager=thanos-timeshard");
     let spec = json!({
         "clusterIP": "None", "publishNotReadyAddresses": false, "selector": {"app": "store"},
-        "ports": [{"name": "grpc", "protocol": "TCP", "port": 10901, "targetPort": 10901}],
+        "ports": [{"name": "grpc", "protocol": "TCP", "port": 9090, "targetPort": 9090}],
     });
     assert_eq!((&sent[0].body["spec"], &sent[0].body["metadata"]["ownerReferences"]), (&spec, &reference()));
     assert_eq!((&sent[1].body["spec"], &sent[1].body["metadata"]["resourceVersion"]), (&spec, &json!("5")));
