@@ -80,8 +80,12 @@ impl Seen<'_> {
     fn set(&self, old: Option<SetView<'_>>, new: Option<SetView<'_>>) -> Verdict {
         let name = new.as_ref().or(old.as_ref()).map_or_else(String::new, |set| set.name().to_owned());
         let known = [&old, &new].map(|set| set.as_ref().map(|set| self.known(set.facts(self.namespace))));
-        let pods = [old, new].map(|set| set.map(SetView::into_first_pod));
-        let set = |which: usize| known[which].as_ref().map(|known| Set { known, pod: pods[which].as_ref() });
+        let pods = [old, new].map(|set| set.map(|set| (set.template(), set.is_parallel(), set.into_first_pod())));
+        let set = |which: usize| {
+            let (known, pod) = (known[which].as_ref()?, pods[which].as_ref());
+            let (template, parallel) = pod.map_or((None, false), |(template, parallel, _)| (*template, *parallel));
+            Some(Set { known, pod: pod.map(|(_, _, pod)| pod), template, parallel })
+        };
         judge(set(0).as_ref(), set(1).as_ref(), &self.facing(&name))
     }
 
@@ -93,7 +97,7 @@ impl Seen<'_> {
             return Verdict::default();
         }
         let [before, after] = [old, new].map(|scale| self.known(StatefulSetFacts { replicas: scale.scale(), ..observed.clone() }));
-        let set = |known| Set { known, pod: None };
+        let set = |known| Set { known, pod: None, template: None, parallel: false };
         judge(Some(&set(&before)), Some(&set(&after)), &self.facing(new.name()))
     }
 

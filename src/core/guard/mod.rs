@@ -42,6 +42,10 @@ pub struct Set<'a> {
     pub known: &'a Known,
     /// Its first pod, as its controller would make it; `None` where the request only has the number of pods.
     pub pod: Option<&'a PodView<'a>>,
+    /// Its pod template as it stands in the request, where it has one.
+    pub template: Option<&'a str>,
+    /// Whether its controller replaces pods without looking at whether others are ready.
+    pub parallel: bool,
 }
 
 /// What is known beside the request.
@@ -176,6 +180,10 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     }
     if said.concern.is_none() && !waiting.is_empty() {
         said.warnings.push(words::under_way(after.known));
+    }
+    let replaces = after.parallel && before.template != after.template;
+    if replaces && !out_of_place(before.known, facing).is_empty() {
+        said.warnings.push(words::replaced_meanwhile(after.known));
     }
     if after.pod.is_some() {
         said.warnings.extend(annotations::problems(after.known, after.pod));

@@ -21,11 +21,18 @@ struct Made {
     start: u32,
     annotations: BTreeMap<String, String>,
     container: Value,
+    policy: &'static str,
 }
 
 fn made(replicas: u32, annotations: &[(&str, &str)]) -> Made {
     let annotations = annotations.iter().map(|(key, value)| (format!("thanos-timeshard.io/{key}"), (*value).to_owned())).collect();
-    Made { replicas, start: 0, annotations, container: json!({"name": "thanos", "image": "thanos", "args": ["store"]}) }
+    Made {
+        replicas,
+        start: 0,
+        annotations,
+        container: json!({"name": "thanos", "image": "thanos", "args": ["store"]}),
+        policy: "OrderedReady",
+    }
 }
 
 impl Made {
@@ -36,7 +43,7 @@ impl Made {
 
     fn json(&self) -> Value {
         json!({"metadata": {"name": "store", "annotations": self.annotations},
-            "spec": {"replicas": self.replicas, "ordinals": {"start": self.start}, "template": {"spec": {"containers": [self.container]}}}})
+            "spec": {"replicas": self.replicas, "ordinals": {"start": self.start}, "podManagementPolicy": self.policy, "template": {"spec": {"containers": [self.container]}}}})
     }
 
     fn known(&self, config: &Config) -> Known {
@@ -62,8 +69,11 @@ fn judged(config: &Config, published: Option<&Entries>, before: Option<&Made>, a
     let json = [before, after].map(|made| made.map(|made| made.json().to_string()));
     let view = |which: usize| json[which].as_ref().map(|json| serde_json::from_str::<SetView<'_>>(json).unwrap());
     let known = [before, after].map(|made| made.map(|made| made.known(config)));
-    let pods = [0, 1].map(|which| view(which).map(SetView::into_first_pod));
-    let set = |which: usize| known[which].as_ref().map(|known| Set { known, pod: pods[which].as_ref() });
+    let pods = [0, 1].map(|which| view(which).map(|view| (view.template(), view.is_parallel(), view.into_first_pod())));
+    let set = |which: usize| {
+        let (template, parallel, pod) = pods[which].as_ref()?;
+        known[which].as_ref().map(|known| Set { known, pod: Some(pod), template: *template, parallel: *parallel })
+    };
     judge(set(0).as_ref(), set(1).as_ref(), &facing)
 }
 
@@ -71,7 +81,7 @@ fn judged(config: &Config, published: Option<&Entries>, before: Option<&Made>, a
 fn scaled(config: &Config, published: Option<&Entries>, before: &Made, replicas: u32) -> Verdict {
     let known = before.known(config);
     let after = Known::new(config, StatefulSetFacts { replicas, ..known.facts().clone() }, Some(&known));
-    let set = |known| Set { known, pod: None };
+    let set = |known| Set { known, pod: None, template: None, parallel: false };
     judge(Some(&set(&known)), Some(&set(&after)), &Facing { config, published, now: now() })
 }
 
@@ -249,8 +259,30 @@ fn an_opt_out_is_meant() {
     let (pod, out) = (view(before_json.leak()), view(out.leak()));
     let (known, published) = (before.known(&config), before.settled(&config));
     let facing = Facing { config: &config, published: Some(&published), now: now() };
-    let verdict = judge(Some(&Set { known: &known, pod: Some(&pod) }), Some(&Set { known: &known, pod: Some(&out) }), &facing);
+    let set = |pod| Set { known: &known, pod: Some(pod), template: None, parallel: false };
+    let verdict = judge(Some(&set(&pod)), Some(&set(&out)), &facing);
     assert!(verdict.denial.is_none() && verdict.warnings[0].contains("opted out"), "{verdict:?}");
+}
+
+#[test]
+fn another_template_in_the_middle_of_a_rollout_is_told_where_the_controller_waits_for_nobody() {
+    let config = Config::default();
+    for (policy, others, image, tells) in [
+        ("Parallel", true, "thanos:v2", true),
+        ("OrderedReady", true, "thanos:v2", false),
+        ("Parallel", false, "thanos:v2", false),
+        ("Parallel", true, "thanos", false),
+    ] {
+        let before = Made { policy, ..made(6, &[]) };
+        let mut published = before.settled(&config);
+        if others {
+            published.get_mut("store-3").unwrap().window = Window { min: "-370d".parse().unwrap(), max: "1d".parse().unwrap() };
+        }
+        let after = before.clone().with("image", json!(image));
+        let verdict = judged(&config, Some(&published), Some(&before), Some(&after));
+        let told = verdict.warnings.iter().any(|warning| warning.contains("podManagementPolicy: Parallel has a pod replaced"));
+        assert_eq!((told, &verdict.denial), (tells, &None), "{policy} {others} {image}: {verdict:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::core::fleet::StatefulSetFacts;
 use crate::core::names;
@@ -25,9 +27,25 @@ struct SpecView<'a> {
     #[serde(default)]
     ordinals: Option<OrdinalsView>,
     #[serde(borrow, default)]
-    template: Option<PodView<'a>>,
+    pod_management_policy: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    template: Option<Template<'a>>,
     #[serde(borrow, default)]
     volume_claim_templates: Option<Vec<ClaimView<'a>>>,
+}
+
+/// A pod template: read, and as it stands there.
+#[derive(Debug, Default)]
+struct Template<'a> {
+    pod: PodView<'a>,
+    text: &'a str,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Template<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(Self { pod: serde_json::from_str(text).map_err(D::Error::custom)?, text })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -70,12 +88,24 @@ impl<'a> SetView<'a> {
         }
     }
 
+    /// Its pod template as it stands in the request; the API server writes the same template in the same way.
+    #[must_use]
+    pub fn template(&self) -> Option<&'a str> {
+        self.spec.template.as_ref().map(|template| template.text)
+    }
+
+    /// Whether its controller replaces pods without looking at whether others are ready.
+    #[must_use]
+    pub fn is_parallel(&self) -> bool {
+        self.spec.pod_management_policy.as_ref().is_some_and(|policy| policy.0 == "Parallel")
+    }
+
     /// Its first pod, as the StatefulSet controller would make it.
     #[must_use]
     pub fn into_first_pod(self) -> PodView<'a> {
         let start = self.spec.ordinals.as_ref().map_or(0, |ordinals| natural(ordinals.start));
         let name = self.name().to_owned();
-        let mut pod = self.spec.template.unwrap_or_default();
+        let mut pod = self.spec.template.unwrap_or_default().pod;
         let text = |text: &'static str| Text(Cow::Borrowed(text));
         pod.metadata.name = Some(Text(Cow::Owned(format!("{name}-{start}"))));
         let owner = OwnerView { api_version: text("apps/v1"), kind: text("StatefulSet"), name: Text(Cow::Owned(name)), uid: text("") };

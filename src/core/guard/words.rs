@@ -136,6 +136,15 @@ pub(super) fn under_way(known: &Known) -> String {
     )
 }
 
+/// A change of the pod template while windows move. The controller of an `OrderedReady` set waits for pods that are away.
+pub(super) fn replaced_meanwhile(known: &Known) -> String {
+    let facts = known.facts();
+    format!(
+        "a rollout is under way, and podManagementPolicy: Parallel has a pod replaced although its partner is away with another window: better wait until `timeshard status {}/{}` says settled",
+        facts.namespace, facts.name
+    )
+}
+
 /// What the rollout does: pods, restarts and steps; and where it leaves a gap or stops.
 pub(super) fn steps(
     known: &Known,
