@@ -21,7 +21,11 @@ use crate::core::notice::Notice;
 /// The API server's largest object is 3 MiB; a review may carry it twice, and an envelope. Bytes.
 pub const MAX_BODY_BYTES: usize = 7 * 1024 * 1024;
 /// All bodies being read or decided at one time; more wait. A cap on each body alone would not bound memory. Bytes.
-const MAX_BODY_BYTES_IN_FLIGHT: usize = 32 * 1024 * 1024;
+const MAX_BODY_BYTES_IN_FLIGHT: usize = 24 * 1024 * 1024;
+/// A body that says it is no larger than this, as nearly all are, waits for none that is. Bytes.
+const SMALL_BODY_BYTES: usize = 128 * 1024;
+/// All of these being read or decided at one time. Bytes.
+const SMALL_BODY_BYTES_IN_FLIGHT: usize = 8 * 1024 * 1024;
 /// A request is answered or given up within this time; the webhook's own timeout is 5 s.
 const DEADLINE: Duration = Duration::from_secs(4);
 
@@ -33,12 +37,13 @@ struct Shared {
     metrics: Metrics,
     notices: Option<mpsc::Sender<Notice>>,
     body_bytes: Semaphore,
+    small_body_bytes: Semaphore,
 }
 
 /// `POST /mutate` and `POST /guard`. Notices go to `notices` without waiting; when it is full they are counted and logged.
 pub fn router(reviewer: Reviewer, metrics: Metrics, notices: Option<mpsc::Sender<Notice>>) -> Router {
-    let body_bytes = Semaphore::new(MAX_BODY_BYTES_IN_FLIGHT);
-    let shared = Arc::new(Shared { reviewer, metrics, notices, body_bytes });
+    let (body_bytes, small_body_bytes) = (Semaphore::new(MAX_BODY_BYTES_IN_FLIGHT), Semaphore::new(SMALL_BODY_BYTES_IN_FLIGHT));
+    let shared = Arc::new(Shared { reviewer, metrics, notices, body_bytes, small_body_bytes });
     Router::new().route(names::MUTATE_PATH, post(mutate)).route(names::GUARD_PATH, post(guard)).fallback(not_found).with_state(shared)
 }
 
@@ -97,7 +102,9 @@ async fn read_and_decide(
         }
         return Err(too_large());
     }
-    let Some((body, _permit)) = read(&mut body, declared.unwrap_or(MAX_BODY_BYTES), &shared.body_bytes).await? else {
+    let small = declared.is_some_and(|bytes| bytes <= SMALL_BODY_BYTES);
+    let budget = if small { &shared.small_body_bytes } else { &shared.body_bytes };
+    let Some((body, _permit)) = read(&mut body, declared.unwrap_or(MAX_BODY_BYTES), budget).await? else {
         discard(body).await;
         return Err(too_large());
     };

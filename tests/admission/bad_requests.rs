@@ -132,6 +132,32 @@ fn announced_bodies_hold_up_nobody() {
     assert!(started.elapsed() < std::time::Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
+/// Nor one that sends all but the last byte: large bodies share their memory among themselves.
+#[test]
+fn large_bodies_that_never_end_hold_up_no_small_one() {
+    let mut server = server();
+    let mut part = b"POST /mutate HTTP/1.1\r\nhost: x\r\ncontent-length: 7000000\r\n\r\n".to_vec();
+    part.resize(part.len() + 6_999_999, b' ');
+    let hogs: Vec<_> = (0..5)
+        .map(|_| {
+            let (mut stream, part) = (server.tls(), part.clone());
+            // The last ones wait for memory, and are cut off with the others.
+            std::thread::spawn(move || (stream.write_all(&part).is_ok(), stream))
+        })
+        .collect();
+    // Three of them fill it.
+    let began = std::time::Instant::now();
+    while hogs.iter().filter(|hog| hog.is_finished()).count() < 3 {
+        assert!(began.elapsed() < std::time::Duration::from_mins(1), "they are not read");
+        std::thread::yield_now();
+    }
+    let started = std::time::Instant::now();
+    server.assert_well();
+    // The request deadline is 4 s; this is not a measurement but the difference between waiting for it and not.
+    assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
+    drop(hogs);
+}
+
 #[test]
 fn an_announced_body_that_is_too_large_is_refused_at_once() {
     let mut server = server();

@@ -199,6 +199,14 @@ fn a_server_that_does_not_lead_says_so_and_claims_nothing() {
 }
 
 #[test]
+fn what_nobody_was_asked_about_is_no_gap() {
+    let mut set = blocked();
+    set["not_asked"] = json!(6);
+    let table = text(&Server::of(&document(&[set])).status(&[]).stdout);
+    assert!(table.contains("what is served is not known yet: 6 sidecars not asked") && !table.contains("GAP"), "{table}");
+}
+
+#[test]
 fn json_holds_the_reports_as_they_are() {
     let all = document(&[rolling()]);
     let output = Server::of(&all).status(&["-o", "json", "monitoring/store"]);
@@ -273,6 +281,21 @@ fn waiting_ends_when_all_is_settled_or_nothing_moves() {
     ];
     assert_eq!(said, want);
     assert!(text(&output.stderr).contains("there is no list statefulsets"), "{}", text(&output.stderr));
+
+    // A server that has just begun has not listed what is not settled, or nothing at all.
+    let mut part = document(&[settled()]);
+    part["synced"] = json!(false);
+    let mut nothing_yet = document(&[]);
+    nothing_yet["synced"] = json!(false);
+    let stages = [part, nothing_yet, document(&[settled(), rolling()]), document(&[settled(), settled()])].map(|stage| stage.to_string());
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    let output = Server::new(move |_, n| {
+        count.fetch_max(n + 1, std::sync::atomic::Ordering::Relaxed);
+        (200, stages[n.min(3)].clone())
+    })
+    .status(&["--until-settled"]);
+    assert_eq!((output.status.code(), asked.load(std::sync::atomic::Ordering::Relaxed)), (Some(0), 4), "{}", text(&output.stderr));
 
     let stopped = Server::of(&document(&[settled(), blocked()])).status(&["--until-settled"]);
     assert_eq!(stopped.status.code(), Some(3));

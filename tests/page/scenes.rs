@@ -14,7 +14,7 @@ use thanos_timeshard::core::rollout::{self, Discovery, Member, Place, Standing, 
 use thanos_timeshard::core::window::Window;
 use thanos_timeshard::page::feed::{Known, Set, Shard};
 
-pub(crate) const HOSTILE: &str = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>";
+pub(crate) const HOSTILE: &str = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>\u{2028}";
 
 fn rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)

@@ -127,6 +127,11 @@ impl Document {
         }
     }
 
+    /// Whether the labelled namespaces are all listed, so that no StatefulSet is left out.
+    pub(super) fn is_complete(&self) -> bool {
+        self.head.synced != Some(false)
+    }
+
     /// What its reader should know beside the reports.
     pub(super) fn remarks(&self) -> Vec<String> {
         let mut remarks = self.remarks.clone();

@@ -66,7 +66,9 @@ fn progress(set: &SetReport) -> String {
         format!("{} in {} left, {}", plural(set.moves_left, "move"), plural(set.steps_left, "step"), remaining(set.eta_seconds))
     };
     let least = set.minimum_ready_replicas;
-    let served = if least == 0 {
+    let served = if set.not_asked > 0 {
+        format!("what is served is not known yet: {} not asked", plural(set.not_asked, "sidecar"))
+    } else if least == 0 {
         "SOME INSTANTS ARE SERVED BY NO POD".to_owned()
     } else {
         format!("every instant is served by at least {}", plural(least, "pod"))
@@ -85,6 +87,9 @@ fn remaining(seconds: u64) -> String {
 }
 
 fn gaps(set: &SetReport) -> Vec<String> {
+    if set.not_asked > 0 {
+        return Vec::new();
+    }
     let mut lines: Vec<String> =
         set.gaps.iter().take(MOST_GAPS).map(|gap| format!("  GAP: nobody serves {} .. {}", gap.from, gap.to)).collect();
     if let Some(last) = lines.last_mut() {

@@ -143,6 +143,11 @@ impl Shown {
     }
 
     fn verdict(&mut self, document: &Document) -> Result<Option<End>, Failure> {
+        if !document.is_complete() {
+            // A server that has just begun, or begun to lead, may not have seen those that are not settled.
+            self.open = vec!["the server has not seen everything yet".to_owned()];
+            return Ok(None);
+        }
         let reports = document.reports()?;
         if reports.is_empty() {
             return Err(Failure::Failed("there is no StatefulSet to wait for".to_owned()));
@@ -170,10 +175,11 @@ fn lines(set: &SetReport) -> Vec<Said> {
     let name = format!("{}/{}", set.namespace, set.name);
     let mut lines = vec![Said { key: name.clone(), line: table::headline(set), usual: false }];
     let served = match set.gap_seconds {
+        _ if set.not_asked > 0 => format!("{name}: what is served is not known yet: {} sidecars were not asked", set.not_asked),
         0 => format!("{name}: every instant is served"),
         seconds => format!("{name}: GAP: nobody serves {seconds} s of the retention"),
     };
-    lines.push(Said { key: format!("{name} gaps"), line: served, usual: set.gap_seconds == 0 });
+    lines.push(Said { key: format!("{name} gaps"), line: served, usual: set.gap_seconds == 0 || set.not_asked > 0 });
     let warning = |warning: &String| Said {
         key: format!("{name} {warning}"),
         line: table::clean(&format!("{name}: warning: {warning}")),

@@ -103,6 +103,10 @@ fn coverage(title: &str, said: &SetReport, report: &mut Report) {
     if said.replicas == 0 {
         return report.skip(check, title, "it has 0 replicas");
     }
+    if said.not_asked > 0 {
+        let message = format!("the leader has not asked {} of its sidecars yet, so what is served is not known", said.not_asked);
+        return report.warn(check, title, message, "try again in some seconds");
+    }
     if said.gap_seconds > 0 {
         let gaps: Vec<String> = said.gaps.iter().map(|gap| format!("{} .. {}", gap.from, gap.to)).collect();
         let message = format!("no ready pod serves {} s of the retention: {}", said.gap_seconds, listed(&gaps, ", "));

@@ -383,6 +383,7 @@ fn rollouts() {
         finds(&[want], |s| says(s, |d| d["statefulsets"][0]["state"] = json!(state)));
     }
     finds(&["fail rollout-coverage: 60 s"], said(|r| r["gap_seconds"] = json!(60)));
+    finds(&["warn rollout-coverage: not asked 6"], said(|r| (r["gap_seconds"], r["not_asked"]) = (json!(60), json!(6))));
     finds(&["warn rollout-coverage: 1 pod only"], said(|r| r["minimum_ready_replicas"] = json!(1)));
     finds(
         &["fail rollout-drift: store-1 (crashed)"],

@@ -33,6 +33,9 @@ use standing::{Judged, judge};
 /// What a ConfigMap may hold, in bytes: Kubernetes' 1 MiB less room for its metadata.
 pub const MAX_DATA_BYTES: usize = 1024 * 1024 - 16 * 1024;
 
+/// More entries than this do not fit in, and no more pods are looked at: anybody may ask for a thousand million replicas.
+const MOST_PODS: u32 = 16_000;
+
 /// A pod as it is seen now.
 #[derive(Clone, Debug)]
 pub struct PodView<'a> {
@@ -131,7 +134,9 @@ pub fn decide(view: &View<'_>) -> Decision {
     let data = render_data(&expected, &others);
     let judged: Vec<Judged> = expected.iter().map(|pod| judge(pod, view)).collect();
     let bytes: usize = data.iter().map(|(key, text)| key.len() + text.len()).sum();
-    if bytes > MAX_DATA_BYTES {
+    if bytes > MAX_DATA_BYTES || view.known.facts().replicas > MOST_PODS {
+        let there = expected.into_iter().zip(judged).filter(|(pod, _)| pod.view.is_some());
+        let (expected, judged): (Vec<_>, Vec<_>) = there.unzip();
         decision.report = render::report(view, &expected, &judged, State::Refused, too_large(view, bytes));
         decision.notices.push(("TooManyPods", decision.report.message.clone()));
         return decision;
@@ -174,7 +179,10 @@ fn next(
     let mut moving: Vec<usize> = (0..expected.len()).filter(|i| judged[*i].in_step).collect();
     let step = rollout::next_step(&members, &terms);
     let answer = match &step {
-        Step::Done => (State::Settled, render::settled(view, expected)),
+        Step::Done => match render::without_injection(view, expected, judged) {
+            Some(why) => (State::Waiting, why),
+            None => (State::Settled, render::settled(view, expected)),
+        },
         Step::Wait(on) => {
             let why = on.first().map_or_else(String::new, |i| render::waits_for(&expected[at[*i]], &judged[at[*i]], on.len()));
             let rolling = on.iter().all(|i| judged[at[*i]].on_its_way);
@@ -266,7 +274,7 @@ fn expected<'a>(view: &View<'a>) -> (Vec<Expected<'a>>, BTreeMap<String, String>
     let base = view.written.or_else(|| view.map.map(|map| &map.data));
     let text = |name: &str| base.and_then(|data| data.get(&entry::key(name)));
     let mut others = BTreeMap::new();
-    let all: Vec<Expected<'a>> = (0..facts.replicas)
+    let all: Vec<Expected<'a>> = (0..facts.replicas.min(MOST_PODS))
         .map(|index| {
             let ordinal = facts.ordinals_start.saturating_add(index);
             let name = format!("{}-{ordinal}", facts.name);
@@ -319,6 +327,12 @@ fn render_data(expected: &[Expected<'_>], others: &BTreeMap<String, String>) -> 
 
 fn too_large(view: &View<'_>, bytes: usize) -> String {
     let facts = view.known.facts();
+    if facts.replicas > MOST_PODS {
+        return format!(
+            "the windows of {} pods are more than fit into a ConfigMap ({MOST_PODS} in any case): nothing is published; scale it down, or use several StatefulSets",
+            facts.replicas
+        );
+    }
     format!(
         "the windows of {} pods take {bytes} bytes, and a ConfigMap holds {MAX_DATA_BYTES} of them: nothing is published; use several StatefulSets",
         facts.replicas

@@ -223,12 +223,7 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
     let named = |state: PodState| -> Vec<&str> {
         expected.iter().zip(judged).filter(|(_, judged)| judged.state == state).map(|(pod, _)| pod.name.as_str()).collect()
     };
-    let bare = bare(view, expected, judged);
-    if !bare.is_empty() {
-        let text = format!(
-            "{} without injection, so nothing keeps the window right: see timeshard check, then delete to have it admitted anew",
-            listed(&bare)
-        );
+    if let Some(text) = without_injection(view, expected, judged) {
         decision.notices.push(("NotInjected", text));
     }
     let silent = named(PodState::Unreachable);
@@ -264,6 +259,17 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
         let text = format!("no ready pod serves {} s of {} .. {}", report.gap_seconds, oldest.min, oldest.max);
         decision.notices.push(("CoverageGap", text));
     }
+}
+
+/// What to say of store pods that nobody gives their windows.
+pub(super) fn without_injection(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judged]) -> Option<String> {
+    let bare = bare(view, expected, judged);
+    (!bare.is_empty()).then(|| {
+        format!(
+            "{} without injection, so nothing keeps the window right: see timeshard check, then delete to have it admitted anew",
+            listed(&bare)
+        )
+    })
 }
 
 /// Store pods that were admitted without injection although nobody opted them out.

@@ -216,10 +216,15 @@ fn nothing_moves_while_the_statefulset_is_updated_or_a_pod_does_not_answer() {
 
 #[test]
 fn more_pods_than_a_config_map_holds_are_refused_with_the_figure() {
-    let mut world = World::new("sharding: {total_shards: 10000, replicas_per_shard: 2, overlap: 30m}", 20_000, 1);
+    let mut world = World::new("sharding: {total_shards: 10000, replicas_per_shard: 2, overlap: 30m}", 15_900, 1);
     world.leader();
     assert_eq!((world.last.report.state, world.writes), (State::Refused, 0));
-    assert!(world.last.report.message.contains("20000 pods take"), "{}", world.last.report.message);
+    assert!(world.last.report.message.contains("15900 pods take"), "{}", world.last.report.message);
+    // Whoever may scale one may ask for so many: nothing is as large as what was asked for.
+    world.change(|set| set.replicas = u32::MAX);
+    world.leader();
+    assert_eq!((world.last.report.state, world.writes, world.last.report.pods.len()), (State::Refused, 0, 0));
+    assert!(world.last.report.message.contains("4294967295 pods are more"), "{}", world.last.report.message);
 }
 
 #[derive(Clone, Debug)]
@@ -302,4 +307,20 @@ fn what_no_sidecar_has_said_yet_is_not_taken_for_settled() {
     assert!(world.last.report.message.contains("nobody answers"), "{}", world.last.report.message);
     world.settle("they answer again", World::answers).unwrap();
     assert_eq!(world.pods.values().map(|pod| pod.restarts).sum::<u64>(), 0);
+}
+
+#[test]
+fn with_a_pod_that_nobody_gives_its_window_nothing_is_settled() {
+    let mut world = settled(6, 11);
+    let facts = &mut world.pods.get_mut("store-5").unwrap().facts;
+    facts.injected = false;
+    for (by_hand, opted_out, state) in
+        [(false, false, State::Waiting), (true, false, State::Settled), (false, true, State::Settled), (false, false, State::Waiting)]
+    {
+        let facts = &mut world.pods.get_mut("store-5").unwrap().facts;
+        (facts.by_hand, facts.opted_out) = (by_hand, opted_out);
+        world.leader();
+        assert_eq!(world.last.report.state, state, "by hand {by_hand}, opted out {opted_out}: {}", world.last.report.message);
+    }
+    assert!(world.last.report.message.starts_with("store-5 is without injection"), "{}", world.last.report.message);
 }

@@ -56,6 +56,12 @@ impl Validity {
         self.issued - BACKDATE <= wall && !self.is_over(wall)
     }
 
+    /// Whether it does not count yet: the clock of whoever made it was ahead.
+    #[must_use]
+    pub fn is_early(&self, wall: DateTime<Utc>) -> bool {
+        self.issued - BACKDATE > wall
+    }
+
     /// Two thirds of its life.
     #[must_use]
     pub fn renew_at(&self) -> DateTime<Utc> {
@@ -168,7 +174,8 @@ impl Store {
         self.anchors().chain(&self.dropped).any(|known| known.der == anchor.der)
     }
 
-    /// Whether another leaf is due: it is missing, does not have all names, or two thirds of its life are over.
+    /// Whether another leaf is due: it is missing, does not have all names, does not count yet, or two thirds of its life
+    /// are over.
     #[must_use]
     pub fn leaf_is_due(&self, settings: &Settings, wall: DateTime<Utc>) -> bool {
         let Some(current) = self.current.as_ref().filter(|current| !current.anchor.validity.is_over(wall)) else { return false };
@@ -176,14 +183,16 @@ impl Store {
         let planned = Validity::from_now(wall, settings.leaf_validity, Some(&current.anchor));
         // A leaf that ends with its authority cannot be made to last longer.
         settings.names.iter().any(|name| !leaf.names.contains(name))
+            || (leaf.validity.is_early(wall) && !current.anchor.validity.is_early(wall))
             || (wall >= leaf.validity.renew_at() && planned.expires > leaf.validity.expires)
     }
 
     /// Whether another authority is due.
     #[must_use]
     pub fn authority_is_due(&self, wall: DateTime<Utc>) -> bool {
-        let over = |signer: &Signer| signer.anchor.validity.is_over(wall);
-        self.next.as_ref().is_none_or(over) && self.current.as_ref().is_none_or(|current| wall >= current.anchor.validity.renew_at())
+        let useless = |signer: &Signer| signer.anchor.validity.is_over(wall) || signer.anchor.validity.is_early(wall);
+        let due = |current: &Signer| current.anchor.validity.is_early(wall) || wall >= current.anchor.validity.renew_at();
+        self.next.as_ref().is_none_or(useless) && self.current.as_ref().is_none_or(due)
     }
 
     /// Whether a retired anchor's time is over.

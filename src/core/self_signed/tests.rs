@@ -485,6 +485,21 @@ fn process() -> impl Strategy<Value = Fault> + Clone {
     ]
 }
 
+#[test]
+fn what_a_clock_that_was_ahead_has_made_is_made_anew() {
+    let (settings, mut mint) = (settings(), Mint::default());
+    let mut write =
+        |store: Store, change: Change, at: Millis| store.changed(&change, &settings, wall(at, 0), None, &[], &mut mint).unwrap();
+    let sound = [Change::Begin, Change::Promote].into_iter().fold(Store::default(), |store, change| write(store, change, 0));
+    let ahead = write(sound.clone(), Change::Renew, 2 * HOUR);
+    assert!(!sound.leaf_is_due(&settings, wall(0, 0)) && ahead.leaf_is_due(&settings, wall(0, 0)));
+    let mended = write(ahead, Change::Renew, 0);
+    assert!(!mended.leaf_is_due(&settings, wall(0, 0)) && mended.leaf.unwrap().validity.holds(wall(0, 0)));
+    // An authority, too.
+    let ahead = [Change::Begin, Change::Promote].into_iter().fold(Store::default(), |store, change| write(store, change, 2 * HOUR));
+    assert!(ahead.authority_is_due(wall(0, 0)) && !ahead.leaf_is_due(&settings, wall(0, 0)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 

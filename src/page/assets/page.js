@@ -75,7 +75,7 @@ async function listen() {
       const events = (rest + value).split('\n\n');
       rest = events.pop();
       for (const event of events) {
-        const [, name, data] = /^event: (.*)\ndata: (.*)$/.exec(event) ?? [];
+        const [, name, data] = /^event: ([^\n]*)\ndata: ([^\n]*)$/.exec(event) ?? [];
         const body = name && handlers[name] ? JSON.parse(data) : null;
         if (first && name === 'set') known.delete(`${body.namespace}/${body.name}`);
         if (first && name === 'shown') {
