@@ -102,6 +102,27 @@ fn an_order_restarts_in_place_and_a_bad_one_is_rolled_back() {
     assert_eq!(launcher.code(), 0);
 }
 
+/// As on a disk that is full for a moment. The sidecar keeps the pod unready until it sees the record.
+#[test]
+fn a_record_that_cannot_be_written_is_written_as_soon_as_it_can() {
+    let pod = pod(&[]);
+    let mut launcher = pod.launcher();
+    wait_said(&pod, "is ready with -100d .. 1d");
+    let in_the_way = pod.path("shared/.launcher.json.new");
+    fs::create_dir(&in_the_way).unwrap();
+    order(&pod, 1, "-50d");
+    wait_said(&pod, "is ready with -50d .. 1d");
+    wait_for("the log", || pod.logs().contains("it is tried again").then_some(()).ok_or(pod.logs()));
+    assert_eq!(pod.record()["launch"], 1);
+    fs::remove_dir(&in_the_way).unwrap();
+    wait_for("the record", || {
+        let record = pod.record();
+        (record["launch"] == 2 && record["state"] == "started").then_some(()).ok_or(record.to_string())
+    });
+    launcher.signal(Signal::TERM);
+    assert_eq!(launcher.code(), 0);
+}
+
 #[test]
 fn a_child_that_ignores_sigterm_is_killed_for_a_restart() {
     let mut pod = pod(&["--stand-in-ignore-term"]);

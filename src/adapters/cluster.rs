@@ -142,12 +142,12 @@ pub async fn follow(client: Client, observed: Arc<Observed>, notices: Option<mps
                     tracked.add(namespace.name_any());
                 }
                 Some(Ok(Event::InitDone)) => {
-                    tracked.keep(&fresh.take().unwrap_or_default());
+                    tracked.keep(&fresh.take().unwrap_or_default()).await;
                     listed = true;
                     observed.watches.well("namespaces");
                 }
                 Some(Ok(Event::Apply(namespace))) => tracked.add(namespace.name_any()),
-                Some(Ok(Event::Delete(namespace))) => tracked.remove(&namespace.name_any()),
+                Some(Ok(Event::Delete(namespace))) => tracked.remove(&namespace.name_any()).await,
             },
             Some(Told::Listed(namespace)) = told.recv() => {
                 tracked.unlisted.remove(&namespace);
@@ -183,9 +183,10 @@ impl Tracked {
         self.publish();
     }
 
-    fn remove(&mut self, namespace: &str) {
-        // Dropping the set ends its tasks.
-        if self.tasks.remove(namespace).is_some() {
+    async fn remove(&mut self, namespace: &str) {
+        if let Some(mut tasks) = self.tasks.remove(namespace) {
+            // Until they have ended: one in the middle of something would put a StatefulSet back.
+            tasks.shutdown().await;
             tracing::info!(namespace, "the namespace is no longer labelled");
             self.unlisted.remove(namespace);
             self.observed.update(|fleet| Some(fleet.without_namespace(namespace)));
@@ -193,10 +194,10 @@ impl Tracked {
         }
     }
 
-    fn keep(&mut self, labelled: &BTreeSet<String>) {
+    async fn keep(&mut self, labelled: &BTreeSet<String>) {
         let gone: Vec<String> = self.tasks.keys().filter(|namespace| !labelled.contains(*namespace)).cloned().collect();
         for namespace in gone {
-            self.remove(&namespace);
+            self.remove(&namespace).await;
         }
     }
 

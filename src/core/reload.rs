@@ -6,8 +6,8 @@
 //!   before the first start of thanos in this pod;
 //! - `applied` is what thanos itself says, or, where that cannot be read, what the launcher recorded (`verified: false`);
 //!   flags that were read and differ never count as ready;
-//! - a window that was given up is tried again after [`RETRY_FIRST`], doubling to [`RETRY_MOST`], and at once when the
-//!   entry changes.
+//! - a window that was given up is tried again when the last good one has served for [`RETRY_FIRST`], doubling to
+//!   [`RETRY_MOST`], and at once when the entry changes; a thanos that still loads the last good one is left alone.
 //!
 //! Time is the time since the sidecar's start, passed in. Deliberately absent: files, HTTP, signals; they are
 //! [`Action`]s.
@@ -24,10 +24,12 @@ mod decide;
 #[cfg(test)]
 mod tests;
 
-/// A window that was given up is tried again after this long.
+/// A window that was given up is tried again when the last good one has served for this long.
 pub const RETRY_FIRST: Duration = Duration::from_mins(5);
 /// The longest wait between two tries.
 pub const RETRY_MOST: Duration = Duration::from_hours(1);
+/// A thanos that loads the last good window is left alone for this long; one that hangs is not, for ever.
+pub const LOAD_MOST: Duration = Duration::from_hours(6);
 /// The longest drain that an entry may ask for; more would leave the pod unready for good.
 pub const DRAIN_MOST: Duration = Duration::from_hours(1);
 /// First wait between two looks at a thanos that is not ready; doubles.
@@ -84,6 +86,7 @@ pub enum Action {
 #[derive(Clone, Debug)]
 struct Confirmed {
     launch: u64,
+    since: Duration,
     applied: Window,
     verified: bool,
     note: Option<String>,
@@ -123,6 +126,8 @@ pub struct Sidecar {
     given_up_before: Option<(Window, u32)>,
     signalled: Option<(Window, Duration, u32)>,
     act_error: Option<(String, Duration)>,
+    /// An order that was asked for and not written yet: for how long was drained, and the phase before it.
+    ordering: Option<(Duration, Phase)>,
     phase: Phase,
     drains: Drains,
 }
@@ -160,6 +165,7 @@ impl Sidecar {
             retry: None,
             signalled: None,
             act_error: None,
+            ordering: None,
             phase: Phase::Starting,
             drains: Drains::default(),
         }
@@ -219,12 +225,19 @@ impl Sidecar {
     pub fn wrote(&mut self, file: WindowFile) {
         self.file = Some(file);
         self.act_error = None;
+        if let Some((drained, _)) = self.ordering.take() {
+            self.drains.orders += 1;
+            self.drains.spent += drained;
+        }
     }
 
     /// A write or a signal was not possible; it is tried again.
     pub fn failed_to_act(&mut self, why: String, now: Duration) {
         self.act_error = Some((why, now + WRITE_RETRY));
         self.judged = None;
+        if let Some((_, before)) = self.ordering.take() {
+            self.phase = before;
+        }
     }
 
     /// The start that a look at thanos would be about, if it is time for one.
@@ -255,10 +268,11 @@ impl Sidecar {
             // A signal changes nothing that could be trusted unseen.
             (true, Err(why), None) => self.record.as_ref().map(|r| (r.window, false, Some(why))),
         };
+        let since = self.confirmed.as_ref().map_or(now, |c| c.since);
         if let Some((applied, verified, note)) = seen {
             // A process does not change its flags: once read, they hold for this start.
             let verified_before = self.confirmed.take().filter(|c| c.verified && !verified);
-            self.confirmed = verified_before.or(Some(Confirmed { launch, applied, verified, note }));
+            self.confirmed = verified_before.or(Some(Confirmed { launch, since, applied, verified, note }));
             self.mismatch = None;
             self.misses = 0;
         } else {
@@ -303,8 +317,11 @@ impl Sidecar {
         } else {
             intent
         });
-        if before == Phase::Draining && self.phase != Phase::Draining {
-            self.drains.spent += now.saturating_sub(self.last_ready.unwrap_or(now));
+        let drained = self.last_ready.filter(|_| before == Phase::Draining).map_or(Duration::ZERO, |at| now.saturating_sub(at));
+        if let Some((spent, phase)) = &mut self.ordering {
+            (*spent, *phase) = (drained, before);
+        } else if self.phase != Phase::Draining {
+            self.drains.spent += drained;
         }
         actions
     }

@@ -27,6 +27,8 @@ use process::Child;
 
 /// Exit code of shells for a program that does not exist.
 const EXIT_NOT_FOUND: i32 = 127;
+/// A record that could not be written is tried again after this long.
+const RECORD_RETRY: Duration = Duration::from_secs(1);
 /// Exit code of a start that the kernel refused.
 const EXIT_NOT_STARTED: i32 = 126;
 
@@ -78,13 +80,13 @@ pub async fn run(settings: &Settings) -> Result<i32, LaunchError> {
         read(&settings.shared_dir, WINDOW_FILE),
         time_flags::initial_window(args),
     );
-    let mut runner = Runner { settings, launcher, program, args, child: None, timer: None };
+    let mut runner = Runner { settings, launcher, program, args, child: None, timer: None, unwritten: None };
     let mut code = runner.act(actions);
     loop {
         if let Some(code) = code {
             return Ok(code);
         }
-        let happened = inbox.next(runner.timer.map(|(_, due)| due)).await;
+        let happened = inbox.next(runner.due()).await;
         code = runner.happened(&happened);
     }
 }
@@ -158,9 +160,16 @@ struct Runner<'a> {
     args: &'a [OsString],
     child: Option<Child>,
     timer: Option<(Timer, Instant)>,
+    /// A record that could not be written, and when to try again: the sidecar waits for it.
+    unwritten: Option<(Record, Instant)>,
 }
 
 impl Runner<'_> {
+    fn due(&self) -> Option<Instant> {
+        let write = self.unwritten.as_ref().map(|(_, due)| *due);
+        self.timer.map(|(_, due)| due).into_iter().chain(write).min()
+    }
+
     fn happened(&mut self, happened: &Happened) -> Option<i32> {
         match happened {
             Happened::ChildrenEnded => {
@@ -176,7 +185,11 @@ impl Runner<'_> {
             }
             Happened::Signal(signal) => self.event(&Event::Signalled(*signal)),
             Happened::TimerElapsed => {
-                let (timer, _) = self.timer.take()?;
+                let now = Instant::now();
+                if let Some((record, _)) = self.unwritten.clone().filter(|(_, due)| *due <= now) {
+                    self.record(&record);
+                }
+                let (timer, _) = self.timer.take_if(|(_, due)| *due <= now)?;
                 self.event(&Event::Elapsed(timer))
             }
         }
@@ -218,7 +231,7 @@ impl Runner<'_> {
         None
     }
 
-    fn record(&self, record: &Record) {
+    fn record(&mut self, record: &Record) {
         let dir = &self.settings.shared_dir;
         // Attempts and ready marks must outlive even the node. The other two states are stages on the way, where waiting
         // for the disk would only make a restart longer.
@@ -230,9 +243,13 @@ impl Runner<'_> {
                 files::replace_unsynced(dir, RECORD_FILE, &bytes[..], files::MODE_DATA)
             }
         });
+        let failed_before = self.unwritten.take().is_some();
         if let Err(error) = written {
-            // Serving comes first; what is lost is the way back after a crash.
-            warn!("cannot record in {}: {error}", dir.display());
+            // Serving comes first; until it is there, a crash has lost the way back and the sidecar waits.
+            if !failed_before {
+                warn!("cannot record in {}: {error}; it is tried again", dir.display());
+            }
+            self.unwritten = Some((record.clone(), Instant::now() + RECORD_RETRY));
         }
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use super::look::Outcome;
 use super::memory::Memory;
@@ -71,14 +71,20 @@ impl Tenure {
         beside.spawn(super::observe::follow(client, self.seen.clone()));
         let poller = self.poller.clone();
         beside.spawn(async move { poller.run().await });
-        let period = Duration::from_secs(self.observed.fleet.load().config().operator.update_interval_seconds.into());
-        let mut resync = interval(period);
+        let period = |observed: &Observed| Duration::from_secs(observed.fleet.load().config().operator.update_interval_seconds.into());
+        let mut resync = interval(period(&self.observed));
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut shutdown, mut labelled) = (self.shutdown.clone(), self.observed.labelled());
         // When to look for budgets that nobody keeps any more: now, since no leader may have been there when that began.
         let mut sweep = Some(Instant::now());
         loop {
             let alarm = self.alarms.values().min().copied();
+            let wanted = period(&self.observed);
+            if resync.period() != wanted {
+                // The configuration was edited.
+                resync = interval_at(Instant::now() + wanted, wanted);
+                resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            }
             let due: BTreeSet<SetName> = tokio::select! {
                 () = shutdown.reached(Stage::Draining) => return self.farewell().await,
                 _ = labelled.changed() => {

@@ -20,3 +20,8 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 pub(super) fn install(dir: &Path) -> io::Result<()> {
     files::replace(dir, names::AGENT, File::open(THIS_PROGRAM)?, files::MODE_PROGRAM)
 }
+
+/// Whether an agent is there. It was put there whole.
+pub(super) fn is_installed(dir: &Path) -> bool {
+    dir.join(names::AGENT).metadata().is_ok_and(|agent| agent.is_file() && agent.len() > 0)
+}

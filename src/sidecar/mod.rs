@@ -187,7 +187,12 @@ impl<'a> Worker<'a> {
     fn new(settings: &'a Settings) -> Result<Self, SidecarError> {
         let dir = &settings.shared_dir;
         if settings.install {
-            install::install(dir).map_err(|why| SidecarError::Install { dir: dir.clone(), why })?;
+            match install::install(dir) {
+                Err(why) if install::is_installed(dir) => {
+                    warn!("cannot install the agent into {} anew: {why}; the one that is there stays", dir.display());
+                }
+                installed => installed.map_err(|why| SidecarError::Install { dir: dir.clone(), why })?,
+            }
         }
         Ok(Self {
             settings,
@@ -204,7 +209,7 @@ impl<'a> Worker<'a> {
 
     fn read_entry(&mut self) {
         let read = entry_file::read(&self.settings.config_dir, &self.settings.core.pod, clock::now());
-        let refused = read.is_err();
+        let refused = !matches!(read, Ok(Some(_)));
         if let Some(line) = self.sidecar.set_entry(read) {
             if refused {
                 self.metrics.entry_refused();

@@ -4,6 +4,7 @@
 //! gRPC port, which thanos opens only after its first sync. Every wait and every body has a limit. Deliberately absent:
 //! TLS and credentials; what cannot be read is reported as unverified, with the reason.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -54,7 +55,7 @@ impl Thanos {
     /// [`AddressError`], which names the flag and the value.
     pub fn new(url: &str, grpc_address: &str) -> Result<Self, AddressError> {
         let bad_url = || AddressError::Url(url.to_owned());
-        let uri: Uri = url.parse().map_err(|_| bad_url())?;
+        let uri: Uri = bracketed(url).parse().map_err(|_| bad_url())?;
         let scheme = uri.scheme_str().filter(|s| matches!(*s, "http" | "https")).ok_or_else(bad_url)?;
         let default_port = if scheme == "https" { 443 } else { 80 };
         let grpc = grpc_address
@@ -136,6 +137,16 @@ impl Thanos {
     }
 }
 
+/// With an IPv6 address in brackets, which `$(POD_IP)` comes without: more than one colon can be nothing else.
+fn bracketed(url: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = url.split_once("://") else { return Cow::Borrowed(url) };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once(':') {
+        Some((host, port)) if host.contains(':') && !host.starts_with('[') => Cow::Owned(format!("{scheme}://[{host}]:{port}{path}")),
+        _ => Cow::Borrowed(url),
+    }
+}
+
 fn bare(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
@@ -194,6 +205,9 @@ mod tests {
         assert_eq!((thanos.host.as_str(), thanos.http_port), ("::1", 19090));
         assert_eq!(thanos.grpc, ("::1".to_owned(), 10901));
         assert_eq!(Thanos::new("http://store", ":10901").unwrap().http_port, 80);
+        // As kubelet expands http://$(POD_IP):10902.
+        let thanos = Thanos::new("http://fd00::5:10902", "fd00::5:10901").unwrap();
+        assert_eq!((thanos.host.as_str(), thanos.http_port, thanos.grpc), ("fd00::5", 10902, ("fd00::5".to_owned(), 10901)));
         for bad in ["127.0.0.1:10902", "", "ftp://x", "/x"] {
             assert!(Thanos::new(bad, "127.0.0.1:1").is_err(), "{bad}");
         }

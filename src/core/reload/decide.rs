@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::duration::PromDuration;
 use super::{
-    Action, DRAIN_MOST, Intent, LaunchState, Outcome, Phase, RETRY_FIRST, RETRY_MOST, ReloadMode, Sidecar, Verdict, Window, WindowFile,
+    Action, DRAIN_MOST, Intent, LOAD_MOST, LaunchState, Outcome, Phase, RETRY_FIRST, RETRY_MOST, ReloadMode, Sidecar, Verdict, Window,
+    WindowFile,
 };
 
 impl Sidecar {
@@ -56,12 +57,23 @@ impl Sidecar {
             },
             ReloadMode::Exec => {
                 let acted_on = |request| self.record.as_ref().is_some_and(|r| r.request >= request);
-                match (self.file, try_again) {
+                match (self.file, try_again.map(|at| self.served_long_enough(at))) {
                     (Some(file), _) if filed && !acted_on(file.request) => Intent::Pending,
                     (_, Some(at)) if now < at => Intent::Wait(at),
                     _ => Intent::Change,
                 }
             }
+        }
+    }
+
+    /// When a window that was given up is tried again: the one to which thanos went back must have been loaded, which may
+    /// take far longer than the next try is away, and must have served for as long.
+    fn served_long_enough(&self, at: Duration) -> Duration {
+        let pause = self.retry.map_or(Duration::ZERO, |(_, times, _)| backoff(times));
+        match (self.confirmed.as_ref().filter(|c| c.launch == self.launch()), self.runs()) {
+            (Some(confirmed), _) => at.max(confirmed.since + pause),
+            (None, true) => at.max(self.launch_seen + LOAD_MOST),
+            (None, false) => at,
         }
     }
 
@@ -151,7 +163,7 @@ impl Sidecar {
         if intent == Intent::Note {
             return;
         }
-        self.drains.orders += 1;
+        self.ordering = Some((Duration::ZERO, self.phase));
         self.probe_soon(now);
         if self.settings.reload == ReloadMode::Signal {
             let times = self.signalled.filter(|(w, ..)| *w == window).map_or(0, |(_, _, times)| times);

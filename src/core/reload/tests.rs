@@ -296,6 +296,55 @@ fn a_window_given_up_is_tried_again_after_five_minutes_doubling_to_an_hour() {
 }
 
 #[test]
+fn a_thanos_that_loads_its_last_good_window_is_left_alone() {
+    let mut world = world(10, &[20]);
+    world.load = Duration::from_mins(90);
+    world.publish(20);
+    world.run(DRAIN + Duration::from_secs(5));
+    while world.thanos.unwrap().window != window(10) {
+        world.run(Duration::from_secs(1));
+    }
+    let began = world.now;
+    while world.phase() == Phase::Restarting {
+        assert_eq!(world.thanos.unwrap().window, window(10));
+        world.run(Duration::from_secs(1));
+    }
+    assert!(world.now.saturating_sub(began) >= world.load);
+    // And it serves for a while before the next try.
+    let ready = world.now;
+    while world.phase() == Phase::Failed {
+        world.run(Duration::from_secs(1));
+    }
+    assert!(world.now.saturating_sub(ready) >= RETRY_FIRST.saturating_sub(Duration::from_secs(2)));
+    assert_eq!(world.phase(), Phase::Draining);
+}
+
+#[test]
+fn what_cannot_be_written_is_counted_once() {
+    let mut world = world(10, &[]);
+    let (began, sidecar) = (world.age(), &mut world.sidecar);
+    assert_eq!(sidecar.step(began), []);
+    let _ = sidecar.set_entry(Ok(Some(entry(20))));
+    assert_eq!(sidecar.step(began), []);
+    let mut refused = 0;
+    for second in 0..40 {
+        let now = began + DRAIN + Duration::from_secs(second);
+        for action in sidecar.step(now) {
+            let Action::Order(file) = action else { continue };
+            if refused < 30 {
+                refused += 1;
+                sidecar.failed_to_act("the disk is full".to_owned(), now);
+                assert_eq!(sidecar.status().phase, Phase::Draining);
+            } else {
+                sidecar.wrote(file);
+            }
+        }
+    }
+    let drains = sidecar.drains();
+    assert_eq!((drains.orders, drains.spent), (1, DRAIN + Duration::from_secs(30)));
+}
+
+#[test]
 fn an_entry_that_asks_for_a_longer_drain_gets_it_up_to_a_limit() {
     for (asked, given) in [("5m", Duration::from_mins(5)), ("0s", Duration::ZERO), ("100d", DRAIN_MOST)] {
         let mut world = world(10, &[]);
@@ -404,6 +453,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ContainerKilled),
         2 => Just(Step::SidecarKilled),
         1 => (10_u64..20_000).prop_map(Step::Load),
+        1 => (100_000_u64..5_400_000).prop_map(Step::Load),
     ]
 }
 
@@ -433,9 +483,9 @@ proptest! {
                 Step::Load(millis) => world.load = Duration::from_millis(millis),
             }
         }
-        world.run(Duration::from_hours(4));
+        world.run(Duration::from_hours(12));
         // A try may be under way at that very moment.
-        for _ in 0..300 {
+        for _ in 0..20_000 {
             if !world.phase().is_ready() {
                 world.run(Duration::from_secs(1));
             }
