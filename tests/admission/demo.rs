@@ -1,6 +1,6 @@
 //! `timeshard demo` on a machine without thanos: what it shows, and that nothing outlives it, however it ends.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,6 +51,43 @@ fn admission_alone_is_shown() {
     assert!(output.status.success() && shown.contains("every instant is served by at least 2 pods"), "{shown}");
     assert!(shown.contains("thanos-store-gateway-5") && shown.contains("--min-time=-124d8h --max-time=1d"), "{shown}");
     assert!(!shown.contains("serving"), "{shown}");
+}
+
+/// For whoever wants to see the page before there is a cluster.
+#[test]
+fn the_page_shows_it_until_ctrl_c() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut child = demo(tmp.path(), &["--page", "127.0.0.1:0"]);
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut shown = String::new();
+    let address = loop {
+        let mut line = String::new();
+        if output.read_line(&mut line).unwrap() == 0 {
+            let mut why = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut why).unwrap();
+            panic!("{shown}{why}");
+        }
+        shown.push_str(&line);
+        if let Some((_, url)) = line.trim_end().split_once("from here on: http://") {
+            break url.trim_end_matches('/').to_owned();
+        }
+    };
+    let mut events = std::net::TcpStream::connect(&address).unwrap();
+    events.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(events, "GET /events HTTP/1.1\r\nhost: {address}\r\n\r\n").unwrap();
+    let mut events = BufReader::new(events);
+    let mut heard = String::new();
+    let at = |heard: &str, words: &str| heard.find(words);
+    while at(&heard, "\"state\":\"rolling\"").is_none_or(|rolls| !heard[rolls..].contains("\"state\":\"settled\"")) {
+        assert!(events.read_line(&mut heard).unwrap() > 0, "{heard}");
+    }
+    while !shown.ends_with("Ctrl-C ends it all.\n") {
+        assert!(output.read_line(&mut shown).unwrap() > 0, "{shown}");
+    }
+    signal(&child, Signal::INT);
+    output.read_to_string(&mut shown).unwrap();
+    assert!(child.wait().unwrap().success() && shown.contains("Nothing is left behind."), "{shown}");
+    assert_eq!((left(tmp.path()), files_in(tmp.path())), (vec![], 0));
 }
 
 #[test]

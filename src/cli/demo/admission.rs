@@ -52,6 +52,7 @@ pub(super) async fn admit(args: &Args, annotations: &[(String, String)]) -> Resu
     facts.annotations.extend(annotations.iter().cloned());
     // Its controller is this demo.
     facts.generation_observed = true;
+    facts.store = true;
     let observed = Observed::new(Fleet::new(config.clone()));
     observed.update(|fleet| fleet.with_statefulset(facts.clone()));
     if let Some(problem) = &observed.fleet.load().known(&facts.namespace, &facts.name).problem {

@@ -14,6 +14,7 @@ use super::super::inject::Admitted;
 use super::admission::Admission;
 use super::change::DRAIN;
 use super::machine::Machine;
+use super::page::Page;
 use super::pod::SERVING_LIMIT;
 use super::tell::Teller;
 use super::words::Injected;
@@ -62,6 +63,7 @@ pub(super) struct Leader {
     seen: BTreeMap<String, Seen>,
     map: Option<MapFacts>,
     pub(super) coverage: Coverage,
+    pub(super) page: Option<Page>,
 }
 
 impl Coverage {
@@ -125,6 +127,9 @@ impl Leader {
             self.coverage.look(self.seen.values())?;
             let decision = self.decide(admission);
             let report = &decision.report;
+            if let Some(page) = &self.page {
+                page.put(report);
+            }
             if let Some(broken) = report.pods.iter().find(|pod| pod.state == PodState::Broken) {
                 return Err(machine.failure(&broken.pod, broken.why.as_deref().unwrap_or("it does not serve its window")));
             }

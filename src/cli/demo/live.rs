@@ -1,5 +1,6 @@
 //! The demo's second half: the injected pods run, and the StatefulSet is scaled and resharded while they do.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -8,13 +9,14 @@ use super::super::{Failure, print, say};
 use super::Args;
 use super::admission::{self, Admission};
 use super::change::{Change, DISCOVERY_DELAY, DRAIN, MOST_PODS, quick};
-use super::leader::Leader;
+use super::leader::{self, Leader};
 use super::machine::Machine;
+use super::page::Page;
 use super::pod::{self, Running};
 use super::programs::Thanos;
 use super::tell::{self, Moment, Teller};
 use super::words::Injected;
-use crate::adapters::signals::{self, Stage};
+use crate::adapters::signals::{self, Shutdown, Stage};
 use crate::core::report::{SetReport, State};
 
 /// The whole demo. Whatever happens, what was started is ended.
@@ -24,11 +26,14 @@ pub(super) async fn demo(args: &Args) -> Result<(), Failure> {
     // A terminal that is closed ends the demo as Ctrl-C does.
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut machine = None;
+    let (told_all, asked) = (Cell::new(false), shutdown.clone());
     let told = tokio::select! {
-        told = story(args, &mut machine) => told,
+        told = story(args, &mut machine, asked, &told_all) => told,
         () = shutdown.reached(Stage::Draining) => Err(Failure::Failed("interrupted".to_owned())),
         _ = hangup.recv() => Err(Failure::Failed("interrupted".to_owned())),
     };
+    // With a page that is the way to end it.
+    let told = if told_all.get() && shutdown.is_draining() { Ok(()) } else { told };
     let Some(machine) = machine else { return told };
     let left = format!("Every process that the demo started has ended, and {} is removed.", machine.dir().display());
     let ended = tokio::select! {
@@ -47,7 +52,7 @@ pub(super) async fn demo(args: &Args) -> Result<(), Failure> {
     }
 }
 
-async fn story(args: &Args, slot: &mut Option<Machine>) -> Result<(), Failure> {
+async fn story(args: &Args, slot: &mut Option<Machine>, shutdown: Shutdown, told_all: &Cell<bool>) -> Result<(), Failure> {
     let mut admission = admission::admit(args, &quick()).await?;
     if admission.admitted.is_empty() || admission.admitted.iter().any(|pod| Injected::of(&pod.pod).is_none()) {
         return print("4. These pods were not injected, so there is nothing to run.\n");
@@ -62,9 +67,20 @@ async fn story(args: &Args, slot: &mut Option<Machine>) -> Result<(), Failure> {
         ))?;
         print(&format!("{}\n", admission::table(admission.anew(smaller.facts).await?)))?;
     }
-    let mut live = Live { machine, admission, thanos, leader: Leader::default(), teller: Teller::new() };
+    let mut leader = Leader::default();
+    if let Some(address) = args.page {
+        let page = Page::open(address, &admission.observed, shutdown).await?;
+        print(&format!("   The page shows what happens from here on: {}\n\n", page.url()))?;
+        leader.page = Some(page);
+    }
+    let mut live = Live { machine, admission, thanos, leader, teller: Teller::new() };
     live.start(args.agent.as_deref()).await?;
     live.change().await?;
+    if let Some(page) = &live.leader.page {
+        print(&format!("\n   Everything goes on, and {} shows it; Ctrl-C ends it all.\n", page.url()))?;
+        told_all.set(true);
+        live.go_on().await?;
+    }
     live.admission.end().await
 }
 
@@ -98,6 +114,14 @@ impl Live<'_> {
 
     async fn settle(&mut self) -> Result<SetReport, Failure> {
         self.leader.settle(self.machine, &self.admission, &mut self.teller).await
+    }
+
+    /// Looks for as long as nothing fails.
+    async fn go_on(&mut self) -> Result<(), Failure> {
+        loop {
+            self.settle().await?;
+            tokio::time::sleep(leader::LOOK_EVERY).await;
+        }
     }
 
     async fn moments(&self, report: SetReport) -> Vec<Moment> {

@@ -15,6 +15,8 @@ mod live;
 #[cfg(feature = "agent")]
 mod machine;
 #[cfg(feature = "agent")]
+mod page;
+#[cfg(feature = "agent")]
 mod pod;
 #[cfg(feature = "agent")]
 mod programs;
@@ -24,6 +26,7 @@ mod tell;
 mod words;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{ConfigArgs, Failure, print};
@@ -55,6 +58,9 @@ pub(super) struct Args {
     /// The agent that the pods run, such as another release's timeshard-agent; by default this program plays it
     #[arg(long, value_name = "FILE", conflicts_with = "admission_only")]
     agent: Option<PathBuf>,
+    /// Serve the page meanwhile, by default on 127.0.0.1:8080, and go on until Ctrl-C
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "127.0.0.1:8080", conflicts_with = "admission_only")]
+    page: Option<SocketAddr>,
     /// Where thanos is looked for
     #[arg(long, env = "PATH", hide = true)]
     path: Option<OsString>,
