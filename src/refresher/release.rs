@@ -23,6 +23,8 @@ use crate::core::owned::ShardedSet;
 const FAREWELL: Duration = Duration::from_secs(6);
 /// Servers that are deleted with this one are marked as such by then.
 const OTHERS_MARKED: Duration = Duration::from_secs(2);
+/// What was written is seen by then, most often.
+const SEEN_BY_THEN: Duration = Duration::from_millis(200);
 /// A list that failed is tried again after this long.
 const AGAIN: Duration = Duration::from_secs(15);
 /// Whether the labelled namespaces are known is looked at this often.
@@ -72,13 +74,22 @@ impl Tenure {
             Ok(_) => return tracing::info!("a step is under way: its budgets stay closed for the server that goes on with it"),
             Err(why) => return tracing::warn!(why, "other servers cannot be listed, so budgets stay closed; {REMOVE}"),
         }
-        for (namespace, write) in self.openings() {
-            if self.leadership.remaining().is_none_or(|left| left < LEASE_LEFT) {
-                return tracing::warn!("the lease ends before every budget is open; {REMOVE}");
+        // Until none is seen that is closed: Kubernetes writes their status at this very time, and what it wrote since is
+        // seen a moment later. Whoever waits for this gives up after a while.
+        loop {
+            let closed = self.openings();
+            if closed.is_empty() {
+                return;
             }
-            if self.let_go(&namespace, &write).await.is_ok() {
-                tracing::info!(namespace, "no other server is there: a budget that was closed for a step is open");
+            for (namespace, write) in closed {
+                if self.leadership.remaining().is_none_or(|left| left < LEASE_LEFT) {
+                    return tracing::warn!("the lease ends before every budget is open; {REMOVE}");
+                }
+                if self.let_go(&namespace, &write).await.is_ok() {
+                    tracing::info!(namespace, "no other server is there: a budget that was closed for a step is open");
+                }
             }
+            sleep(SEEN_BY_THEN).await;
         }
     }
 
