@@ -145,6 +145,12 @@ impl PodFacts {
         self.shard_label.as_ref()?.parse().ok()
     }
 
+    /// Whether its sidecar may answer.
+    #[must_use]
+    pub fn can_be_asked(&self) -> bool {
+        self.injected && !self.terminating && self.ip.is_some()
+    }
+
     /// Whether it runs thanos store without our sidecar although nobody wanted that. `replace` says that time flags set by
     /// hand may be replaced.
     #[must_use]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::drive::Tenure;
-use super::memory::{Gathered, Memory, STAND_IN, can_be_asked, changed, published, runs_otherwise, views};
+use super::memory::{Gathered, Memory, STAND_IN, changed, published, runs_otherwise, views};
 use super::seen::SetName;
 use super::write::{Claim, Outcome as Written};
 use crate::adapters::clock;
@@ -204,7 +204,7 @@ impl Tenure {
         repair: bool,
     ) -> Result<(), Interrupted> {
         let asked = |pod: &PodFacts| gathered.answers.get(&pod.uid).is_some_and(|(_, at)| at.elapsed() <= ANSWER_AGE);
-        let counts = |pod: &&PodFacts| can_be_asked(pod) && (!repair || moving.contains(&pod.name));
+        let counts = |pod: &&PodFacts| pod.can_be_asked() && (!repair || moving.contains(&pod.name));
         if !gathered.facts.pods.values().filter(counts).all(asked) {
             // They are being asked; their answers, or the next look, go on.
             return Err(Interrupted);

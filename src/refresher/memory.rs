@@ -65,14 +65,8 @@ impl Gathered {
 
     /// Whether there is a pod whose sidecar can be asked and was not yet; its first answer is news.
     pub(super) fn unasked(&self) -> bool {
-        self.facts.pods.values().filter(can_be_asked).any(|pod| !self.answers.contains_key(&pod.uid))
+        self.facts.pods.values().filter(|pod| pod.can_be_asked()).any(|pod| !self.answers.contains_key(&pod.uid))
     }
-}
-
-/// Whether its sidecar may answer.
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "a filter hands references to references")]
-pub(super) fn can_be_asked(pod: &&PodFacts) -> bool {
-    pod.injected && !pod.terminating && pod.ip.is_some()
 }
 
 impl Memory {

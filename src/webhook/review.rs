@@ -176,18 +176,8 @@ impl Reviewer {
         let namespace = request.namespace.as_ref().map_or("", |namespace| &namespace.0);
         let (statefulset, uid) = (&*candidate.owner.name.0, &*candidate.owner.uid.0);
         let known = fleet.known(namespace, statefulset);
-        let facts = Facts {
-            config: fleet.config(),
-            sharding: &known.sharding,
-            plan: &known.plan,
-            ordinals_start: known.ordinals_start,
-            replace_time_flags: known.replace_time_flags,
-            reload_despite_liveness: known.reload_despite_liveness,
-            published: fleet.published(namespace, statefulset, pod.name()),
-            rendered: &known.rendered,
-            namespace,
-            now: (self.clock)(),
-        };
+        let published = fleet.published(namespace, statefulset, pod.name());
+        let facts = Facts { published, ..Facts::of(known, fleet.config(), namespace, (self.clock)()) };
         match inject(pod, candidate, &facts) {
             Ok(injection) => injected(request, &injection, (namespace, statefulset, uid)),
             Err(reason) => skip(request, reason, Some((statefulset, uid))),

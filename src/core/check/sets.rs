@@ -94,18 +94,7 @@ fn one<'a>(
     };
     let fleet = base.with_statefulset(facts).unwrap_or_else(|| base.clone());
     let known = fleet.known(namespace, &name);
-    let facts = Facts {
-        config: fleet.config(),
-        sharding: &known.sharding,
-        plan: &known.plan,
-        ordinals_start: known.ordinals_start,
-        replace_time_flags: known.replace_time_flags,
-        reload_despite_liveness: known.reload_despite_liveness,
-        published: None,
-        rendered: &known.rendered,
-        namespace,
-        now: snapshot.now,
-    };
+    let facts = Facts::of(known, fleet.config(), namespace, snapshot.now);
     let remarks = match inject(&pod, &candidate, &facts) {
         Ok(injection) => injection.remarks,
         Err(Skip::AlreadyInjected) => Vec::new(),

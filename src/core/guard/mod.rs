@@ -217,18 +217,7 @@ fn no_longer_injected(before: &Set<'_>, after: &Set<'_>, skip: &Skip, facing: &F
 /// What admission would make of its pods. Where the request has none, they are as they were.
 fn injection(set: &Set<'_>, facing: &Facing<'_>) -> Result<Vec<Remark>, Skip> {
     let Some(pod) = set.pod else { return Ok(Vec::new()) };
-    let facts = Facts {
-        config: facing.config,
-        sharding: &set.known.sharding,
-        plan: &set.known.plan,
-        ordinals_start: set.known.ordinals_start,
-        replace_time_flags: set.known.replace_time_flags,
-        reload_despite_liveness: set.known.reload_despite_liveness,
-        published: None,
-        rendered: &set.known.rendered,
-        namespace: &set.known.facts().namespace,
-        now: facing.now,
-    };
+    let facts = Facts::of(set.known, facing.config, &set.known.facts().namespace, facing.now);
     match inject(pod, &eligible(pod)?, &facts) {
         Ok(injection) => Ok(injection.remarks),
         Err(Skip::AlreadyInjected) => Ok(Vec::new()),

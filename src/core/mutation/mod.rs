@@ -17,6 +17,7 @@ pub use inject::inject;
 
 use super::config::{Config, Sharding};
 use super::entry::Entry;
+use super::fleet::Known;
 use super::names;
 use super::patch::Operation;
 use super::plan::{Assignment, Plan};
@@ -46,6 +47,25 @@ pub struct Facts<'a> {
     pub namespace: &'a str,
     /// Now, for absolute windows.
     pub now: DateTime<Utc>,
+}
+
+impl<'a> Facts<'a> {
+    /// Of a StatefulSet whose pod has no published entry.
+    #[must_use]
+    pub fn of(known: &'a Known, config: &'a Config, namespace: &'a str, now: DateTime<Utc>) -> Self {
+        Self {
+            config,
+            sharding: &known.sharding,
+            plan: &known.plan,
+            ordinals_start: known.ordinals_start,
+            replace_time_flags: known.replace_time_flags,
+            reload_despite_liveness: known.reload_despite_liveness,
+            published: None,
+            rendered: &known.rendered,
+            namespace,
+            now,
+        }
+    }
 }
 
 /// What admission does to a pod.

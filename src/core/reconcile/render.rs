@@ -113,7 +113,7 @@ fn known_to_queriers(expected: &[Expected<'_>], judged: &[Judged]) -> Vec<(Windo
 
 /// One without an address serves nobody, so nothing is unknown of it.
 fn not_asked(pod: &Expected<'_>) -> bool {
-    pod.view.is_some_and(|seen| seen.facts.injected && !seen.facts.terminating && seen.facts.ip.is_some() && seen.answer.is_none())
+    pod.view.is_some_and(|seen| seen.facts.can_be_asked() && seen.answer.is_none())
 }
 
 fn count(number: usize) -> u32 {
