@@ -105,7 +105,7 @@ fn look() {
         .map(|i| {
             let (name, at) = (format!("store-{i}"), known.plan.assign(i));
             let window = known.plan.window(at.shard, now);
-            map.data.insert(key(&name), Entry { shard: at.shard, replica: at.replica, window, drain: None }.to_yaml());
+            map.data.insert(key(&name), Entry::new(at.shard, at.replica, window).to_yaml());
             let facts = PodFacts {
                 name: name.clone(),
                 statefulset: "store".to_owned(),
@@ -155,7 +155,7 @@ fn guard() {
         let plan = Plan::new(&config.sharding, Some(pods));
         let entry = |pod| {
             let at = plan.assign(pod);
-            Entry { shard: at.shard, replica: at.replica, window: plan.window(at.shard, chrono::DateTime::UNIX_EPOCH), drain: None }
+            Entry::new(at.shard, at.replica, plan.window(at.shard, chrono::DateTime::UNIX_EPOCH))
         };
         let facts =
             StatefulSetFacts { namespace: "ns".to_owned(), name: "store".to_owned(), replicas: pods, ..StatefulSetFacts::default() };

@@ -80,6 +80,7 @@ impl Pods {
             last_error: None,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             contract: names::CONTRACT,
+            ..AgentStatus::default()
         }
     }
 }

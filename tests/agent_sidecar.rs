@@ -30,7 +30,7 @@ fn the_published_entry_is_what_thanos_first_starts_with() {
         "pod": POD, "shard": 0, "replica": 0, "phase": "serving",
         "published": {"min_time": "-30d", "max_time": "1d"}, "applied": {"min_time": "-30d", "max_time": "1d"},
         "verified": true, "restarts": 0, "last_error": null,
-        "agent_version": env!("CARGO_PKG_VERSION"), "contract": 1,
+        "agent_version": env!("CARGO_PKG_VERSION"), "contract": 2,
     });
     assert_eq!(status, expected);
     assert!(pod.ready());

@@ -8,13 +8,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::loaded::LoadedBlocks;
 use super::window::Window;
 
 /// What the pod is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Thanos was started and is not ready yet, for reasons other than a new window.
+    #[default]
     Starting,
     /// Thanos serves its window.
     Serving,
@@ -56,7 +58,7 @@ impl fmt::Display for Phase {
 }
 
 /// The document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentStatus {
     /// The pod's name.
     pub pod: String,
@@ -84,6 +86,24 @@ pub struct AgentStatus {
     /// Version of this document; 0 if it does not say.
     #[serde(default)]
     pub contract: u32,
+    /// The pod's namespace; `None` from an agent of contract 1, or of a pod that was injected by a server of that time.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// The pod's UID; `None` like `namespace`.
+    #[serde(default)]
+    pub uid: Option<String>,
+    /// The greatest generation of an entry that the sidecar has accepted; `None` before there was one.
+    #[serde(default)]
+    pub generation: Option<u64>,
+    /// The order of the accepted entry; `None` if the entry has none.
+    #[serde(default)]
+    pub order: Option<u64>,
+    /// What thanos has loaded; `None` where that cannot be known.
+    #[serde(default)]
+    pub blocks: Option<LoadedBlocks>,
+    /// Why `blocks` is `None`, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks_unknown: Option<String>,
 }
 
 #[cfg(test)]
@@ -95,7 +115,8 @@ mod tests {
         let text = concat!(
             r#"{"pod":"thanos-store-gateway-0","shard":0,"replica":1,"phase":"serving","#,
             r#""published":{"min_time":"-124d8h","max_time":"1d"},"applied":null,"verified":false,"restarts":2,"#,
-            r#""last_error":null,"agent_version":"0.1.0","contract":1}"#
+            r#""last_error":null,"agent_version":"0.1.0","contract":2,"namespace":"monitoring","uid":"u-1","generation":7,"order":null,"#,
+            r#""blocks":null,"blocks_unknown":"index headers are downloaded lazily"}"#
         );
         let status: AgentStatus = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&status).unwrap(), text);
@@ -123,6 +144,7 @@ mod tests {
             last_error: None,
             agent_version: "0.1.0".to_owned(),
             contract: 1,
+            ..AgentStatus::default()
         };
         let release_0_1 = concat!(
             r#"{"pod":"store-0","shard":2,"replica":1,"phase":"serving","published":{"min_time":"-370d","max_time":"-246d16h"},"#,
@@ -132,11 +154,11 @@ mod tests {
         assert_eq!(read(release_0_1).unwrap(), current);
         // A newer one: a higher contract, other order, keys that this server does not have, also within a window.
         let newer = concat!(
-            r#"{"contract":2,"agent_version":"9.0.0","news":{"a":[1]},"pod":"store-0","phase":"serving","shard":2,"replica":1,"verified":true,"#,
+            r#"{"contract":3,"agent_version":"9.0.0","news":{"a":[1]},"pod":"store-0","phase":"serving","shard":2,"replica":1,"verified":true,"#,
             r#""published":{"min_time":"-370d","max_time":"-246d16h","quantum":"1h"},"#,
             r#""applied":{"min_time":"-370d","max_time":"-246d16h"},"restarts":4,"last_error":null,"loaded_blocks":12}"#
         );
-        let expected = AgentStatus { agent_version: "9.0.0".to_owned(), contract: 2, ..current.clone() };
+        let expected = AgentStatus { agent_version: "9.0.0".to_owned(), contract: 3, ..current.clone() };
         assert_eq!(read(newer).unwrap(), expected);
         // One before any of these keys: it is there and serves, and claims nothing.
         let bare = read(r#"{"pod":"store-0","phase":"serving"}"#).unwrap();

@@ -15,7 +15,7 @@ use super::window::{Bound, BoundError, InvertedWindow, Window};
 pub const MAX_ENTRY_BYTES: usize = 16 * 1024;
 
 /// What the ConfigMap says about one pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The shard's number, newest first.
     pub shard: u32,
@@ -25,6 +25,13 @@ pub struct Entry {
     pub window: Window,
     /// How long the sidecar drains before a change, if not what it was started with.
     pub drain: Option<PromDuration>,
+    /// Raised by the leader with every change of this entry, so that the sidecar can tell the leader's writes from edits and
+    /// restored backups. `None` in entries written by hand or for agents of contract 1.
+    pub generation: Option<u64>,
+    /// Numbers one move of this pod.
+    pub order: Option<u64>,
+    /// The move whose drain may end now: no querier uses the pod any more. Means nothing unless it equals `order`.
+    pub released: Option<u64>,
 }
 
 /// Why a text is not an entry.
@@ -63,9 +70,21 @@ struct Raw {
     min_time: String,
     max_time: String,
     drain: Option<String>,
+    #[serde(default)]
+    generation: Option<u64>,
+    #[serde(default)]
+    order: Option<u64>,
+    #[serde(default)]
+    released: Option<u64>,
 }
 
 impl Entry {
+    /// An entry with nothing but a place and a window.
+    #[must_use]
+    pub const fn new(shard: u32, replica: u32, window: Window) -> Self {
+        Self { shard, replica, window, drain: None, generation: None, order: None, released: None }
+    }
+
     /// Reads an entry. `now` is needed only for a window that mixes a relative with an absolute bound.
     ///
     /// # Errors
@@ -81,7 +100,8 @@ impl Entry {
         if let Some(drain) = drain.filter(|d| *d < PromDuration::ZERO) {
             return Err(EntryError::NegativeDrain(drain));
         }
-        Ok(Self { shard: raw.shard, replica: raw.replica, window, drain })
+        let (generation, order, released) = (raw.generation, raw.order, raw.released);
+        Ok(Self { shard: raw.shard, replica: raw.replica, window, drain, generation, order, released })
     }
 
     /// The bytes that stand in the ConfigMap.
@@ -103,6 +123,11 @@ impl Entry {
         );
         if let Some(drain) = self.drain {
             let _ = writeln!(text, "drain: {drain}");
+        }
+        for (key, number) in [("generation", self.generation), ("order", self.order), ("released", self.released)] {
+            if let Some(number) = number {
+                let _ = writeln!(text, "{key}: {number}");
+            }
         }
         text
     }
@@ -136,7 +161,7 @@ mod tests {
     #[test]
     fn an_absolute_window_reads_back() {
         let window = Window { min: "2026-01-31T00:00:00Z".parse().unwrap(), max: "2026-02-28T00:00:00Z".parse().unwrap() };
-        let entry = Entry { shard: 1, replica: 2, window, drain: None };
+        let entry = Entry { generation: Some(u64::MAX), order: Some(3), released: Some(3), ..Entry::new(1, 2, window) };
         assert_eq!(Entry::parse(&entry.to_yaml(), now()).unwrap(), entry);
     }
 
@@ -152,6 +177,8 @@ mod tests {
             ("shard: 0\nmin_time: ''\nmax_time: 0s\n", "min_time"),
             ("shard: 0\nmin_time: -1d\nmax_time: -2d\n", "inverted"),
             ("shard: 0\nmin_time: -1d\nmax_time: 0s\ndrain: -1s\n", "negative"),
+            ("shard: 0\nmin_time: -1d\nmax_time: 0s\ngeneration: -1\n", "line 4"),
+            ("shard: 0\nmin_time: -1d\nmax_time: 0s\ngeneration: many\n", "line 4"),
             ("shard: 0\nshard: 1\nmin_time: -1d\nmax_time: 0s\n", "duplicate"),
             (long.as_str(), "bytes"),
         ] {

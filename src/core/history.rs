@@ -172,6 +172,9 @@ mod tests {
             drift_seconds: None,
             restarts: 0,
             agent_version: None,
+            blocks_expected: None,
+            blocks_missing: None,
+            blocks_unknown: None,
             why: Some("port 10908 is closed".to_owned()),
         }
     }

@@ -25,6 +25,7 @@ pub mod guard;
 #[cfg(feature = "server")]
 pub mod history;
 pub mod launch;
+pub mod loaded;
 #[cfg(feature = "server")]
 pub mod located;
 #[cfg(feature = "server")]

@@ -107,5 +107,6 @@ pub const WEBHOOK_CONFIGURATION: &str = "timeshard";
 pub const SELF_SIGNED_SECRET: &str = "timeshard-self-signed";
 /// Selects the server's pods.
 pub const SERVER_PODS: &str = "app.kubernetes.io/name=thanos-timeshard,app.kubernetes.io/component=server";
-/// Version of the agent's `/status` document and of the ConfigMap's entries.
-pub const CONTRACT: u32 = 1;
+/// Version of the agent's `/status` document and of the ConfigMap's entries. Since 2 agents report the blocks that thanos has
+/// loaded, and act only on entries that are newer than the one they remember.
+pub const CONTRACT: u32 = 2;

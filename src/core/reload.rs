@@ -382,6 +382,7 @@ impl Sidecar {
             last_error: self.last_error(),
             agent_version: self.settings.version.clone(),
             contract: CONTRACT,
+            ..AgentStatus::default()
         }
     }
 

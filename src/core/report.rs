@@ -106,6 +106,15 @@ pub struct PodReport {
     pub restarts: u64,
     /// Version of its agent.
     pub agent_version: Option<String>,
+    /// Blocks that its window asks for; `None` where that is not known.
+    #[serde(default)]
+    pub blocks_expected: Option<u64>,
+    /// Of these, blocks that are not loaded; `None` where that is not known.
+    #[serde(default)]
+    pub blocks_missing: Option<u64>,
+    /// Why it is not known which blocks are loaded.
+    #[serde(default)]
+    pub blocks_unknown: Option<String>,
     /// What is wrong or missing, in a sentence.
     pub why: Option<String>,
 }
@@ -117,6 +126,46 @@ pub struct GapReport {
     pub from: String,
     /// Its newer end, RFC 3339.
     pub to: String,
+}
+
+/// A block of the bucket that some pod has not loaded although its window holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockReport {
+    /// The block's ULID.
+    pub ulid: String,
+    /// Its oldest sample, RFC 3339.
+    pub from: String,
+    /// The end of its newest samples, RFC 3339.
+    pub to: String,
+    /// Pods that have not loaded it, the first few by ordinal.
+    pub missing_on: Vec<String>,
+    /// Confirmed pods that have loaded it; 0 means that no query finds its samples.
+    pub served_by: u32,
+    /// Since when it has been so, by the leader's clock; 0 is not known.
+    #[serde(default)]
+    pub since_unix_seconds: i64,
+}
+
+/// Whether the blocks that the pods' windows ask for are loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksReport {
+    /// Pods that say which blocks they have loaded.
+    pub known_pods: u32,
+    /// Pods that serve and cannot say it.
+    pub unknown_pods: u32,
+    /// Blocks within the retention that no confirmed pod has loaded; behind shard Services, that no Service serves by all of its
+    /// members.
+    pub unserved_total: u32,
+    /// The newest of these.
+    pub unserved: Vec<BlockReport>,
+    /// Blocks that some pod has not loaded, and another one serves.
+    pub missing_total: u32,
+    /// The newest of these.
+    pub missing: Vec<BlockReport>,
+    /// Blocks of the bucket that lie outside the windows of all pods: no query finds their samples. `None` while no pod knows.
+    pub outside_windows: Option<u64>,
+    /// Blocks of the bucket; `None` while no pod knows.
+    pub bucket_total: Option<u64>,
 }
 
 /// How well a part of the required range is served. Ages, not times: with relative windows they stay as time passes.
@@ -254,6 +303,9 @@ pub struct SetReport {
     /// What happened last, newest first.
     #[serde(default)]
     pub changes: Vec<ChangeReport>,
+    /// Whether the blocks that the windows ask for are loaded.
+    #[serde(default)]
+    pub blocks: BlocksReport,
     /// Its pods, by ordinal.
     pub pods: Vec<PodReport>,
 }

@@ -107,6 +107,7 @@ mod tests {
             last_error: None,
             agent_version,
             contract: 1,
+            ..AgentStatus::default()
         }
     }
 

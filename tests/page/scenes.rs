@@ -64,6 +64,9 @@ impl Story {
                 drift_seconds: None,
                 restarts: 1,
                 agent_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+                blocks_expected: Some(130),
+                blocks_missing: Some(0),
+                blocks_unknown: None,
                 why: None,
             }
         };

@@ -257,6 +257,7 @@ mod tests {
             last_error: None,
             agent_version: String::new(),
             contract: names::CONTRACT,
+            ..AgentStatus::default()
         };
         let answer = Some(Answer::Status(Box::new(status)));
         Seen { facts: PodFacts::default(), answer, restarts: 0, ready_since: None, labelled: Instant::now(), hurried: None }

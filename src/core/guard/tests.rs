@@ -57,7 +57,7 @@ impl Made {
         let known = self.known(config);
         let entry = |index| {
             let at = known.plan.assign(index);
-            Entry { shard: at.shard, replica: at.replica, window: known.plan.window(at.shard, now()), drain: None }
+            Entry::new(at.shard, at.replica, known.plan.window(at.shard, now()))
         };
         (0..self.replicas).map(|index| (format!("store-{}", self.start + index), entry(index))).collect()
     }
@@ -389,7 +389,7 @@ fn situations() -> impl Strategy<Value = Situation> {
             let plan = crate::core::plan::Plan::new(&target.sharding, Some(planned_for.max(1)));
             let entries = (0..from).filter(|index| missing & (1 << index) == 0).map(|index| {
                 let at = plan.assign(index);
-                let entry = Entry { shard: at.shard, replica: at.replica, window: plan.window(at.shard, now()), drain: None };
+                let entry = Entry::new(at.shard, at.replica, plan.window(at.shard, now()));
                 (format!("store-{}", starts.0 + index), entry)
             });
             Situation { published: entries.collect(), before: annotated(from, starts.0, one), after: annotated(to, starts.1, other) }
@@ -449,7 +449,7 @@ proptest! {
             let restart = |change: &&Change| published[&format!("store-{}", change.member)].window != change.to.window;
             let away: Vec<usize> = changes.iter().filter(restart).map(|change| change.member).collect();
             for change in &changes {
-                let entry = Entry { shard: change.to.shard, replica: change.to.replica, window: change.to.window, drain: None };
+                let entry = Entry::new(change.to.shard, change.to.replica, change.to.window);
                 published.insert(format!("store-{}", change.member), entry);
             }
             let verdict = scaled(&config, Some(&published), &before, to);

@@ -264,7 +264,7 @@ fn place(entry: &Entry) -> Place {
 /// drain as it was told when it was admitted.
 fn entry_of(view: &View<'_>, place: Place, published: Option<PromDuration>) -> Entry {
     let drain = if view.known.split_unknown { published } else { Some(view.known.sharding.drain()) };
-    Entry { shard: place.shard, replica: place.replica, window: place.window, drain }
+    Entry { drain, ..Entry::new(place.shard, place.replica, place.window) }
 }
 
 /// The pods that should be, and the entries of pods that are on their way out, as they are.

@@ -8,7 +8,7 @@ use super::standing::{self, Judged};
 use super::{Decision, Expected, View, drifts, members, terms};
 use crate::core::names;
 use crate::core::observed::Answer;
-use crate::core::report::{GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport};
+use crate::core::report::{BlocksReport, GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport};
 use crate::core::rollout::{self, Gap, Member, Standing, Step};
 use crate::core::window::Window;
 
@@ -68,6 +68,7 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
         rollout: None,
         gap_since: None,
         changes: Vec::new(),
+        blocks: BlocksReport::default(),
         pods: expected.iter().zip(judged).map(|(pod, judged)| pod_report(pod, judged)).collect(),
     }
 }
@@ -136,6 +137,7 @@ fn pod_report(pod: &Expected<'_>, judged: &Judged) -> PodReport {
         Some(Answer::Status(status)) => Some(status),
         Some(Answer::Unreachable(_)) | None => None,
     });
+    let blocks = status.and_then(|status| status.blocks.as_ref());
     PodReport {
         pod: pod.name.clone(),
         ordinal: pod.ordinal,
@@ -154,6 +156,9 @@ fn pod_report(pod: &Expected<'_>, judged: &Judged) -> PodReport {
         drift_seconds: drift(pod).map(|drift| drift.as_secs()),
         restarts: status.map_or(0, |status| status.restarts),
         agent_version: status.map(|status| status.agent_version.clone()),
+        blocks_expected: blocks.map(|blocks| blocks.expected),
+        blocks_missing: blocks.map(|blocks| blocks.missing_total),
+        blocks_unknown: status.and_then(|status| status.blocks_unknown.clone()),
         why: judged.why.clone(),
     }
 }

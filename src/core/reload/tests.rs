@@ -30,7 +30,7 @@ fn settings(reload: ReloadMode) -> Settings {
 }
 
 fn entry(days: i64) -> Entry {
-    Entry { shard: 0, replica: 0, window: window(days), drain: None }
+    Entry::new(0, 0, window(days))
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -186,10 +186,10 @@ fn documents_of_other_ages_are_read_and_nonsense_is_told_apart() {
         Answer::Status(status) => panic!("{status:?}"),
     };
     let mut newer = document("store-0", "serving");
-    (newer["contract"], newer["news"]) = (json!(2), json!({}));
-    assert!(matches!(ask(&newer), Answer::Status(status) if status.contract == 2));
+    (newer["contract"], newer["news"]) = (json!(3), json!({}));
+    assert!(matches!(ask(&newer), Answer::Status(status) if status.contract == 3));
     newer["phase"] = json!("dreaming");
-    assert!(why(ask(&newer)).contains("speaks contract 2, this server 1"));
+    assert!(why(ask(&newer)).contains("speaks contract 3, this server 2"));
     assert!(why(ask(&json!({"pod": 1}))).contains("no status document"));
     assert!(why(ask(&document("store-5", "serving"))).contains("answers as pod store-5"));
     let mut long = document("store-0", "serving");

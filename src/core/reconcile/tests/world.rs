@@ -331,6 +331,7 @@ impl Pod {
             last_error: None,
             agent_version: "0.1.0".to_owned(),
             contract: 1,
+            ..AgentStatus::default()
         }));
     }
 }
