@@ -83,6 +83,9 @@ pub const THANOS_HTTP_PORT: u16 = 10902;
 /// Thanos' default gRPC port (`--grpc-address`).
 pub const THANOS_GRPC_PORT: u16 = 10901;
 
+/// On a ConfigMap of ours: pods that alone have loaded a block which another pod could not load, with its ULIDs. JSON.
+pub const SINGLE_HOLDERS: &str = "thanos-timeshard.io/single-holders";
+
 /// Name of the mutating webhook in its registration.
 pub const WEBHOOK: &str = "inject.thanos-timeshard.io";
 /// Path of the mutating webhook.

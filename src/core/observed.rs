@@ -61,6 +61,8 @@ pub struct MapFacts {
     pub resource_version: String,
     /// UID of the StatefulSet that owns it, if one does.
     pub owner_uid: Option<String>,
+    /// Its annotation [`names::SINGLE_HOLDERS`](super::names::SINGLE_HOLDERS); empty without one.
+    pub single_holders: String,
     /// Its data.
     pub data: BTreeMap<String, String>,
 }

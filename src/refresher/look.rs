@@ -62,8 +62,8 @@ impl Tenure {
         let decision = {
             let views = views(&gathered, memory, |uid| self.seen.ready_for(uid, began), began);
             let written = memory.written.as_ref().map(|map| &map.data);
-            let (map, config) = (gathered.map.as_ref(), fleet.config());
-            decide(&View { known, config, map, written, pods: &views, now: clock::now() })
+            let (map, config, missing_for) = (gathered.map.as_ref(), fleet.config(), &memory.missing_for(began));
+            decide(&View { known, config, map, written, pods: &views, missing_for, now: clock::now() })
         };
         // Before a step, everybody is asked once more.
         let all = || gathered.facts.pods.values().map(|pod| pod.uid.clone()).collect();
@@ -155,6 +155,7 @@ impl Tenure {
         if gathered.map.is_some() {
             self.upkeep(set, known, gathered, decision, memory).await?;
         }
+        beside = beside.and(self.note_single_holders(set, known, gathered, decision, memory).await);
         // What was published in this look was brought in this look.
         let now = Instant::now();
         let waits = |name: &&String| {
@@ -191,6 +192,29 @@ impl Tenure {
         let Some(data) = &decision.upkeep else { return Ok(()) };
         self.publish(set, known, gathered, data.clone(), memory).await?;
         self.bring(set, gathered, data, decision, memory).await
+    }
+
+    /// Tells the guard of every replica which pods alone serve a block: only the leader asks sidecars.
+    async fn note_single_holders(
+        &self,
+        set: &SetName,
+        known: &Known,
+        gathered: &Gathered,
+        decision: &Decision,
+        memory: &mut Memory,
+    ) -> Result<(), Interrupted> {
+        let there = memory.written.as_ref().filter(|_| memory.replaced.is_some()).or(gathered.map.as_ref());
+        let (Some(text), Some(there)) = (&decision.single_holders, there) else { return Ok(()) };
+        self.may_write()?;
+        let before = there.resource_version.clone();
+        let written = self.writer.note_single_holders(&set.0, &gathered.configmap, &before, text).await;
+        if let Written::Done { resource_version } = &written
+            && let Some(map) = &mut memory.written
+        {
+            (map.resource_version, map.single_holders) = (resource_version.clone(), text.clone());
+            memory.replaced = Some((before, Instant::now()));
+        }
+        self.settle_beside(set, known, "ConfigMap's annotation", written, memory)
     }
 
     /// Looks at the pods once more, past every cache, and at how old their answers are: somebody may have been evicted, or
@@ -244,7 +268,8 @@ impl Tenure {
                 memory.replaced = Some((before.map_or_else(String::new, |map| map.resource_version.clone()), Instant::now()));
                 memory.refused = None;
                 let (uid, owner_uid) = (before.map(|map| map.uid.clone()).unwrap_or_default(), Some(owner.uid));
-                memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, data });
+                let single_holders = before.map(|map| map.single_holders.clone()).unwrap_or_default();
+                memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, single_holders, data });
                 Ok(())
             }
             Written::AlreadyExists(there) if there.claim == Claim::Foreign => {

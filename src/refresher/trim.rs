@@ -61,6 +61,7 @@ pub(super) fn map(map: &ConfigMap) -> MapFacts {
         uid: map.uid().unwrap_or_default(),
         resource_version: map.resource_version().unwrap_or_default(),
         owner_uid: owner_uid(&map.metadata),
+        single_holders: map.annotations().get(names::SINGLE_HOLDERS).cloned().unwrap_or_default(),
         data: map.data.clone().unwrap_or_default(),
     }
 }
