@@ -57,6 +57,7 @@ pub mod shard_services;
 pub mod shared_files;
 #[cfg(feature = "server")]
 pub mod sidecar_spec;
+pub mod single_holders;
 #[cfg(feature = "server")]
 pub mod store_args;
 pub mod time_flags;

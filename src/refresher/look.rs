@@ -243,8 +243,10 @@ impl Tenure {
             Written::Done { resource_version } => {
                 memory.replaced = Some((before.map_or_else(String::new, |map| map.resource_version.clone()), Instant::now()));
                 memory.refused = None;
+                // Writing the data leaves annotations as they are.
+                let single_holders = before.and_then(|map| map.single_holders.clone());
                 let (uid, owner_uid) = (before.map(|map| map.uid.clone()).unwrap_or_default(), Some(owner.uid));
-                memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, data });
+                memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, data, single_holders });
                 Ok(())
             }
             Written::AlreadyExists(there) if there.claim == Claim::Foreign => {

@@ -2,15 +2,20 @@
 //! of the time would be left without a pod.
 //!
 //! Invariants, property-tested in `guard/tests.rs` by an independent check of the windows:
-//! - in mode `deny` no change passes after which the published windows of the pods that stay leave a gap that was not there;
+//! - in mode `deny` no change passes after which the published windows of the pods that stay leave a gap that was not there,
+//!   nor one after which the *ready* pods that stay leave a gap that the ready pods before did not have;
+//! - nor one that removes a pod which alone has loaded a block, while a pod that stays should have it, too;
 //! - a change that leaves none is not refused for that, a scale-up or a valid annotation never; only scaling down to
 //!   `target-replicas` waits until the pods that go are published where they are not needed;
 //! - without published windows nothing is refused: then nothing is known.
 //!
-//! What pods have confirmed only the leader knows, so published windows are what counts here. Deliberately absent: the
+//! What pods have confirmed only the leader knows: what counts here is published windows, which pods are ready (where this
+//! server watches them), and what the leader wrote of blocks that one pod alone has loaded. Both kinds of gap count, so a
+//! moment in which no pod is ready does not make all of them dispensable. Deliberately absent: the
 //! cluster, Events (a validating webhook without side effects writes nothing), and a look at other StatefulSets.
 
 mod annotations;
+mod pods;
 mod removal;
 #[cfg(test)]
 mod tests;
@@ -28,7 +33,8 @@ use super::notice::{MAX_WARNINGS_CHARS, warning};
 use super::pod::PodView;
 use super::rollout::{Discovery, Gap, Member, Place, Standing, Step, Terms, preview};
 use super::window::Window;
-use removal::{Ordinals, Removal, removal};
+pub use pods::{PodCondition, PodSource, PodsSeen};
+use removal::{Going, Ordinals, Removal, removal};
 pub use view::SetView;
 pub use words::summary;
 
@@ -55,6 +61,8 @@ pub struct Facing<'a> {
     pub config: &'a Config,
     /// What is published for the StatefulSet's pods; `None` while its ConfigMap is not known.
     pub published: Option<&'a Entries>,
+    /// How its pods are; `None` while that is not known: then published windows alone count.
+    pub pods: Option<&'a PodsSeen>,
     /// Now.
     pub now: DateTime<Utc>,
 }
@@ -62,7 +70,7 @@ pub struct Facing<'a> {
 /// Why a change is refused, or would be in mode `deny`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concern {
-    /// A part of the time would be left without a pod.
+    /// A part of the time, or a block, would be left without a pod that serves it.
     CoverageGap,
     /// Pods that shall go are still needed, as far as is published: others may be on their way to take over.
     RolloutUnderWay,
@@ -157,8 +165,8 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     let ordinals = Ordinals { before: ordinals(before.known), after: ordinals(after.known) };
     let lost = loss(before.known, Some(after.known), &ordinals, facing);
     let waiting = if ordinals.remove() { out_of_place(before.known, facing) } else { Vec::new() };
-    if !lost.gaps.is_empty() {
-        said.against(Concern::CoverageGap, words::gap(before.known, after.known, &lost, facing.now));
+    if lost.is_a_loss() {
+        said.against(Concern::CoverageGap, words::loss(before.known, after.known, &lost, facing.now));
     } else if annotations::target(before.known).is_some_and(|target| target <= after.known.facts().replicas)
         && waiting.iter().any(|ordinal| ordinals.removes(*ordinal))
     {
@@ -232,7 +240,8 @@ fn ordinals(known: &Known) -> std::ops::Range<u32> {
 /// What goes with the pods that go; nothing where nothing is published.
 fn loss<'a>(before: &Known, after: Option<&Known>, ordinals: &Ordinals, facing: &Facing<'a>) -> Removal<'a> {
     let Some(entries) = facing.published else { return Removal::default() };
-    removal(&before.facts().name, ordinals, entries, after.map(|known| &known.plan), required(after.unwrap_or(before)), facing.now)
+    let (plan, required) = (after.map(|known| &known.plan), required(after.unwrap_or(before)));
+    removal(&Going { set: &before.facts().name, ordinals, entries, pods: facing.pods, now: facing.now }, plan, required)
 }
 
 fn required(known: &Known) -> Window {

@@ -32,6 +32,8 @@ fn pod(n: u8, ip: &str) -> PodFacts {
 /// A leader that has seen these pods, and who asks them.
 fn poller(pods: impl IntoIterator<Item = PodFacts>) -> Arc<Poller> {
     let seen = Seen::new(Observed::new(Fleet::new(Arc::new(Config::default()))));
+    // Leads for as long as the test lasts.
+    std::mem::forget(seen.lead());
     seen.expect("ns");
     pods.into_iter().for_each(|pod| seen.put("ns", pod));
     Poller::new(seen)

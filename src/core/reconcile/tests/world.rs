@@ -178,6 +178,7 @@ impl World {
             resource_version: self.versions.to_string(),
             owner_uid: Some("set-1".to_owned()),
             data: data.clone(),
+            single_holders: None,
         });
         self.written = Some(data);
         self.deliver();
