@@ -29,6 +29,7 @@ pub mod loaded;
 #[cfg(feature = "server")]
 pub mod located;
 #[cfg(feature = "server")]
+pub mod max_unavailable;
 pub mod mutation;
 pub mod names;
 #[cfg(feature = "server")]

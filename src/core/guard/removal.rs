@@ -141,12 +141,12 @@ impl<'a> Going<'a, '_> {
         ranges.iter().any(|range| self.meets(window, *range))
     }
 
-    fn unready(&self, pods: &[Pod<'a>], gaps: Vec<Range>) -> Unready<'a> {
-        let there = || pods.iter().filter(|pod| self.meets_any(pod.window, &gaps));
+    fn unready(&self, pods: &[Pod<'a>], gaps: &[Range]) -> Unready<'a> {
+        let there = || pods.iter().filter(|pod| self.meets_any(pod.window, gaps));
         let ready = |pod: &&Pod<'a>| pod.condition == PodCondition::Ready;
         let serving = there().filter(ready).map(|pod| pod.name).collect();
         let waiting = there().filter(|pod| pod.stays && !ready(pod)).map(|pod| (pod.name, pod.condition)).collect();
-        Unready { serving, waiting, gaps }
+        Unready { gaps: gaps.to_vec(), serving, waiting }
     }
 
     fn single(&self, pods: &[Pod<'a>]) -> Vec<Single<'a>> {
@@ -189,7 +189,7 @@ pub(super) fn removal<'a>(going: &Going<'a, '_>, plan: Option<&Plan>, required: 
     let thinner = parts.iter().filter(|(_, [before, after, ..])| *after > 0 && after < before);
     let thinner = thinner.map(|(range, [_, after, ..])| Thin { range: *range, left: *after, wanted: wanted(*range) });
     let thin: Vec<Thin> = thinner.filter(|thin| thin.left < thin.wanted).collect();
-    Removal { gaps, holders, thin: thinnest(&thin), unready: going.unready(&pods, unready), single: going.single(&pods) }
+    Removal { gaps, holders, thin: thinnest(&thin), unready: going.unready(&pods, &unready), single: going.single(&pods) }
 }
 
 /// The part with the fewest pods, together with what is alike and follows it.

@@ -7,6 +7,7 @@ use super::removal::{Removal, Single, Thin, Unready};
 use crate::core::config::{Difference, WindowFormat};
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Known;
+use crate::core::max_unavailable::AllAtOnce;
 use crate::core::mutation::Skip;
 use crate::core::names;
 use crate::core::rollout::{Gap, Range};
@@ -118,6 +119,16 @@ fn gap(before: &Known, after: &Known, lost: &Removal<'_>, now: DateTime<Utc>) ->
         }
     }
     lines
+}
+
+/// Another template, and a rolling update that takes all replicas of a shard together.
+pub(super) fn replaced_at_once(after: &Known, all: &AllAtOnce) -> Vec<String> {
+    let one = r#"'{"spec":{"updateStrategy":{"rollingUpdate":{"maxUnavailable":1}}}}'"#;
+    vec![
+        all.sentence(after.facts()),
+        format!("first: {} patch statefulset {} --type=merge -p {one}", kubectl(after), after.facts().name),
+        escape(after),
+    ]
 }
 
 /// Scaling down to the target before it is done.
