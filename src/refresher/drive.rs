@@ -44,7 +44,7 @@ pub(super) struct Tenure {
     pub(super) shutdown: Shutdown,
     pub(super) memories: HashMap<SetName, Memory>,
     /// When to look again although nothing changed.
-    alarms: BTreeMap<SetName, Instant>,
+    pub(super) alarms: BTreeMap<SetName, Instant>,
 }
 
 impl Tenure {
