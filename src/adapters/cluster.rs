@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use futures::StreamExt as _;
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Event, watcher};
@@ -31,6 +32,7 @@ use super::store_words::{grpc_port, may_run_store};
 use super::watches::{WatchHealth, config, keep, of_namespace};
 use crate::core::entry::Entry;
 use crate::core::fleet::{Entries, Fleet, StatefulSetFacts};
+use crate::core::max_unavailable::MaxUnavailable;
 use crate::core::names;
 use crate::core::notice::Notice;
 use crate::core::observed::Selector;
@@ -307,6 +309,15 @@ fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
             Some("OnDelete") => None,
             _ => Some(unsigned(partition).unwrap_or(0)),
         },
+        max_unavailable: strategy.and_then(max_unavailable),
+    }
+}
+
+fn max_unavailable(strategy: &StatefulSetUpdateStrategy) -> Option<MaxUnavailable> {
+    let replaces = strategy.type_.as_deref() != Some("OnDelete");
+    match strategy.rolling_update.as_ref()?.max_unavailable.as_ref().filter(|_| replaces)? {
+        IntOrString::Int(pods) => u32::try_from(*pods).ok().map(MaxUnavailable::Pods),
+        IntOrString::String(text) => MaxUnavailable::percent(text),
     }
 }
 
@@ -411,6 +422,12 @@ mod tests {
         let partitioned = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 4}});
         assert_eq!(observed(&partitioned, &json!(3)).partition, Some(4));
         assert_eq!(observed(&json!({"type": "OnDelete"}), &json!(3)).partition, None);
+        let at_once = |kind: &str, value: Value| {
+            observed(&json!({"type": kind, "rollingUpdate": {"maxUnavailable": value}}), &json!(3)).max_unavailable
+        };
+        assert_eq!(at_once("RollingUpdate", json!(2)), Some(MaxUnavailable::Pods(2)));
+        assert_eq!(at_once("RollingUpdate", json!("50%")), Some(MaxUnavailable::Percent(50)));
+        assert_eq!(at_once("OnDelete", json!(2)), None);
         let pod = json!({"containers": [{"name": "thanos", "image": "thanos", "args": ["store", "--grpc-address=:9090"]}]});
         let set = json!({"metadata": {"name": "store"}, "spec": {"serviceName": "", "template": {"spec": pod}, "selector": {}}});
         let read = facts("ns", &serde_json::from_value::<Lean<StatefulSet>>(set).unwrap().0);

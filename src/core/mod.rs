@@ -29,6 +29,7 @@ pub mod loaded;
 #[cfg(feature = "server")]
 pub mod located;
 #[cfg(feature = "server")]
+pub mod max_unavailable;
 pub mod mutation;
 pub mod names;
 #[cfg(feature = "server")]
@@ -57,6 +58,7 @@ pub mod shard_services;
 pub mod shared_files;
 #[cfg(feature = "server")]
 pub mod sidecar_spec;
+pub mod single_holders;
 #[cfg(feature = "server")]
 pub mod store_args;
 pub mod time_flags;

@@ -30,6 +30,8 @@ pub const PAUSE: &str = "thanos-timeshard.io/pause";
 pub const GUARD: &str = "thanos-timeshard.io/guard";
 /// Annotation on a ConfigMap that is not ours: `"true"` lets us take it over, its data replaced by ours.
 pub const ADOPT: &str = "thanos-timeshard.io/adopt";
+/// Annotation on our ConfigMap: JSON that says which pods alone have loaded which blocks (`core/single_holders.rs`).
+pub const SINGLE_HOLDERS: &str = "thanos-timeshard.io/single-holders";
 /// Annotation that we put on a pod after its entry was written: when, so that kubelet syncs its volumes at once.
 pub const HURRIED: &str = "thanos-timeshard.io/hurried";
 
@@ -82,9 +84,6 @@ pub const NON_ROOT_UID: i64 = 65532;
 pub const THANOS_HTTP_PORT: u16 = 10902;
 /// Thanos' default gRPC port (`--grpc-address`).
 pub const THANOS_GRPC_PORT: u16 = 10901;
-
-/// On a ConfigMap of ours: pods that alone have loaded a block which another pod could not load, with its ULIDs. JSON.
-pub const SINGLE_HOLDERS: &str = "thanos-timeshard.io/single-holders";
 
 /// Name of the mutating webhook in its registration.
 pub const WEBHOOK: &str = "inject.thanos-timeshard.io";

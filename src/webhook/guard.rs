@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 
 use super::review::{FORBIDDEN, RequestView, ResponseOut, ReviewView, Reviewer, check, encode, not_a_review};
 use crate::core::fleet::{Fleet, Known, StatefulSetFacts};
-use crate::core::guard::{Concern, Facing, Set, SetView, Verdict, judge};
+use crate::core::guard::{Concern, Facing, PodSource, PodsSeen, Set, SetView, Verdict, judge};
 use crate::core::notice::warning;
 
 /// What the guard answers.
@@ -53,7 +53,7 @@ impl Reviewer {
         };
         let fleet = self.fleet.load();
         let namespace = request.namespace.as_ref().map_or("", |namespace| &namespace.0);
-        let seen = Seen { fleet: &fleet, namespace, now: (self.clock)() };
+        let seen = Seen { fleet: &fleet, namespace, now: (self.clock)(), pods: self.pods.as_ref() };
         let verdict = match about(&request) {
             About::Other => Verdict::default(),
             About::Scale => seen.scale(request.old_object.as_ref(), request.object.as_ref()),
@@ -74,6 +74,7 @@ struct Seen<'a> {
     fleet: &'a Fleet,
     namespace: &'a str,
     now: chrono::DateTime<chrono::Utc>,
+    pods: Option<&'a PodSource>,
 }
 
 impl Seen<'_> {
@@ -86,7 +87,8 @@ impl Seen<'_> {
             let (template, parallel) = pod.map_or((None, false), |(template, parallel, _)| (*template, *parallel));
             Some(Set { known, pod: pod.map(|(_, _, pod)| pod), template, parallel })
         };
-        judge(set(0).as_ref(), set(1).as_ref(), &self.facing(&name))
+        let pods = self.pods(&name);
+        judge(set(0).as_ref(), set(1).as_ref(), &self.facing(&name, pods.as_ref()))
     }
 
     /// A `Scale` has the numbers alone; everything else about its StatefulSet is what was observed.
@@ -98,7 +100,8 @@ impl Seen<'_> {
         }
         let [before, after] = [old, new].map(|scale| self.known(StatefulSetFacts { replicas: scale.scale(), ..observed.clone() }));
         let set = |known| Set { known, pod: None, template: None, parallel: false };
-        judge(Some(&set(&before)), Some(&set(&after)), &self.facing(new.name()))
+        let pods = self.pods(new.name());
+        judge(Some(&set(&before)), Some(&set(&after)), &self.facing(new.name(), pods.as_ref()))
     }
 
     fn known(&self, facts: StatefulSetFacts) -> Known {
@@ -108,8 +111,12 @@ impl Seen<'_> {
         Known::new(self.fleet.config(), facts, observed)
     }
 
-    fn facing(&self, name: &str) -> Facing<'_> {
-        Facing { config: self.fleet.config(), published: self.fleet.entries(self.namespace, name), now: self.now }
+    fn pods(&self, name: &str) -> Option<PodsSeen> {
+        self.pods.and_then(|pods| pods(self.namespace, name))
+    }
+
+    fn facing<'b>(&'b self, name: &str, pods: Option<&'b PodsSeen>) -> Facing<'b> {
+        Facing { config: self.fleet.config(), published: self.fleet.entries(self.namespace, name), pods, now: self.now }
     }
 }
 

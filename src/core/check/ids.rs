@@ -63,6 +63,7 @@ checks! {
     STATEFULSET_ANNOTATIONS StatefulSets "statefulset-annotations" "its annotations are valid";
     STATEFULSET_REPLICAS StatefulSets "statefulset-replicas" "its replicas fit the plan";
     STATEFULSET_OVERLAP StatefulSets "statefulset-overlap" "shards overlap for long enough";
+    STATEFULSET_UPDATE StatefulSets "statefulset-update" "a rolling update leaves a replica of each shard";
     STATEFULSET_PROBES StatefulSets "statefulset-probes" "no liveness probe kills a long load";
     STATEFULSET_TEMPLATE StatefulSets "statefulset-template" "its pod template says nothing that is ignored";
     STATEFULSET_BUDGETS StatefulSets "statefulset-budgets" "one disruption budget for each pod";

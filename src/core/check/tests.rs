@@ -312,6 +312,11 @@ fn annotations_and_replicas() {
     finds(&["warn statefulset-replicas: 1 pods for 3 shards", "warn statefulset-replicas: one replica"], replicas(1));
     finds(&["warn statefulset-replicas: 8 pods"], replicas(8));
     finds(&["warn statefulset-replicas: 0 replicas"], replicas(0));
+    let at_once =
+        |value: Value| move |s: &mut Snapshot| set(s, |o| o["spec"]["updateStrategy"]["rollingUpdate"] = json!({"maxUnavailable": value}));
+    finds(&["warn statefulset-update: all replicas of shard 0 at once (store-0, store-1)"], at_once(json!(2)));
+    finds(&["warn statefulset-update: maxUnavailable is 50%"], at_once(json!("50%")));
+    finds(&[], at_once(json!(1)));
     finds(&["warn pods-injected: store-3"], |s| space(s).pods = Ok(read((0..6).map(|n| pod(n, n != 3)).collect())));
     finds(&["warn pods-agents: store-2 (0.9.0)"], |s| says(s, |d| d["statefulsets"][0]["pods"][2]["agent_version"] = json!("0.9.0")));
 }

@@ -65,7 +65,17 @@ impl Made {
 
 /// As the webhook does it for a StatefulSet.
 fn judged(config: &Config, published: Option<&Entries>, before: Option<&Made>, after: Option<&Made>) -> Verdict {
-    let facing = Facing { config, published, now: now() };
+    judged_with(config, published, None, before, after)
+}
+
+fn judged_with(
+    config: &Config,
+    published: Option<&Entries>,
+    pods: Option<&PodsSeen>,
+    before: Option<&Made>,
+    after: Option<&Made>,
+) -> Verdict {
+    let facing = Facing { config, published, pods, now: now() };
     let json = [before, after].map(|made| made.map(|made| made.json().to_string()));
     let view = |which: usize| json[which].as_ref().map(|json| serde_json::from_str::<SetView<'_>>(json).unwrap());
     let known = [before, after].map(|made| made.map(|made| made.known(config)));
@@ -79,10 +89,14 @@ fn judged(config: &Config, published: Option<&Entries>, before: Option<&Made>, a
 
 /// As the webhook does it for a `Scale`.
 fn scaled(config: &Config, published: Option<&Entries>, before: &Made, replicas: u32) -> Verdict {
+    scaled_with(config, published, None, before, replicas)
+}
+
+fn scaled_with(config: &Config, published: Option<&Entries>, pods: Option<&PodsSeen>, before: &Made, replicas: u32) -> Verdict {
     let known = before.known(config);
     let after = Known::new(config, StatefulSetFacts { replicas, ..known.facts().clone() }, Some(&known));
     let set = |known| Set { known, pod: None, template: None, parallel: false };
-    judge(Some(&set(&known)), Some(&set(&after)), &Facing { config, published, now: now() })
+    judge(Some(&set(&known)), Some(&set(&after)), &Facing { config, published, pods, now: now() })
 }
 
 fn config(text: &str) -> Config {
@@ -163,6 +177,125 @@ fn a_scale_down_that_leaves_a_gap_is_refused_with_the_safe_way() {
         waits.contains("\nthe windows are on their way to 4 pods: it is paused by thanos-timeshard.io/pause: remove that, and wait"),
         "{waits}"
     );
+}
+
+#[test]
+fn a_template_that_replaces_both_replicas_of_a_shard_at_once_is_refused() {
+    let config = Config::default();
+    let with = |value: Value, image: &str| {
+        let made = made(6, &[]).with("image", json!(image));
+        let mut json = made.json();
+        json["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": value}});
+        (made, json)
+    };
+    let published = made(6, &[]).settled(&config);
+    let judged = |published: Option<&Entries>, before: &(Made, Value), after: &(Made, Value)| {
+        let texts = [before, after].map(|(_, json)| json.to_string());
+        let views = || texts.iter().map(|text| serde_json::from_str::<SetView<'_>>(text).unwrap());
+        let known: Vec<Known> = views().map(|view| Known::new(&config, view.facts("ns"), None)).collect();
+        let pods: Vec<_> = views().map(|view| (view.template(), view.into_first_pod())).collect();
+        let set = |i: usize| Set { known: &known[i], pod: Some(&pods[i].1), template: pods[i].0, parallel: false };
+        judge(Some(&set(0)), Some(&set(1)), &Facing { config: &config, published, pods: None, now: now() })
+    };
+    let (one, two) = (json!(1), json!(2));
+    let verdict = judged(Some(&published), &with(two.clone(), "thanos:v1"), &with(two.clone(), "thanos:v2"));
+    assert_eq!(verdict.concern, Some(Concern::CoverageGap));
+    assert_eq!(
+        verdict.denial.unwrap().lines().collect::<Vec<_>>(),
+        [
+            "updateStrategy.rollingUpdate.maxUnavailable is 2: a rolling update replaces all replicas of shard 0 at once (store-0, store-1), and no pod serves its window meanwhile; set it to 1",
+            r#"first: kubectl -n ns patch statefulset store --type=merge -p '{"spec":{"updateStrategy":{"rollingUpdate":{"maxUnavailable":1}}}}'"#,
+            "if it is meant: kubectl -n ns annotate --overwrite statefulset store thanos-timeshard.io/guard=off",
+        ]
+    );
+    for (value, image, published) in [
+        (one.clone(), "thanos:v2", Some(&published)),
+        (two.clone(), "thanos:v1", Some(&published)),
+        (json!("20%"), "thanos:v2", Some(&published)),
+        (two.clone(), "thanos:v2", None),
+    ] {
+        let verdict = judged(published, &with(value.clone(), "thanos:v1"), &with(value.clone(), image));
+        assert!(verdict.denial.is_none(), "{value} {image}: {verdict:?}");
+    }
+    // Another pod holds all of it while these are away.
+    let mut held = published.clone();
+    held.get_mut("store-5").unwrap().window = Window { min: "-370d".parse().unwrap(), max: "1d".parse().unwrap() };
+    held.get_mut("store-5").unwrap().shard = 7;
+    assert_eq!(judged(Some(&held), &with(two.clone(), "thanos:v1"), &with(two.clone(), "thanos:v2")).denial, None);
+    // It is told when it comes to be so, and not again.
+    let told = |verdict: Verdict| verdict.warnings.iter().any(|line| line.contains("maxUnavailable is 2"));
+    assert!(told(judged(Some(&published), &with(one, "thanos:v1"), &with(two.clone(), "thanos:v1"))));
+    assert!(!told(judged(Some(&published), &with(two.clone(), "thanos:v1"), &with(two.clone(), "thanos:v1"))));
+    let json = with(two, "thanos:v1").1.to_string();
+    let view: SetView<'_> = serde_json::from_str(&json).unwrap();
+    let (known, pod) = (Known::new(&config, view.facts("ns"), None), view.into_first_pod());
+    let set = Set { known: &known, pod: Some(&pod), template: None, parallel: false };
+    assert!(told(judge(None, Some(&set), &Facing { config: &config, published: None, pods: None, now: now() })));
+}
+
+/// Pods with these ordinals, each as it is given.
+fn pods(conditions: &[(u32, PodCondition)]) -> PodsSeen {
+    let conditions = conditions.iter().map(|(ordinal, condition)| (format!("store-{ordinal}"), *condition)).collect();
+    PodsSeen { conditions, single_holders: None }
+}
+
+#[test]
+fn a_replica_that_is_not_ready_stands_in_for_nobody() {
+    use PodCondition::{Absent, NotReady, Ready, Terminating};
+    let (config, before) = (Config::default(), made(6, &[]));
+    let published = before.settled(&config);
+    let with = |condition| pods(&[(0, Ready), (1, Ready), (2, Ready), (3, Ready), (4, condition), (5, Ready)]);
+    let five = |pods: &PodsSeen| scaled_with(&config, Some(&published), Some(pods), &before, 5);
+    assert_eq!(five(&with(Ready)).denial, None);
+    let verdict = five(&with(NotReady));
+    assert_eq!(verdict.concern, Some(Concern::CoverageGap));
+    assert_eq!(
+        verdict.denial.unwrap().lines().collect::<Vec<_>>(),
+        [
+            "with 5 of 6 pods, no ready pod would serve -370d .. -247d16h: only store-5 does now, and store-4 is not ready",
+            "wait until one of them is ready: kubectl -n ns get pod store-4",
+            "if it is meant: kubectl -n ns annotate --overwrite statefulset store thanos-timeshard.io/guard=off",
+        ]
+    );
+    for (condition, words) in [(Terminating, "store-4 is being deleted"), (Absent, "store-4 does not exist")] {
+        let denial = five(&with(condition)).denial.unwrap();
+        assert!(denial.contains(words), "{denial}");
+    }
+    // The one that goes serves nothing: nothing is lost with it.
+    let gone = pods(&[(0, Ready), (1, Ready), (2, Ready), (3, Ready), (4, Ready), (5, NotReady)]);
+    assert_eq!(five(&gone).denial, None);
+    // A moment in which no pod is ready does not make all of them dispensable, and takes nothing from anyone.
+    assert_eq!(five(&pods(&[])).denial, None);
+    assert!(scaled_with(&config, Some(&published), Some(&pods(&[])), &before, 4).denial.is_some());
+    // Reached by another change of the object, and told as a warning in mode warn; more pods are never refused.
+    let less = judged_with(&config, Some(&published), Some(&with(NotReady)), Some(&before), Some(&made(5, &[])));
+    assert!(less.denial.unwrap().contains("store-4 is not ready"));
+    let warn = self::config("guard: {mode: warn}");
+    let warned = scaled_with(&warn, Some(&published), Some(&with(NotReady)), &before, 5);
+    assert!(warned.denial.is_none() && warned.warnings[0].contains("store-4 is not ready"), "{warned:?}");
+    assert_eq!(scaled_with(&config, Some(&published), Some(&with(NotReady)), &before, 8).denial, None);
+}
+
+#[test]
+fn who_alone_has_loaded_a_block_is_not_scaled_away() {
+    use PodCondition::Ready;
+    let (config, before) = (Config::default(), made(6, &[]));
+    let published = before.settled(&config);
+    let with = |holders: &str| PodsSeen { single_holders: Some(holders.to_owned()), ..pods(&[0, 1, 2, 3, 4, 5].map(|pod| (pod, Ready))) };
+    let five = |holders: &str| scaled_with(&config, Some(&published), Some(&with(holders)), &before, 5);
+    let verdict = five(r#"{"store-5": ["01K1H8R1000000000000A1B2C3"]}"#);
+    assert_eq!(verdict.concern, Some(Concern::CoverageGap));
+    assert_eq!(
+        verdict.denial.unwrap().lines().collect::<Vec<_>>(),
+        [
+            "with 5 of 6 pods, no pod would serve block 01K1H8R1000000000000A1B2C3: only store-5 has loaded it",
+            "wait until store-4 has loaded it, too: `timeshard status ns/store` says what is missing",
+            "if it is meant: kubectl -n ns annotate --overwrite statefulset store thanos-timeshard.io/guard=off",
+        ]
+    );
+    for nothing in [r#"{"store-4": ["01K1H8R1000000000000A1B2C3"]}"#, "{}", "x", r#"{"store-5": ["not a block"]}"#] {
+        assert_eq!(five(nothing).denial, None, "{nothing}");
+    }
 }
 
 #[test]
@@ -258,7 +391,7 @@ fn an_opt_out_is_meant() {
     let view = |json: &'static str| serde_json::from_str::<SetView<'static>>(json).unwrap().into_first_pod();
     let (pod, out) = (view(before_json.leak()), view(out.leak()));
     let (known, published) = (before.known(&config), before.settled(&config));
-    let facing = Facing { config: &config, published: Some(&published), now: now() };
+    let facing = Facing { config: &config, published: Some(&published), pods: None, now: now() };
     let set = |pod| Set { known: &known, pod: Some(pod), template: None, parallel: false };
     let verdict = judge(Some(&set(&pod)), Some(&set(&out)), &facing);
     assert!(verdict.denial.is_none() && verdict.warnings[0].contains("opted out"), "{verdict:?}");
@@ -370,6 +503,8 @@ struct Situation {
     before: Made,
     after: Made,
     published: Entries,
+    /// By ordinal, the pods that are ready; `None` where no pod is watched.
+    ready: Option<u32>,
 }
 
 fn annotated(replicas: u32, start: u32, (shards, each, days): (u32, u32, u32)) -> Made {
@@ -382,8 +517,9 @@ fn situations() -> impl Strategy<Value = Situation> {
     let division = || (1..6_u32, 1..4_u32, 30..400_u32);
     let starts = prop_oneof![4 => Just((0, 0)), 1 => (0..4_u32, 0..4_u32)];
     let missing = prop_oneof![2 => Just(0_u32), 1 => any::<u32>()];
-    (division(), division(), division(), 0..13_u32, 0..13_u32, starts, 0..13_u32, missing).prop_map(
-        |(one, other, of_published, from, to, starts, planned_for, missing)| {
+    let ready = prop_oneof![1 => Just(None), 1 => Just(Some(u32::MAX)), 3 => any::<u32>().prop_map(Some)];
+    (division(), division(), division(), 0..13_u32, 0..13_u32, starts, (0..13_u32, ready), missing).prop_map(
+        |(one, other, of_published, from, to, starts, (planned_for, ready), missing)| {
             let published = annotated(from, starts.0, of_published);
             let target = published.clone().known(&Config::default());
             let plan = crate::core::plan::Plan::new(&target.sharding, Some(planned_for.max(1)));
@@ -392,7 +528,7 @@ fn situations() -> impl Strategy<Value = Situation> {
                 let entry = Entry::new(at.shard, at.replica, plan.window(at.shard, now()));
                 (format!("store-{}", starts.0 + index), entry)
             });
-            Situation { published: entries.collect(), before: annotated(from, starts.0, one), after: annotated(to, starts.1, other) }
+            Situation { published: entries.collect(), before: annotated(from, starts.0, one), after: annotated(to, starts.1, other), ready }
         },
     )
 }
@@ -400,25 +536,30 @@ fn situations() -> impl Strategy<Value = Situation> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Refused if and only if it leaves a gap that was not there.
+    /// Refused if and only if it leaves a gap that was not there, among all pods or among those that are ready.
     #[test]
     fn what_is_refused_leaves_a_gap_and_nothing_else_does(situation in situations()) {
-        let Situation { before, after, published } = situation;
+        let Situation { before, after, published, ready } = situation;
         let config = Config::default();
         let windows = |keep: &dyn Fn(u32) -> bool| -> Vec<Window> {
             let of = |pod: &str| pod.strip_prefix("store-").unwrap().parse::<u32>().unwrap();
             published.iter().filter(|(pod, _)| keep(of(pod))).map(|(_, entry)| entry.window).collect()
         };
-        let stay = windows(&|ordinal| (after.start..after.start + after.replicas).contains(&ordinal));
-        let gap = leaves_a_gap(&windows(&|_| true), &stay, after.known(&config).sharding.retention().to_chrono());
-        let verdict = judged(&config, Some(&published), Some(&before), Some(&after));
+        let stays = |ordinal| (after.start..after.start + after.replicas).contains(&ordinal);
+        let retention = after.known(&config).sharding.retention().to_chrono();
+        let is_ready = |ordinal: u32| ready.is_none_or(|ready| ready & (1 << ordinal) != 0);
+        let gap = leaves_a_gap(&windows(&|_| true), &windows(&stays), retention)
+            || leaves_a_gap(&windows(&is_ready), &windows(&|ordinal| stays(ordinal) && is_ready(ordinal)), retention);
+        let all = (0..32).map(|pod| (pod, if is_ready(pod) { PodCondition::Ready } else { PodCondition::NotReady }));
+        let seen = ready.map(|_| pods(&all.collect::<Vec<_>>()));
+        let verdict = judged_with(&config, Some(&published), seen.as_ref(), Some(&before), Some(&after));
         prop_assert_eq!(verdict.denial.is_some(), gap, "{:?}", verdict);
         prop_assert_eq!(verdict.concern, gap.then_some(Concern::CoverageGap));
         if before.start == after.start && after.replicas >= before.replicas {
             prop_assert!(!gap, "a scale-up or an annotation");
         }
         let warn = self::config("guard: {mode: warn}");
-        let warned = judged(&warn, Some(&published), Some(&before), Some(&after));
+        let warned = judged_with(&warn, Some(&published), seen.as_ref(), Some(&before), Some(&after));
         prop_assert_eq!((warned.denial, warned.concern), (None, verdict.concern));
         prop_assert_eq!(judged(&config, None, Some(&before), Some(&after)).denial, None, "nothing is known");
     }
@@ -442,7 +583,7 @@ proptest! {
         before.annotations.insert(crate::core::names::TARGET_REPLICAS.to_owned(), to.to_string());
         let known = before.known(&config);
         let terms = Terms { required: required(&known), discovery: Discovery::Pods, allow_gap: false, now: now() };
-        let facing = |published| Facing { config: &config, published: Some(published), now: now() };
+        let facing = |published| Facing { config: &config, published: Some(published), pods: None, now: now() };
         let (steps, _) = preview(members(&known, &facing(&published)), &terms);
         for step in steps {
             let Step::Move { changes, .. } = step else { continue };

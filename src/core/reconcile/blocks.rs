@@ -18,7 +18,7 @@ const MAX_BLOCKS: usize = 1_024;
 const PATIENCE: Duration = Duration::from_hours(1);
 /// Blocks that a report lists.
 const MAX_LISTED: usize = 20;
-/// Pods that a report names for one block, and ULIDs that an annotation names for one pod.
+/// Pods that a report names for one block.
 const MAX_NAMED: usize = 5;
 
 /// Blocks that some member lacks, newest first.
@@ -91,13 +91,10 @@ impl Missing {
     }
 
     /// Pods that alone serve a block which another pod lacks.
-    pub(super) fn single_holders(&self, members: &[Member], terms: &Terms) -> BTreeMap<usize, Vec<String>> {
-        let mut holders: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    pub(super) fn single_holders(&self, members: &[Member], terms: &Terms) -> BTreeMap<usize, BTreeSet<String>> {
+        let mut holders: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
         for (member, block) in rollout::single_holders(members, &self.binding, terms) {
-            let ulids = holders.entry(member).or_default();
-            if ulids.len() < MAX_NAMED {
-                ulids.push(self.binding_ids[block].ulid.clone());
-            }
+            holders.entry(member).or_default().insert(self.binding_ids[block].ulid.clone());
         }
         holders
     }

@@ -29,6 +29,7 @@ use super::names;
 use super::observed::{Answer, MapFacts, PodFacts};
 use super::report::{PodState, SetReport, State};
 use super::rollout::{self, Discovery, Member, Place, Step, Terms};
+use super::single_holders;
 use super::window::Window;
 use blocks::Missing;
 pub use standing::HURRY_AGAIN;
@@ -39,8 +40,6 @@ pub const MAX_DATA_BYTES: usize = 1024 * 1024 - 16 * 1024;
 
 /// More entries than this do not fit in, and no more pods are looked at: anybody may ask for a thousand million replicas.
 const MOST_PODS: u32 = 16_000;
-/// Pods that [`names::SINGLE_HOLDERS`] names: an annotation is for few, and budgets hold all of them.
-const MAX_SINGLE_HOLDERS: usize = 50;
 
 /// A pod as it is seen now.
 #[derive(Clone, Debug)]
@@ -242,10 +241,9 @@ fn keep_single_holders(
 ) {
     let holders = missing.single_holders(members, &terms(view));
     decision.closed.extend(holders.keys().map(|member| members[*member].published.shard));
-    let named: BTreeMap<&str, &Vec<String>> =
-        holders.iter().map(|(member, ulids)| (expected[at[*member]].name.as_str(), ulids)).take(MAX_SINGLE_HOLDERS).collect();
-    let text = if named.is_empty() { String::new() } else { serde_json::to_string(&named).unwrap_or_default() };
-    decision.single_holders = view.map.filter(|map| map.single_holders != text).map(|_| text);
+    let named = holders.into_iter().map(|(member, ulids)| (expected[at[member]].name.clone(), ulids)).collect();
+    let text = single_holders::render(&named);
+    decision.single_holders = view.map.filter(|map| map.single_holders != text).map(|_| text.unwrap_or_default());
 }
 
 /// Shards with a pod that holds what a moving pod holds: while that one is away these must stay.

@@ -7,7 +7,10 @@ use chrono::{TimeDelta, TimeZone, Utc};
 use super::super::*;
 use crate::core::agent_status::{AgentStatus, Phase};
 use crate::core::fleet::{Fleet, StatefulSetFacts};
-use crate::core::loaded::{BlockRef, LoadedBlocks};
+
+mod bucket;
+
+use bucket::Bucketed;
 
 pub(super) const DISCOVERY: u64 = 6;
 pub(super) const DRAIN: u64 = 6;
@@ -41,18 +44,6 @@ pub(super) struct Pod {
     pub(super) refuses: bool,
 }
 
-/// A block of the bucket, and the pods that fail to load it until then.
-#[derive(Clone, Debug)]
-pub(super) struct Bucketed {
-    pub(super) id: BlockRef,
-    pub(super) fails_on: BTreeSet<String>,
-    pub(super) until: u64,
-    /// Whether every querier has found it.
-    pub(super) found: bool,
-}
-
-/// A thanos reads the bucket this often. Seconds.
-const SYNC: u64 = 30;
 /// As long as an entry without a generation must stand before a sidecar acts on it. Seconds.
 const STANDS: u64 = 120;
 
@@ -143,61 +134,6 @@ impl World {
         Entry::parse(text, self.now()).ok()
     }
 
-    /// A block of some days, so many days ago, that these pods fail to load for so many seconds.
-    pub(super) fn upload(&mut self, days_ago: i64, fails_on: impl IntoIterator<Item = String>, seconds: u64) {
-        let max_time = self.now() - TimeDelta::days(days_ago);
-        let id = BlockRef { ulid: format!("01BLOCK{:019}", self.blocks.len()), min_time: max_time - TimeDelta::days(2), max_time };
-        let until = self.at.saturating_add(seconds);
-        self.blocks.push(Bucketed { id, fails_on: fails_on.into_iter().collect(), until, found: false });
-    }
-
-    /// What a thanos with this window asks for.
-    fn in_window(&self, block: usize, window: Window) -> bool {
-        let (id, now) = (&self.blocks[block].id, self.now());
-        id.max_time >= window.min.at(now) && id.min_time <= window.max.at(now)
-    }
-
-    fn load(&self, pod: &mut Pod, restarted: bool) {
-        let kept = if restarted { BTreeSet::new() } else { std::mem::take(&mut pod.loaded) };
-        let fails = |block: usize| self.at < self.blocks[block].until && self.blocks[block].fails_on.contains(&pod.facts.name);
-        let wanted = (0..self.blocks.len()).filter(|block| pod.applied.is_some_and(|window| self.in_window(*block, window)));
-        pod.loaded = wanted.filter(|block| kept.contains(block) || !fails(*block)).collect();
-        pod.next_sync = self.at + SYNC;
-    }
-
-    fn reported(&self, pod: &Pod) -> LoadedBlocks {
-        let wanted = |block: &usize| pod.applied.is_some_and(|window| self.in_window(*block, window));
-        let missing: Vec<BlockRef> =
-            (0..self.blocks.len()).filter(|b| wanted(b) && !pod.loaded.contains(b)).map(|b| self.blocks[b].id.clone()).collect();
-        let (loaded, lacks) = (pod.loaded.len() as u64, missing.len() as u64);
-        LoadedBlocks {
-            expected: loaded + lacks,
-            loaded,
-            missing_total: lacks,
-            missing,
-            last_sync_unix_seconds: self.now().timestamp(),
-            bucket: None,
-        }
-    }
-
-    /// Whether a block that every querier has found before is still found by each.
-    pub(super) fn finds_blocks(&mut self) -> Result<(), String> {
-        let now = self.now();
-        for block in 0..self.blocks.len() {
-            let id = &self.blocks[block].id;
-            let instants = [1, 24, 47].map(|hours| id.min_time + TimeDelta::hours(hours));
-            let has = |pod: &Pod, instant| pod.loaded.contains(&block) && pod.applied.is_some_and(|window| window.holds(instant, now));
-            let by = |querier: usize, instant| self.pods.values().any(|pod| pod.known_to[querier] && has(pod, instant));
-            let missed: Vec<_> =
-                (0..3).flat_map(|querier| instants.map(|instant| (querier, instant))).filter(|(q, at)| !by(*q, *at)).collect();
-            if self.blocks[block].found && !missed.is_empty() {
-                return Err(format!("block {} is not found any more: {missed:?}; {}", id.ulid, self.last.report.message));
-            }
-            self.blocks[block].found |= missed.is_empty() && self.last.report.state == State::Settled;
-        }
-        Ok(())
-    }
-
     /// The StatefulSet controller: makes what is missing, deletes what is too much, highest ordinal first.
     pub(super) fn controller(&mut self) {
         let wanted: Vec<String> = (0..self.set.replicas).map(|i| format!("store-{i}")).collect();
@@ -272,7 +208,7 @@ impl World {
             uid: "map".to_owned(),
             resource_version: self.versions.to_string(),
             owner_uid: Some("set-1".to_owned()),
-            single_holders: self.map.as_ref().map(|map| map.single_holders.clone()).unwrap_or_default(),
+            single_holders: self.map.as_ref().and_then(|map| map.single_holders.clone()),
             data: data.clone(),
         });
         self.written = Some(data);
@@ -313,7 +249,7 @@ impl World {
         };
         let mut decision = decide(&view);
         if let (Some(text), Some(map)) = (decision.single_holders.take(), &mut self.map) {
-            map.single_holders = text;
+            map.single_holders = Some(text).filter(|text| !text.is_empty());
         }
         if let Some(data) = decision.upkeep.take() {
             self.write(data);
