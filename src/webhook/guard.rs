@@ -163,3 +163,63 @@ fn unreadable(body: &[u8], error: &serde_json::Error) -> Guarded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::core::config::Config;
+    use crate::core::entry::Entry;
+    use crate::core::guard::PodCondition;
+
+    /// A StatefulSet of three shards of two, everything published as planned.
+    fn fleet(now: chrono::DateTime<chrono::Utc>) -> Fleet {
+        let facts = StatefulSetFacts { namespace: "ns".to_owned(), name: "store".to_owned(), replicas: 6, ..StatefulSetFacts::default() };
+        let fleet = Fleet::new(Arc::new(Config::default())).with_statefulset(facts).unwrap();
+        let plan = &fleet.known("ns", "store").plan;
+        let entry = |index: u32| {
+            let at = plan.assign(index);
+            (format!("store-{index}"), Entry::new(at.shard, at.replica, plan.window(at.shard, now)))
+        };
+        let entries = (0..6).map(entry).collect();
+        fleet.with_configmap("ns", "store-time-shards", entries)
+    }
+
+    /// What is answered to scaling from 6 pods to 5, by a replica that knows this of its pods.
+    fn scaled(pods: impl Fn(&str, &str) -> Option<PodsSeen> + Send + Sync + 'static) -> Value {
+        let clock = || chrono::DateTime::UNIX_EPOCH;
+        let reviewer = Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet(clock()))), clock).with_pods(Arc::new(pods));
+        let scale =
+            |replicas: u32| json!({"kind": "Scale", "metadata": {"name": "store", "namespace": "ns"}, "spec": {"replicas": replicas}});
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "uid-1",
+            "kind": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, "subResource": "scale",
+            "resource": {"group": "apps", "version": "v1", "resource": "statefulsets"},
+            "name": "store", "namespace": "ns", "operation": "UPDATE", "object": scale(5), "oldObject": scale(6), "dryRun": false}});
+        let answer = reviewer.guard(review.to_string().as_bytes()).body.unwrap();
+        serde_json::from_slice::<Value>(&answer).unwrap()["response"].clone()
+    }
+
+    #[test]
+    fn the_only_replica_that_is_ready_is_not_scaled_away() {
+        let seen = |restarts: &'static str| {
+            move |namespace: &str, statefulset: &str| {
+                let condition = |name: &str| if name == restarts { PodCondition::NotReady } else { PodCondition::Ready };
+                let names = (0..6).map(|index| format!("{statefulset}-{index}"));
+                let conditions: HashMap<_, _> = names.map(|name| (name.clone(), condition(&name))).collect();
+                (namespace == "ns").then_some(PodsSeen { conditions, single_holders: None })
+            }
+        };
+        let refused = scaled(seen("store-4"));
+        assert_eq!(refused["allowed"], false);
+        let words = refused["status"]["message"].as_str().unwrap();
+        assert!(words.contains("only store-5 does now, and store-4 is not ready"), "{words}");
+        for answer in [scaled(seen("store-5")), scaled(seen("none")), scaled(|_, _| None)] {
+            assert_eq!(answer["allowed"], true, "{answer}");
+        }
+    }
+}
