@@ -408,9 +408,9 @@ fn queriers() {
         &["fail querier-interval: every 2m", "warn querier-interval: termination_drain"],
         asks(&["query", DNSSRV, "--store.sd-dns-interval=2m"]),
     );
-    finds(&["warn querier-interval: 40s"], |s| {
-        asks(&["query", DNSSRV, "--store.sd-dns-interval", "40s"])(s);
-        s.config = Ok(Some(ConfigText { text: "sharding: {termination_drain: 60s}".to_owned(), of_server: true, ..ConfigText::default() }));
+    finds(&["warn querier-interval: 20s of the 1m30s"], |s| {
+        asks(&["query", DNSSRV, "--store.sd-dns-interval", "70s"])(s);
+        s.config = Ok(Some(ConfigText { text: "sharding: {termination_drain: 2m}".to_owned(), of_server: true, ..ConfigText::default() }));
     });
     finds(&["warn querier-interval: cannot be compared"], asks(&["query", DNSSRV, "--store.sd-dns-interval=$(X)"]));
     finds(&["fail querier-endpoints: own address"], asks(&["query", "--endpoint=store-0.store.monitoring.svc:10901"]));
