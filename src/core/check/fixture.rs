@@ -81,6 +81,8 @@ pub(super) fn reported() -> Value {
     };
     json!({"namespace": "monitoring", "name": "store", "configmap": "c", "replicas": 6, "state": "settled", "message": "all is as planned",
         "moves_left": 0, "steps_left": 0, "eta_seconds": 0, "gaps": [], "gap_seconds": 0, "minimum_ready_replicas": 2, "warnings": [],
+        "blocks": {"known_pods": 6, "unknown_pods": 0, "unserved_total": 0, "unserved": [], "missing_total": 0, "missing": [],
+            "outside_windows": 3, "bucket_total": 511},
         "pods": (0..6).map(pod).collect::<Vec<_>>()})
 }
 

@@ -73,6 +73,8 @@ checks! {
     ROLLOUT_STATE Rollouts "rollout-state" "every pod serves its planned window";
     ROLLOUT_DRIFT Rollouts "rollout-drift" "pods serve what is published";
     ROLLOUT_COVERAGE Rollouts "rollout-coverage" "every instant is served by two pods or more";
+    ROLLOUT_BLOCKS Rollouts "rollout-blocks" "every block within the retention is loaded";
+    BUCKET_OUTSIDE Rollouts "bucket-outside" "no block of the bucket lies outside every window";
     QUERIER_INTERVAL Queriers "querier-interval" "queriers let go of a pod before it restarts";
     QUERIER_ENDPOINTS Queriers "querier-endpoints" "queriers learn which pods are ready";
 }

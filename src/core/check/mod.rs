@@ -5,6 +5,7 @@
 
 mod api;
 mod around;
+mod blocks;
 mod findings;
 #[cfg(test)]
 mod fixture;
