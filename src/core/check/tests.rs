@@ -156,9 +156,9 @@ fn the_configuration() {
     finds(&["fail config-valid: does not exist"], |s| {
         s.config = Err(Lack { what: "get configmap c".to_owned(), forbidden: false, why: "it does not exist".to_owned() });
     });
-    finds(&["warn config-sound: termination_drain", "warn querier-interval: termination_drain"], text("sharding: {termination_drain: 0s}"));
+    finds(&["warn config-sound: termination_drain"], text("sharding: {termination_drain: 0s}"));
     finds(&["warn config-sound: allow_coverage_gap"], text("sharding: {allow_coverage_gap: true}"));
-    finds(&["warn config-sound: drain of 40s", "warn querier-interval: 10s of the 40s (drain)"], text("sharding: {drain: 40s}"));
+    finds(&["warn config-sound: drain of 40s", "warn discovery-periods: but drain is 40s"], text("sharding: {drain: 40s}"));
     finds(&["fail config-applied: line 3"], |s| says(s, |d| d["config_error"] = json!("line 3")));
     finds(&[], |s| s.config = Ok(None));
     finds(&["warn api-permissions: get configmap"], |s| s.config = forbidden("get configmap c"));
