@@ -69,7 +69,7 @@ struct SidecarArgs {
     #[arg(long, env = "TIMESHARD_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:10908")]
     listen: SocketAddr,
     /// How long to be unready before thanos is restarted, so that queriers let go; the entry may say otherwise (at most 1h).
-    #[arg(long, env = "TIMESHARD_DRAIN", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    #[arg(long, env = "TIMESHARD_DRAIN", value_name = "DURATION", default_value = "90s", value_parser = duration)]
     drain: Duration,
     /// How long thanos may take to become ready with a new window before it is given up; 0s is for ever.
     #[arg(long, env = "TIMESHARD_READY_TIMEOUT", value_name = "DURATION", default_value = "0s", value_parser = duration)]

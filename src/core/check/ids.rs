@@ -74,6 +74,9 @@ checks! {
     ROLLOUT_STATE Rollouts "rollout-state" "every pod serves its planned window";
     ROLLOUT_DRIFT Rollouts "rollout-drift" "pods serve what is published";
     ROLLOUT_COVERAGE Rollouts "rollout-coverage" "every instant is served by two pods or more";
+    ROLLOUT_BLOCKS Rollouts "rollout-blocks" "every block within the retention is loaded";
+    BUCKET_OUTSIDE Rollouts "bucket-outside" "no block of the bucket lies outside every window";
     QUERIER_INTERVAL Queriers "querier-interval" "queriers let go of a pod before it restarts";
+    DISCOVERY_PERIODS Queriers "discovery-periods" "drains and delay are longer than queriers take to learn of a pod";
     QUERIER_ENDPOINTS Queriers "querier-endpoints" "queriers learn which pods are ready";
 }

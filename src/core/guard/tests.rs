@@ -331,7 +331,7 @@ fn an_update_tells_what_the_rollout_does() {
         to(&[("total-shards", "4")]),
         [
             "8 pods: 4 shards of 2 replicas, newest -93d12h .. 1d, oldest -370d .. -277d12h",
-            "total_shards: 3 -> 4: 8 pods restart thanos in place, in 4 steps, at least 8m"
+            "total_shards: 3 -> 4: 8 pods restart thanos in place, in 4 steps, at least 12m"
         ]
     );
     assert!(to(&[("total-shards", "4"), ("pause", "true")])[1].ends_with("; not before thanos-timeshard.io/pause is removed"));

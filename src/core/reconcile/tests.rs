@@ -48,7 +48,7 @@ fn the_entry_says_how_long_to_drain_even_when_that_is_the_default() {
     // Pods that were admitted with another drain would keep that.
     let mut world = World::new("sharding: {total_shards: 3}", 6, 1);
     world.leader();
-    assert_eq!(world.map.unwrap().data["store-0.yaml"], "shard: 0\nreplica: 0\nmin_time: -124d8h\nmax_time: 1d\ndrain: 1m\n");
+    assert_eq!(world.map.unwrap().data["store-0.yaml"], "shard: 0\nreplica: 0\nmin_time: -124d8h\nmax_time: 1d\ndrain: 1m30s\n");
 }
 
 #[test]
