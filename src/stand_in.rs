@@ -34,6 +34,7 @@ struct Options {
     disable_web: bool,
     unauthorized: bool,
     orphans: u32,
+    orphans_in_sessions: bool,
     flood_lines: u32,
     window_file: Option<PathBuf>,
     exit_code: i32,
@@ -55,6 +56,7 @@ fn options(args: &[OsString]) -> Options {
             "--stand-in-disable-web" => options.disable_web = true,
             "--stand-in-unauthorized" => options.unauthorized = true,
             "--stand-in-orphans" => options.orphans = value.parse().unwrap_or_default(),
+            "--stand-in-orphans-in-sessions" => options.orphans_in_sessions = true,
             "--stand-in-flood-lines" => options.flood_lines = value.parse().unwrap_or_default(),
             "--stand-in-window-file" => options.window_file = Some(value.into()),
             "--stand-in-exit-code" => options.exit_code = value.parse().unwrap_or_default(),
@@ -83,7 +85,8 @@ pub fn main(args: &[OsString]) -> std::io::Result<i32> {
     }
     for _ in 0..options.orphans {
         // The shell ends at once; what it started is left to whoever reaps orphans.
-        let _ = std::process::Command::new("/bin/sh").args(["-c", "sleep 0.05 &"]).status();
+        let orphan = if options.orphans_in_sessions { "setsid sleep 0.05 &" } else { "sleep 0.05 &" };
+        let _ = std::process::Command::new("/bin/sh").args(["-c", orphan]).status();
     }
     let never_ready = is(&options.never_ready_min);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
