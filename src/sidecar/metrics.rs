@@ -28,6 +28,12 @@ pub(super) struct Metrics {
     orders: Counter,
     drained: Counter<f64, AtomicU64>,
     entry_errors: Counter,
+    blocks_known: Gauge,
+    blocks_expected: Gauge,
+    blocks_loaded: Gauge,
+    blocks_missing: Gauge,
+    last_sync: Seconds,
+    load_retries: Counter,
     last: Option<Phase>,
 }
 
@@ -47,6 +53,12 @@ impl Metrics {
             orders: Counter::default(),
             drained: Counter::default(),
             entry_errors: Counter::default(),
+            blocks_known: Gauge::default(),
+            blocks_expected: Gauge::default(),
+            blocks_loaded: Gauge::default(),
+            blocks_missing: Gauge::default(),
+            last_sync: Seconds::default(),
+            load_retries: Counter::default(),
             last: None,
         };
         let registry = &mut metrics.registry;
@@ -100,10 +112,55 @@ impl Metrics {
         );
         registry.register(
             "entry_errors",
-            "Entries refused (missing, malformed, inverted, too large). The last good window stays; fix the ConfigMap",
+            "Entries refused (missing, malformed, inverted, too large, not newer). The last good window stays; fix the ConfigMap",
             metrics.entry_errors.clone(),
         );
+        metrics.register_blocks();
         metrics
+    }
+
+    fn register_blocks(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "blocks_known",
+            "1 when it is known which blocks thanos has loaded. 0 for long: blocks_unknown in /status says why; such a pod counts as complete",
+            self.blocks_known.clone(),
+        );
+        registry.register(
+            "blocks_expected",
+            "Blocks that thanos' last sync found for its window and did not filter; 0 while that is not known",
+            self.blocks_expected.clone(),
+        );
+        registry.register("blocks_loaded", "Blocks of these that thanos has loaded; 0 while that is not known", self.blocks_loaded.clone());
+        registry.register(
+            "blocks_missing",
+            "Blocks of its window that thanos has not loaded. Above 0: queries may be incomplete; /status names the blocks, thanos' log says why",
+            self.blocks_missing.clone(),
+        );
+        registry.register_with_unit(
+            "last_sync_timestamp",
+            "When thanos last read the bucket without an error; 0 while that is not known. Older than a few times --sync-block-duration: look at \
+             thanos' log",
+            Unit::Seconds,
+            self.last_sync.clone(),
+        );
+        registry.register(
+            "load_retries",
+            "Restarts of thanos before the pod turned Ready, because blocks were missing. Moves often: the object store fails now and then",
+            self.load_retries.clone(),
+        );
+    }
+
+    fn observe_blocks(&self, sidecar: &Sidecar, status: &AgentStatus) {
+        let blocks = status.blocks.as_ref();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.blocks_known.set(i64::from(blocks.is_some()));
+        self.blocks_expected.set(blocks.map_or(0, |blocks| gauge(blocks.expected)));
+        self.blocks_loaded.set(blocks.map_or(0, |blocks| gauge(blocks.loaded)));
+        self.blocks_missing.set(blocks.map_or(0, |blocks| gauge(blocks.missing_total)));
+        #[allow(clippy::cast_precision_loss, reason = "exact until the year 285 million")]
+        self.last_sync.set(blocks.map_or(0.0, |blocks| blocks.last_sync_unix_seconds as f64));
+        self.load_retries.inner().store(sidecar.load_retries(), Relaxed);
     }
 
     /// Takes over the state as it is now.
@@ -121,6 +178,7 @@ impl Metrics {
         self.restarts.inner().store(status.restarts, Relaxed);
         let failed = sidecar.record().and_then(|r| r.failed.as_ref());
         self.failed_tries.set(failed.filter(|f| Some(f.window) == status.published).map_or(0, |f| i64::from(f.times)));
+        self.observe_blocks(sidecar, status);
         let drains = sidecar.drains();
         self.orders.inner().store(drains.orders, Relaxed);
         self.rollbacks.inner().store(drains.rollbacks, Relaxed);
