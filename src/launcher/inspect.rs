@@ -6,6 +6,7 @@
 //! What lies in the directory is not trusted: only small regular files are read, links are not followed, and everything has
 //! a limit.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
@@ -127,7 +128,7 @@ fn list(wish: &Inspect, dir: &Path, memory: &mut Memory) -> Result<BlockList, St
     } else {
         narrow(candidates, &loaded, &memory.filtered, wish.missing, &mut Details { dir: metas, known: BTreeMap::new() })
     };
-    found.candidates.sort_unstable_by(|a, b| (b.max, b.ulid).cmp(&(a.max, a.ulid)));
+    found.candidates.sort_unstable_by_key(|block| Reverse((block.max, block.ulid)));
     Ok(BlockList {
         contract: CONTRACT,
         number: wish.number,

@@ -19,6 +19,11 @@ pub(super) struct BlockNews {
 impl BlockNews {
     /// Logs what is new.
     pub(super) fn observe(&mut self, status: &AgentStatus) {
+        // Before the pod is Ready the next reading or list mostly says more.
+        let unfinished = status.blocks.as_ref().is_none_or(LoadedBlocks::is_cut);
+        if unfinished && !status.phase.is_ready() {
+            return;
+        }
         match (&status.blocks, &status.blocks_unknown) {
             (Some(blocks), _) if self.unknown.is_some() || self.missing.as_ref() != Some(blocks) => {
                 let first = self.missing.is_none() && self.unknown.is_none();

@@ -54,7 +54,7 @@ impl Reading {
 }
 
 /// The wanted series and where each goes.
-const SERIES: [(&str, fn(&mut Found) -> &mut Option<u64>); 8] = [
+const SERIES: [(&str, Place); 8] = [
     ("thanos_blocks_meta_synced{state=\"loaded\"}", |found| &mut found.expected),
     ("thanos_bucket_store_blocks_loaded", |found| &mut found.loaded),
     ("thanos_blocks_meta_syncs_total", |found| &mut found.syncs),
@@ -64,6 +64,8 @@ const SERIES: [(&str, fn(&mut Found) -> &mut Option<u64>); 8] = [
     ("thanos_bucket_store_block_load_failures_total", |found| &mut found.load_failures),
     ("thanos_bucket_store_block_load_duration_seconds_count", |found| &mut found.loads_done),
 ];
+
+type Place = fn(&mut Found) -> &mut Option<u64>;
 
 #[derive(Debug, Default)]
 struct Found {
@@ -160,7 +162,7 @@ fn value(rest: &[u8]) -> Option<u64> {
     let value: f64 = text.split_ascii_whitespace().next()?.parse().ok()?;
     // Counts of blocks; beyond this a double is not exact and the value is nonsense.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: within 0 and 2^53")]
-    (value >= 0.0 && value <= 9_007_199_254_740_992.0).then_some(value as u64)
+    (0.0..=9_007_199_254_740_992.0).contains(&value).then_some(value as u64)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub(super) struct Blocks {
     asked_since: Duration,
     decided: bool,
     retry: Option<Retry>,
-    retried: Option<u64>,
+    repeated: Option<u64>,
     retries: u64,
     /// What the pod reported when it last served.
     lacked: Option<LoadedBlocks>,
@@ -77,9 +77,8 @@ impl Blocks {
 
     /// Another start of thanos: only what is about retries stays.
     pub(super) fn begin(&mut self, decided: bool) {
-        let old = std::mem::take(self);
-        let (number, retry, retried, retries, lacked) = (old.number, old.retry, old.retried, old.retries, old.lacked);
-        *self = Self { number, decided, retry, retried, retries, lacked, ..Self::default() };
+        let Self { number, retry, repeated, retries, lacked, .. } = std::mem::take(self);
+        *self = Self { number, decided, retry, repeated, retries, lacked, ..Self::default() };
     }
 
     pub(super) fn take(&mut self, read: Option<Result<Reading, String>>) {
@@ -251,8 +250,8 @@ impl Sidecar {
         }
         self.judged = Some(verdict);
         actions.push(Action::Judge(verdict));
-        if self.blocks.retried != Some(launch) {
-            self.blocks.retried = Some(launch);
+        if self.blocks.repeated != Some(launch) {
+            self.blocks.repeated = Some(launch);
             self.blocks.retries += 1;
             let wait = RETRY_AGAIN * 2_u32.pow(retry.times.min(16));
             self.blocks.retry = Some(Retry { next: now + wait, times: retry.times.saturating_add(1), ..retry });

@@ -97,6 +97,8 @@ struct World {
     broken: BTreeSet<u32>,
     metrics_readable: bool,
     lists: bool,
+    /// The launcher's.
+    contract: u32,
     inspect: Option<Inspect>,
     list: Option<BlockList>,
     honours_signal: bool,
@@ -125,6 +127,7 @@ impl World {
             broken: BTreeSet::new(),
             metrics_readable: true,
             lists: true,
+            contract: 2,
             inspect: None,
             list: None,
             honours_signal: false,
@@ -166,7 +169,7 @@ impl World {
     fn act(&mut self, actions: &[launch::Action]) {
         for action in actions {
             match action {
-                launch::Action::Record(record) => self.record = Some(record.clone()),
+                launch::Action::Record(record) => self.record = Some(Record { contract: self.contract, ..record.clone() }),
                 launch::Action::Start(window) => {
                     assert!(self.thanos.is_none());
                     let days = (1..200).find(|d| super::tests::window(*d) == *window).unwrap();

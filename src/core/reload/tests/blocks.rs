@@ -93,9 +93,8 @@ fn a_launcher_that_cannot_list_keeps_no_pod_unready() {
     for (contract, most) in [(1, 7), (2, 20)] {
         let mut world = begun(&[3], settings(ReloadMode::Exec));
         world.lists = false;
-        if let Some(record) = &mut world.record {
-            record.contract = contract;
-        }
+        world.contract = contract;
+        world.record.as_mut().unwrap().contract = contract;
         let took = until_ready(&mut world);
         assert!(took <= Duration::from_secs(most), "{took:?}");
         world.run(Duration::from_secs(5));
