@@ -26,6 +26,7 @@ pub mod guard;
 pub mod history;
 pub mod launch;
 pub mod loaded;
+pub mod loading;
 #[cfg(feature = "server")]
 pub mod located;
 #[cfg(feature = "server")]
