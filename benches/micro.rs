@@ -127,6 +127,7 @@ fn look() {
                 last_error: None,
                 agent_version: "0".to_owned(),
                 contract: names::CONTRACT,
+                ..AgentStatus::default()
             };
             (facts, Answer::Status(Box::new(status)))
         })
