@@ -46,7 +46,7 @@ fn entry(days: i64) -> Entry {
     Entry::new(0, 0, window(days))
 }
 
-fn block(number: &u32) -> BlockRef {
+fn block(number: u32) -> BlockRef {
     let time = "2026-11-01T00:00:00Z".parse().unwrap();
     BlockRef { ulid: format!("block-{number}"), min_time: time, max_time: time }
 }

@@ -33,6 +33,7 @@ impl Thanos {
 }
 
 /// A pod in simulated time.
+#[allow(clippy::struct_excessive_bools, reason = "each is a way in which a pod may be, independent of the others")]
 pub(super) struct World {
     pub(super) now: Duration,
     pub(super) settings: Settings,
@@ -176,14 +177,14 @@ impl World {
 
     pub(super) fn list_of(&self, wish: &Inspect) -> BlockList {
         let missing = self.thanos.as_ref().map(|t| t.missing.clone()).unwrap_or_default();
-        let candidates: Vec<BlockRef> = missing.iter().map(block).collect();
+        let candidates: Vec<BlockRef> = missing.iter().copied().map(block).collect();
         let (number, launch) = (wish.number, wish.launch);
         BlockList { contract: 2, number, launch, candidates_total: candidates.len() as u64, candidates, ..BlockList::default() }
     }
 
     /// What thanos lacks, and what the pod says that it lacks.
     pub(super) fn missing(&self) -> (Vec<String>, Option<Vec<String>>) {
-        let truth = self.thanos.iter().flat_map(|t| &t.missing).map(|n| block(n).ulid).collect();
+        let truth = self.thanos.iter().flat_map(|t| &t.missing).map(|n| block(*n).ulid).collect();
         let told = self.sidecar.status().blocks.map(|blocks| {
             assert!(!blocks.is_cut(), "{blocks:?}");
             blocks.missing.into_iter().map(|block| block.ulid).collect()
