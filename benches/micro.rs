@@ -142,7 +142,16 @@ fn look() {
             )
         })
         .collect();
-    let view = View { known, config: &config, map: Some(&map), written: None, pods: &views, missing_for: &BTreeMap::new(), now };
+    let view = View {
+        known,
+        config: &config,
+        map: Some(&map),
+        written: None,
+        own: &std::collections::BTreeSet::new(),
+        pods: &views,
+        missing_for: &BTreeMap::new(),
+        now,
+    };
     let decision = decide(&view);
     assert!(decision.upkeep.is_none() && decision.step.is_none() && decision.hurry.is_empty(), "{decision:?}");
     let took = median(5_000, || drop(black_box(decide(black_box(&view)))));

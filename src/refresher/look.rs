@@ -62,8 +62,8 @@ impl Tenure {
         let mut decision = {
             let views = views(&gathered, memory, |uid| self.seen.ready_for(uid, began), began);
             let written = memory.written.as_ref().map(|map| &map.data);
-            let (map, config, missing_for) = (gathered.map.as_ref(), fleet.config(), &memory.missing_for(began));
-            decide(&View { known, config, map, written, pods: &views, missing_for, now: clock::now() })
+            let (map, config, missing_for, own) = (gathered.map.as_ref(), fleet.config(), &memory.missing_for(began), &memory.own);
+            decide(&View { known, config, map, written, own, pods: &views, missing_for, now: clock::now() })
         };
         if empty && known.facts().replicas == 0 && gathered.map.is_none() {
             // One that never ran, or was cleaned up: nobody misses what it does not serve.
@@ -275,6 +275,8 @@ impl Tenure {
                 // Writing the data leaves annotations as they are.
                 let single_holders = before.and_then(|map| map.single_holders.clone());
                 let (uid, owner_uid) = (before.map(|map| map.uid.clone()).unwrap_or_default(), Some(owner.uid));
+                let found = before.map(|map| map.data.clone());
+                memory.own.extend(changed(found.as_ref(), &data).iter().map(|pod| entry::key(pod)));
                 memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, data, single_holders });
                 Ok(())
             }

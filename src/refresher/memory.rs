@@ -23,6 +23,8 @@ pub(super) struct Memory {
     /// The ConfigMap as this leader found it, or wrote it last. `None` after a write of which nobody knows whether it took
     /// place: what stands there then is taken as it is, until the next write.
     pub(super) written: Option<MapFacts>,
+    /// Keys of the entries that this leader gave their content.
+    pub(super) own: BTreeSet<String>,
     /// The version that the last write replaced, and when: the watch still shows it for a moment.
     pub(super) replaced: Option<(String, Instant)>,
     /// Whether this leader has looked at it before.

@@ -180,6 +180,7 @@ impl Leader {
             config: fleet.config(),
             map: self.map.as_ref(),
             written: self.data(),
+            own: &self.data().into_iter().flat_map(BTreeMap::keys).cloned().collect(),
             pods: &pods.collect(),
             missing_for: &BTreeMap::new(),
             now: clock::now(),

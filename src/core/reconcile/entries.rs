@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{Expected, PodView, View, entry_of, place, running};
 use crate::core::agent_status::AgentStatus;
 use crate::core::config::MAX_SHARDS;
-use crate::core::entry::Entry;
+use crate::core::entry::{Entry, key};
 use crate::core::observed::Answer;
 use crate::core::rollout::Place;
 
@@ -37,7 +37,7 @@ pub(super) fn keep(view: &View<'_>, expected: &mut [Expected<'_>], next: u64) {
         let status = pod.view.and_then(|seen| status_of(seen.answer));
         let base = pod.entry;
         let at = match &base {
-            Some(entry) => Some(remembered(view, entry, status).unwrap_or_else(|| place(entry))),
+            Some(entry) => Some(remembered(view, &pod.name, entry, status).unwrap_or_else(|| place(entry))),
             None => running(pod),
         };
         pod.entry = at.map(|at| {
@@ -57,10 +57,10 @@ pub(super) fn moved(view: &View<'_>, pod: &Expected<'_>, to: Place, next: u64) -
     Entry { generation, ..entry_of(view, to, None) }
 }
 
-/// Where a pod's sidecar remembers to have been put, if the ConfigMap says something older or something that no leader wrote:
-/// somebody edited it, or put yesterday's back. A leader that has written it itself knows better.
-fn remembered(view: &View<'_>, entry: &Entry, status: Option<&AgentStatus>) -> Option<Place> {
-    let status = status.filter(|_| view.written.is_none())?;
+/// Where a pod's sidecar remembers to have been put, if the entry is older or is none that a leader wrote: somebody edited it, or
+/// put yesterday's back. A leader that has written the entry itself knows better.
+fn remembered(view: &View<'_>, pod: &str, entry: &Entry, status: Option<&AgentStatus>) -> Option<Place> {
+    let status = status.filter(|_| !view.own.contains(&key(pod)))?;
     let (generation, window) = (status.generation?, status.published?);
     let stale = entry.generation.is_none_or(|own| own <= generation) && window != entry.window;
     let shard = status.shard.filter(|shard| *shard < MAX_SHARDS).unwrap_or(entry.shard);

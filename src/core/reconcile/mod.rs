@@ -67,8 +67,10 @@ pub struct View<'a> {
     pub config: &'a Config,
     /// Its ConfigMap, if it exists and is ours.
     pub map: Option<&'a MapFacts>,
-    /// What this leader wrote last: whatever else the ConfigMap says was written by somebody else.
+    /// What this leader wrote last, or found: whatever else the ConfigMap says was written by somebody else.
     pub written: Option<&'a BTreeMap<String, String>>,
+    /// Keys of the entries in it that this leader gave their content; the others are as they were found.
+    pub own: &'a BTreeSet<String>,
     /// Its pods by name, surplus ones and those on their way out included.
     pub pods: &'a BTreeMap<String, PodView<'a>>,
     /// By ULID, for how long a block has been missing on some pod, as far as this leader knows.

@@ -316,7 +316,8 @@ proptest! {
 fn what_no_sidecar_has_said_yet_is_not_taken_for_settled() {
     let mut world = settled(6, 6);
     let writes = world.writes;
-    (world.map, world.written, world.leader_since) = (None, None, world.at);
+    // It has asked all of them.
+    (world.map, world.written, world.leader_since) = (None, None, world.at - 5);
     for pod in world.pods.values_mut() {
         pod.answer = Answer::Unreachable("nobody answers".to_owned());
     }

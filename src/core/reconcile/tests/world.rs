@@ -59,6 +59,7 @@ pub(super) struct World {
     pub(super) writes: u64,
     pub(super) written: Option<BTreeMap<String, String>>,
     pub(super) leader_since: u64,
+    pub(super) own: BTreeSet<String>,
     pub(super) drifts_for: Option<Duration>,
     pub(super) hurried_ago: Option<Duration>,
     pub(super) last: Decision,
@@ -97,6 +98,7 @@ impl World {
             writes: 0,
             written: None,
             leader_since: 0,
+            own: BTreeSet::new(),
             drifts_for: None,
             hurried_ago: None,
             last,
@@ -201,6 +203,10 @@ impl World {
     }
 
     pub(super) fn write(&mut self, data: BTreeMap<String, String>) {
+        let before = self.map.as_ref().map(|map| &map.data);
+        let differs = |(key, text): &(&String, &String)| before.and_then(|before| before.get(*key)) != Some(*text);
+        let own: BTreeSet<String> = data.iter().filter(differs).map(|(key, _)| key.clone()).collect();
+        self.own.extend(own);
         self.versions += 1;
         self.writes += 1;
         self.map = Some(MapFacts {
@@ -227,13 +233,19 @@ impl World {
     }
 
     pub(super) fn leader(&mut self) {
+        if self.written.is_none() {
+            // A new one takes what it finds, and asks one pod after the other.
+            self.written = self.map.as_ref().map(|map| map.data.clone());
+            self.own.clear();
+        }
+        let asked = |name: &str| self.at >= self.leader_since + name.bytes().map(u64::from).sum::<u64>() % 3 || self.leader_since == 0;
         let views: BTreeMap<String, PodView<'_>> = self
             .pods
             .iter()
             .map(|(name, pod)| {
                 let since = pod.ready_since.max(self.leader_since);
                 let ready_for = pod.facts.ready.then(|| Duration::from_secs(self.at - since));
-                let (answer, labelled_for) = (Some(&pod.answer), Duration::from_secs(1_000));
+                let (answer, labelled_for) = (asked(name).then_some(&pod.answer), Duration::from_secs(1_000));
                 let (drifts_for, hurried_ago) = (self.drifts_for, self.hurried_ago);
                 (name.clone(), PodView { facts: &pod.facts, answer, ready_for, labelled_for, drifts_for, hurried_ago })
             })
@@ -243,6 +255,7 @@ impl World {
             config: self.fleet.config(),
             map: self.map.as_ref(),
             written: self.written.as_ref(),
+            own: &self.own,
             pods: &views,
             missing_for: &self.missing_for,
             now: self.now(),
