@@ -1,0 +1,110 @@
+# shellcheck shell=bash
+# the object store fails for pods that load: nothing is failed or incomplete while a pod is left that has the blocks, and what waits names them
+# stage: node
+ns=e2e-loaded
+bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
+namespace $ns "$ENABLED"
+# As in the scenario "reshard"; and thanos reads the bucket every 15 s instead of every 15 min, so that it finds what was repaired.
+interval=2s drain=17s termination_drain=20s discovery_delay=20s sync=15s
+# shellcheck source=../querying.sh
+. "$CHECKOUT/tests/e2e/querying.sh"
+# shellcheck source=../rollouts.sh
+. "$CHECKOUT/tests/e2e/rollouts.sh"
+# shellcheck source=../faults.sh
+. "$CHECKOUT/tests/e2e/faults.sh"
+
+# A bucket for each of the two gateways: what is broken for one is not for the other. Only HEAD is broken where pods that have the
+# block loaded shall go on reading its index.
+first=$((PORT_BASE + 36)) second=$((PORT_BASE + 38)) pids=()
+ended() {
+  touch "$WORK"/{year,other}.stop
+  kill "${pids[@]}" 2>/dev/null || true
+  wait
+  local q
+  for q in year other; do say "$q, in all: $(tally $q)"; done
+  kubectl -n $ns get events.events.k8s.io -o json >"$E2E_DIR/loaded-events.json" || true
+}
+rm -f "$WORK"/{year,other}.{answers,stop}
+touch "$WORK"/{year,other}.answers
+trap ended EXIT
+for port in $first $second; do
+  bucket_server "$port"
+  pids+=("$bucket_pid")
+done
+# since before, for everybody and for good; so the full answer is without it
+lost=$(blocks 340) everything=$complete complete="\"$((369 * 370 / 2 - 341))\"]"
+for_good=$(broken "$lost" '{"status": 500}' method '"HEAD"')
+faults $first "$(rules "$for_good")"
+store_args=$(jq -c --arg sync $sync '. + ["--sync-block-duration=" + $sync]' <<<"$store_args")
+objstore objstore-first $first
+objstore objstore-second $second
+querier year store
+querier other single
+OBJSTORE=objstore-first gateways store 8 discovery-delay $discovery_delay load-retry 20s
+OBJSTORE=objstore-second gateways single 2 discovery-delay $discovery_delay total-shards 1
+for s in store:8:year single:2:other; do
+  IFS=: read -r set n q <<<"$s"
+  until_same 60 "querier $q is Ready" "1 of 1" ready $ns "$q"
+  until_same 120 "$set: $n pods are Ready" "$n of $n" ready $ns "$set"
+  until_same 60 "its querier has all of them" "$n" stores "$q"
+done
+asking year &
+sane() { [ "$(mark "$1")" -ge 20 ]; }
+eventually 30 "year: 20 answers" sane year
+eventually 120 "the leader knows all of them" settled store '[.pods[].shard] | max == 2'
+
+# ---- beside: a rolling restart, whose new pods can load no index of a range for a minute -----------------------------------
+restarted() {
+  local t complete=$everything
+  asking other &
+  eventually 30 "other: 20 answers" sane other
+  t=$(mark other)
+  faults $second "$(rules "$(broken "$(blocks 30 40)" '{"status": 503}' method '"HEAD"' seconds 60)")"
+  kubectl -n $ns rollout restart statefulset single >/dev/null
+  check "a rolling restart while 11 indexes are broken for all who load, for a minute: it ends" kubectl -n $ns rollout status statefulset single --timeout=300s
+  until_same 60 "its querier has both" 2 stores other
+  complete_since other "$t" "a rolling restart while 11 indexes are broken for a minute"
+  touch "$WORK/other.stop"
+}
+# ---- one change of shards, with all the other faults: 3 to 4 of 2 replicas; 2, 4, 6 and 7 of 8 pods move first, then 0 and 5 ------
+one=$(blocks 300) everybodys=$(blocks 110)
+# store-6 and store-7 load the newest part of what is now of store-4 and store-5
+for_all=$(broken "$everybodys" '{"status": 500}' method '"HEAD"')
+faults $first "$(rules "$for_good" "$for_all" \
+  "$(broken "$(blocks 290 310)" '"reset"' client "$(address store-6)")" \
+  "$(broken "$one" '{"status": 500}' client "$(address store-7)")" \
+  "$(broken "$(blocks 200 230)" '{"status": 503}' method '"HEAD"' seconds 30)")"
+t=$(mark year) ms=$(now_ms) before=$(moves store)
+restarted >"$WORK/restarted.log" 2>&1 &
+beside=$!
+annotate store total-shards=4
+# names BLOCK: `timeshard status` does while the rollout goes on
+status() { "$SERVER" status --server "http://127.0.0.1:$ADMIN_PORT" --namespace $ns store; }
+waits_for() { says store '.moves_left > 0' && status | grep -F "$(jq -r '.[0]' <<<"$1")"; }
+event_names() { kubectl -n $ns get events.events.k8s.io -o json | jq -e --arg ulid "$(jq -r '.[0]' <<<"$1")" '.items[] | select(.regarding.name == "store" and (.note | contains($ulid)))'; }
+eventually 120 "the rollout waits, and says for which block that two pods could not load" waits_for "$one"
+eventually 60 "and for which one nobody can load now" waits_for "$everybodys"
+eventually 30 "an Event names the first" event_names "$one"
+eventually 30 "and the second" event_names "$everybodys"
+# Twice as long as it takes until the pods of the next step would be gone, if it began.
+long_enough() { [ $(($(now_ms) - ms)) -gt 110000 ] && waits_for "$one" && waits_for "$everybodys"; }
+EVERY=1 eventually 120 "it still waits when the whole rollout would be half over" long_enough
+complete_since year "$t" "indexes broken for pods that load: one, a range, for all and for some, for 30 s and until now"
+say "the bucket answered $(served $first)"
+
+u=$(mark year)
+faults $first "$(rules "$for_good")"
+eventually 400 "repaired, the rollout goes on by itself to its end" settled store '[.pods[].shard] | max == 3'
+complete_since year "$u" "after the repair"
+say "3 to 4 shards of 2: $(($(moves store) - before)) restarts of thanos in place, $(seconds_since "$ms") s"
+eventually 30 "what is broken for everybody stopped nothing, and is told" sh -c "'$SERVER' status --server 'http://127.0.0.1:$ADMIN_PORT' --namespace $ns store | grep -F $(jq -r '.[0]' <<<"$lost")"
+until_same 30 "each shard has a budget that lets one pod go" "0: 1, 1: 1, 2: 1, 3: 1" budgets store
+wait $beside || true
+cat "$WORK/restarted.log"
+same "no container was restarted" 0 restarts $ns
+
+faults $first '[]'
+complete=$everything
+whole() { ask "$(pods $ns year | jq -r '.[0].status.podIP')" | grep -x ok; }
+touch "$WORK/year.stop"
+eventually 60 "it is repaired, too: the answer has all of the blocks" whole
