@@ -21,7 +21,10 @@ ended() {
   kill "${pids[@]}" 2>/dev/null || true
   wait
   local q
-  for q in year other; do say "$q, in all: $(tally $q)"; done
+  for q in year other; do
+    say "$q, in all: $(tally $q)"
+    answers $q | grep '^failed' | cut -c1-300 | head -n 2 || true
+  done
   kubectl -n $ns get events.events.k8s.io -o json >"$E2E_DIR/loaded-events.json" || true
 }
 rm -f "$WORK"/{year,other}.{answers,stop}
@@ -78,17 +81,21 @@ t=$(mark year) ms=$(now_ms) before=$(moves store)
 restarted >"$WORK/restarted.log" 2>&1 &
 beside=$!
 annotate store total-shards=4
-# names BLOCK: `timeshard status` does while the rollout goes on
+# told BLOCKS: `timeshard status` names one of them; waits_for BLOCKS: while the rollout goes on; event_names BLOCKS: an Event does
 status() { "$SERVER" status --server "http://127.0.0.1:$ADMIN_PORT" --namespace $ns store; }
-waits_for() { says store '.moves_left > 0' && status | grep -F "$(jq -r '.[0]' <<<"$1")"; }
-event_names() { kubectl -n $ns get events.events.k8s.io -o json | jq -e --arg ulid "$(jq -r '.[0]' <<<"$1")" '.items[] | select(.regarding.name == "store" and (.note | contains($ulid)))'; }
+told() { status | grep -F "$(jq -r '.[]' <<<"$1")"; }
+waits_for() { says store '.moves_left > 0' && told "$1"; }
+event_names() { kubectl -n $ns get events.events.k8s.io -o json | jq -e --argjson blocks "$1" '.items[] | select(.regarding.name == "store") | .note | select(any($blocks[] as $ulid | contains($ulid); .))'; }
 eventually 120 "the rollout waits, and says for which block that two pods could not load" waits_for "$one"
 eventually 60 "and for which one nobody can load now" waits_for "$everybodys"
 eventually 30 "an Event names the first" event_names "$one"
 eventually 30 "and the second" event_names "$everybodys"
 # Twice as long as it takes until the pods of the next step would be gone, if it began.
-long_enough() { [ $(($(now_ms) - ms)) -gt 110000 ] && waits_for "$one" && waits_for "$everybodys"; }
-EVERY=1 eventually 120 "it still waits when the whole rollout would be half over" long_enough
+long_enough_for() {
+  local block
+  [ $(($(now_ms) - ms)) -gt 110000 ] && for block in "$@"; do waits_for "$block" || return 1; done
+}
+EVERY=1 eventually 120 "it still waits when the whole rollout would be half over" long_enough_for "$one" "$everybodys"
 complete_since year "$t" "indexes broken for pods that load: one, a range, for all and for some, for 30 s and until now"
 say "the bucket answered $(served $first)"
 
@@ -97,11 +104,45 @@ faults $first "$(rules "$for_good")"
 eventually 400 "repaired, the rollout goes on by itself to its end" settled store '[.pods[].shard] | max == 3'
 complete_since year "$u" "after the repair"
 say "3 to 4 shards of 2: $(($(moves store) - before)) restarts of thanos in place, $(seconds_since "$ms") s"
-eventually 30 "what is broken for everybody stopped nothing, and is told" sh -c "'$SERVER' status --server 'http://127.0.0.1:$ADMIN_PORT' --namespace $ns store | grep -F $(jq -r '.[0]' <<<"$lost")"
+eventually 30 "what is broken for everybody stopped nothing, and is told" told "$lost"
 until_same 30 "each shard has a budget that lets one pod go" "0: 1, 1: 1, 2: 1, 3: 1" budgets store
 wait $beside || true
 cat "$WORK/restarted.log"
 same "no container was restarted" 0 restarts $ns
+
+# ---- E2E_FULL=1, for tests/e2e/matrix: each fault in a change of shards of its own, 35 minutes --------------------------------
+# broken_case SHARDS WHAT WHOM HOW-LONG: the oldest shards' pods load a block, or 21 of them, that others have
+broken_case() {
+  local what="$1 shards, $2 broken for $3, $4" from=300 to=300 pods=(store-6 store-7) list=() p since
+  [ "$2" = one ] || from=290 to=310
+  [ "$1" = 4 ] || pods=(store-4 store-5)
+  local fields=()
+  [ "$4" != 30s ] || fields=(seconds 30)
+  if [ "$3" = all ]; then list=("$(broken "$(blocks $from $to)" '{"status": 500}' method '"HEAD"' "${fields[@]}")"); else
+    for p in "${pods[@]}"; do list+=("$(broken "$(blocks $from $to)" '"reset"' client "$(address "$p")" "${fields[@]}")"); done
+  fi
+  since=$(mark year) ms=$(now_ms)
+  faults $first "$(rules "$for_good" "${list[@]}")"
+  annotate store "total-shards=$1"
+  if [ "$4" = waiting ]; then
+    eventually 150 "$what: the rollout waits, and says for which block" waits_for "$(blocks $from)"
+    EVERY=1 eventually 150 "$what: it still waits when the whole rollout would be half over" long_enough_for "$(blocks $from)"
+    faults $first "$(rules "$for_good")"
+  fi
+  eventually 400 "$what: the rollout ends" settled store "[.pods[].shard] | max == $(($1 - 1))"
+  complete_since year "$since" "$what"
+}
+if [ -n "${E2E_FULL-}" ]; then
+  shards=3
+  for what in one range; do
+    for whom in "the loading pods" all; do
+      for long in 30s waiting; do
+        broken_case $shards "$what" "$whom" $long
+        shards=$((7 - shards))
+      done
+    done
+  done
+fi
 
 faults $first '[]'
 complete=$everything
