@@ -36,8 +36,8 @@ edited() { kubectl -n $ns get configmap $map -o json | jq '.data |= map_values(s
 # applied FILE: as "kubectl apply" does it; replaced FILE: whatever has been written since
 applied() { jq 'del(.metadata.resourceVersion, .metadata.uid, .metadata.managedFields)' "$1" | kubectl -n $ns apply --server-side --force-conflicts -f - >/dev/null; }
 replaced() { jq 'del(.metadata.resourceVersion, .metadata.uid)' "$1" | kubectl -n $ns replace -f - >/dev/null; }
-# published: what the entries say, without the numbers that the leader counts with
-published() { entries store | jq -c 'map_values([capture("(?<k>shard|replica|min_time|max_time): (?<v>\\S+)"; "g") | "\(.k) \(.v)"])'; }
+# published PODS: what their entries say, without the numbers that the leader counts with
+published() { entries store | jq -r --arg pods "$1" '.[($pods / " ")[] + ".yaml"] | [capture("(?<k>shard|replica|min_time|max_time): (?<v>\\S+)"; "g") | "\(.k) \(.v)"] | join(", ")'; }
 kubelets_look() ( for p in 0 1 2 3 4 5; do hurry $ns store-$p & done; wait )
 # calm: the pods that no step moves now; harm PODS: when each became Ready, and how often its thanos and containers were restarted
 calm() { report store | jq -r '[.pods[] | select(.phase == "serving" and .applied == .published) | .pod] | join(" ")'; }
@@ -54,15 +54,17 @@ draining() { report store | jq -e '.pods[] | select(.phase == "draining")'; }
 # during_a_step: until one has just begun; sets what the three below compare with
 during_a_step() {
   eventually 120 "a step begins" draining
-  pods_left=$(calm) was=$(published)
+  pods_left=$(calm) was=$(published "$pods_left")
   before=$(harm "$pods_left")
   same "it leaves enough pods alone" yes sh -c "[ $(wc -w <<<"$pods_left") -ge 2 ] && echo yes"
 }
 # unharmed WHAT
 unharmed() {
-  until_same 30 "$1: the ConfigMap says again what the leader wrote" "$was" published
+  until_same 30 "$1: the ConfigMap says again what these pods serve" "$was" published "$pods_left"
+  until_same 30 "$1: and nothing of the edit" 0 edits
   same "$1: no pod that the step left alone became unready, was restarted or changed its window" "$before" harm "$pods_left"
 }
+edits() { entries store | jq '[.[] | select(contains("-400d"))] | length'; }
 
 annotate store total-shards=2 replicas-per-shard=3
 during_a_step
@@ -109,7 +111,7 @@ during_a_step
 without_server "yesterday's version" applied "$WORK/yesterday"
 
 eventually 300 "the rollout ends as it should" settled store '[.pods[].shard] | max == 1'
-pods_left=$(calm) was=$(published)
+pods_left=$(calm) was=$(published "$pods_left")
 before=$(harm "$pods_left")
 # An entry without numbers may be written by hand, so a sidecar acts on it if it stands for 2 minutes: a leader is back before that.
 without_server "yesterday's version without the leader's numbers" replaced "$WORK/yesterday.bare"
