@@ -12,13 +12,22 @@ interval=2s drain=17s termination_drain=20s discovery_delay=20s
 . "$CHECKOUT/tests/e2e/rollouts.sh"
 
 rm -f "$WORK"/restored.{answers,stop}
-trap 'touch "$WORK/restored.stop"; wait; server_start; say "in all: $(tally restored)"' EXIT
+touch "$WORK/restored.answers"
+ended() {
+  touch "$WORK/restored.stop"
+  [ -z "$asking" ] || wait "$asking" # and not for the server, which may have been started from here
+  say "in all: $(tally restored)"
+  server_start
+}
+asking=''
+trap ended EXIT
 querier restored store
 gateways store 6 discovery-delay $discovery_delay
 until_same 60 "the querier is Ready" "1 of 1" ready $ns restored
 until_same 120 "6 pods are Ready" "6 of 6" ready $ns store
 until_same 60 "the querier has all of them" 6 stores restored
 asking restored &
+asking=$!
 sane() { [ "$(mark restored)" -ge 20 ]; }
 eventually 30 "20 answers" sane
 eventually 120 "the leader knows all of them" settled store '[.pods[].shard] | max == 2'
