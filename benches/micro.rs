@@ -78,8 +78,8 @@ fn rollout() {
         for discovery in [Discovery::Pods, Discovery::ShardServices] {
             let (members, mut terms) = members(pods, from, to);
             terms.discovery = discovery;
-            let took = median(runs, || drop(black_box(next_step(black_box(&members), &terms))));
-            let Step::Move { changes, .. } = next_step(&members, &terms) else { panic!("no step") };
+            let took = median(runs, || drop(black_box(next_step(black_box(&members), &[], &terms))));
+            let Step::Move { changes, .. } = next_step(&members, &[], &terms) else { panic!("no step") };
             println!("next step of {pods:>4} pods, {from:>4} to {to:>4} shards, {discovery:?}: {took:.0} us, moves {}", changes.len());
         }
     }
@@ -127,6 +127,7 @@ fn look() {
                 last_error: None,
                 agent_version: "0".to_owned(),
                 contract: names::CONTRACT,
+                ..AgentStatus::default()
             };
             (facts, Answer::Status(Box::new(status)))
         })
@@ -141,7 +142,7 @@ fn look() {
             )
         })
         .collect();
-    let view = View { known, config: &config, map: Some(&map), written: None, pods: &views, now };
+    let view = View { known, config: &config, map: Some(&map), written: None, pods: &views, missing_for: &BTreeMap::new(), now };
     let decision = decide(&view);
     assert!(decision.upkeep.is_none() && decision.step.is_none() && decision.hurry.is_empty(), "{decision:?}");
     let took = median(5_000, || drop(black_box(decide(black_box(&view)))));

@@ -118,9 +118,8 @@ async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::R
             }
             let (address, listener) = listen(pods).await.with_context(|| format!("pod {name}"))?;
             tokio::spawn(serve(listener, key, pods.clone()));
-            // Since long ago, so that a new leader does not take it for one that queriers do not know yet.
-            let since =
-                (thanos_timeshard::adapters::clock::now() - chrono::TimeDelta::hours(1)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            // Whatever it says: a server counts from when it has seen it, by its own clock.
+            let since = thanos_timeshard::adapters::clock::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
             let condition = |kind| json!({"type": kind, "status": "True", "lastTransitionTime": since});
             let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
                 "conditions": [condition("PodScheduled"), condition("ContainersReady"), condition("Ready")]}});

@@ -53,6 +53,12 @@ struct SidecarArgs {
     /// This pod's name; its entry is the file NAME.yaml.
     #[arg(long, env = "TIMESHARD_POD", value_name = "NAME")]
     pod: String,
+    /// This pod's namespace, for /status.
+    #[arg(long, env = "TIMESHARD_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// This pod's UID, for /status.
+    #[arg(long, env = "TIMESHARD_UID", value_name = "UID")]
+    uid: Option<String>,
     /// Directory where the `ConfigMap` with the windows is mounted; may be empty or absent.
     #[arg(long, env = "TIMESHARD_CONFIG_DIR", value_name = "DIR", default_value = "/etc/timeshard")]
     config_dir: PathBuf,
@@ -69,11 +75,16 @@ struct SidecarArgs {
     #[arg(long, env = "TIMESHARD_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:10908")]
     listen: SocketAddr,
     /// How long to be unready before thanos is restarted, so that queriers let go; the entry may say otherwise (at most 1h).
-    #[arg(long, env = "TIMESHARD_DRAIN", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    #[arg(long, env = "TIMESHARD_DRAIN", value_name = "DURATION", default_value = "90s", value_parser = duration)]
     drain: Duration,
     /// How long thanos may take to become ready with a new window before it is given up; 0s is for ever.
     #[arg(long, env = "TIMESHARD_READY_TIMEOUT", value_name = "DURATION", default_value = "0s", value_parser = duration)]
     ready_timeout: Duration,
+    /// For how long thanos is started again before the pod turns Ready when it could not load all its blocks; 0s is never.
+    ///
+    /// Needs --reload=exec. Blocks that the pod lacked before the restart, too, are not waited for.
+    #[arg(long, env = "TIMESHARD_LOAD_RETRY", value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    load_retry: Duration,
     /// Copy this program into the shared directory first, for the launcher.
     #[arg(long, env = "TIMESHARD_INSTALL")]
     install: bool,
@@ -175,6 +186,8 @@ fn sidecar_main(args: SidecarArgs) -> ExitCode {
         core: reload::Settings {
             pod: args.pod,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            namespace: args.namespace.filter(|namespace| !namespace.is_empty()),
+            uid: args.uid.filter(|uid| !uid.is_empty()),
             reload: match args.reload {
                 Reload::Exec => ReloadMode::Exec,
                 Reload::Signal => ReloadMode::Signal,
@@ -184,6 +197,7 @@ fn sidecar_main(args: SidecarArgs) -> ExitCode {
             ready_timeout: args.ready_timeout,
             signal_timeout: args.signal_timeout,
             check_interval: args.check_interval,
+            load_retry: args.load_retry,
         },
         config_dir: args.config_dir,
         shared_dir: args.shared_dir,

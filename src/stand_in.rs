@@ -1,8 +1,11 @@
 //! A stand-in for `thanos store`, for tests and for the demo on machines without thanos. It serves no data.
 //!
+//! With `--stand-in-bucket` it keeps a data directory as thanos does, from a folder that plays the bucket ([`bucket`]).
 //! It reads the flags that the agent depends on, answers `/-/ready` and `/api/v1/status/flags` as thanos does, and opens
 //! the gRPC port only when it is ready. Flags that begin with `--stand-in-` make it misbehave. It takes all other flags
 //! and ignores them. Invariant: the words "stand-in" appear in everything it prints, so that nobody takes it for thanos.
+
+mod bucket;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -14,12 +17,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::core::loading::args;
 use crate::core::shared_files::{self, WindowFile};
 use crate::core::time_flags;
 use crate::core::window::Window;
 
+use bucket::Bucket;
+
 /// Exit code when a flag or window makes it refuse to run.
 const EXIT_REFUSED: i32 = 1;
+/// Thanos' default interval between two syncs.
+const SYNC_EVERY: Duration = Duration::from_mins(15);
 /// The largest request that it reads. Bytes.
 const REQUEST_BYTES: usize = 4096;
 
@@ -34,14 +42,27 @@ struct Options {
     disable_web: bool,
     unauthorized: bool,
     orphans: u32,
+    orphan: &'static str,
     flood_lines: u32,
     window_file: Option<PathBuf>,
     exit_code: i32,
     log: Option<PathBuf>,
+    bucket: Option<PathBuf>,
+    data: PathBuf,
+    sync_every: Duration,
+    /// When the second sync comes; thanos begins it when it is ready.
+    second_sync: Duration,
 }
 
 fn options(args: &[OsString]) -> Options {
-    let mut options = Options { http: "0.0.0.0:10902".to_owned(), grpc: "0.0.0.0:10901".to_owned(), ..Options::default() };
+    let mut options = Options {
+        http: "0.0.0.0:10902".to_owned(),
+        grpc: "0.0.0.0:10901".to_owned(),
+        orphan: "sleep 0.05 &",
+        sync_every: SYNC_EVERY,
+        ..Options::default()
+    };
+    options.data = args::data_dir(args).unwrap_or_default();
     for arg in args {
         let text = arg.to_string_lossy();
         let (flag, value) = text.split_once('=').unwrap_or((&text, ""));
@@ -55,9 +76,13 @@ fn options(args: &[OsString]) -> Options {
             "--stand-in-disable-web" => options.disable_web = true,
             "--stand-in-unauthorized" => options.unauthorized = true,
             "--stand-in-orphans" => options.orphans = value.parse().unwrap_or_default(),
+            "--stand-in-orphans-in-sessions" => options.orphan = "setsid sleep 0.05 &",
             "--stand-in-flood-lines" => options.flood_lines = value.parse().unwrap_or_default(),
             "--stand-in-window-file" => options.window_file = Some(value.into()),
             "--stand-in-exit-code" => options.exit_code = value.parse().unwrap_or_default(),
+            "--stand-in-bucket" => options.bucket = Some(value.into()),
+            "--stand-in-sync-every-ms" => options.sync_every = Duration::from_millis(value.parse().unwrap_or_default()),
+            "--stand-in-second-sync-after-ms" => options.second_sync = Duration::from_millis(value.parse().unwrap_or_default()),
             "--stand-in-log" => options.log = Some(value.into()),
             _ => {}
         }
@@ -83,7 +108,7 @@ pub fn main(args: &[OsString]) -> std::io::Result<i32> {
     }
     for _ in 0..options.orphans {
         // The shell ends at once; what it started is left to whoever reaps orphans.
-        let _ = std::process::Command::new("/bin/sh").args(["-c", "sleep 0.05 &"]).status();
+        let _ = std::process::Command::new("/bin/sh").args(["-c", options.orphan]).status();
     }
     let never_ready = is(&options.never_ready_min);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -106,8 +131,19 @@ async fn serve(options: Options, mut window: Window, never_ready: bool) -> std::
     let http = TcpListener::bind(&options.http).await?;
     let ready_at = Instant::now() + options.ready_after;
     let mut grpc: Option<TcpListener> = None;
+    let mut bucket = options.bucket.as_ref().map(|dir| Bucket::new(dir, &options.data));
+    let mut next_sync = ready_at + options.second_sync;
     loop {
         let ready = !never_ready && Instant::now() >= ready_at;
+        if let Some(bucket) = bucket.as_mut().filter(|_| ready) {
+            if grpc.is_none() {
+                bucket.sync(window);
+            }
+            if Instant::now() >= next_sync {
+                bucket.sync(window);
+                next_sync = Instant::now() + options.sync_every;
+            }
+        }
         if ready && grpc.is_none() {
             grpc = Some(TcpListener::bind(&options.grpc).await?);
             say(&options, &format!("stand-in-thanos is ready with {window}"));
@@ -130,16 +166,17 @@ async fn serve(options: Options, mut window: Window, never_ready: bool) -> std::
                 }
             }
             () = tokio::time::sleep_until(ready_at), if !ready && !never_ready => {}
+            () = tokio::time::sleep_until(next_sync), if ready && bucket.is_some() => {}
             accepted = http.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    let _ = answer(stream, &options, window, ready).await;
+                    let _ = answer(stream, &options, window, bucket.as_ref().filter(|_| ready), ready).await;
                 }
             }
         }
     }
 }
 
-async fn answer(mut stream: TcpStream, options: &Options, window: Window, ready: bool) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, options: &Options, window: Window, bucket: Option<&Bucket>, ready: bool) -> std::io::Result<()> {
     let mut request = Vec::with_capacity(REQUEST_BYTES);
     while request.len() < REQUEST_BYTES && !request.ends_with(b"\r\n\r\n") {
         if tokio::time::timeout(Duration::from_secs(1), stream.read_buf(&mut request)).await?? == 0 {
@@ -150,6 +187,7 @@ async fn answer(mut stream: TcpStream, options: &Options, window: Window, ready:
     let (status, body) = match request.split(' ').nth(1) {
         _ if options.unauthorized => ("401 Unauthorized", "Unauthorized".to_owned()),
         Some("/-/healthy") => ("200 OK", "stand-in".to_owned()),
+        Some("/metrics") if bucket.is_some() => ("200 OK", bucket.map(Bucket::metrics).unwrap_or_default()),
         Some("/-/ready") if ready => ("200 OK", "stand-in".to_owned()),
         Some("/-/ready") => ("503 Service Unavailable", "stand-in".to_owned()),
         Some("/api/v1/status/flags") if !options.disable_web => {

@@ -167,6 +167,35 @@ fn orphans_are_reaped() {
     });
 }
 
+/// `setsid` makes a process group and a session of its own, and so does every `kubectl exec`.
+#[test]
+fn children_of_other_sessions_are_reaped() {
+    let mut pod = pod(&[]);
+    let orphans = "for i in 1 2 3 4 5; do setsid sleep 0.05 & done; exec setsid \"$0\" \"$@\"";
+    let thanos = std::mem::take(&mut pod.command);
+    pod.command = ["/bin/sh", "-c", orphans].map(Into::into).into_iter().chain(thanos).collect();
+    let mut launcher = pod.launcher();
+    wait_said(&pod, "is ready");
+    wait_for("only thanos to be left", || {
+        let children = children_of(launcher.pid());
+        (children.len() == 1 && children[0].1 != "Z").then_some(()).ok_or(format!("{children:?}"))
+    });
+    support::kill_children(launcher.pid());
+    assert_eq!(launcher.code(), 137, "the end of a thanos in another session is noticed");
+}
+
+/// What a shell of `kubectl exec` leaves behind belongs to another session; the subreaper inherits it.
+#[test]
+fn orphans_of_other_sessions_are_reaped() {
+    let pod = pod(&["--stand-in-orphans=20", "--stand-in-orphans-in-sessions"]);
+    let launcher = pod.launcher();
+    wait_said(&pod, "is ready");
+    wait_for("only thanos to be left", || {
+        let children = children_of(launcher.pid());
+        (children.len() == 1 && children[0].1 != "Z").then_some(()).ok_or(format!("{children:?}"))
+    });
+}
+
 #[test]
 fn thanos_does_not_outlive_a_killed_launcher() {
     let pod = pod(&[]);

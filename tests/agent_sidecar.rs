@@ -25,18 +25,24 @@ fn the_published_entry_is_what_thanos_first_starts_with() {
     let mut pod = Pod::stand_in(&[]);
     pod.publish("-30d", "24h");
     let (_sidecar, _launcher) = pod.start();
-    let status = pod.wait("serving", "-30d");
+    pod.wait("serving", "-30d");
+    let mut status = wait_for("the list of blocks", || {
+        let status = pod.status()?;
+        status["blocks"].is_object().then(|| status.clone()).ok_or(format!("{status}"))
+    });
+    assert!(status["blocks"].as_object_mut().unwrap().remove("last_sync_unix_seconds").unwrap().as_i64() > Some(1_700_000_000));
     let expected = serde_json::json!({
         "pod": POD, "shard": 0, "replica": 0, "phase": "serving",
         "published": {"min_time": "-30d", "max_time": "1d"}, "applied": {"min_time": "-30d", "max_time": "1d"},
         "verified": true, "restarts": 0, "last_error": null,
-        "agent_version": env!("CARGO_PKG_VERSION"), "contract": 2,
+        "agent_version": env!("CARGO_PKG_VERSION"), "contract": 2, "namespace": null, "uid": null, "generation": null, "order": null,
+        "blocks": {"expected": 0, "loaded": 0, "missing_total": 0, "missing": [], "bucket": {"total": 0, "older": 0, "newer": 0}},
     });
     assert_eq!(status, expected);
     assert!(pod.ready());
     let mode = fs::metadata(pod.path("shared/timeshard-agent")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o755);
-    for file in ["window.json", "verdict.json", "launcher.json"] {
+    for file in ["window.json", "verdict.json", "launcher.json", "inspect.json", "blocks.json"] {
         assert_eq!(fs::metadata(pod.path("shared").join(file)).unwrap().permissions().mode() & 0o777, 0o644);
     }
     assert_eq!(get(pod.port, "/nothing").unwrap().0, 404);

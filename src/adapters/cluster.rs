@@ -4,7 +4,7 @@
 //! admission needs as they come in; a watch that breaks is started again with back-off, and what was known stays in force.
 //! Nothing is written here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Event, watcher};
@@ -27,13 +26,17 @@ use tokio::task::JoinSet;
 
 use super::clock;
 use super::lean::Lean;
-use super::store_words::{grpc_port, may_run_store};
+use super::store_words::may_run_store;
 use super::watches::{WatchHealth, config, keep, of_namespace};
 use crate::core::entry::Entry;
-use crate::core::fleet::{Entries, Fleet, StatefulSetFacts};
+use crate::core::fleet::{Entries, Fleet};
 use crate::core::names;
 use crate::core::notice::Notice;
-use crate::core::observed::Selector;
+
+mod facts;
+
+pub use self::facts::selector;
+use self::facts::{containers, facts};
 
 /// The fleet, and how well it is known.
 #[derive(Debug)]
@@ -286,49 +289,6 @@ impl Watches {
     }
 }
 
-fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
-    let (spec, status) = (set.spec.as_ref(), set.status.as_ref());
-    let strategy = spec.and_then(|spec| spec.update_strategy.as_ref());
-    let partition = strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.partition);
-    let unsigned = |number: Option<i32>| number.and_then(|n| u32::try_from(n).ok());
-    StatefulSetFacts {
-        namespace: namespace.to_owned(),
-        name: set.name_any(),
-        replicas: unsigned(spec.and_then(|spec| spec.replicas)).unwrap_or(1),
-        ordinals_start: unsigned(spec.and_then(|spec| spec.ordinals.as_ref()?.start)).unwrap_or(0),
-        annotations: ours(set.annotations()),
-        uid: set.uid().unwrap_or_default(),
-        selector: spec.map(|spec| selector(&spec.selector)).unwrap_or_default(),
-        generation_observed: status.and_then(|status| status.observed_generation) >= set.metadata.generation,
-        update_revision: status.and_then(|status| status.update_revision.clone()).unwrap_or_default(),
-        store: may_run_store(containers(set)),
-        grpc_port: grpc_port(containers(set)),
-        partition: match strategy.and_then(|strategy| strategy.type_.as_deref()) {
-            Some("OnDelete") => None,
-            _ => Some(unsigned(partition).unwrap_or(0)),
-        },
-    }
-}
-
-/// A label selector as core has it.
-#[must_use]
-pub fn selector(selector: &LabelSelector) -> Selector {
-    let requirement = |r: &LabelSelectorRequirement| (r.key.clone(), r.operator.clone(), r.values.clone().unwrap_or_default());
-    Selector {
-        labels: selector.match_labels.clone().unwrap_or_default(),
-        expressions: selector.match_expressions.iter().flatten().map(requirement).collect(),
-    }
-}
-
-fn containers(set: &StatefulSet) -> &[Container] {
-    let pod = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    pod.map(|pod| pod.containers.as_slice()).unwrap_or_default()
-}
-
-fn ours(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    annotations.iter().filter(|(key, _)| key.starts_with(names::PREFIX)).map(|(key, value)| (key.clone(), value.clone())).collect()
-}
-
 fn entries(map: &ConfigMap, observed: &Observed) -> Entries {
     let mut entries = Entries::new();
     for (key, text) in map.data.iter().flatten() {
@@ -373,47 +333,5 @@ impl Collector for ObservedMetrics {
         counter("timeshard_watch_errors", help, self.0.watches.broken())?;
         let help = "Entries of our ConfigMaps that could not be read; the log names them";
         counter("timeshard_unreadable_entries", help, self.0.bad_entries.load(Relaxed))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn observed(strategy: &Value, observed_generation: &Value) -> StatefulSetFacts {
-        let set = json!({"metadata": {"name": "store", "uid": "u1", "generation": 3, "annotations": {"other": "x"}},
-            "spec": {"replicas": 6, "serviceName": "", "template": {}, "updateStrategy": strategy,
-                     "selector": {"matchLabels": {"app": "store"}, "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a"]}]}},
-            "status": {"replicas": 6, "observedGeneration": observed_generation, "updateRevision": "store-2"}});
-        facts("ns", &serde_json::from_value::<Lean<StatefulSet>>(set).unwrap().0)
-    }
-
-    #[test]
-    fn what_a_rollout_looks_at_is_read() {
-        let labels = BTreeMap::from([("app".to_owned(), "store".to_owned())]);
-        let expressions = vec![("tier".to_owned(), "In".to_owned(), vec!["a".to_owned()])];
-        let want = StatefulSetFacts {
-            namespace: "ns".to_owned(),
-            name: "store".to_owned(),
-            replicas: 6,
-            uid: "u1".to_owned(),
-            selector: Selector { labels, expressions },
-            generation_observed: true,
-            update_revision: "store-2".to_owned(),
-            partition: Some(0),
-            ..StatefulSetFacts::default()
-        };
-        assert_eq!(observed(&Value::Null, &json!(3)), want);
-        assert!(!observed(&Value::Null, &json!(2)).generation_observed);
-        assert!(!observed(&Value::Null, &Value::Null).generation_observed);
-        let partitioned = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 4}});
-        assert_eq!(observed(&partitioned, &json!(3)).partition, Some(4));
-        assert_eq!(observed(&json!({"type": "OnDelete"}), &json!(3)).partition, None);
-        let pod = json!({"containers": [{"name": "thanos", "image": "thanos", "args": ["store", "--grpc-address=:9090"]}]});
-        let set = json!({"metadata": {"name": "store"}, "spec": {"serviceName": "", "template": {"spec": pod}, "selector": {}}});
-        let read = facts("ns", &serde_json::from_value::<Lean<StatefulSet>>(set).unwrap().0);
-        assert_eq!((read.store, read.grpc_port), (true, Some(9090)));
     }
 }

@@ -30,7 +30,8 @@ use crate::core::fleet::Fleet;
 use crate::core::report::SetReport;
 use crate::page::feed as page;
 use crate::refresher::reports::Reports;
-use crate::refresher::{Refresher, Replica};
+use crate::refresher::seen::{Seen, SeenMetrics};
+use crate::refresher::{Refresher, Replica, observe};
 use crate::webhook::{self, Metrics, Reviewer};
 
 /// Files are looked at this often although they are watched: a notification can be lost.
@@ -167,13 +168,13 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     }
     let parts = (&observed, &certificates);
     let joined = if args.webhook_only { None } else { Some(join_cluster(args, parts, &mut tasks, &mut registry, &shutdown).await?) };
-    let (notices, refresher, own) =
-        joined.map_or((None, None, None), |joined| (Some(joined.notices), joined.refresher, joined.self_signed));
+    let (notices, seen, refresher, own) =
+        joined.map_or((None, None, None, None), |joined| (Some(joined.notices), Some(joined.seen), joined.refresher, joined.self_signed));
     let leading = refresher.as_ref().map(|refresher| (refresher.leadership.clone(), refresher.reports.clone()));
     let (webhook_only, namespace) = (args.webhook_only, args.pod_namespace.clone());
     let head = Arc::new(Head { observed: observed.clone(), certificates, own: own.clone(), file, webhook_only, namespace, leading });
-    let (document, seen) = (head.clone(), head);
-    let pages = crate::page::router(page::Feed::new(Box::new(move || seen.page())), shutdown.clone());
+    let (document, looked) = (head.clone(), head);
+    let pages = crate::page::router(page::Feed::new(Box::new(move || looked.page())), shutdown.clone());
     let ready = {
         let (observed, alone) = (observed.clone(), args.webhook_only);
         Arc::new(move || {
@@ -186,7 +187,11 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let admin = Admin { ready, metrics: Arc::new(registry), status: Arc::new(move || document.status()), shutdown: shutdown.clone() };
     tasks.spawn(admin::serve(admin_listener, admin::router(admin).merge(pages)));
     tracing::info!(%listen, %admin_listen, webhook_only = args.webhook_only, "serving");
-    let routes = webhook::router(Reviewer::new(observed.fleet.clone(), clock::now), metrics, notices);
+    let mut reviewer = Reviewer::new(observed.fleet.clone(), clock::now);
+    if let Some(seen) = seen {
+        reviewer = reviewer.with_pods(Arc::new(move |namespace, statefulset| seen.pods(namespace, statefulset)));
+    }
+    let routes = webhook::router(reviewer, metrics, notices);
     let edge = Edge { listener, tls: Some(tls), limits: Limits::default(), drain: args.shutdown_drain.to_std(), stats, shutdown };
     edge.serve(TowerToHyperService::new(routes)).await;
     if let Some(refresher) = refresher {
@@ -200,6 +205,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
 /// What a server with a cluster has beside the webhook.
 struct Joined {
     notices: mpsc::Sender<crate::core::notice::Notice>,
+    seen: Arc<Seen>,
     refresher: Option<Candidate>,
     self_signed: Option<Arc<self_signed::State>>,
 }
@@ -245,8 +251,12 @@ async fn join_cluster(
     let remarks = Some(notices.clone()).filter(|_| args.no_refresher);
     tasks.spawn(cluster::follow(client.clone(), observed.clone(), remarks));
     tasks.spawn(events::write(client.clone(), receiver));
+    // Without a refresher, too: the guard counts on pods that are ready.
+    let seen = Seen::new(observed.clone());
+    registry.register_collector(Box::new(SeenMetrics(seen.clone())));
+    tasks.spawn(observe::follow(client.clone(), seen.clone()));
     if args.no_refresher {
-        return Ok(Joined { notices, refresher: None, self_signed });
+        return Ok(Joined { notices, seen, refresher: None, self_signed });
     }
     let settings = lease::Settings::of_pod(args.pod_name.clone(), args.pod_namespace.clone());
     let replica = Replica {
@@ -257,7 +267,7 @@ async fn join_cluster(
     let (hand_over, retire) = signals::channel();
     let (leadership, election) = lease::run(client.clone(), settings, retire);
     registry.register_collector(Box::new(LeadershipMetrics(leadership.clone())));
-    let refresher = Refresher::new(client, observed.clone(), leadership.clone(), notices.clone(), (replica, shutdown.clone()), registry);
+    let refresher = Refresher::new(client, seen.clone(), leadership.clone(), notices.clone(), (replica, shutdown.clone()), registry);
     let reports = refresher.reports();
     let mut shutdown = shutdown.clone();
     tasks.spawn(async move {
@@ -270,7 +280,7 @@ async fn join_cluster(
         hand_over.signal();
     });
     let ended = tokio::spawn(election);
-    Ok(Joined { notices, refresher: Some(Candidate { leadership, reports, ended }), self_signed })
+    Ok(Joined { notices, seen, refresher: Some(Candidate { leadership, reports, ended }), self_signed })
 }
 
 fn not_synced(observed: &Observed) -> String {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fleet::StatefulSetFacts;
+use super::max_unavailable::MaxUnavailable;
 use super::names;
 
 /// What an object is called in messages.
@@ -35,6 +36,7 @@ pub fn facts(object: &Value, namespace: &str, replicas: Option<u32>) -> Stateful
             .filter(|(key, _)| key.starts_with(names::PREFIX))
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect(),
+        max_unavailable: object.pointer("/spec/updateStrategy").and_then(MaxUnavailable::of_strategy),
         // The rest matters to a rollout only, and there is none offline.
         ..StatefulSetFacts::default()
     }

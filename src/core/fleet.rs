@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::config::{Config, Sharding, unknown_annotation};
 use super::entry::Entry;
+use super::max_unavailable::{AllAtOnce, MaxUnavailable, all_at_once};
 use super::names;
 use super::observed::Selector;
 use super::plan::Plan;
@@ -40,6 +41,9 @@ pub struct StatefulSetFacts {
     pub grpc_port: Option<u16>,
     /// Pods with a lower ordinal keep their revision; `None` when pods are only replaced as someone deletes them.
     pub partition: Option<u32>,
+    /// How many pods a rolling update replaces at once, where it says so; `None` when pods are only replaced as someone deletes
+    /// them.
+    pub max_unavailable: Option<MaxUnavailable>,
 }
 
 /// What admission needs of a StatefulSet.
@@ -89,6 +93,7 @@ impl StatefulSetFacts {
             generation_observed: other.generation_observed,
             update_revision: other.update_revision.clone(),
             partition: other.partition,
+            max_unavailable: other.max_unavailable,
             store: other.store,
             grpc_port: other.grpc_port,
             ..self.clone()
@@ -147,7 +152,14 @@ impl Known {
     pub fn remarks(&self) -> Vec<(&'static str, String)> {
         let notes = self.plan.notes().iter().map(|note| (note.reason(), note.to_string()));
         let unknown = self.facts.annotations.keys().filter_map(|key| unknown_annotation(key)).map(|said| ("UnknownAnnotation", said));
-        self.problem.iter().map(|problem| ("InvalidAnnotation", problem.clone())).chain(unknown).chain(notes).collect()
+        let at_once = self.all_at_once().map(|all| ("MaxUnavailable", all.sentence(&self.facts)));
+        self.problem.iter().map(|problem| ("InvalidAnnotation", problem.clone())).chain(at_once).chain(unknown).chain(notes).collect()
+    }
+
+    /// The replicas of a shard that a rolling update would replace together, if it would.
+    #[must_use]
+    pub fn all_at_once(&self) -> Option<AllAtOnce> {
+        all_at_once(&self.facts, |index| self.plan.assign(index).shard)
     }
 
     /// What was observed.
@@ -335,6 +347,15 @@ mod tests {
             matches!(&told[..], [("UnknownAnnotation", said)] if said.ends_with("did you mean thanos-timeshard.io/total-shards?")),
             "{told:?}"
         );
+    }
+
+    #[test]
+    fn a_rolling_update_that_takes_a_whole_shard_is_told() {
+        let fleet = fleet().with_statefulset(facts(6, &[])).unwrap();
+        assert_eq!(fleet.known("ns", "store").remarks(), []);
+        let two = StatefulSetFacts { max_unavailable: Some(MaxUnavailable::Pods(2)), ..facts(6, &[]) };
+        let told = fleet.with_statefulset(two).unwrap().known("ns", "store").remarks();
+        assert!(matches!(&told[..], [("MaxUnavailable", said)] if said.contains("(store-0, store-1)")), "{told:?}");
     }
 
     #[test]

@@ -4,16 +4,18 @@
 //! much of a rollout is done. Invariants: bounded; nothing here is looked at when something is decided; a leader that comes
 //! new begins with nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::report::{ChangeKind, ChangeReport, PodReport, PodState, RolloutReport, SetReport, State};
+use super::report::{BlockReport, ChangeKind, ChangeReport, PodReport, PodState, RolloutReport, SetReport, State};
 
 /// Changes that are remembered of a StatefulSet.
 pub const MOST_CHANGES: usize = 40;
 /// Pods that are named in one of them.
 const NAMED: usize = 5;
+/// Blocks that are named in one of them: each takes some 75 characters.
+const BLOCKS_NAMED: usize = 2;
 /// Characters of another machine's sentence that are kept.
 const MOST_CHARS: usize = 300;
 
@@ -23,6 +25,10 @@ pub struct History {
     changes: VecDeque<ChangeReport>,
     gap_since: Option<String>,
     rollout: Option<RolloutReport>,
+    /// ULIDs of the unserved blocks that the last report named, as far as it knew. Bounded as the report's list is.
+    unserved: BTreeSet<String>,
+    /// Since when the blocks that the last report named have not been loaded, by ULID. Bounded likewise.
+    blocks_since: HashMap<String, i64>,
 }
 
 impl History {
@@ -36,6 +42,7 @@ impl History {
         }
         self.rollout(before, report, &at, &mut news);
         self.gap(report, &at, &mut news);
+        self.blocks(report, now.timestamp(), &mut news);
         for (kind, text) in news {
             let text = text.chars().take(MOST_CHARS).collect();
             self.changes.push_front(ChangeReport { at: at.clone(), kind, text });
@@ -81,6 +88,38 @@ impl History {
         } else if !gap && self.gap_since.take().is_some() {
             news.push((ChangeKind::Whole, "every instant is served again".to_owned()));
         }
+    }
+
+    /// Tells which blocks became unserved and which are served again, and fills in since when each has not been loaded.
+    fn blocks(&mut self, report: &mut SetReport, now: i64, news: &mut News) {
+        let blocks = &mut report.blocks;
+        if report.not_asked > 0 || blocks.known_pods == 0 {
+            // Which blocks are loaded is not known: neither a loss nor its end.
+            return;
+        }
+        let mut since = HashMap::new();
+        for block in blocks.unserved.iter_mut().chain(&mut blocks.missing) {
+            if block.since_unix_seconds == 0 {
+                block.since_unix_seconds = self.blocks_since.get(&block.ulid).copied().unwrap_or(now);
+            }
+            since.insert(block.ulid.clone(), block.since_unix_seconds);
+        }
+        self.blocks_since = since;
+        let shown = |block: &BlockReport| format!("{} ({} .. {})", block.ulid, block.from, block.to);
+        let lost: Vec<String> = blocks.unserved.iter().filter(|block| !self.unserved.contains(&block.ulid)).map(shown).collect();
+        if !lost.is_empty() {
+            let lost: Vec<&str> = lost.iter().map(String::as_str).collect();
+            news.push((ChangeKind::Gap, format!("no confirmed pod has loaded {}", listed(&lost, BLOCKS_NAMED))));
+        }
+        let unserved: BTreeSet<String> = blocks.unserved.iter().map(|block| block.ulid.clone()).collect();
+        // A list that was cut does not show which blocks came back.
+        let cut = usize::try_from(blocks.unserved_total).unwrap_or(usize::MAX) > blocks.unserved.len();
+        let back: Vec<&str> = self.unserved.difference(&unserved).filter(|_| !cut).map(String::as_str).collect();
+        if !back.is_empty() {
+            let verb = if back.len() == 1 { "is" } else { "are" };
+            news.push((ChangeKind::Whole, format!("{} {verb} served again", listed(&back, BLOCKS_NAMED))));
+        }
+        self.unserved = unserved;
     }
 }
 
@@ -132,8 +171,13 @@ fn published_anew<'a>(before: &SetReport, report: &'a SetReport) -> Vec<&'a str>
 }
 
 fn named(pods: &[&str]) -> String {
-    let names = pods[..pods.len().min(NAMED)].join(", ");
-    let more = pods.len().saturating_sub(NAMED);
+    listed(pods, NAMED)
+}
+
+/// The first `most` of them, and how many more there are.
+fn listed(all: &[&str], most: usize) -> String {
+    let names = all[..all.len().min(most)].join(", ");
+    let more = all.len().saturating_sub(most);
     if more == 0 { names } else { format!("{names} and {more} more") }
 }
 
@@ -240,6 +284,35 @@ mod tests {
         assert_eq!(told(&during)[..2], ["no pod serves A .. B", "store-0 is not to be asked: port 10908 is closed"]);
         let again = after(vec![whole.clone(), gap, whole]);
         assert_eq!((again.gap_since.as_deref(), told(&again)[0]), (None, "every instant is served again"));
+    }
+
+    #[test]
+    fn a_block_that_no_pod_has_loaded_is_told_until_it_is_served_again() {
+        let block = |ulid: &str| BlockReport { ulid: ulid.to_owned(), from: "A".to_owned(), to: "B".to_owned(), ..BlockReport::default() };
+        let with = |unserved: &[&str], missing: &[&str]| {
+            let mut report = report(State::Settled, 0, vec![pod(0, PodState::Confirmed, 1)]);
+            report.blocks.known_pods = 1;
+            report.blocks.unserved = unserved.iter().map(|ulid| block(ulid)).collect();
+            report.blocks.missing = missing.iter().map(|ulid| block(ulid)).collect();
+            (report.blocks.unserved_total, report.blocks.missing_total) = (unserved.len() as u32, missing.len() as u32);
+            report
+        };
+        let mut unknown = with(&[], &[]);
+        unknown.blocks.known_pods = 0;
+        // A block that was missing on one pod before is no longer served by the other one either: since the first minute.
+        let during = after(vec![with(&[], &["X"]), with(&["X"], &[]), unknown, with(&["X", "Y"], &["Z"])]);
+        assert_eq!(told(&during)[..2], ["no confirmed pod has loaded Y (A .. B)", "no confirmed pod has loaded X (A .. B)"]);
+        let began = Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap().timestamp();
+        let since: Vec<i64> =
+            during.blocks.unserved.iter().chain(&during.blocks.missing).map(|block| block.since_unix_seconds - began).collect();
+        assert_eq!(since, [0, 180, 180]);
+        let again = after(vec![with(&["X", "Y"], &[]), with(&[], &[])]);
+        assert_eq!(told(&again)[0], "X, Y are served again");
+        assert_eq!((again.changes[0].kind, again.changes[1].kind), (ChangeKind::Whole, ChangeKind::Gap));
+        // What was cut off is not taken for served.
+        let mut cut = with(&["Y"], &[]);
+        cut.blocks.unserved_total = 2;
+        assert_eq!(told(&after(vec![with(&["X", "Y"], &[]), cut])).len(), 2);
     }
 
     #[test]

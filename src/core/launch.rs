@@ -6,6 +6,7 @@
 //!   failure took the launcher with it (on cgroup v2 an OOM kills both);
 //! - a failure of the last good window, or of the only window so far, is not the window's: the launcher ends with
 //!   thanos' code and leaves the rest to kubelet;
+//! - a start that is judged incomplete (ready, with blocks missing) is repeated with the same window, which stays good;
 //! - the first SIGTERM keeps thanos serving for the termination drain, the second ends it at once.
 //!
 //! Deliberately absent: processes, files, clocks (timers are asked for by name), and trying a failed window again, which
@@ -130,8 +131,9 @@ impl Launcher {
             failed: None,
             restarts: 0,
         });
+        record.contract = CONTRACT;
         let known = record.launch > 0;
-        if verdict.is_some_and(|v| known && v.launch == record.launch && v.outcome == Outcome::Ready) {
+        if verdict.is_some_and(|v| known && v.launch == record.launch && matches!(v.outcome, Outcome::Ready | Outcome::Incomplete)) {
             record.mark_ready();
         }
         // A verdict that outlived the record must never match a start of ours.
@@ -192,16 +194,22 @@ impl Launcher {
     }
 
     fn judged(&mut self, verdict: Verdict, actions: &mut Vec<Action>) {
-        if verdict.launch != self.record.launch || self.record.ready {
+        if verdict.launch != self.record.launch {
             return;
         }
         match verdict.outcome {
-            Outcome::Ready => {
+            Outcome::Ready if !self.record.ready => {
                 self.record.mark_ready();
                 actions.push(Action::Record(self.record.clone()));
             }
+            // It was ready, so the window is good; only its blocks are loaded once more.
+            Outcome::Incomplete if self.state == State::Running => {
+                self.record.mark_ready();
+                self.stop(self.record.window, self.record.request, actions);
+            }
+            Outcome::Ready | Outcome::Incomplete => {}
             Outcome::TimedOut => {
-                if let (State::Running, Some(good)) = (self.state, self.fallback()) {
+                if let (State::Running, Some(good), false) = (self.state, self.fallback(), self.record.ready) {
                     let why = "thanos was not ready within the ready timeout";
                     actions.push(Action::Say(give_up(&mut self.record, good, why)));
                     self.stop(good, self.record.request, actions);
@@ -268,7 +276,12 @@ impl Launcher {
     }
 
     fn stop(&mut self, next: Window, request: u64, actions: &mut Vec<Action>) {
-        actions.push(Action::Say(format!("restarting thanos in place: {} becomes {next}", self.record.window)));
+        let why = if next == self.record.window {
+            "to load its blocks again".to_owned()
+        } else {
+            format!("{} becomes {next}", self.record.window)
+        };
+        actions.push(Action::Say(format!("restarting thanos in place: {why}")));
         self.state = State::Stopping { next, request };
         // Not an open attempt any more: should the launcher end here, the next one starts the new window afresh.
         self.record.state = LaunchState::Stopping;

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// A document names at most this many missing blocks, the newest first.
 pub const MAX_MISSING: usize = 256;
 
+/// Characters of a ULID.
+pub const ULID_CHARS: usize = 26;
+
 /// A block of the bucket: its id and the time that its samples span.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BlockRef {

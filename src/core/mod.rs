@@ -26,9 +26,11 @@ pub mod guard;
 pub mod history;
 pub mod launch;
 pub mod loaded;
+pub mod loading;
 #[cfg(feature = "server")]
 pub mod located;
 #[cfg(feature = "server")]
+pub mod max_unavailable;
 pub mod mutation;
 pub mod names;
 #[cfg(feature = "server")]
@@ -57,6 +59,7 @@ pub mod shard_services;
 pub mod shared_files;
 #[cfg(feature = "server")]
 pub mod sidecar_spec;
+pub mod single_holders;
 #[cfg(feature = "server")]
 pub mod store_args;
 pub mod time_flags;

@@ -30,6 +30,8 @@ pub const PAUSE: &str = "thanos-timeshard.io/pause";
 pub const GUARD: &str = "thanos-timeshard.io/guard";
 /// Annotation on a ConfigMap that is not ours: `"true"` lets us take it over, its data replaced by ours.
 pub const ADOPT: &str = "thanos-timeshard.io/adopt";
+/// Annotation on our ConfigMap: JSON that says which pods alone have loaded which blocks (`core/single_holders.rs`).
+pub const SINGLE_HOLDERS: &str = "thanos-timeshard.io/single-holders";
 /// Annotation that we put on a pod after its entry was written: when, so that kubelet syncs its volumes at once.
 pub const HURRIED: &str = "thanos-timeshard.io/hurried";
 

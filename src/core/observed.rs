@@ -1,4 +1,4 @@
-//! What the leader knows of a labelled namespace beside its StatefulSets: pods, our ConfigMaps, budgets, Services.
+//! What a server knows of a labelled namespace beside its StatefulSets: pods, our ConfigMaps, budgets, Services.
 //!
 //! Each type holds what a decision needs and nothing else: thousands of pods are held in memory. Watching, trimming and
 //! asking are elsewhere; here is only what was seen.
@@ -63,6 +63,9 @@ pub struct MapFacts {
     pub owner_uid: Option<String>,
     /// Its data.
     pub data: BTreeMap<String, String>,
+    /// Our annotation that names blocks which one pod alone has loaded ([`super::names::SINGLE_HOLDERS`]), as it stands there;
+    /// `None` without one, and for one that is too long to be ours.
+    pub single_holders: Option<String>,
 }
 
 /// A label selector, as budgets and Services have it.

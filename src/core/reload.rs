@@ -6,6 +6,8 @@
 //!   before the first start of thanos in this pod;
 //! - `applied` is what thanos itself says, or, where that cannot be read, what the launcher recorded (`verified: false`);
 //!   flags that were read and differ never count as ready;
+//! - only entries that the leader can have written count (`entries`); the drain of an order ends at once when it is released;
+//! - a thanos that could not load all its blocks is started again before the pod turns Ready (`blocks`);
 //! - a window that was given up is tried again when the last good one has served for [`RETRY_FIRST`], doubling to
 //!   [`RETRY_MOST`], and at once when the entry changes; a thanos that still loads the last good one is left alone.
 //!
@@ -16,13 +18,22 @@ use std::time::Duration;
 
 use super::agent_status::{AgentStatus, Phase};
 use super::entry::Entry;
-use super::names::CONTRACT;
-use super::shared_files::{LaunchState, Outcome, Record, ReloadMode, Verdict, WindowFile};
+use super::loading::reading::Reading;
+use super::shared_files::{Inspect, LaunchState, Outcome, Record, ReloadMode, Verdict, WindowFile};
 use super::window::Window;
 
+mod blocks;
 mod decide;
+mod entries;
+mod report;
 #[cfg(test)]
 mod tests;
+
+pub use blocks::{NOT_LISTED, NOT_READY};
+pub use entries::{News, UNNUMBERED_WAIT};
+
+use blocks::Blocks;
+use entries::Entries;
 
 /// A window that was given up is tried again when the last good one has served for this long.
 pub const RETRY_FIRST: Duration = Duration::from_mins(5);
@@ -50,6 +61,10 @@ pub struct Settings {
     pub pod: String,
     /// Version of the agent.
     pub version: String,
+    /// The pod's namespace, if it is known.
+    pub namespace: Option<String>,
+    /// The pod's UID, if it is known.
+    pub uid: Option<String>,
     /// How thanos takes over a window.
     pub reload: ReloadMode,
     /// How long to be unready before a change, unless the entry says otherwise.
@@ -60,6 +75,8 @@ pub struct Settings {
     pub signal_timeout: Duration,
     /// How often to look at a thanos that serves.
     pub check_interval: Duration,
+    /// For how long a thanos that could not load all its blocks is started again before the pod turns Ready; zero is never.
+    pub load_retry: Duration,
 }
 
 /// What a look at thanos showed.
@@ -69,6 +86,19 @@ pub struct Probe {
     pub ready: bool,
     /// Its effective window, or why it cannot be read.
     pub flags: Result<Window, String>,
+    /// What it says about its blocks, or why that cannot be read; `None` if it was not asked.
+    pub blocks: Option<Result<Reading, String>>,
+}
+
+/// What an earlier sidecar and the launcher left in the shared directory.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The launcher's record.
+    pub record: Option<Record>,
+    /// The window file.
+    pub file: Option<WindowFile>,
+    /// The last wish for a list of blocks.
+    pub inspect: Option<Inspect>,
 }
 
 /// What to do.
@@ -78,6 +108,12 @@ pub enum Action {
     Order(WindowFile),
     /// Replace the verdict file.
     Judge(Verdict),
+    /// Replace the window file by one that orders nothing new; [`Sidecar::wrote`] or [`Sidecar::failed_to_act`].
+    Remember(WindowFile),
+    /// Replace the wish for a list of blocks; what cannot be written is asked for again.
+    Inspect(Inspect),
+    /// Tell the log about an entry.
+    Tell(News),
     /// Signal thanos; answer with [`Sidecar::failed_to_act`] if that was not possible.
     Signal,
 }
@@ -109,8 +145,8 @@ enum Intent {
 #[derive(Debug)]
 pub struct Sidecar {
     settings: Settings,
-    entry: Option<Entry>,
-    entry_error: Option<String>,
+    entries: Entries,
+    blocks: Blocks,
     record: Option<Record>,
     file: Option<WindowFile>,
     launch_seen: Duration,
@@ -144,15 +180,17 @@ pub struct Drains {
 }
 
 impl Sidecar {
-    /// A sidecar that has just started and seen these files. A record means that thanos may be serving queries.
+    /// A sidecar that has just started and found these files. A record means that thanos may be serving queries.
     #[must_use]
-    pub fn new(settings: Settings, record: Option<Record>, file: Option<WindowFile>) -> Self {
+    pub fn new(settings: Settings, found: Found) -> Self {
+        let Found { record, file, inspect } = found;
         Self {
             last_ready: record.is_some().then_some(Duration::ZERO),
             given_up_before: record.as_ref().and_then(|record| record.failed.as_ref()).map(|failed| (failed.window, failed.times)),
             settings,
-            entry: None,
-            entry_error: None,
+            entries: Entries::restored(file.as_ref()),
+            // A start that was ready is in discovery, where a retry is not free.
+            blocks: Blocks::new(inspect.map_or(0, |inspect| inspect.number), record.as_ref().is_some_and(|record| record.ready)),
             record,
             file,
             launch_seen: Duration::ZERO,
@@ -171,39 +209,9 @@ impl Sidecar {
         }
     }
 
-    /// Takes what the mounted directory holds; returns the line for the log when it says something new.
-    pub fn set_entry(&mut self, read: Result<Option<Entry>, String>) -> Option<String> {
-        let kept = |entry: &Option<Entry>| entry.as_ref().map_or("no window".to_owned(), |e| e.window.to_string());
-        match read {
-            Ok(Some(entry)) => {
-                self.entry_error = None;
-                if self.entry.as_ref() == Some(&entry) {
-                    return None;
-                }
-                let line = format!(
-                    "entry changed: {} becomes {} (shard {}, replica {})",
-                    kept(&self.entry),
-                    entry.window,
-                    entry.shard,
-                    entry.replica
-                );
-                self.entry = Some(entry);
-                Some(line)
-            }
-            Ok(None) if self.entry.is_none() && self.entry_error.is_none() => None,
-            Ok(None) => self.keep("there is no entry for this pod any more".to_owned()),
-            Err(why) => self.keep(why),
-        }
-    }
-
-    fn keep(&mut self, why: String) -> Option<String> {
-        let line = format!(
-            "entry refused, keeping {}: {why}",
-            self.entry.as_ref().map_or("what thanos was started with".to_owned(), |e| e.window.to_string())
-        );
-        let new = self.entry_error.as_ref() != Some(&why);
-        self.entry_error = Some(why);
-        new.then_some(line)
+    /// Takes what the mounted directory holds; returns what the log should say.
+    pub fn set_entry(&mut self, read: Result<Option<Entry>, String>, now: Duration) -> Option<News> {
+        self.entries.take(read, now)
     }
 
     /// Takes what the launcher's record and the window file hold.
@@ -215,6 +223,7 @@ impl Sidecar {
             self.confirmed = None;
             self.mismatch = None;
             self.misses = 0;
+            self.blocks.begin(record.as_ref().is_some_and(|record| record.ready));
             self.probe_soon(now);
         }
         self.record = record;
@@ -275,6 +284,7 @@ impl Sidecar {
             self.confirmed = verified_before.or(Some(Confirmed { launch, since, applied, verified, note }));
             self.mismatch = None;
             self.misses = 0;
+            self.blocks.take(probe.blocks);
         } else {
             self.misses = self.misses.saturating_add(1);
             if self.misses >= MISSES_MOST {
@@ -284,7 +294,7 @@ impl Sidecar {
         let changing = self.settings.reload == ReloadMode::Signal && self.phase == Phase::Restarting;
         if self.confirmed.is_some() && self.misses == 0 && !changing {
             self.probe_wait = PROBE_FIRST;
-            self.next_probe = now + self.settings.check_interval;
+            self.next_probe = now + self.blocks.look_within(self.settings.check_interval);
         } else {
             self.next_probe = now + self.probe_wait;
             self.probe_wait = (self.probe_wait * 2).min(PROBE_MOST);
@@ -298,10 +308,12 @@ impl Sidecar {
         if self.phase.is_ready() {
             self.last_ready = Some(now);
         }
+        actions.extend(self.entries.promote(now).map(Action::Tell));
         self.note_failure(now);
         let waits_after_error = self.act_error.as_ref().is_some_and(|(_, until)| now < *until);
         if !waits_after_error {
             self.judge(now, &mut actions);
+            self.look_at_blocks(now, &mut actions);
         }
         let intent = self.intent(now);
         if !waits_after_error && intent == Intent::Nothing {
@@ -310,6 +322,8 @@ impl Sidecar {
         let drained = self.drained_at().is_none_or(|at| now >= at);
         if !waits_after_error && (intent == Intent::Note || (intent == Intent::Change && drained)) {
             self.order(intent, now, &mut actions);
+        } else if !waits_after_error {
+            self.remember(&mut actions);
         }
         let before = self.phase;
         self.phase = self.phase_of(if actions.iter().any(|a| matches!(a, Action::Order(_))) && intent == Intent::Change {
@@ -341,6 +355,8 @@ impl Sidecar {
             },
             self.signalled.map(|(_, at, _)| at + self.settings.signal_timeout),
             self.timeout_at(),
+            self.entries.wake(),
+            self.blocks_wake(now),
         ]
         .into_iter()
         .flatten()
@@ -351,7 +367,7 @@ impl Sidecar {
     /// Whether thanos may start: the agent is there, and the window file holds the entry if there is one.
     #[must_use]
     pub fn holds_entry(&self) -> bool {
-        self.started() || self.entry.as_ref().is_none_or(|e| self.file.is_some_and(|f| f.window == e.window))
+        self.started() || self.entries.accepted().is_none_or(|e| self.file.is_some_and(|f| f.window == e.window))
     }
 
     /// The figures about drains.
@@ -364,39 +380,5 @@ impl Sidecar {
     #[must_use]
     pub const fn record(&self) -> Option<&Record> {
         self.record.as_ref()
-    }
-
-    /// The document for `GET /status`.
-    #[must_use]
-    pub fn status(&self) -> AgentStatus {
-        let confirmed = self.confirmed.as_ref().filter(|c| c.launch == self.launch() && self.runs());
-        AgentStatus {
-            pod: self.settings.pod.clone(),
-            shard: self.entry.as_ref().map(|e| e.shard),
-            replica: self.entry.as_ref().map(|e| e.replica),
-            phase: self.phase,
-            published: self.entry.as_ref().map(|e| e.window),
-            applied: confirmed.map(|c| c.applied),
-            verified: confirmed.is_some_and(|c| c.verified),
-            restarts: self.record.as_ref().map_or(0, |r| r.restarts),
-            last_error: self.last_error(),
-            agent_version: self.settings.version.clone(),
-            contract: CONTRACT,
-            ..AgentStatus::default()
-        }
-    }
-
-    fn last_error(&self) -> Option<String> {
-        let entry = self.entry_error.clone();
-        let act = || self.act_error.as_ref().map(|(why, _)| why.clone());
-        let failed = || self.failure().map(|(window, why)| format!("window {window} was given up: {why}"));
-        let mismatch = || self.mismatch.clone();
-        let off = || {
-            let differs = self.settings.reload == ReloadMode::Off && self.running().is_some() && self.running() != self.wanted();
-            (differs && self.entry.is_some())
-                .then(|| "in-place reload is off for this pod: the published window takes effect when the pod is created anew".to_owned())
-        };
-        let note = || self.confirmed.as_ref().and_then(|c| c.note.clone());
-        entry.or_else(act).or_else(failed).or_else(mismatch).or_else(off).or_else(note)
     }
 }

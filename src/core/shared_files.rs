@@ -1,11 +1,13 @@
 //! The files by which sidecar and launcher talk, in the directory they share.
 //!
-//! Three files, each with one writer, each replaced as a whole (temp, fsync, rename):
+//! Five files, each with one writer, each replaced as a whole (temp, fsync, rename):
 //!
 //! | file | writer | says |
 //! |---|---|---|
 //! | `window.json` | sidecar | start thanos with this window |
 //! | `verdict.json` | sidecar | that start became ready, or took too long |
+//! | `inspect.json` | sidecar | list the blocks in thanos' data directory |
+//! | `blocks.json` | launcher | that list |
 //! | `launcher.json` | launcher | what was started, whether it was ever ready, the last good window, what was given up |
 //!
 //! `launcher.json` is several marks at once, so that they cannot contradict each other: that it exists means that thanos
@@ -14,6 +16,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::duration::PromDuration;
+use super::entry::Entry;
+use super::loaded::{BlockRef, BucketCounts};
 use super::names::CONTRACT;
 use super::window::Window;
 
@@ -21,6 +26,10 @@ use super::window::Window;
 pub const WINDOW_FILE: &str = "window.json";
 /// Name of the sidecar's [`Verdict`].
 pub const VERDICT_FILE: &str = "verdict.json";
+/// Name of the sidecar's [`Inspect`].
+pub const INSPECT_FILE: &str = "inspect.json";
+/// Name of the launcher's [`BlockList`].
+pub const BLOCKS_FILE: &str = "blocks.json";
 /// Name of the launcher's [`Record`].
 pub const RECORD_FILE: &str = "launcher.json";
 
@@ -53,13 +62,70 @@ pub struct WindowFile {
     /// Whether the launcher acts on it at once.
     #[serde(default)]
     pub reload: ReloadMode,
+    /// The move that this order carries out ([`Entry::order`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<u64>,
+    /// For the sidecar's successor: the greatest generation of an entry that was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// For the sidecar's successor: the entry that was accepted last. `None` while no entry had a generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<AcceptedEntry>,
 }
 
 impl WindowFile {
     /// An order in this version's format.
     #[must_use]
     pub const fn new(request: u64, window: Window, reload: ReloadMode) -> Self {
-        Self { contract: CONTRACT, request, window, reload }
+        Self { contract: CONTRACT, request, window, reload, order: None, generation: None, accepted: None }
+    }
+}
+
+/// An entry without its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedEntry {
+    /// [`Entry::shard`].
+    pub shard: u32,
+    /// [`Entry::replica`].
+    pub replica: u32,
+    /// [`Entry::window`].
+    #[serde(flatten)]
+    pub window: Window,
+    /// [`Entry::drain`] in milliseconds.
+    #[serde(default)]
+    pub drain_millis: Option<i64>,
+    /// [`Entry::order`].
+    #[serde(default)]
+    pub order: Option<u64>,
+    /// [`Entry::released`].
+    #[serde(default)]
+    pub released: Option<u64>,
+}
+
+impl From<Entry> for AcceptedEntry {
+    fn from(entry: Entry) -> Self {
+        Self {
+            shard: entry.shard,
+            replica: entry.replica,
+            window: entry.window,
+            drain_millis: entry.drain.map(PromDuration::as_millis),
+            order: entry.order,
+            released: entry.released,
+        }
+    }
+}
+
+impl AcceptedEntry {
+    /// The entry, with a generation.
+    #[must_use]
+    pub fn with_generation(self, generation: Option<u64>) -> Entry {
+        Entry {
+            drain: self.drain_millis.map(PromDuration::from_millis),
+            generation,
+            order: self.order,
+            released: self.released,
+            ..Entry::new(self.shard, self.replica, self.window)
+        }
     }
 }
 
@@ -71,6 +137,8 @@ pub enum Outcome {
     Ready,
     /// Thanos was not ready within the ready timeout.
     TimedOut,
+    /// Thanos serves, but could not load blocks that it should have: it is to be started again before the pod turns Ready.
+    Incomplete,
 }
 
 /// The sidecar's judgement of one start.
@@ -80,6 +148,48 @@ pub struct Verdict {
     pub launch: u64,
     /// What became of it.
     pub outcome: Outcome,
+}
+
+/// The sidecar's wish to know which blocks are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspect {
+    /// Version of the format.
+    pub contract: u32,
+    /// Grows with every wish.
+    pub number: u64,
+    /// The start it is about: [`Record::launch`].
+    pub launch: u64,
+    /// The window that thanos serves.
+    #[serde(flatten)]
+    pub window: Window,
+    /// When thanos' last sync was seen, by the pod's clock: its window is evaluated at that time.
+    pub synced_unix_seconds: i64,
+    /// How many blocks thanos lacks by its own counts. 0: what has no index header now was filtered by thanos.
+    pub missing: u64,
+}
+
+/// The launcher's list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockList {
+    /// Version of the format.
+    pub contract: u32,
+    /// The [`Inspect::number`] that this answers.
+    pub number: u64,
+    /// [`Inspect::launch`].
+    pub launch: u64,
+    /// Why nothing can be told; all that follows then means nothing.
+    #[serde(default)]
+    pub unknown: Option<String>,
+    /// The bucket and what of it lies outside the window.
+    #[serde(flatten)]
+    pub bucket: BucketCounts,
+    /// Blocks of the window that may be missing.
+    pub candidates_total: u64,
+    /// The newest of them, at most [`super::loaded::MAX_MISSING`].
+    pub candidates: Vec<BlockRef>,
+    /// Blocks that thanos counts as missing, but whose samples it has in other blocks.
+    #[serde(default)]
+    pub covered: u64,
 }
 
 /// Where a start stands.
@@ -188,6 +298,33 @@ mod tests {
             restarts: 1,
         };
         assert_eq!(decode(&encode(&record).unwrap()), Some(record));
+    }
+
+    #[test]
+    fn the_largest_list_is_a_document() {
+        let block = BlockRef {
+            ulid: "01K1H8R1000000000000A1B2C3".to_owned(),
+            min_time: "2026-07-23T00:00:00.001Z".parse().unwrap(),
+            max_time: "2026-08-06T00:00:00.001Z".parse().unwrap(),
+        };
+        let list = BlockList { candidates: vec![block; super::super::loaded::MAX_MISSING], ..BlockList::default() };
+        let bytes = encode(&list).unwrap();
+        assert!(bytes.len() < MAX_FILE_BYTES / 2, "{}", bytes.len());
+        assert_eq!(decode(&bytes), Some(list));
+    }
+
+    #[test]
+    fn an_entry_survives_its_sidecar() {
+        let drain = Some(PromDuration::from_secs(5));
+        let entry = Entry { drain, generation: Some(7), order: Some(3), released: Some(3), ..Entry::new(1, 2, window("-2d", "-1d")) };
+        let file =
+            WindowFile { generation: Some(7), accepted: Some(entry.into()), ..WindowFile::new(3, window("-9d", "1d"), ReloadMode::Exec) };
+        let read: WindowFile = decode(&encode(&file).unwrap()).unwrap();
+        assert_eq!(read, file);
+        assert_eq!(read.accepted.unwrap().with_generation(read.generation), entry);
+        // As an agent of contract 1 wrote it.
+        let old: WindowFile = decode(br#"{"contract":1,"request":3,"min_time":"-9d","max_time":"1d","reload":"exec"}"#).unwrap();
+        assert_eq!((old.generation, old.accepted), (None, None));
     }
 
     #[test]

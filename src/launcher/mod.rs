@@ -4,6 +4,7 @@
 //! into events, and does what comes back, in order. Invariants: the only reaper of this process is [`process::reap`];
 //! with nothing to do the process sleeps without a timer; stdin, stdout and stderr are thanos' own.
 
+mod inspect;
 pub mod process;
 
 use std::ffi::OsString;
@@ -19,10 +20,13 @@ use crate::adapters::dir_watch::DirWatch;
 use crate::adapters::files;
 use crate::core::launch::{Action, Event, Launcher, Options, Signal, Timer};
 use crate::core::names;
-use crate::core::shared_files::{self, LaunchState, MAX_FILE_BYTES, RECORD_FILE, Record, VERDICT_FILE, WINDOW_FILE};
+use crate::core::shared_files::{
+    self, BLOCKS_FILE, BlockList, INSPECT_FILE, LaunchState, MAX_FILE_BYTES, RECORD_FILE, Record, VERDICT_FILE, WINDOW_FILE,
+};
 use crate::core::time_flags;
 use crate::core::window::Window;
 
+use inspect::Inspector;
 use process::Child;
 
 /// Exit code of shells for a program that does not exist.
@@ -71,7 +75,7 @@ pub async fn run(settings: &Settings) -> Result<i32, LaunchError> {
         );
         return Ok(EXIT_NOT_FOUND);
     };
-    let mut inbox = Inbox::new(settings)?;
+    let mut inbox = Inbox::new(settings, args)?;
     process::adopt_orphans();
     let (launcher, actions) = Launcher::begin(
         Options { drains: !settings.termination_drain.is_zero() },
@@ -88,6 +92,9 @@ pub async fn run(settings: &Settings) -> Result<i32, LaunchError> {
         }
         let happened = inbox.next(runner.due()).await;
         code = runner.happened(&happened);
+        if matches!(happened, Happened::FilesChanged | Happened::Listed(_)) {
+            inbox.inspector.start(read(&settings.shared_dir, INSPECT_FILE), runner.launcher.record().launch);
+        }
     }
 }
 
@@ -97,6 +104,7 @@ enum Happened {
     FilesChanged,
     Signal(Signal),
     TimerElapsed,
+    Listed(BlockList),
 }
 
 /// Everything that can wake the launcher.
@@ -105,10 +113,11 @@ struct Inbox {
     child: Signals,
     hangup: Signals,
     handed_on: [(Signal, Signals); 5],
+    inspector: Inspector,
 }
 
 impl Inbox {
-    fn new(settings: &Settings) -> Result<Self, LaunchError> {
+    fn new(settings: &Settings, args: &[OsString]) -> Result<Self, LaunchError> {
         let on = |kind| signal(kind).map_err(LaunchError::Signals);
         Ok(Self {
             files: DirWatch::new(&settings.shared_dir, Duration::MAX),
@@ -121,6 +130,7 @@ impl Inbox {
                 (Signal::Usr1, on(SignalKind::user_defined1())?),
                 (Signal::Usr2, on(SignalKind::user_defined2())?),
             ],
+            inspector: Inspector::new(args),
         })
     }
 
@@ -137,6 +147,7 @@ impl Inbox {
             () = sleep_until(due) => Happened::TimerElapsed,
             _ = self.hangup.recv() => Happened::FilesChanged,
             () = self.files.changed() => Happened::FilesChanged,
+            list = self.inspector.done() => Happened::Listed(list),
         }
     }
 }
@@ -182,6 +193,10 @@ impl Runner<'_> {
                 let verdict = read(&self.settings.shared_dir, VERDICT_FILE).map(Event::Judged);
                 let order = read(&self.settings.shared_dir, WINDOW_FILE).map(Event::Ordered);
                 [verdict, order].iter().flatten().find_map(|event| self.event(event))
+            }
+            Happened::Listed(list) => {
+                self.write_list(list);
+                None
             }
             Happened::Signal(signal) => self.event(&Event::Signalled(*signal)),
             Happened::TimerElapsed => {
@@ -250,6 +265,16 @@ impl Runner<'_> {
                 warn!("cannot record in {}: {error}; it is tried again", dir.display());
             }
             self.unwritten = Some((record.clone(), Instant::now() + RECORD_RETRY));
+        }
+    }
+
+    fn write_list(&self, list: &BlockList) {
+        let dir = &self.settings.shared_dir;
+        let written = shared_files::encode(list)
+            .map_err(io::Error::from)
+            .and_then(|bytes| files::replace_unsynced(dir, BLOCKS_FILE, &bytes[..], files::MODE_DATA));
+        if let Err(error) = written {
+            warn!("cannot write {}: {error}", dir.join(BLOCKS_FILE).display());
         }
     }
 

@@ -85,7 +85,8 @@ pub fn adopt_orphans() {
 #[must_use]
 pub fn reap(child: Option<&Child>) -> Option<i32> {
     let mut code = None;
-    while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+    // Any child: `waitpid` without a process waits for this process group only, and thanos may run under `setsid`.
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         if child.is_some_and(|child| child.0 == pid) {
             code = Some(exit_code(status));
         }

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::feed::{Set, Shard};
-use crate::core::report::{ChangeReport, CoverageReport, GapReport, PodReport, PodState, RolloutReport, State, StepReport};
+use crate::core::report::{BlocksReport, ChangeReport, CoverageReport, GapReport, PodReport, PodState, RolloutReport, State, StepReport};
 use crate::core::window::Window;
 
 /// A window that is told because it is not the one before; `null` is none.
@@ -37,6 +37,8 @@ struct Document<'a> {
     steps: &'a [StepReport],
     rollout: Option<&'a RolloutReport>,
     changes: &'a [ChangeReport],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocks: Option<&'a BlocksReport>,
     pods: Vec<Line<'a>>,
 }
 
@@ -109,6 +111,7 @@ pub(super) fn json(set: &Set) -> Result<String, serde_json::Error> {
         steps: &report.steps,
         rollout: report.rollout.as_ref(),
         changes: &report.changes,
+        blocks: Some(&report.blocks).filter(|blocks| **blocks != BlocksReport::default()),
         pods: report.pods.iter().map(|pod| line(pod, &set.shards)).collect(),
     })
 }

@@ -63,6 +63,13 @@ pub(super) fn map_patch(resource_version: &str, has_labels: bool, owner: &Owner,
     operations
 }
 
+/// A merge patch (RFC 7386) of a ConfigMap's annotation; an empty text removes it. The resource version makes Kubernetes refuse
+/// it when somebody else wrote in between.
+pub(super) fn single_holders(resource_version: &str, text: &str) -> Value {
+    let value = if text.is_empty() { Value::Null } else { json!(text) };
+    json!({"metadata": {"resourceVersion": resource_version, "annotations": {names::SINGLE_HOLDERS: value}}})
+}
+
 /// A merge patch (RFC 7386) that touches a pod, and with `shard` relabels it. The UID makes Kubernetes refuse it for a pod
 /// of the same name that was made since.
 pub(super) fn hurry(uid: &str, at: &str, shard: Option<&str>) -> Value {

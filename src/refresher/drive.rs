@@ -1,6 +1,6 @@
 //! One tenure: from the moment this process leads until it no longer does.
 //!
-//! Watches and questions run beside it; here each StatefulSet with news is looked at, and what `core::reconcile` decides
+//! Questions run beside it, watches before, during and after it (`observe`); here each StatefulSet with news is looked at, and what `core::reconcile` decides
 //! is carried out. Invariants:
 //! - nothing is written unless the lease lasts longer than the write may take;
 //! - one StatefulSet at a time, so that two looks never write over each other;
@@ -15,10 +15,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::look::Outcome;
 use super::memory::Memory;
@@ -45,7 +44,7 @@ pub(super) struct Tenure {
     pub(super) shutdown: Shutdown,
     pub(super) memories: HashMap<SetName, Memory>,
     /// When to look again although nothing changed.
-    alarms: BTreeMap<SetName, Instant>,
+    pub(super) alarms: BTreeMap<SetName, Instant>,
 }
 
 impl Tenure {
@@ -66,13 +65,14 @@ impl Tenure {
     }
 
     /// Works until it is dropped or the shutdown begins; then it has let go of what must not stay as it is.
-    pub(super) async fn run(mut self, client: Client) {
+    pub(super) async fn run(mut self) {
+        // First of all: what changes from now on is news, and everything is for a start.
+        let _leads = self.seen.lead();
         let mut beside = JoinSet::new();
-        beside.spawn(super::observe::follow(client, self.seen.clone()));
         let poller = self.poller.clone();
         beside.spawn(async move { poller.run().await });
         let period = |observed: &Observed| Duration::from_secs(observed.fleet.load().config().operator.update_interval_seconds.into());
-        let mut resync = interval(period(&self.observed));
+        let mut resync = interval_at(Instant::now() + period(&self.observed), period(&self.observed));
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut shutdown, mut labelled) = (self.shutdown.clone(), self.observed.labelled());
         // When to look for budgets that nobody keeps any more: now, since no leader may have been there when that began.

@@ -11,11 +11,9 @@ use super::seen::SetName;
 use super::write::{Claim, Outcome as Written};
 use crate::adapters::clock;
 use crate::core::fleet::Known;
-use crate::core::notice::Notice;
 use crate::core::observed::{MapFacts, NamespaceFacts, PodFacts};
 use crate::core::owned::{Owner, ShardedSet};
 use crate::core::reconcile::{Decision, HURRY_AGAIN, View, decide};
-use crate::core::report::State;
 use crate::core::{budgets, entry, names, shard_services};
 
 /// No write begins with less of the lease left: a write takes at most 2 s, and may wait for its turn before.
@@ -54,17 +52,23 @@ impl Tenure {
         let mut gathered = self.gather(set, known, fleet.config().operator.configmap_of(&set.0, &set.1));
         let injected = gathered.facts.pods.values().any(|pod| pod.injected);
         let bare = gathered.facts.pods.values().any(|pod| pod.forgotten(known.replace_time_flags));
-        if !injected && !bare && gathered.map.is_none() {
+        // Switched off, or its first pod is still to come: there is something to say, and nothing to make.
+        let empty = known.facts().store && gathered.facts.pods.is_empty();
+        if !injected && !bare && !empty && gathered.map.is_none() {
             // Something else than a store gateway.
             return Outcome::Nothing;
         }
         memory.catch_up(&mut gathered);
-        let decision = {
+        let mut decision = {
             let views = views(&gathered, memory, |uid| self.seen.ready_for(uid, began), began);
             let written = memory.written.as_ref().map(|map| &map.data);
-            let (map, config) = (gathered.map.as_ref(), fleet.config());
-            decide(&View { known, config, map, written, pods: &views, now: clock::now() })
+            let (map, config, missing_for) = (gathered.map.as_ref(), fleet.config(), &memory.missing_for(began));
+            decide(&View { known, config, map, written, pods: &views, missing_for, now: clock::now() })
         };
+        if empty && known.facts().replicas == 0 && gathered.map.is_none() {
+            // One that never ran, or was cleaned up: nobody misses what it does not serve.
+            (decision.report.gaps, decision.report.gap_seconds) = (Vec::new(), 0);
+        }
         // Before a step, everybody is asked once more.
         let all = || gathered.facts.pods.values().map(|pod| pod.uid.clone()).collect();
         let closely = if decision.step.is_some() { all() } else { decision.closely.clone() };
@@ -114,7 +118,7 @@ impl Tenure {
     ) -> Result<(), Interrupted> {
         let facts = known.facts();
         // Labels first: behind a Service the label must have changed before the pod is ready again.
-        self.hurry(set, gathered, decision.relabel.iter().map(|(pod, _)| pod.as_str()), decision, memory).await?;
+        self.hurry((set, known), gathered, decision.relabel.iter().map(|(pod, _)| pod.as_str()), decision, memory).await?;
         if decision.upkeep.is_some() && gathered.map.is_none() {
             self.upkeep(set, known, gathered, decision, memory).await?;
         }
@@ -155,13 +159,14 @@ impl Tenure {
         if gathered.map.is_some() {
             self.upkeep(set, known, gathered, decision, memory).await?;
         }
+        beside = beside.and(self.note_single_holders(set, known, gathered, decision, memory).await);
         // What was published in this look was brought in this look.
         let now = Instant::now();
         let waits = |name: &&String| {
             gathered.facts.pods.get(*name).is_none_or(|pod| memory.hurried_ago(&pod.uid, now).is_none_or(|ago| ago >= HURRY_AGAIN))
         };
         let due: Vec<&str> = decision.hurry.iter().filter(waits).map(String::as_str).collect();
-        self.hurry(set, gathered, due.into_iter(), decision, memory).await?;
+        self.hurry((set, known), gathered, due.into_iter(), decision, memory).await?;
         if decision.drop_target {
             self.may_write()?;
             let target = facts.annotations.get(names::TARGET_REPLICAS).map_or("", String::as_str);
@@ -171,10 +176,10 @@ impl Tenure {
         beside?;
         // What was just repaired is looked at again first.
         if let Some((data, moving)) = decision.step.as_ref().filter(|_| decision.upkeep.is_none() && budgets.ready) {
-            self.unchanged(set, known, gathered, moving, decision.repair).await?;
+            self.unchanged(set, known, gathered, moving, (decision.repair, memory)).await?;
             self.publish(set, known, gathered, data.clone(), memory).await?;
             tracing::info!(namespace = set.0, statefulset = set.1, pods = moving.join(" "), "published other windows");
-            self.bring(set, gathered, data, decision, memory).await?;
+            self.bring((set, known), gathered, data, decision, memory).await?;
         }
         Ok(())
     }
@@ -190,7 +195,30 @@ impl Tenure {
     ) -> Result<(), Interrupted> {
         let Some(data) = &decision.upkeep else { return Ok(()) };
         self.publish(set, known, gathered, data.clone(), memory).await?;
-        self.bring(set, gathered, data, decision, memory).await
+        self.bring((set, known), gathered, data, decision, memory).await
+    }
+
+    /// Tells the guard of every replica which pods alone serve a block: only the leader asks sidecars.
+    async fn note_single_holders(
+        &self,
+        set: &SetName,
+        known: &Known,
+        gathered: &Gathered,
+        decision: &Decision,
+        memory: &mut Memory,
+    ) -> Result<(), Interrupted> {
+        let there = memory.written.as_ref().filter(|_| memory.replaced.is_some()).or(gathered.map.as_ref());
+        let (Some(text), Some(there)) = (&decision.single_holders, there) else { return Ok(()) };
+        self.may_write()?;
+        let before = there.resource_version.clone();
+        let written = self.writer.note_single_holders(&set.0, &gathered.configmap, &before, text).await;
+        if let Written::Done { resource_version } = &written
+            && let Some(map) = &mut memory.written
+        {
+            (map.resource_version, map.single_holders) = (resource_version.clone(), Some(text.clone()).filter(|text| !text.is_empty()));
+            memory.replaced = Some((before, Instant::now()));
+        }
+        self.settle_beside(set, known, "ConfigMap's annotation", written, memory)
     }
 
     /// Looks at the pods once more, past every cache, and at how old their answers are: somebody may have been evicted, or
@@ -201,7 +229,7 @@ impl Tenure {
         known: &Known,
         gathered: &Gathered,
         moving: &[String],
-        repair: bool,
+        (repair, memory): (bool, &mut Memory),
     ) -> Result<(), Interrupted> {
         let asked = |pod: &PodFacts| gathered.answers.get(&pod.uid).is_some_and(|(_, at)| at.elapsed() <= ANSWER_AGE);
         let counts = |pod: &&PodFacts| pod.can_be_asked() && (!repair || moving.contains(&pod.name));
@@ -211,6 +239,7 @@ impl Tenure {
         }
         let fresh = self.writer.fresh_pods(&set.0, &known.facts().selector).await.map_err(|why| {
             tracing::warn!(namespace = set.0, statefulset = set.1, why, "the pods cannot be listed, so no step is made");
+            memory.hindered = Some(format!("its pods cannot be listed past the cache, and no window changes until they are: {why}"));
             Interrupted
         })?;
         let is = |pod: &PodFacts| (pod.uid.clone(), pod.terminating, pod.ready, pod.ready_changed_unix_seconds);
@@ -243,8 +272,10 @@ impl Tenure {
             Written::Done { resource_version } => {
                 memory.replaced = Some((before.map_or_else(String::new, |map| map.resource_version.clone()), Instant::now()));
                 memory.refused = None;
+                // Writing the data leaves annotations as they are.
+                let single_holders = before.and_then(|map| map.single_holders.clone());
                 let (uid, owner_uid) = (before.map(|map| map.uid.clone()).unwrap_or_default(), Some(owner.uid));
-                memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, data });
+                memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, data, single_holders });
                 Ok(())
             }
             Written::AlreadyExists(there) if there.claim == Claim::Foreign => {
@@ -264,8 +295,7 @@ impl Tenure {
             Written::Failed(why) => {
                 // It may have been written all the same: then our own entries must not be taken for somebody else's.
                 (memory.written, memory.replaced) = (None, None);
-                tracing::warn!(namespace = set.0, statefulset = set.1, why, "the ConfigMap was not written; it is tried again");
-                Err(Interrupted)
+                self.settle_beside(set, known, "ConfigMap", Written::Failed(why), memory)
             }
         }
     }
@@ -275,7 +305,7 @@ impl Tenure {
     /// else, so they are told only if they do not see it within [`HURRY_AGAIN`].
     async fn bring(
         &self,
-        set: &SetName,
+        (set, known): (&SetName, &Known),
         gathered: &Gathered,
         data: &BTreeMap<String, String>,
         decision: &Decision,
@@ -292,13 +322,13 @@ impl Tenure {
                 memory.hurried.insert(pod.uid.clone(), now);
             }
         }
-        self.hurry(set, gathered, urgent.iter().map(String::as_str), decision, memory).await
+        self.hurry((set, known), gathered, urgent.iter().map(String::as_str), decision, memory).await
     }
 
     /// Kubelet looks at these pods' volumes, and their labels become what they should be.
     async fn hurry<'a>(
         &self,
-        set: &SetName,
+        (set, known): (&SetName, &Known),
         gathered: &Gathered,
         pods: impl Iterator<Item = &'a str>,
         decision: &Decision,
@@ -309,10 +339,12 @@ impl Tenure {
             self.may_write()?;
             let label = decision.relabel.iter().find(|(pod, _)| pod == name).map(|(_, shard)| shard.to_string());
             memory.hurried.insert(pod.uid.clone(), Instant::now());
-            let written = Self::settle(self.writer.hurry(&set.0, name, &pod.uid, label.as_deref(), clock::now()).await);
-            // Without it kubelet takes a minute longer, and that is all.
+            let written = self.writer.hurry(&set.0, name, &pod.uid, label.as_deref(), clock::now()).await;
             if label.is_some() {
-                written?;
+                self.settle_beside(set, known, "pod's shard label", written, memory)?;
+            } else {
+                // Without it kubelet takes a minute longer, and that is all.
+                let _ = Self::settle(written);
             }
         }
         Ok(())
@@ -345,53 +377,12 @@ impl Tenure {
         }
         Self::settle(written)
     }
-
-    /// Report, log and Events.
-    fn tell(&self, set: &SetName, known: &Known, decision: &Decision, memory: &mut Memory, began: Instant) {
-        let mut report = decision.report.clone();
-        if let Some(why) = memory.hindered.take() {
-            (report.state, report.message) = (State::Waiting, why);
-        }
-        if let Some(why) = &memory.refused {
-            (report.state, report.message) = (State::Refused, why.clone());
-        }
-        // Seconds that pass are no news.
-        let words: String = report.message.chars().filter(|c| !c.is_ascii_digit()).collect();
-        if memory.state.as_ref() != Some(&(report.state, words.clone())) {
-            tracing::info!(namespace = set.0, statefulset = set.1, state = ?report.state, moves_left = report.moves_left, "{}", report.message);
-            memory.state = Some((report.state, words));
-        }
-        for (reason, text) in &decision.notices {
-            self.notify(set, known, reason, text, memory);
-        }
-        // What no longer holds is told again when it comes back.
-        memory.told = std::mem::take(&mut memory.holds);
-        let known = report.warnings.clone();
-        report.warnings.extend(memory.told.values().filter(|text| !known.contains(text)).cloned());
-        self.reports.put(set, report, began.elapsed());
-    }
-
-    fn notify(&self, set: &SetName, known: &Known, reason: &'static str, text: &str, memory: &mut Memory) {
-        // A moment or a number that changes is no news.
-        let remark = (reason, text.chars().filter(|c| !c.is_ascii_digit()).collect());
-        let is_news = !memory.told.contains_key(&remark);
-        if memory.holds.insert(remark, text.to_owned()).is_some() || !is_news {
-            return;
-        }
-        tracing::warn!(namespace = set.0, statefulset = set.1, reason, "{text}");
-        let notice = Notice {
-            namespace: set.0.clone(),
-            statefulset: set.1.clone(),
-            uid: known.facts().uid.clone(),
-            reason,
-            message: text.to_owned(),
-        };
-        // A full queue drops the Event; the log has it.
-        let _ = self.notices.try_send(notice);
-    }
 }
 
 /// A StatefulSet as the owner of what is made for it.
 pub(super) fn owner(known: &Known) -> Owner {
     Owner { name: known.facts().name.clone(), uid: known.facts().uid.clone() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,8 @@ pub(super) struct Memory {
     pub(super) labelled: HashMap<String, (Option<String>, Instant)>,
     /// Since when a pod has drifted, by UID.
     pub(super) drifting: HashMap<String, Instant>,
+    /// Since when a block has been missing on some pod, by ULID.
+    pub(super) missing: HashMap<String, Instant>,
     /// What its user was told and still holds.
     pub(super) told: BTreeMap<(&'static str, String), String>,
     /// What holds by this look.
@@ -94,6 +96,7 @@ impl Memory {
         self.hurried.retain(|uid, _| there.contains(uid));
         self.labelled.retain(|uid, _| there.contains(uid));
         self.drifting.retain(|uid, _| there.contains(uid));
+        self.note_missing(gathered);
         let data = gathered.map.as_ref().map(|map| &map.data);
         for pod in gathered.facts.pods.values() {
             let entry = data.and_then(|data| entry::Entry::parse(data.get(&entry::key(&pod.name))?, clock::now()).ok());
@@ -108,6 +111,27 @@ impl Memory {
                 *since = (pod.shard_label.clone(), Instant::now());
             }
         }
+    }
+}
+
+impl Memory {
+    fn note_missing(&mut self, gathered: &Gathered) {
+        let statuses = gathered.answers.values().filter_map(|(answer, _)| match answer {
+            Answer::Status(status) => status.blocks.as_ref(),
+            Answer::Unreachable(_) => None,
+        });
+        let missing: BTreeSet<&String> = statuses.flat_map(|blocks| &blocks.missing).map(|block| &block.ulid).collect();
+        self.missing.retain(|ulid, _| missing.contains(ulid));
+        for ulid in missing {
+            if !self.missing.contains_key(ulid) {
+                self.missing.insert(ulid.clone(), Instant::now());
+            }
+        }
+    }
+
+    /// For how long each block has been missing on some pod.
+    pub(super) fn missing_for(&self, now: Instant) -> BTreeMap<String, Duration> {
+        self.missing.iter().map(|(ulid, since)| (ulid.clone(), now.saturating_duration_since(*since))).collect()
     }
 }
 

@@ -1,15 +1,16 @@
 //! What the leader does in the background: it keeps every StatefulSet's ConfigMap right and moves running pods to new
 //! windows, so that no query notices.
 //!
-//! `observe` watches the cluster, `poll` asks sidecars, `seen` holds what both found; `drive` takes what is news, `look`
+//! `observe` watches the cluster on every replica, `poll` asks sidecars, `seen` holds what both found; `drive` takes what is news, `look`
 //! gathers one StatefulSet, has `core::reconcile` decide, and `write` carries it out; `release` lets go of what nobody keeps
 //! any more; `reports` is what people see.
-//! Deliberately absent: deciding. Every replica of the server runs this; only the one with the lease does anything.
+//! Deliberately absent: deciding. Every replica of the server watches; only the one with the lease asks, decides and writes.
 
 mod bodies;
 mod drive;
 mod look;
 mod memory;
+mod notify;
 pub mod observe;
 mod pace;
 pub mod poll;
@@ -32,7 +33,7 @@ use self::poll::{PollMetrics, Poller};
 pub use self::release::Replica;
 use self::report_metrics::ReportMetrics;
 use self::reports::Reports;
-use self::seen::{Seen, SeenMetrics};
+use self::seen::Seen;
 use self::write::Writer;
 use crate::adapters::cluster::Observed;
 use crate::adapters::lease::Leadership;
@@ -41,7 +42,6 @@ use crate::core::notice::Notice;
 
 /// What a replica needs to lead.
 pub struct Refresher {
-    client: Client,
     observed: Arc<Observed>,
     seen: Arc<Seen>,
     poller: Arc<Poller>,
@@ -54,23 +54,22 @@ pub struct Refresher {
 }
 
 impl Refresher {
-    /// Registers its metrics and does nothing yet. What a StatefulSet's user should know goes to `notices`, without waiting.
+    /// Registers its metrics and does nothing yet. `seen` is kept by [`observe::follow`], which runs on every replica. What a StatefulSet's user should know goes to `notices`, without waiting.
     #[must_use]
     pub fn new(
         client: Client,
-        observed: Arc<Observed>,
+        seen: Arc<Seen>,
         leadership: Leadership,
         notices: mpsc::Sender<Notice>,
         (replica, shutdown): (Replica, Shutdown),
         registry: &mut Registry,
     ) -> Self {
-        let seen = Seen::new(observed.clone());
-        let (poller, writer) = (Poller::new(seen.clone()), Arc::new(Writer::new(client.clone(), registry)));
+        let observed = seen.observed.clone();
+        let (poller, writer) = (Poller::new(seen.clone()), Arc::new(Writer::new(client, registry)));
         let reports = Arc::<Reports>::default();
-        registry.register_collector(Box::new(SeenMetrics(seen.clone())));
         registry.register_collector(Box::new(PollMetrics(poller.clone())));
         registry.register_collector(Box::new(ReportMetrics(reports.clone())));
-        Self { client, observed, seen, poller, writer, leadership, reports, notices, replica, shutdown }
+        Self { observed, seen, poller, writer, leadership, reports, notices, replica, shutdown }
     }
 
     /// What was found out, while this replica leads.
@@ -85,7 +84,7 @@ impl Refresher {
         let mut shutdown = self.shutdown.clone();
         while !shutdown.is_draining() {
             if self.leadership.remaining().is_some() {
-                let tenure = Tenure::new(&self).run(self.client.clone());
+                let tenure = Tenure::new(&self).run();
                 let mut leadership = self.leadership.clone();
                 tokio::select! {
                     () = tenure => {}

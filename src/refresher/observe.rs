@@ -1,7 +1,9 @@
-//! The leader's watches: pods, our ConfigMaps, budgets and Services of every labelled namespace, kept in [`Seen`].
+//! Every server's watches: pods, our ConfigMaps, budgets and Services of every labelled namespace, kept in [`Seen`].
 //!
+//! Replicas that do not lead watch as well: their guard needs to know which pods are ready, and one that begins to lead has
+//! seen for how long they have been.
 //! Invariants: nothing outside labelled namespaces is watched; objects are trimmed as they come in; nothing is written.
-//! StatefulSets are watched by every server already (`adapters::cluster`); what is new about them is passed on here.
+//! StatefulSets are watched by `adapters::cluster`; what is new about them is passed on here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,9 +20,9 @@ use crate::adapters::lean::{Lean, Read};
 use crate::adapters::watches::{config, keep, of_namespace};
 use crate::core::names;
 
-/// Watches for as long as it is polled: while this process leads. It begins with nothing seen and leaves nothing behind.
+/// Watches for as long as it is polled: while this process lives. It leaves nothing behind.
 pub async fn follow(client: Client, seen: Arc<Seen>) {
-    let _ended = Ended(&seen, seen.begin());
+    let _ended = Ended(&seen);
     // Both before the first look, so that no change falls in between.
     let (mut labelled, mut replaced) = (seen.observed.labelled(), seen.observed.replaced());
     let mut fleet = seen.observed.fleet.load_full();
@@ -53,11 +55,11 @@ pub async fn follow(client: Client, seen: Arc<Seen>) {
 }
 
 /// What was seen is not kept up to date any longer.
-struct Ended<'a>(&'a Seen, u64);
+struct Ended<'a>(&'a Seen);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.end(self.1);
+        self.0.clear();
     }
 }
 

@@ -26,6 +26,7 @@ use self::schedule::{Schedule, Target};
 use super::seen::{Seen, SetName};
 use crate::adapters::http_client::{self, GetLimits};
 use crate::core::agent_status::AgentStatus;
+use crate::core::loaded::{BlockRef, LoadedBlocks, MAX_MISSING, ULID_CHARS};
 use crate::core::names;
 use crate::core::observed::{Answer, PodFacts};
 
@@ -164,6 +165,13 @@ impl Poller {
         }
     }
 
+    /// As if a sidecar had answered so.
+    #[cfg(test)]
+    pub(super) fn answered_for_test(&self, uid: &str, status: AgentStatus) {
+        let (now, answer) = (Instant::now(), Answer::Status(Box::new(status)));
+        self.lock().insert(uid.to_owned(), Polled { answer, at: now, unchanged_since: now });
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Polled>> {
         self.polled.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -214,13 +222,56 @@ fn read(target: &Target, answer: Result<(u16, Bytes), String>) -> Answer {
         Ok(status) => status,
         Err(error) => return Answer::Unreachable(unreadable(target, &body, &error)),
     };
-    if status.pod != target.name {
-        let other = short(&status.pod);
-        return Answer::Unreachable(format!("pod {}: its address answers as pod {other}, which has it by now", target.name));
+    if let Some(other) = somebody_else(target, &status) {
+        return Answer::Unreachable(format!("pod {}: its address answers as {other}, which has it by now", target.name));
     }
+    bound(&mut status);
+    Answer::Status(Box::new(status))
+}
+
+/// Who it is that answers, if it is not the pod that was asked: addresses are given again, and pods of several namespaces, or
+/// of one StatefulSet one after the other, have the same name. Agents say their UID or their namespace since contract 2.
+fn somebody_else(target: &Target, status: &AgentStatus) -> Option<String> {
+    let pod = short(&status.pod);
+    if status.pod != target.name {
+        return Some(format!("pod {pod}"));
+    }
+    match (&status.uid, &status.namespace) {
+        (Some(uid), namespace) if *uid != target.uid => {
+            let namespace = namespace.as_ref().filter(|namespace| **namespace != target.namespace);
+            let of = namespace.map_or_else(String::new, |namespace| format!(" of namespace {}", short(namespace)));
+            Some(format!("another pod {pod}{of} (UID {})", short(uid)))
+        }
+        (None, Some(namespace)) if *namespace != target.namespace => Some(format!("pod {pod} of namespace {}", short(namespace))),
+        _ => None,
+    }
+}
+
+/// Cuts down what an answer says at length: thousands of them are held in memory, and some of it is shown to people.
+fn bound(status: &mut AgentStatus) {
     status.last_error = status.last_error.as_deref().map(short);
     status.agent_version = short(&status.agent_version);
-    Answer::Status(Box::new(status))
+    status.blocks_unknown = status.blocks_unknown.as_deref().map(short);
+    // Neither is needed any more, and both are known of the pod.
+    status.namespace = status.namespace.as_deref().map(short);
+    status.uid = status.uid.as_deref().map(short);
+    if let Some(why) = status.blocks.as_ref().and_then(malformed) {
+        (status.blocks, status.blocks_unknown) = (None, Some(why.to_owned()));
+    }
+}
+
+/// Why what a pod says of its blocks is not to be used, if it is not.
+fn malformed(blocks: &LoadedBlocks) -> Option<&'static str> {
+    let is_ulid = |block: &BlockRef| block.ulid.len() == ULID_CHARS && block.ulid.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if blocks.missing.len() > MAX_MISSING {
+        Some("its sidecar names more missing blocks than it may")
+    } else if !blocks.missing.iter().all(is_ulid) {
+        Some("its sidecar names a missing block by something else than a ULID")
+    } else if blocks.missing.iter().any(|block| block.min_time > block.max_time) {
+        Some("its sidecar names a missing block that ends before it begins")
+    } else {
+        None
+    }
 }
 
 fn unreadable(target: &Target, body: &[u8], error: &serde_json::Error) -> String {

@@ -1,8 +1,10 @@
-//! For how long each pod has been ready, as this leader saw it, by its own clock.
+//! For how long each pod has been ready, as this process saw it, by its own monotonic clock.
 //!
 //! Queriers learn of a pod some time after it became ready; whoever counts on that needs an interval that no other clock
 //! can shorten. So time runs from the moment that *we* saw the pod ready, and anything that tells one readiness from the
-//! next starts it anew.
+//! next starts it again. Times that the cluster writes are compared with each other only, never with a clock of ours: a
+//! clock that is minutes ahead would make a pod that has just become ready one that every querier knows. Replicas that do
+//! not lead watch, too, so a new leader knows how long; one that has just started waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,10 +13,6 @@ use tokio::time::Instant;
 
 use crate::core::agent_status::AgentStatus;
 use crate::core::observed::PodFacts;
-
-/// A pod that the cluster calls ready for longer than this when it is listed first is credited with that time. It is
-/// another clock's, yet clocks of one cluster differ by seconds, queriers need about a minute, and this is ten times that.
-pub(super) const LONG_READY: Duration = Duration::from_mins(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Readiness {
@@ -29,13 +27,11 @@ struct Observed {
     /// As its sidecar says: whether its phase is a ready one, and its restarts in place.
     agent: Option<(bool, u64)>,
     since: Option<Instant>,
-    /// Ready before we looked.
-    credit: Duration,
 }
 
 impl Readiness {
-    /// A pod was observed. `first_list_unix_seconds` is the time by our clock if this is the leader's first list of it.
-    pub(super) fn observed(&mut self, pod: &PodFacts, now: Instant, first_list_unix_seconds: Option<i64>) {
+    /// A pod was observed.
+    pub(super) fn observed(&mut self, pod: &PodFacts, now: Instant) {
         let ready = pod.ready && !pod.terminating;
         if let Some(known) = self.pods.get_mut(&pod.uid) {
             if known.ready != ready || known.changed_unix_seconds != pod.ready_changed_unix_seconds {
@@ -44,11 +40,8 @@ impl Readiness {
             }
             return;
         }
-        let age = first_list_unix_seconds.map_or(0, |listed| listed.saturating_sub(pod.ready_changed_unix_seconds));
-        let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));
-        let credit = if ready && pod.ready_changed_unix_seconds > 0 && age > LONG_READY { age } else { Duration::ZERO };
         let changed_unix_seconds = pod.ready_changed_unix_seconds;
-        let known = Observed { ready, changed_unix_seconds, agent: None, since: ready.then_some(now), credit };
+        let known = Observed { ready, changed_unix_seconds, agent: None, since: ready.then_some(now) };
         self.pods.insert(pod.uid.clone(), known);
     }
 
@@ -69,7 +62,7 @@ impl Readiness {
 
     pub(super) fn ready_for(&self, uid: &str, now: Instant) -> Option<Duration> {
         let known = self.pods.get(uid)?;
-        Some(now.saturating_duration_since(known.since?).saturating_add(known.credit))
+        Some(now.saturating_duration_since(known.since?))
     }
 }
 
@@ -77,7 +70,6 @@ impl Observed {
     fn restart(&mut self, now: Instant) {
         let ready = self.ready && self.agent.is_none_or(|(ready, _)| ready);
         self.since = ready.then_some(now);
-        self.credit = Duration::ZERO;
     }
 }
 
@@ -115,25 +107,25 @@ mod tests {
     fn time_runs_from_when_we_saw_it_ready() {
         let (mut readiness, t0) = (Readiness::default(), Instant::now());
         assert_eq!(readiness.ready_for("u", t0), None);
-        readiness.observed(&pod(false, 0), t0, None);
+        readiness.observed(&pod(false, 0), t0);
         assert_eq!(readiness.ready_for("u", t0 + MINUTE), None);
-        readiness.observed(&pod(true, 1), t0 + MINUTE, None);
-        readiness.observed(&pod(true, 1), t0 + 2 * MINUTE, None);
+        readiness.observed(&pod(true, 1), t0 + MINUTE);
+        readiness.observed(&pod(true, 1), t0 + 2 * MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + 3 * MINUTE), Some(2 * MINUTE));
         // It was unready in between, and we were not told.
-        readiness.observed(&pod(true, 9), t0 + 3 * MINUTE, None);
+        readiness.observed(&pod(true, 9), t0 + 3 * MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + 4 * MINUTE), Some(MINUTE));
-        readiness.observed(&PodFacts { terminating: true, ..pod(true, 9) }, t0 + 4 * MINUTE, None);
+        readiness.observed(&PodFacts { terminating: true, ..pod(true, 9) }, t0 + 4 * MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + 5 * MINUTE), None);
         readiness.forget("u");
-        readiness.observed(&pod(true, 9), t0 + 5 * MINUTE, None);
+        readiness.observed(&pod(true, 9), t0 + 5 * MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + 5 * MINUTE), Some(Duration::ZERO));
     }
 
     #[test]
     fn the_sidecar_tells_one_readiness_from_the_next() {
         let (mut readiness, t0) = (Readiness::default(), Instant::now());
-        readiness.observed(&pod(true, 1), t0, None);
+        readiness.observed(&pod(true, 1), t0);
         readiness.answered("u", &status(Phase::Serving, 3), t0 + MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + MINUTE), Some(MINUTE), "the first answer is how it was all along");
         readiness.answered("u", &status(Phase::Failed, 3), t0 + MINUTE);
@@ -143,33 +135,38 @@ mod tests {
         readiness.answered("u", &status(Phase::Draining, 4), t0 + 3 * MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + 4 * MINUTE), None);
         // The condition follows a little later, in either direction; both have to agree.
-        readiness.observed(&pod(false, 5), t0 + 4 * MINUTE, None);
+        readiness.observed(&pod(false, 5), t0 + 4 * MINUTE);
         readiness.answered("u", &status(Phase::Serving, 5), t0 + 5 * MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + 6 * MINUTE), None);
-        readiness.observed(&pod(true, 6), t0 + 6 * MINUTE, None);
+        readiness.observed(&pod(true, 6), t0 + 6 * MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + 7 * MINUTE), Some(MINUTE));
     }
 
     #[test]
-    fn long_ready_pods_are_credited_at_first_sight_only() {
-        let t0 = Instant::now();
-        for (changed, listed, want) in [
-            (1_000, Some(1_601), Some(Duration::from_secs(601))),
-            (1_000, Some(1_600), Some(Duration::ZERO)),
-            (1_000, None, Some(Duration::ZERO)),
-            (9_000, Some(1_000), Some(Duration::ZERO)),
-            (0, Some(1_000), Some(Duration::ZERO)),
-        ] {
-            let mut readiness = Readiness::default();
-            readiness.observed(&pod(true, changed), t0, listed);
-            assert_eq!(readiness.ready_for("u", t0), want, "{changed} {listed:?}");
-            readiness.observed(&pod(true, changed + 1), t0, listed);
-            assert_eq!(readiness.ready_for("u", t0), Some(Duration::ZERO), "another readiness is not credited");
+    fn no_clock_but_our_own_makes_a_pod_ready_for_longer() {
+        // Ready since whenever its condition says, by a clock that may be ahead of ours, or behind.
+        for changed in [0, 1_000, 1_795_000_000, i64::MAX] {
+            let (mut readiness, t0) = (Readiness::default(), Instant::now());
+            readiness.observed(&pod(true, changed), t0);
+            assert_eq!(readiness.ready_for("u", t0), Some(Duration::ZERO), "{changed}");
+            readiness.observed(&pod(true, changed), t0 + MINUTE);
+            assert_eq!(readiness.ready_for("u", t0 + MINUTE), Some(MINUTE), "{changed}");
         }
+    }
+
+    /// A follower sees pods and asks nobody; when it leads, the first answer takes nothing away from a pod that is ready.
+    #[test]
+    fn what_a_follower_saw_counts_when_it_leads() {
+        let (mut readiness, t0) = (Readiness::default(), Instant::now());
+        readiness.observed(&pod(true, 1), t0);
+        readiness.answered("u", &status(Phase::Serving, 3), t0 + 9 * MINUTE);
+        assert_eq!(readiness.ready_for("u", t0 + 9 * MINUTE), Some(9 * MINUTE));
+        // It no longer leads, and leads again later: thanos was restarted in between.
+        readiness.answered("u", &status(Phase::Serving, 4), t0 + 20 * MINUTE);
+        assert_eq!(readiness.ready_for("u", t0 + 21 * MINUTE), Some(MINUTE));
         let mut readiness = Readiness::default();
-        readiness.observed(&pod(true, 1_000), t0, Some(9_000));
-        readiness.answered("u", &status(Phase::Restarting, 0), t0);
-        readiness.answered("u", &status(Phase::Serving, 0), t0);
-        assert_eq!(readiness.ready_for("u", t0 + MINUTE), Some(MINUTE));
+        readiness.observed(&pod(true, 1), t0);
+        readiness.answered("u", &status(Phase::Restarting, 0), t0 + MINUTE);
+        assert_eq!(readiness.ready_for("u", t0 + MINUTE), None);
     }
 }

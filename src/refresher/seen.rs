@@ -1,8 +1,11 @@
-//! What the leader has seen of the labelled namespaces, and for which StatefulSets that is news.
+//! What this server has seen of the labelled namespaces, and, while it leads, for which StatefulSets that is news.
 //!
+//! Every replica keeps it for the life of its process: the guard of each needs the pods' readiness, and a new leader begins
+//! with all that was seen, and with how long it has seen each pod ready.
 //! Invariants: one lock, held for short looks and never across an await; a namespace counts once all its kinds were listed
-//! since this leader began; what is no longer labelled is forgotten, and what comes late for it is ignored. Only a change
-//! that a decision may depend on is news.
+//! since this process began; what is no longer labelled is forgotten, and what comes late for it is ignored. Only a change
+//! that a decision may depend on is news; there is no news while this process does not lead, and a tenure begins with every
+//! StatefulSet as news.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -16,9 +19,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::readiness::Readiness;
-use crate::adapters::clock;
 use crate::adapters::cluster::Observed;
 use crate::core::agent_status::AgentStatus;
+use crate::core::guard::{PodCondition, PodsSeen};
 use crate::core::observed::{BudgetFacts, MapFacts, NamespaceFacts, PodFacts, ServiceFacts};
 
 /// Namespace and name of a StatefulSet.
@@ -35,7 +38,7 @@ pub(super) enum Kind {
 
 const KINDS: usize = 4;
 
-/// What this leader has seen; empty while it does not lead.
+/// What this server has seen.
 #[derive(Debug)]
 pub struct Seen {
     pub(super) observed: Arc<Observed>,
@@ -50,8 +53,8 @@ struct Inner {
     readiness: Readiness,
     /// Grows with every change of any fact.
     version: u64,
-    /// Which time of leading this is.
-    tenure: u64,
+    /// Whether this process leads: else there is no taker for news.
+    leads: bool,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +88,7 @@ pub(super) trait Fact: Debug + Eq + Sized {
         self != before
     }
     /// It stands now where `before` stood.
-    fn note(&self, _before: Option<&Self>, _readiness: &mut Readiness, _first_list: bool) {}
+    fn note(&self, _before: Option<&Self>, _readiness: &mut Readiness) {}
     fn forget(&self, _readiness: &mut Readiness) {}
 }
 
@@ -104,14 +107,14 @@ impl Seen {
         }
     }
 
-    /// Whether pods, ConfigMaps, budgets and Services of a namespace were all listed since this leader began. Before that
+    /// Whether pods, ConfigMaps, budgets and Services of a namespace were all listed since this process began. Before that
     /// no decision may be taken.
     #[must_use]
     pub fn is_listed(&self, namespace: &str) -> bool {
         self.lock().namespaces.get(namespace).is_some_and(Watched::is_listed)
     }
 
-    /// For how long a pod has been ready without a break as far as this leader knows; `None` while it is not.
+    /// For how long this process has seen a pod ready without a break; `None` while it is not.
     #[must_use]
     pub fn ready_for(&self, uid: &str, now: Instant) -> Option<Duration> {
         self.lock().readiness.ready_for(uid, now)
@@ -119,16 +122,43 @@ impl Seen {
 
     /// A StatefulSet is to be looked at, for a reason that is not seen here.
     pub fn touch(&self, namespace: &str, statefulset: &str) {
-        self.lock().dirty.insert((namespace.to_owned(), statefulset.to_owned()));
-        self.woken.notify_one();
+        let mut inner = self.lock();
+        if inner.leads {
+            inner.dirty.insert((namespace.to_owned(), statefulset.to_owned()));
+            self.woken.notify_one();
+        }
     }
 
-    /// Every known StatefulSet is to be looked at.
-    pub fn touch_all(&self) {
+    /// Begins a tenure: every known StatefulSet is news. It ends when what is returned is dropped.
+    #[must_use]
+    pub fn lead(self: &Arc<Self>) -> Leads {
+        let mut inner = self.lock();
+        inner.leads = true;
+        // Loaded under the lock: whatever changes the fleet later touches it later, too.
         let fleet = self.observed.fleet.load();
-        let sets = fleet.statefulsets().map(|known| (known.facts().namespace.clone(), known.facts().name.clone()));
-        self.lock().dirty.extend(sets);
+        inner.dirty = fleet.statefulsets().map(|known| (known.facts().namespace.clone(), known.facts().name.clone())).collect();
+        drop(inner);
         self.woken.notify_one();
+        Leads(self.clone())
+    }
+
+    /// How the pods of a StatefulSet are; `None` while they are not known, as before the first list of them.
+    #[must_use]
+    pub fn pods(&self, namespace: &str, statefulset: &str) -> Option<PodsSeen> {
+        let fleet = self.observed.fleet.load();
+        let uid = Some(fleet.known(namespace, statefulset).facts().uid.as_str()).filter(|uid| !uid.is_empty())?;
+        let configmap = fleet.config().operator.configmap_of(namespace, statefulset);
+        let inner = self.lock();
+        let watched = inner.namespaces.get(namespace).filter(|watched| watched.listed.contains(&Kind::Pods))?;
+        let condition = |pod: &PodFacts| match (pod.terminating, pod.ready) {
+            (true, _) => PodCondition::Terminating,
+            (false, true) => PodCondition::Ready,
+            (false, false) => PodCondition::NotReady,
+        };
+        let own = watched.facts.pods.values().filter(|pod| pod.owner_uid == uid);
+        let conditions = own.map(|pod| (pod.name.clone(), condition(pod))).collect();
+        let single_holders = watched.facts.maps.get(&configmap).and_then(|map| map.single_holders.clone());
+        Some(PodsSeen { conditions, single_holders })
     }
 
     /// Waits until there is news, and takes it: the StatefulSets to look at, each once. For one taker.
@@ -159,20 +189,10 @@ impl Seen {
         self.lock().version
     }
 
-    /// Begins anew, with nothing seen; gives the number of this time of leading.
-    pub(super) fn begin(&self) -> u64 {
+    /// Forgets everything that was seen: it is not kept up to date any longer.
+    pub(super) fn clear(&self) {
         let mut inner = self.lock();
-        let tenure = inner.tenure + 1;
-        *inner = Inner { version: inner.version + 1, tenure, ..Inner::default() };
-        tenure
-    }
-
-    /// Forgets everything, unless somebody has begun anew since.
-    pub(super) fn end(&self, tenure: u64) {
-        let mut inner = self.lock();
-        if inner.tenure == tenure {
-            *inner = Inner { version: inner.version + 1, tenure, ..Inner::default() };
-        }
+        *inner = Inner { version: inner.version + 1, leads: inner.leads, ..Inner::default() };
     }
 
     pub(super) fn expect(&self, namespace: &str) {
@@ -199,14 +219,14 @@ impl Seen {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
-        let (is_listed, first_list) = (watched.is_listed(), !watched.listed.contains(&F::KIND));
+        let is_listed = watched.is_listed();
         inner.version += 1;
         let known = F::all(&mut watched.facts);
         let before = known.remove(fact.name());
-        fact.note(before.as_ref(), &mut inner.readiness, first_list);
+        fact.note(before.as_ref(), &mut inner.readiness);
         // Until all is listed nobody may decide; then everything is news at once.
         let is_news = is_listed && before.as_ref().is_none_or(|before| fact.is_news(before));
-        if is_news {
+        if is_news && inner.leads {
             mark(&self.observed, &mut inner.dirty, namespace, &fact.concerns());
             if let Some(before) = &before {
                 mark(&self.observed, &mut inner.dirty, namespace, &before.concerns());
@@ -223,7 +243,7 @@ impl Seen {
         let Some(before) = F::all(&mut watched.facts).remove(name) else { return };
         before.forget(&mut inner.readiness);
         inner.version += 1;
-        if watched.is_listed() {
+        if watched.is_listed() && inner.leads {
             mark(&self.observed, &mut inner.dirty, namespace, &before.concerns());
             self.woken.notify_one();
         }
@@ -236,12 +256,26 @@ impl Seen {
     }
 
     fn mark(&self, inner: &mut Inner, namespace: &str, concerns: &Concerns<'_>) {
-        mark(&self.observed, &mut inner.dirty, namespace, concerns);
-        self.woken.notify_one();
+        if inner.leads {
+            mark(&self.observed, &mut inner.dirty, namespace, concerns);
+            self.woken.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// This process leads, until it is dropped.
+#[derive(Debug)]
+pub struct Leads(Arc<Seen>);
+
+impl Drop for Leads {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.leads = false;
+        inner.dirty.clear();
     }
 }
 
@@ -272,11 +306,11 @@ impl Fact for PodFacts {
     fn concerns(&self) -> Concerns<'_> {
         Concerns::Set(&self.statefulset)
     }
-    fn note(&self, before: Option<&Self>, readiness: &mut Readiness, first_list: bool) {
+    fn note(&self, before: Option<&Self>, readiness: &mut Readiness) {
         if let Some(before) = before.filter(|before| before.uid != self.uid) {
             readiness.forget(&before.uid);
         }
-        readiness.observed(self, Instant::now(), first_list.then(|| clock::now().timestamp()));
+        readiness.observed(self, Instant::now());
     }
     fn forget(&self, readiness: &mut Readiness) {
         readiness.forget(&self.uid);
@@ -342,7 +376,7 @@ impl Collector for SeenMetrics {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
-        gauge("timeshard_pods", "Pods of StatefulSets in labelled namespaces that the leader sees; 0 on followers", pods)?;
-        gauge("timeshard_injected_pods", "Pods with our sidecar that the leader sees; 0 on followers", injected)
+        gauge("timeshard_pods", "Pods of StatefulSets in labelled namespaces that this replica sees; every replica watches them", pods)?;
+        gauge("timeshard_injected_pods", "Pods with our sidecar that this replica sees; every replica watches them", injected)
     }
 }

@@ -12,6 +12,7 @@ use crate::adapters::cluster::selector;
 use crate::adapters::store_words::run;
 use crate::core::names;
 use crate::core::observed::{BudgetFacts, MapFacts, PodFacts, ServiceFacts};
+use crate::core::single_holders;
 use crate::core::store_args::Runs;
 
 /// Why a container waits in an ordinary start.
@@ -62,6 +63,7 @@ pub(super) fn map(map: &ConfigMap) -> MapFacts {
         resource_version: map.resource_version().unwrap_or_default(),
         owner_uid: owner_uid(&map.metadata),
         data: map.data.clone().unwrap_or_default(),
+        single_holders: map.annotations().get(names::SINGLE_HOLDERS).filter(|text| text.len() <= single_holders::MAX_BYTES).cloned(),
     }
 }
 
@@ -285,6 +287,10 @@ mod tests {
         let ours = map(&read(json!({"metadata": meta(true), "data": {"store-0.yaml": "a"}})));
         assert_eq!((ours.uid.as_str(), ours.resource_version.as_str(), ours.owner_uid.as_deref()), ("u", "7", Some("s")));
         assert_eq!(ours.data, BTreeMap::from([("store-0.yaml".to_owned(), "a".to_owned())]));
+        assert_eq!(ours.single_holders, None);
+        let annotated = |text: &str| map(&read(json!({"metadata": {"annotations": {names::SINGLE_HOLDERS: text}}}))).single_holders;
+        assert_eq!(annotated("{}").as_deref(), Some("{}"));
+        assert_eq!(annotated(&"x".repeat(40_000)), None, "none of ours is as long");
 
         let asked = |spec: Value, ours: bool, seen: i64| {
             let status =

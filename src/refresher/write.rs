@@ -190,6 +190,13 @@ impl Writer {
         self.patch_map(namespace, name, operations).await
     }
 
+    /// Sets the annotation [`names::SINGLE_HOLDERS`] of a ConfigMap of ours; an empty text removes it.
+    pub async fn note_single_holders(&self, namespace: &str, name: &str, resource_version: &str, text: &str) -> Outcome {
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+        let body = bodies::single_holders(resource_version, text);
+        self.count("configmap", outcome(self.send(Method::PATCH, &path, Media::MergePatch, &body).await))
+    }
+
     /// Takes a ConfigMap over: its data is replaced by ours, its other labels and annotations stay. Writes nothing unless
     /// its owner allows it.
     pub async fn adopt_map(

@@ -15,7 +15,7 @@ use crate::core::reload::Sidecar;
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// All figures and where they are registered.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Metrics {
     registry: Registry,
     phase: Family<[(&'static str, &'static str); 1], Gauge>,
@@ -28,27 +28,26 @@ pub(super) struct Metrics {
     orders: Counter,
     drained: Counter<f64, AtomicU64>,
     entry_errors: Counter,
+    blocks: Blocks,
     last: Option<Phase>,
+}
+
+/// What thanos has loaded.
+#[derive(Debug, Default)]
+struct Blocks {
+    known: Gauge,
+    expected: Gauge,
+    loaded: Gauge,
+    missing: Gauge,
+    last_sync: Seconds,
+    load_retries: Counter,
 }
 
 impl Metrics {
     /// Registers everything.
     #[must_use]
     pub(super) fn new(version: &str) -> Self {
-        let mut metrics = Self {
-            registry: Registry::with_prefix("timeshard_agent"),
-            phase: Family::default(),
-            phase_start: Seconds::default(),
-            matches: Gauge::default(),
-            verified: Gauge::default(),
-            restarts: Counter::default(),
-            rollbacks: Counter::default(),
-            failed_tries: Gauge::default(),
-            orders: Counter::default(),
-            drained: Counter::default(),
-            entry_errors: Counter::default(),
-            last: None,
-        };
+        let mut metrics = Self { registry: Registry::with_prefix("timeshard_agent"), ..Self::default() };
         let registry = &mut metrics.registry;
         registry.register("build", "Version of the agent", Info::new([("version", version.to_owned())]));
         registry.register(
@@ -100,9 +99,10 @@ impl Metrics {
         );
         registry.register(
             "entry_errors",
-            "Entries refused (missing, malformed, inverted, too large). The last good window stays; fix the ConfigMap",
+            "Entries refused (missing, malformed, inverted, too large, not newer). The last good window stays; fix the ConfigMap",
             metrics.entry_errors.clone(),
         );
+        metrics.blocks.register(&mut metrics.registry);
         metrics
     }
 
@@ -121,6 +121,7 @@ impl Metrics {
         self.restarts.inner().store(status.restarts, Relaxed);
         let failed = sidecar.record().and_then(|r| r.failed.as_ref());
         self.failed_tries.set(failed.filter(|f| Some(f.window) == status.published).map_or(0, |f| i64::from(f.times)));
+        self.blocks.observe(sidecar, status);
         let drains = sidecar.drains();
         self.orders.inner().store(drains.orders, Relaxed);
         self.rollbacks.inner().store(drains.rollbacks, Relaxed);
@@ -140,5 +141,50 @@ impl Metrics {
         // Writing into a String does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+impl Blocks {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "blocks_known",
+            "1 when it is known which blocks thanos has loaded. 0 for long: blocks_unknown in /status says why; such a pod counts as complete",
+            self.known.clone(),
+        );
+        registry.register(
+            "blocks_expected",
+            "Blocks that thanos' last sync found for its window and did not filter; 0 while that is not known",
+            self.expected.clone(),
+        );
+        registry.register("blocks_loaded", "Blocks of these that thanos has loaded; 0 while that is not known", self.loaded.clone());
+        registry.register(
+            "blocks_missing",
+            "Blocks of its window that thanos has not loaded. Above 0: queries may be incomplete; /status names the blocks, thanos' log says why",
+            self.missing.clone(),
+        );
+        registry.register_with_unit(
+            "last_sync_timestamp",
+            "When thanos last read the bucket without an error; 0 while that is not known. Older than a few times --sync-block-duration: look at \
+             thanos' log",
+            Unit::Seconds,
+            self.last_sync.clone(),
+        );
+        registry.register(
+            "load_retries",
+            "Restarts of thanos before the pod turned Ready, because blocks were missing. Moves often: the object store fails now and then",
+            self.load_retries.clone(),
+        );
+    }
+
+    fn observe(&self, sidecar: &Sidecar, status: &AgentStatus) {
+        let blocks = status.blocks.as_ref();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.known.set(i64::from(blocks.is_some()));
+        self.expected.set(blocks.map_or(0, |blocks| gauge(blocks.expected)));
+        self.loaded.set(blocks.map_or(0, |blocks| gauge(blocks.loaded)));
+        self.missing.set(blocks.map_or(0, |blocks| gauge(blocks.missing_total)));
+        #[allow(clippy::cast_precision_loss, reason = "exact until the year 285 million")]
+        self.last_sync.set(blocks.map_or(0.0, |blocks| blocks.last_sync_unix_seconds as f64));
+        self.load_retries.inner().store(sidecar.load_retries(), Relaxed);
     }
 }

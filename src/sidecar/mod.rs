@@ -7,7 +7,9 @@
 mod entry_file;
 mod http;
 mod install;
+mod loaded;
 mod metrics;
+mod news;
 mod signal;
 mod verify;
 
@@ -25,14 +27,15 @@ use tracing::{info, warn};
 use crate::adapters::dir_watch::DirWatch;
 use crate::adapters::{clock, files, listen};
 use crate::core::agent_status::Phase;
-use crate::core::reload::{Action, Probe, Settings as Core, Sidecar};
-use crate::core::shared_files::{self, MAX_FILE_BYTES, RECORD_FILE, VERDICT_FILE, WINDOW_FILE};
+use crate::core::reload::{Action, Found, News, Probe, Settings as Core, Sidecar};
+use crate::core::shared_files::{self, BLOCKS_FILE, INSPECT_FILE, MAX_FILE_BYTES, RECORD_FILE, VERDICT_FILE, WINDOW_FILE, WindowFile};
 
 pub use signal::by_name as signal_by_name;
 pub use verify::{AddressError, Thanos};
 
 use http::Answers;
 use metrics::Metrics;
+use news::BlockNews;
 
 /// What to watch and how.
 #[derive(Clone, Debug)]
@@ -175,12 +178,16 @@ impl<'a> Looking<'a> {
     }
 }
 
+/// How a file is replaced: to outlive the node, or not.
+type Replace = fn(&Path, &str, &[u8], u32) -> io::Result<()>;
+
 struct Worker<'a> {
     settings: &'a Settings,
     sidecar: Sidecar,
     metrics: Metrics,
     start: Instant,
     phase: Phase,
+    blocks: BlockNews,
 }
 
 impl<'a> Worker<'a> {
@@ -196,10 +203,14 @@ impl<'a> Worker<'a> {
         }
         Ok(Self {
             settings,
-            sidecar: Sidecar::new(settings.core.clone(), read(dir, RECORD_FILE), read(dir, WINDOW_FILE)),
+            sidecar: Sidecar::new(
+                settings.core.clone(),
+                Found { record: read(dir, RECORD_FILE), file: read(dir, WINDOW_FILE), inspect: read(dir, INSPECT_FILE) },
+            ),
             metrics: Metrics::new(&settings.core.version),
             start: Instant::now(),
             phase: Phase::Starting,
+            blocks: BlockNews::default(),
         })
     }
 
@@ -209,14 +220,17 @@ impl<'a> Worker<'a> {
 
     fn read_entry(&mut self) {
         let read = entry_file::read(&self.settings.config_dir, &self.settings.core.pod, clock::now());
-        let refused = !matches!(read, Ok(Some(_)));
-        if let Some(line) = self.sidecar.set_entry(read) {
-            if refused {
-                self.metrics.entry_refused();
-                warn!("{line}");
-            } else {
-                info!("{line}");
-            }
+        if let Some(news) = self.sidecar.set_entry(read, self.now()) {
+            self.tell(&news);
+        }
+    }
+
+    fn tell(&self, news: &News) {
+        if news.refused {
+            self.metrics.entry_refused();
+            warn!("{}", news.line);
+        } else {
+            info!("{}", news.line);
         }
     }
 
@@ -224,19 +238,30 @@ impl<'a> Worker<'a> {
         let dir = &self.settings.shared_dir;
         let now = self.now();
         self.sidecar.set_files(read(dir, RECORD_FILE), read(dir, WINDOW_FILE), now);
+        self.sidecar.set_blocks(read(dir, BLOCKS_FILE));
     }
 
     fn decide(&mut self) {
         let now = self.now();
         for action in self.sidecar.step(now) {
             match action {
-                Action::Order(file) => match self.write(WINDOW_FILE, &file) {
-                    Ok(()) => {
+                Action::Order(file) => {
+                    if self.write_window(file, now) {
                         info!("window file written: {} (request {})", file.window, file.request);
-                        self.sidecar.wrote(file);
                     }
-                    Err(why) => self.failed(why, now),
-                },
+                }
+                Action::Remember(file) => {
+                    self.write_window(file, now);
+                }
+                Action::Inspect(inspect) => {
+                    if let Err(why) =
+                        self.write_with(|dir, name, bytes, mode| files::replace_unsynced(dir, name, bytes, mode), INSPECT_FILE, &inspect)
+                    {
+                        warn!("{why}");
+                        self.sidecar.failed_to_ask();
+                    }
+                }
+                Action::Tell(news) => self.tell(&news),
                 Action::Judge(verdict) => {
                     if let Err(why) = self.write(VERDICT_FILE, &verdict) {
                         self.failed(why, now);
@@ -251,6 +276,7 @@ impl<'a> Worker<'a> {
             }
         }
         let status = self.sidecar.status();
+        self.blocks.observe(&status);
         if status.phase != self.phase {
             self.phase = status.phase;
             let applied = status.applied.map_or("nothing".to_owned(), |window| window.to_string());
@@ -262,16 +288,31 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Whether the window file could be written.
+    fn write_window(&mut self, file: WindowFile, now: Duration) -> bool {
+        let written = self.write(WINDOW_FILE, &file);
+        let done = written.is_ok();
+        match written {
+            Ok(()) => self.sidecar.wrote(file),
+            Err(why) => self.failed(why, now),
+        }
+        done
+    }
+
     fn failed(&mut self, why: String, now: Duration) {
         warn!("{why}");
         self.sidecar.failed_to_act(why, now);
     }
 
     fn write<T: serde::Serialize>(&self, name: &str, document: &T) -> Result<(), String> {
+        self.write_with(|dir, name, bytes, mode| files::replace(dir, name, bytes, mode), name, document)
+    }
+
+    fn write_with<T: serde::Serialize>(&self, replace: Replace, name: &str, document: &T) -> Result<(), String> {
         let dir = &self.settings.shared_dir;
         shared_files::encode(document)
             .map_err(io::Error::from)
-            .and_then(|bytes| files::replace(dir, name, &bytes[..], files::MODE_DATA))
+            .and_then(|bytes| replace(dir, name, &bytes, files::MODE_DATA))
             .map_err(|error| format!("cannot write {}: {error}", dir.join(name).display()))
     }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -79,12 +79,17 @@ impl Thanos {
             Ok((status, _)) => (self.accepts_grpc().await, Err(format!("/-/ready answers {status}"))),
             Err(why) => (self.accepts_grpc().await, Err(why)),
         };
+        let blocks = match &reachable {
+            _ if !ready => None,
+            Err(why) => Some(Err(why.clone())),
+            Ok(()) => Some(self.reading().await),
+        };
         let flags = match reachable {
             _ if !ready => unread("it is not ready".to_owned()),
             Err(why) => unread(why),
             Ok(()) => self.flags().await.or_else(unread),
         };
-        Probe { ready, flags }
+        Probe { ready, flags, blocks }
     }
 
     async fn flags(&self) -> Result<Window, String> {
@@ -107,6 +112,18 @@ impl Thanos {
     }
 
     async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), String> {
+        self.exchange(path, |status, body| async move {
+            let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
+            Ok((status, body.map_err(|e| e.to_string())?.to_bytes()))
+        })
+        .await
+    }
+
+    /// One GET; `take` gets the body as it arrives.
+    pub(super) async fn exchange<T, F>(&self, path: &str, take: impl FnOnce(StatusCode, Incoming) -> F) -> Result<T, String>
+    where
+        F: Future<Output = Result<T, String>>,
+    {
         if self.scheme == "https" {
             return Err("its HTTP port uses TLS".to_owned());
         }
@@ -121,8 +138,7 @@ impl Thanos {
             let answer = async {
                 let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
                 let status = response.status();
-                let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
-                Ok((status, body.map_err(|e| e.to_string())?.to_bytes()))
+                take(status, response.into_body()).await
             };
             tokio::pin!(answer);
             tokio::select! {

@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 
 use super::review::{FORBIDDEN, RequestView, ResponseOut, ReviewView, Reviewer, check, encode, not_a_review};
 use crate::core::fleet::{Fleet, Known, StatefulSetFacts};
-use crate::core::guard::{Concern, Facing, Set, SetView, Verdict, judge};
+use crate::core::guard::{Concern, Facing, PodSource, PodsSeen, Set, SetView, Verdict, judge};
 use crate::core::notice::warning;
 
 /// What the guard answers.
@@ -53,7 +53,7 @@ impl Reviewer {
         };
         let fleet = self.fleet.load();
         let namespace = request.namespace.as_ref().map_or("", |namespace| &namespace.0);
-        let seen = Seen { fleet: &fleet, namespace, now: (self.clock)() };
+        let seen = Seen { fleet: &fleet, namespace, now: (self.clock)(), pods: self.pods.as_ref() };
         let verdict = match about(&request) {
             About::Other => Verdict::default(),
             About::Scale => seen.scale(request.old_object.as_ref(), request.object.as_ref()),
@@ -74,6 +74,7 @@ struct Seen<'a> {
     fleet: &'a Fleet,
     namespace: &'a str,
     now: chrono::DateTime<chrono::Utc>,
+    pods: Option<&'a PodSource>,
 }
 
 impl Seen<'_> {
@@ -86,7 +87,8 @@ impl Seen<'_> {
             let (template, parallel) = pod.map_or((None, false), |(template, parallel, _)| (*template, *parallel));
             Some(Set { known, pod: pod.map(|(_, _, pod)| pod), template, parallel })
         };
-        judge(set(0).as_ref(), set(1).as_ref(), &self.facing(&name))
+        let pods = self.pods(&name);
+        judge(set(0).as_ref(), set(1).as_ref(), &self.facing(&name, pods.as_ref()))
     }
 
     /// A `Scale` has the numbers alone; everything else about its StatefulSet is what was observed.
@@ -98,7 +100,8 @@ impl Seen<'_> {
         }
         let [before, after] = [old, new].map(|scale| self.known(StatefulSetFacts { replicas: scale.scale(), ..observed.clone() }));
         let set = |known| Set { known, pod: None, template: None, parallel: false };
-        judge(Some(&set(&before)), Some(&set(&after)), &self.facing(new.name()))
+        let pods = self.pods(new.name());
+        judge(Some(&set(&before)), Some(&set(&after)), &self.facing(new.name(), pods.as_ref()))
     }
 
     fn known(&self, facts: StatefulSetFacts) -> Known {
@@ -108,8 +111,12 @@ impl Seen<'_> {
         Known::new(self.fleet.config(), facts, observed)
     }
 
-    fn facing(&self, name: &str) -> Facing<'_> {
-        Facing { config: self.fleet.config(), published: self.fleet.entries(self.namespace, name), now: self.now }
+    fn pods(&self, name: &str) -> Option<PodsSeen> {
+        self.pods.and_then(|pods| pods(self.namespace, name))
+    }
+
+    fn facing<'b>(&'b self, name: &str, pods: Option<&'b PodsSeen>) -> Facing<'b> {
+        Facing { config: self.fleet.config(), published: self.fleet.entries(self.namespace, name), pods, now: self.now }
     }
 }
 
@@ -153,6 +160,66 @@ fn unreadable(body: &[u8], error: &serde_json::Error) -> Guarded {
             let warnings = vec![warning(format!("thanos-timeshard cannot read this object, so nothing is known of its gateways: {error}"))];
             let response = ResponseOut { uid: &request.uid.0, denial: None, patch: None, warnings };
             Guarded { body: encode(response), outcome: Outcome::Error }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::core::config::Config;
+    use crate::core::entry::Entry;
+    use crate::core::guard::PodCondition;
+
+    /// A StatefulSet of three shards of two, everything published as planned.
+    fn fleet(now: chrono::DateTime<chrono::Utc>) -> Fleet {
+        let facts = StatefulSetFacts { namespace: "ns".to_owned(), name: "store".to_owned(), replicas: 6, ..StatefulSetFacts::default() };
+        let fleet = Fleet::new(Arc::new(Config::default())).with_statefulset(facts).unwrap();
+        let plan = &fleet.known("ns", "store").plan;
+        let entry = |index: u32| {
+            let at = plan.assign(index);
+            (format!("store-{index}"), Entry::new(at.shard, at.replica, plan.window(at.shard, now)))
+        };
+        let entries = (0..6).map(entry).collect();
+        fleet.with_configmap("ns", "store-time-shards", entries)
+    }
+
+    /// What is answered to scaling from 6 pods to 5, by a replica that knows this of its pods.
+    fn scaled(pods: impl Fn(&str, &str) -> Option<PodsSeen> + Send + Sync + 'static) -> Value {
+        let clock = || chrono::DateTime::UNIX_EPOCH;
+        let reviewer = Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet(clock()))), clock).with_pods(Arc::new(pods));
+        let scale =
+            |replicas: u32| json!({"kind": "Scale", "metadata": {"name": "store", "namespace": "ns"}, "spec": {"replicas": replicas}});
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "uid-1",
+            "kind": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, "subResource": "scale",
+            "resource": {"group": "apps", "version": "v1", "resource": "statefulsets"},
+            "name": "store", "namespace": "ns", "operation": "UPDATE", "object": scale(5), "oldObject": scale(6), "dryRun": false}});
+        let answer = reviewer.guard(review.to_string().as_bytes()).body.unwrap();
+        serde_json::from_slice::<Value>(&answer).unwrap()["response"].clone()
+    }
+
+    #[test]
+    fn the_only_replica_that_is_ready_is_not_scaled_away() {
+        let seen = |restarts: &'static str| {
+            move |namespace: &str, statefulset: &str| {
+                let condition = |name: &str| if name == restarts { PodCondition::NotReady } else { PodCondition::Ready };
+                let names = (0..6).map(|index| format!("{statefulset}-{index}"));
+                let conditions: HashMap<_, _> = names.map(|name| (name.clone(), condition(&name))).collect();
+                (namespace == "ns").then_some(PodsSeen { conditions, single_holders: None })
+            }
+        };
+        let refused = scaled(seen("store-4"));
+        assert_eq!(refused["allowed"], false);
+        let words = refused["status"]["message"].as_str().unwrap();
+        assert!(words.contains("only store-5 does now, and store-4 is not ready"), "{words}");
+        for answer in [scaled(seen("store-5")), scaled(seen("none")), scaled(|_, _| None)] {
+            assert_eq!(answer["allowed"], true, "{answer}");
         }
     }
 }

@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::core::fleet::Fleet;
+use crate::core::guard::PodSource;
 use crate::core::mutation::{Candidate, Facts, Injection, Skip, eligible, inject};
 use crate::core::notice::{Notice, warning};
 use crate::core::pod::{PodView, Text};
@@ -22,6 +23,8 @@ use crate::core::pod::{PodView, Text};
 pub struct Reviewer {
     pub(super) fleet: Arc<ArcSwap<Fleet>>,
     pub(super) clock: fn() -> DateTime<Utc>,
+    /// For the guard; `None` where no pods are watched.
+    pub(super) pods: Option<PodSource>,
 }
 
 /// What a review comes to.
@@ -141,7 +144,13 @@ impl Reviewer {
     /// On this fleet and clock.
     #[must_use]
     pub fn new(fleet: Arc<ArcSwap<Fleet>>, clock: fn() -> DateTime<Utc>) -> Self {
-        Self { fleet, clock }
+        Self { fleet, clock, pods: None }
+    }
+
+    /// Has the guard count on pods that are ready.
+    #[must_use]
+    pub fn with_pods(self, pods: PodSource) -> Self {
+        Self { pods: Some(pods), ..self }
     }
 
     /// Decides about one review's bytes.

@@ -114,7 +114,15 @@ fn unit(name: &str, family: &Family) -> &'static str {
     }
 }
 
-fn table(families: BTreeMap<String, Family>) -> String {
+/// Metrics of a StatefulSet that have no series while no pod has said what they count, as here.
+const WITHOUT_SERIES: [&str; 2] = ["timeshard_blocks_outside_windows", "timeshard_bucket_blocks"];
+
+fn table(mut families: BTreeMap<String, Family>) -> String {
+    for name in WITHOUT_SERIES {
+        if let Some(family) = families.get_mut(name) {
+            family.labels.extend(["namespace", "statefulset"].map(str::to_owned));
+        }
+    }
     let mut table = "| metric | type | unit | labels | meaning |\n|-|-|-|-|-|\n".to_owned();
     for (name, family) in families {
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();

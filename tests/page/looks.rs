@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::json;
+use thanos_timeshard::core::report::BlocksReport;
 use thanos_timeshard::page::feed::Known;
 use tokio::runtime::Runtime;
 
@@ -85,10 +86,11 @@ fn in_a_browser() {
     let axe = std::env::var_os("TIMESHARD_AXE").map(|path| std::fs::read_to_string(path).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let stage = Stage { browser, runtime, pictures, axe };
-    let scenes: [(&str, Scene); 12] = [
+    let scenes: [(&str, Scene); 13] = [
         ("healthy", healthy),
         ("rolling", rolling),
         ("gap", gap),
+        ("unserved block", unserved_block),
         ("empty", empty),
         ("not looked", not_looked),
         ("follower", follower),
@@ -182,6 +184,47 @@ fn gap(stage: &Stage) {
     );
     assert!(stage.browser.run("return document.title").as_str().unwrap().contains("GAP"));
     stage.sound("gap");
+}
+
+fn unserved_block(stage: &Stage) {
+    let mut known = scenes::unserved_block();
+    let server = stage.serve(known.clone());
+    stage.open(&server);
+    let verdict = stage.text("verdict-text");
+    assert!(verdict.starts_with("1 block served by no pod: 20") && verdict.contains(" of monitoring/thanos-store-gateway"), "{verdict}");
+    let more = stage.text("verdict-more");
+    for words in
+        ["lack its samples and say success", "It has been so for 22 min", "Not loaded on thanos-store-gateway-2, thanos-store-gateway-3"]
+    {
+        assert!(more.contains(words), "{words:?} is not in {more}");
+    }
+    let attention = stage.text("attention-list");
+    for words in ["no confirmed pod has loaded 01JDQ3Z8M4K7XW2ZV5T9R6B1CN (20", "2 blocks are missing on some pod and served by another"] {
+        assert!(attention.contains(words), "{words:?} is not in {attention}");
+    }
+    let card = stage.browser.run("return document.querySelector('.card').textContent");
+    for words in [
+        "1 unserved block",
+        "Blocks outside the windows14 of 511",
+        "Blocks that no confirmed pod has loaded01JDQ3Z8M4K7XW2ZV5T9R6B1CN 20",
+        "Blocks that some pod has not loaded, served by another01JDQ41XW2ZVM4K7T9R6B1CN3Z 20",
+        "for 22 min, not on thanos-store-gateway-3",
+    ] {
+        assert!(card.as_str().unwrap().contains(words), "{words:?} is not in {card}");
+    }
+    assert!(stage.browser.run("return document.title").as_str().unwrap().contains("BLOCKS"));
+    stage.sound("unserved-block");
+    // It is loaded again, and one pod cannot say what it has.
+    let mut report = (*known.sets[0].report).clone();
+    report.blocks = BlocksReport { known_pods: 6, ..BlocksReport::default() };
+    known.sets[0].report = std::sync::Arc::new(report.clone());
+    server.know(known.clone());
+    stage.browser.until("document.getElementById('verdict-more').textContent.includes('Every block within the retention is loaded.')");
+    assert!(stage.text("verdict-text").starts_with("Coverage is whole"), "{}", stage.text("verdict-text"));
+    report.blocks = BlocksReport { known_pods: 5, unknown_pods: 1, ..BlocksReport::default() };
+    known.sets[0].report = std::sync::Arc::new(report);
+    server.know(known);
+    stage.browser.until("document.getElementById('verdict-more').textContent.includes('Which blocks are loaded is not known of 1 pod.')");
 }
 
 fn empty(stage: &Stage) {

@@ -8,7 +8,8 @@ use thanos_timeshard::adapters::clock;
 use thanos_timeshard::core::config::Config;
 use thanos_timeshard::core::plan::Plan;
 use thanos_timeshard::core::report::{
-    ChangeKind, ChangeReport, GapReport, MoveReport, PodReport, PodState, RolloutReport, SetReport, State, StepReport,
+    BlockReport, BlocksReport, ChangeKind, ChangeReport, GapReport, MoveReport, PodReport, PodState, RolloutReport, SetReport, State,
+    StepReport,
 };
 use thanos_timeshard::core::rollout::{self, Discovery, Member, Place, Standing, Step, Terms};
 use thanos_timeshard::core::window::Window;
@@ -233,6 +234,35 @@ pub(crate) fn gap() -> Known {
     led(vec![story.set(), Story::settled("team-eu", "thanos-store", 2, 4).set()])
 }
 
+fn block(ulid: &str, days_ago: i64, missing_on: &[&str], served_by: u32) -> BlockReport {
+    BlockReport {
+        ulid: ulid.to_owned(),
+        from: format!("{}T00:00:00Z", (clock::now() - TimeDelta::days(days_ago)).format("%Y-%m-%d")),
+        to: format!("{}T00:00:00Z", (clock::now() - TimeDelta::days(days_ago - 2)).format("%Y-%m-%d")),
+        missing_on: missing_on.iter().map(|pod| (*pod).to_owned()).collect(),
+        served_by,
+        since_unix_seconds: ago(22).timestamp(),
+    }
+}
+
+/// Both pods of the middle shard could not read one index, one of them two more; a part of the bucket is older than the retention.
+pub(crate) fn unserved_block() -> Known {
+    let mut story = Story::settled("monitoring", "thanos-store-gateway", 3, 6);
+    let both = ["thanos-store-gateway-2", "thanos-store-gateway-3"];
+    story.report.blocks = BlocksReport {
+        known_pods: 6,
+        unknown_pods: 0,
+        unserved_total: 1,
+        unserved: vec![block("01JDQ3Z8M4K7XW2ZV5T9R6B1CN", 200, &both, 0)],
+        missing_total: 2,
+        missing: vec![block("01JDQ41XW2ZVM4K7T9R6B1CN3Z", 190, &both[1..], 1), block("01JDQ42M4K7TXW2ZV9R6B1CN3Z", 188, &both[1..], 1)],
+        outside_windows: Some(14),
+        bucket_total: Some(511),
+    };
+    story.change(22, ChangeKind::Gap, "no confirmed pod has loaded 01JDQ3Z8M4K7XW2ZV5T9R6B1CN");
+    led(vec![story.set(), Story::settled("team-eu", "thanos-store", 2, 4).set()])
+}
+
 pub(crate) fn two_hundred_pods() -> Known {
     let mut story = Story::settled("monitoring", "thanos-store-gateway", 20, 200);
     for index in [17, 18, 140] {
@@ -264,6 +294,14 @@ pub(crate) fn hostile() -> Known {
     let report = &mut story.report;
     (report.state, report.message, report.configmap) = (State::Blocked, HOSTILE.to_owned(), HOSTILE.to_owned());
     report.warnings = vec![HOSTILE.to_owned()];
+    report.blocks.missing = vec![BlockReport {
+        ulid: HOSTILE.to_owned(),
+        from: HOSTILE.to_owned(),
+        to: HOSTILE.to_owned(),
+        missing_on: vec![HOSTILE.to_owned()],
+        ..BlockReport::default()
+    }];
+    report.blocks.missing_total = 1;
     let mut set = story.set();
     set.problem = Some(format!("annotation {HOSTILE}: is not accepted"));
     let mut known = led(vec![set]);

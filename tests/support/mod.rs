@@ -141,6 +141,8 @@ impl Pod {
         let mut pod = Self::new(&stand_in());
         let log = pod.dir.path().join("log");
         pod.command.push(format!("--stand-in-log={}", log.display()).into());
+        pod.command.push(format!("--stand-in-bucket={}", pod.path("bucket").display()).into());
+        pod.command.push(format!("--data-dir={}", pod.path("data").display()).into());
         pod.command.extend(flags.iter().map(OsString::from));
         pod
     }
@@ -232,6 +234,25 @@ impl Pod {
         self.swap(&[(&format!("{POD}.yaml"), &entry)]);
     }
 
+    /// Puts a block into the stand-in's bucket: of the day that ended `age` days ago, compacted from blocks of other ages.
+    pub fn block(&self, age: u32, sources: &[u32]) -> String {
+        let (name, max) = (ulid(age), midnight() - i64::from(age) * DAY_MILLIS);
+        let sources: Vec<String> = if sources.is_empty() { vec![name.clone()] } else { sources.iter().copied().map(ulid).collect() };
+        let min = max - DAY_MILLIS * i64::try_from(sources.len()).unwrap();
+        let meta = serde_json::json!({
+            "ulid": name, "minTime": min, "maxTime": max, "compaction": {"level": 1, "sources": sources},
+            "thanos": {"labels": {"cluster": "test"}, "downsample": {"resolution": 0}},
+        });
+        fs::write(self.path("bucket").join(format!("{name}.json")), meta.to_string()).unwrap();
+        name
+    }
+
+    /// From now on the block can be loaded, or not.
+    pub fn breaks(&self, block: &str, broken: bool) {
+        let file = self.path("bucket").join(format!("{block}.broken"));
+        if broken { fs::write(file, "").unwrap() } else { fs::remove_file(file).unwrap() }
+    }
+
     pub fn status(&self) -> Result<Value, String> {
         let (code, body) = get(self.port, "/status")?;
         assert_eq!(code, 200);
@@ -270,6 +291,23 @@ impl Pod {
         let text = fs::read_to_string(self.path("log")).unwrap_or_default();
         text.lines().map(String::from).collect()
     }
+}
+
+const DAY_MILLIS: i64 = 86_400_000;
+
+fn midnight() -> i64 {
+    thanos_timeshard::adapters::clock::unix_seconds() * 1000 / DAY_MILLIS * DAY_MILLIS
+}
+
+/// The id of the block that ended `age` days ago; a larger number of three digits makes another one of the same day.
+fn ulid(age: u32) -> String {
+    format!("01K1H8R1000000000000000{age:03}")
+}
+
+/// The ids that `/status` names as missing; `None` if it does not know.
+pub fn missing(status: &Value) -> Option<Vec<String>> {
+    let missing = status["blocks"]["missing"].as_array()?;
+    Some(missing.iter().map(|block| block["ulid"].as_str().unwrap().to_owned()).collect())
 }
 
 /// kill -9 for what the launcher runs, and it is gone.

@@ -6,6 +6,7 @@
 
 mod ask;
 mod certificates;
+mod dns;
 mod installation;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,8 @@ use super::clock;
 use super::server_status::{AskError, Server};
 use crate::core::check::namespaces::is_labelled;
 use crate::core::check::objects::{BudgetView, ConfigText, Meta, NodeView, Object, ServerDeployment, ServiceView, Workload};
-use crate::core::check::{ApiFacts, Got, INSTALLED, Lack, Preflight, ServerStatus, Snapshot, Space, rights};
+use crate::core::check::{ApiFacts, DnsFacts, Got, INSTALLED, Lack, Preflight, ServerStatus, Snapshot, Space, rights};
+use crate::core::duration::PromDuration;
 use crate::core::names;
 use crate::core::observed::{BudgetFacts, ServiceFacts};
 
@@ -41,6 +43,8 @@ pub struct Wanted {
     pub config: Option<ConfigText>,
     /// Whom to ask for `/status`.
     pub server: Option<super::server_status::Address>,
+    /// How long DNS remembers an answer, if the user says it.
+    pub dns_cache: Option<PromDuration>,
 }
 
 /// Looks at a cluster.
@@ -70,7 +74,7 @@ pub async fn gather(client: Client, wanted: &Wanted, progress: Progress) -> Snap
     let installation =
         installation::Installation { asker: &asker, system, deployment: deployments.as_ref().ok().and_then(|all| all.first()) };
     let account = Account { namespace: system.to_owned(), name: installation.account() };
-    let (statefulsets, workloads, spaces, denied, config, dry_run, seen) = tokio::join!(
+    let (statefulsets, workloads, spaces, denied, config, dry_run, seen, dns) = tokio::join!(
         asker.everywhere::<Value>("statefulsets", "/apis/apps/v1", &labelled, Form::Whole),
         asker.everywhere::<Workload>("deployments", "/apis/apps/v1", &labelled, Form::Whole),
         spaces(&asker, &labelled),
@@ -78,6 +82,7 @@ pub async fn gather(client: Client, wanted: &Wanted, progress: Progress) -> Snap
         async { if let Some(text) = &wanted.config { Ok(Some(text.clone())) } else { installation.config().await } },
         installation.dry_run(labelled.iter().find(|name| *name != "kube-system").map(String::as_str)),
         installation.certificate(&webhooks),
+        dns::facts(&asker, wanted.dns_cache),
     );
     Snapshot {
         now: clock::now(),
@@ -101,6 +106,7 @@ pub async fn gather(client: Client, wanted: &Wanted, progress: Progress) -> Snap
         status,
         statefulsets,
         workloads,
+        dns,
         maps: maps.map(|all| all.into_iter().map(|map| map.metadata).collect()),
         spaces,
     }
@@ -182,15 +188,17 @@ async fn spaces(asker: &Asker, labelled: &[String]) -> BTreeMap<String, Space> {
     let one = |namespace: String| async move {
         let what = |kind: &str| format!("list {kind} in namespace {namespace}");
         let path = |group: &str, kind: &str| format!("{group}/namespaces/{namespace}/{kind}");
-        let (pods, budgets, services) = tokio::join!(
+        let (pods, budgets, services, termination_drains) = tokio::join!(
             asker.list::<Object>(what("pods"), path("/api/v1", "pods"), "", Form::Metadata),
             asker.list::<BudgetView>(what("poddisruptionbudgets"), path("/apis/policy/v1", "poddisruptionbudgets"), "", Form::Whole),
             asker.list::<ServiceView>(what("services"), path("/api/v1", "services"), "", Form::Whole),
+            dns::termination_drains(asker, &namespace),
         );
         let space = Space {
             pods: pods.map(|all| all.into_iter().map(|pod| pod.metadata).collect::<Vec<Meta>>()),
             budgets: budgets.map(|all| all.into_iter().map(BudgetFacts::from).collect()),
             services: services.map(|all| all.into_iter().map(ServiceFacts::from).collect()),
+            termination_drains,
         };
         (namespace, space)
     };
@@ -240,6 +248,7 @@ fn nothing(wanted: &Wanted, api: ApiFacts, lack: &Lack) -> Snapshot {
         status: none(lack),
         statefulsets: none(lack),
         workloads: none(lack),
+        dns: DnsFacts { told: wanted.dns_cache, corefile: none(lack), node_local: none(lack) },
         maps: none(lack),
         spaces: BTreeMap::new(),
     }

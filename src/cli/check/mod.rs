@@ -22,6 +22,8 @@ use crate::core::config::MAX_CONFIG_BYTES;
 use crate::core::duration::PromDuration;
 use crate::core::names;
 
+/// The longest time that DNS servers remember an answer about a Service.
+const MAX_DNS_CACHE: PromDuration = PromDuration::from_secs(3_600);
 /// How long to wait before looking again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -52,6 +54,10 @@ pub(super) struct Args {
     /// Ask the server's admin port at this address, such as `http://127.0.0.1:8080` (a port-forward), instead of finding it
     #[arg(long, value_name = "URL", env = "TIMESHARD_SERVER")]
     server: Option<Address>,
+    /// How long DNS remembers an answer about a Service (such as 30s; 0s is not at all). Default: by the Corefile in ConfigMap
+    /// coredns of namespace kube-system, and 30s where that cannot be read
+    #[arg(long, value_name = "DURATION", value_parser = parse_dns_cache, conflicts_with = "pre")]
+    dns_cache: Option<PromDuration>,
     /// Namespace that `timeshard serve` runs in, or shall run in
     #[arg(long, value_name = "NAMESPACE", env = "TIMESHARD_SYSTEM_NAMESPACE", default_value = names::SYSTEM_NAMESPACE, value_parser = super::status::parse_name)]
     system_namespace: String,
@@ -109,7 +115,17 @@ fn wanted(args: &Args) -> Result<Wanted, Failure> {
         only: args.namespace.clone(),
         config: args.config.as_ref().map(local).transpose()?,
         server: args.server.clone(),
+        dns_cache: args.dns_cache,
     })
+}
+
+fn parse_dns_cache(text: &str) -> Result<PromDuration, String> {
+    let value: PromDuration = text.parse().map_err(|error: crate::core::duration::DurationError| error.to_string())?;
+    if (PromDuration::ZERO..=MAX_DNS_CACHE).contains(&value) {
+        Ok(value)
+    } else {
+        Err("write a duration from 0s to 1h, such as 30s".to_owned())
+    }
 }
 
 fn verdict(report: &Report) -> Result<(), Failure> {

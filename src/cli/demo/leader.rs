@@ -181,6 +181,7 @@ impl Leader {
             map: self.map.as_ref(),
             written: self.data(),
             pods: &pods.collect(),
+            missing_for: &BTreeMap::new(),
             now: clock::now(),
         })
     }

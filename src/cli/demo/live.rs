@@ -101,7 +101,7 @@ impl Live<'_> {
         self.leader.add(&self.admission.facts.name, &self.admission.admitted);
         print(&format!(
             "4. These pods run here: the words that were injected, as processes of this machine.\n   {}\n{agent}{}   \
-             Nobody queries here, so the StatefulSet is annotated with drain: {DRAIN} and discovery-delay: {DISCOVERY_DELAY}; each is a minute otherwise.\n",
+             Nobody queries here, so the StatefulSet is annotated with drain: {DRAIN} and discovery-delay: {DISCOVERY_DELAY}; each is 90 s otherwise.\n",
             self.thanos.sentence(),
             exchanged(self.machine)
         ))?;

@@ -2,6 +2,7 @@
 //!
 //! Nothing is computed here that the leader has not said; what it said in full is `-o json`.
 
+mod blocks;
 mod document;
 mod table;
 mod watch;

@@ -3,6 +3,7 @@
 //! Lines never wrap: the last column, the sentence, ends with `…` where the width does. No colours: what matters is in words.
 
 use super::Failure;
+use super::blocks;
 use super::document::Document;
 use crate::core::report::{PodReport, PodState, SetReport, State};
 use crate::core::window::Window;
@@ -25,6 +26,7 @@ pub(super) fn text(document: &Document, columns: usize) -> Result<String, Failur
 fn one(set: &SetReport, version: &str, columns: usize) -> String {
     let mut lines = vec![headline(set), format!("  {}", progress(set))];
     lines.extend(gaps(set));
+    lines.extend(blocks::lines(set));
     lines.extend(set.warnings.iter().map(|warning| format!("  warning: {warning}")));
     lines.extend(other_agents(set, version));
     let mut text: String = lines.iter().map(|line| clean(line) + "\n").collect();

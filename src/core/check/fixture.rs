@@ -7,12 +7,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::objects::{BudgetView, ServiceView};
-use super::snapshot::{ApiFacts, Certificate, DryRun, Lack, ServerStatus, Snapshot, Space};
+use super::snapshot::{ApiFacts, Certificate, DnsFacts, DryRun, Lack, ServerStatus, Snapshot, Space};
 use super::{INSTALLED, Preflight};
+use crate::core::duration::PromDuration;
 use crate::core::names;
 
 /// 2026-11-21T12:00:00Z.
 pub(super) const NOW: i64 = 1_795_262_400;
+
+/// As older clusters have it: answers of the cluster are cached for 30 s.
+pub(super) const COREFILE: &str = ".:53 {\n    kubernetes cluster.local in-addr.arpa ip6.arpa {\n        ttl 30\n    }\n    cache 30\n}\n";
 
 pub(super) fn read<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
@@ -81,6 +85,8 @@ pub(super) fn reported() -> Value {
     };
     json!({"namespace": "monitoring", "name": "store", "configmap": "c", "replicas": 6, "state": "settled", "message": "all is as planned",
         "moves_left": 0, "steps_left": 0, "eta_seconds": 0, "gaps": [], "gap_seconds": 0, "minimum_ready_replicas": 2, "warnings": [],
+        "blocks": {"known_pods": 6, "unknown_pods": 0, "unserved_total": 0, "unserved": [], "missing_total": 0, "missing": [],
+            "outside_windows": 3, "bucket_total": 511},
         "pods": (0..6).map(pod).collect::<Vec<_>>()})
 }
 
@@ -108,6 +114,7 @@ pub(super) fn healthy() -> Snapshot {
             })
             .collect()),
         services: Ok(vec![read::<ServiceView>(service()).into()]),
+        termination_drains: Ok((0..6).map(|n| (format!("store-{n}"), PromDuration::from_secs(90))).collect()),
     };
     Snapshot {
         now: DateTime::UNIX_EPOCH + TimeDelta::seconds(NOW),
@@ -142,6 +149,7 @@ pub(super) fn healthy() -> Snapshot {
         status: Ok(status(&status_document())),
         statefulsets: Ok(vec![statefulset()]),
         workloads: Ok(read(json!([querier(&["query", "--endpoint=dnssrv+_grpc._tcp.store.monitoring.svc.cluster.local"])]))),
+        dns: DnsFacts { told: None, corefile: Ok(Some(COREFILE.to_owned())), node_local: Ok(false) },
         maps: Ok(read(json!([{"name": "store-time-shards", "namespace": "monitoring"}]))),
         spaces: BTreeMap::from([("monitoring".to_owned(), space)]),
     }

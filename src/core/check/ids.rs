@@ -63,6 +63,7 @@ checks! {
     STATEFULSET_ANNOTATIONS StatefulSets "statefulset-annotations" "its annotations are valid";
     STATEFULSET_REPLICAS StatefulSets "statefulset-replicas" "its replicas fit the plan";
     STATEFULSET_OVERLAP StatefulSets "statefulset-overlap" "shards overlap for long enough";
+    STATEFULSET_UPDATE StatefulSets "statefulset-update" "a rolling update leaves a replica of each shard";
     STATEFULSET_PROBES StatefulSets "statefulset-probes" "no liveness probe kills a long load";
     STATEFULSET_TEMPLATE StatefulSets "statefulset-template" "its pod template says nothing that is ignored";
     STATEFULSET_BUDGETS StatefulSets "statefulset-budgets" "one disruption budget for each pod";
@@ -73,6 +74,9 @@ checks! {
     ROLLOUT_STATE Rollouts "rollout-state" "every pod serves its planned window";
     ROLLOUT_DRIFT Rollouts "rollout-drift" "pods serve what is published";
     ROLLOUT_COVERAGE Rollouts "rollout-coverage" "every instant is served by two pods or more";
+    ROLLOUT_BLOCKS Rollouts "rollout-blocks" "every block within the retention is loaded";
+    BUCKET_OUTSIDE Rollouts "bucket-outside" "no block of the bucket lies outside every window";
     QUERIER_INTERVAL Queriers "querier-interval" "queriers let go of a pod before it restarts";
+    DISCOVERY_PERIODS Queriers "discovery-periods" "drains and delay are longer than queriers take to learn of a pod";
     QUERIER_ENDPOINTS Queriers "querier-endpoints" "queriers learn which pods are ready";
 }

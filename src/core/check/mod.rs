@@ -5,6 +5,8 @@
 
 mod api;
 mod around;
+mod blocks;
+mod corefile;
 mod findings;
 #[cfg(test)]
 mod fixture;
@@ -12,6 +14,7 @@ pub mod ids;
 mod install;
 pub mod namespaces;
 pub mod objects;
+pub mod periods;
 mod queriers;
 pub mod rights;
 mod rollouts;
@@ -24,7 +27,7 @@ pub mod webhook;
 
 pub use findings::{Finding, Outcome, Report, Summary};
 pub use install::{INSTALLED, Installed, Preflight};
-pub use snapshot::{ApiFacts, Certificate, DryRun, Got, Lack, ServerStatus, Snapshot, Space, Trouble};
+pub use snapshot::{ApiFacts, Certificate, DnsFacts, DryRun, Got, Lack, ServerStatus, Snapshot, Space, Trouble};
 
 /// What belongs together on the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,7 +82,8 @@ pub fn run(snapshot: &Snapshot) -> Report {
     let gateways = sets::look(snapshot, config.as_ref(), &mut report);
     around::look(snapshot, &gateways, &mut report);
     rollouts::look(snapshot, &gateways, &mut report);
-    queriers::look(snapshot, &gateways, &mut report);
+    let intervals = queriers::look(snapshot, &gateways, &mut report);
+    periods::look(snapshot, &gateways, &intervals, &mut report);
     api::permissions(&mut report);
     report.sorted()
 }

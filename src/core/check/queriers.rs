@@ -14,11 +14,7 @@ use crate::core::pod::{ContainerView, Text};
 use crate::core::store_args::{Runs, recognise};
 
 /// Thanos' default for `--store.sd-dns-interval`.
-const DNS_INTERVAL: PromDuration = PromDuration::from_secs(30);
-/// What DNS remembers (30 s as kubeadm sets up DNS), in which the querier's own rhythm of 5 s is lost.
-const DNS_MEMORY: PromDuration = PromDuration::from_secs(30);
-/// What a deleted pod must outlive the interval by, as measured.
-const GOODBYE: PromDuration = PromDuration::from_secs(15);
+pub(super) const DNS_INTERVAL: PromDuration = PromDuration::from_secs(30);
 /// Flags that name stores.
 const ENDPOINT_FLAGS: [&str; 5] = ["--endpoint", "--store", "--endpoint-strict", "--store-strict", "--endpoint-group"];
 const STRICT_GROUP: &str = "--endpoint-group-strict";
@@ -77,7 +73,8 @@ fn named<'a>(endpoint: &Endpoint<'_>, own: &str, snapshot: &'a Snapshot, gateway
     Some(Named { gateway, service, one_pod: true })
 }
 
-pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut Report) {
+/// Checks every querier that is seen; returns for each gateway the longest interval of those that ask it.
+pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut Report) -> Vec<Option<PromDuration>> {
     if let Err(lack) = &snapshot.workloads {
         report.lacks(&QUERIER_INTERVAL, "", lack);
     }
@@ -87,19 +84,20 @@ pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut R
         .flatten()
         .filter_map(|set| serde_json::from_value::<Workload>(set.clone()).ok().map(|one| (one, "statefulset")));
     let deployments = snapshot.workloads.iter().flatten().map(|one| (one.clone(), "deployment"));
-    let mut found = false;
+    let mut intervals = vec![None; gateways.len()];
     for (workload, kind) in deployments.chain(sets) {
         for container in &workload.spec.template.spec.containers {
             if is_querier(container) {
-                found |= querier(&workload, kind, container, snapshot, gateways, report);
+                querier(&workload, kind, container, snapshot, gateways, &mut intervals, report);
             }
         }
     }
-    if !found && snapshot.workloads.is_ok() && !gateways.is_empty() {
+    if intervals.iter().all(Option::is_none) && snapshot.workloads.is_ok() && !gateways.is_empty() {
         let message = "no querier of this cluster names a Service of these gateways: what their queriers do could not be looked at";
         report.skip(&QUERIER_INTERVAL, "", message);
         report.skip(&QUERIER_ENDPOINTS, "", message);
     }
+    intervals
 }
 
 fn is_querier(container: &ContainerWords) -> bool {
@@ -113,15 +111,16 @@ fn is_querier(container: &ContainerWords) -> bool {
     matches!(recognise(&view, false), Runs::OtherThanos("query"))
 }
 
-/// Whether it asks any of these gateways.
+/// Looks at one querier if it asks any of these gateways.
 fn querier(
     workload: &Workload,
     kind: &str,
     container: &ContainerWords,
     snapshot: &Snapshot,
     gateways: &[Gateway<'_>],
+    intervals: &mut [Option<PromDuration>],
     report: &mut Report,
-) -> bool {
+) {
     let title = format!("{kind} {}", workload.metadata.title());
     let words: Vec<String> = container.command.iter().chain(&container.args).cloned().collect();
     let texts: Vec<&str> = ENDPOINT_FLAGS.into_iter().chain([STRICT_GROUP]).flat_map(|name| flag(&words, name)).collect();
@@ -142,13 +141,17 @@ fn querier(
         }
     }
     if asked.is_empty() {
-        return false;
+        return;
     }
     if report.findings.len() == before {
         report.pass(&QUERIER_ENDPOINTS, &title, QUERIER_ENDPOINTS.title);
     }
-    interval(&title, &words, &asked, report);
-    true
+    let interval = interval(&title, &words, &asked, report);
+    for (gateway, longest) in gateways.iter().zip(intervals) {
+        if asked.iter().any(|one| std::ptr::eq(*one, gateway)) {
+            *longest = Some(longest.map_or(interval, |other| interval.max(other)));
+        }
+    }
 }
 
 /// Why a drain does not reach the querier through this endpoint.
@@ -182,42 +185,34 @@ fn unfit(endpoint: &Endpoint<'_>, named: &Named<'_>) -> Option<String> {
     }
 }
 
-fn interval(title: &str, words: &[String], asked: &[&Gateway<'_>], report: &mut Report) {
+/// Whether it looks often enough to let go of a pod at all; what else takes its time is for `discovery-periods`. Returns its
+/// interval, or the default where the flag cannot be read.
+fn interval(title: &str, words: &[String], asked: &[&Gateway<'_>], report: &mut Report) -> PromDuration {
     let check = &QUERIER_INTERVAL;
     let given = flag(words, "--store.sd-dns-interval").pop();
     let Ok(interval) = given.map_or(Ok(DNS_INTERVAL), str::parse::<PromDuration>) else {
         let message = format!("--store.sd-dns-interval={} cannot be compared with drain and discovery_delay", given.unwrap_or_default());
-        return report.warn(check, title, message, "write it in Prometheus' units, such as 30s");
+        report.warn(check, title, message, "write it in Prometheus' units, such as 30s");
+        return DNS_INTERVAL;
     };
     let before = report.findings.len();
     for gateway in asked {
         let Some(sharding) = gateway.known.as_ref().map(|known| &known.sharding) else { continue };
         let of = gateway.title();
-        let (drain, delay, goodbye) = (sharding.drain(), sharding.discovery_delay(), sharding.termination_drain());
+        let (drain, delay) = (sharding.drain(), sharding.discovery_delay());
         let (which, shorter) = if drain < delay { ("drain", drain) } else { ("discovery_delay", delay) };
-        let fix = format!("set --store.sd-dns-interval lower, or drain and discovery_delay of {of} to at least {}", interval + DNS_MEMORY);
         if interval >= shorter {
             let message = format!(
                 "it looks at DNS every {interval}, and {of} waits {shorter} only ({which}): it still asks pods that restart, and queries fail"
             );
+            let fix = format!("set --store.sd-dns-interval lower, or drain and discovery_delay of {of} as discovery-periods says");
             report.fail(check, title, message, fix);
-        } else if interval + DNS_MEMORY > shorter {
-            let message = format!(
-                "it looks at DNS every {interval}, which leaves {} of the {shorter} ({which}) of {of} for what DNS remembers",
-                shorter - interval
-            );
-            report.warn(check, title, message, fix);
-        }
-        if goodbye < interval + GOODBYE {
-            let message = format!(
-                "it looks at DNS every {interval}, and a deleted pod of {of} serves for {goodbye} only (termination_drain): rolling restarts cost queries"
-            );
-            report.warn(check, title, message, format!("set termination_drain of {of} to at least {}", interval + GOODBYE));
         }
     }
     if report.findings.len() == before {
         report.pass(check, title, format!("it looks at DNS every {interval}"));
     }
+    interval
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::Report;
 use super::api::listed;
+use super::blocks;
 use super::ids::{ROLLOUT_COVERAGE, ROLLOUT_DRIFT, ROLLOUT_STATE};
 use super::sets::Gateway;
 use super::snapshot::Snapshot;
@@ -38,6 +39,7 @@ pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut R
                 state(&title, &said, report);
                 drift(&title, &said, report);
                 coverage(&title, &said, report);
+                blocks::look(&title, &said, report);
             }
         }
     }

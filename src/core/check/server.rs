@@ -196,7 +196,7 @@ fn sound(config: &Config, report: &mut Report) {
     let sharding = &config.sharding;
     let mut remarks: Vec<String> = Plan::new(sharding, None).notes().iter().map(ToString::to_string).collect();
     if sharding.termination_drain() == PromDuration::ZERO {
-        remarks.push("termination_drain is 0s: queriers ask a deleted pod after it has ended, so each deletion costs queries; 45s fit Thanos' defaults".to_owned());
+        remarks.push("termination_drain is 0s: queriers ask a deleted pod after it has ended, so each deletion costs queries; 90s fit Thanos' defaults".to_owned());
     }
     if sharding.allow_coverage_gap() {
         remarks.push(

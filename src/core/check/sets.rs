@@ -10,7 +10,7 @@ use super::Report;
 use super::api::listed;
 use super::ids::{
     PODS_AGENTS, PODS_INJECTED, STATEFULSET_ANNOTATIONS, STATEFULSET_ELIGIBLE, STATEFULSET_OVERLAP, STATEFULSET_PROBES,
-    STATEFULSET_REPLICAS, STATEFULSET_TEMPLATE,
+    STATEFULSET_REPLICAS, STATEFULSET_TEMPLATE, STATEFULSET_UPDATE,
 };
 use super::objects::{Meta, SelectorView, Workload};
 use super::queriers::flag;
@@ -112,10 +112,12 @@ fn one<'a>(
         );
         replicas(&title, known, report);
         overlap(&title, known, &words(object, candidate.index), report);
+        update(&title, known, report);
     } else {
         report.pass(&STATEFULSET_ELIGIBLE, &title, STATEFULSET_ELIGIBLE.title);
         report.skip(&STATEFULSET_REPLICAS, &title, "the configuration is not known");
         report.skip(&STATEFULSET_OVERLAP, &title, "the configuration is not known");
+        report.skip(&STATEFULSET_UPDATE, &title, "the configuration is not known");
     }
     annotations(&title, known, planned, report);
     template(&title, &remarks, report);
@@ -181,6 +183,16 @@ fn replicas(title: &str, known: &Known, report: &mut Report) {
     }
     if report.findings.len() == before {
         report.pass(&STATEFULSET_REPLICAS, title, STATEFULSET_REPLICAS.title);
+    }
+}
+
+fn update(title: &str, known: &Known, report: &mut Report) {
+    match known.all_at_once() {
+        None => report.pass(&STATEFULSET_UPDATE, title, STATEFULSET_UPDATE.title),
+        Some(all) => {
+            let hint = "set spec.updateStrategy.rollingUpdate.maxUnavailable to 1, or remove it";
+            report.warn(&STATEFULSET_UPDATE, title, all.sentence(known.facts()), hint);
+        }
     }
 }
 

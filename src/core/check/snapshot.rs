@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::objects::{
     ConfigText, Endpoints, Meta, NodeView, Object, ServerDeployment, ServerPod, VersionInfo, WebhookConfiguration, Workload,
 };
+use crate::core::duration::PromDuration;
 use crate::core::observed::{BudgetFacts, ServiceFacts};
 use crate::core::report::SetReport;
 
@@ -139,6 +140,17 @@ impl ServerStatus {
     }
 }
 
+/// What is known of how long DNS remembers answers about Services.
+#[derive(Clone, Debug)]
+pub struct DnsFacts {
+    /// What the user says; counts instead of everything below.
+    pub told: Option<PromDuration>,
+    /// The Corefile in ConfigMap `coredns` of namespace `kube-system`; `None` without one.
+    pub corefile: Got<Option<String>>,
+    /// Whether there is a DaemonSet `node-local-dns` in namespace `kube-system`.
+    pub node_local: Got<bool>,
+}
+
 /// What lies around the gateways of a labelled namespace.
 #[derive(Clone, Debug)]
 pub struct Space {
@@ -148,6 +160,8 @@ pub struct Space {
     pub budgets: Got<Vec<BudgetFacts>>,
     /// Its Services.
     pub services: Got<Vec<ServiceFacts>>,
+    /// The termination drains of its pods that run our launcher, by name.
+    pub termination_drains: Got<BTreeMap<String, PromDuration>>,
 }
 
 /// Everything that is looked at.
@@ -195,6 +209,8 @@ pub struct Snapshot {
     pub statefulsets: Got<Vec<Value>>,
     /// Deployments of all namespaces that may be listed.
     pub workloads: Got<Vec<Workload>>,
+    /// What DNS remembers.
+    pub dns: DnsFacts,
     /// Our published windows, wherever they are.
     pub maps: Got<Vec<Meta>>,
     /// Labelled namespaces.

@@ -1,5 +1,8 @@
 //! Each check passes on a healthy installation, and says what is wrong with one that is broken in one place.
 
+mod queriers;
+mod rollouts;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -153,9 +156,9 @@ fn the_configuration() {
     finds(&["fail config-valid: does not exist"], |s| {
         s.config = Err(Lack { what: "get configmap c".to_owned(), forbidden: false, why: "it does not exist".to_owned() });
     });
-    finds(&["warn config-sound: termination_drain", "warn querier-interval: termination_drain"], text("sharding: {termination_drain: 0s}"));
+    finds(&["warn config-sound: termination_drain"], text("sharding: {termination_drain: 0s}"));
     finds(&["warn config-sound: allow_coverage_gap"], text("sharding: {allow_coverage_gap: true}"));
-    finds(&["warn config-sound: drain of 40s", "warn querier-interval: 10s of the 40s (drain)"], text("sharding: {drain: 40s}"));
+    finds(&["warn config-sound: drain of 40s", "warn discovery-periods: but drain is 40s"], text("sharding: {drain: 40s}"));
     finds(&["fail config-applied: line 3"], |s| says(s, |d| d["config_error"] = json!("line 3")));
     finds(&[], |s| s.config = Ok(None));
     finds(&["warn api-permissions: get configmap"], |s| s.config = forbidden("get configmap c"));
@@ -312,6 +315,11 @@ fn annotations_and_replicas() {
     finds(&["warn statefulset-replicas: 1 pods for 3 shards", "warn statefulset-replicas: one replica"], replicas(1));
     finds(&["warn statefulset-replicas: 8 pods"], replicas(8));
     finds(&["warn statefulset-replicas: 0 replicas"], replicas(0));
+    let at_once =
+        |value: Value| move |s: &mut Snapshot| set(s, |o| o["spec"]["updateStrategy"]["rollingUpdate"] = json!({"maxUnavailable": value}));
+    finds(&["warn statefulset-update: all replicas of shard 0 at once (store-0, store-1)"], at_once(json!(2)));
+    finds(&["warn statefulset-update: maxUnavailable is 50%"], at_once(json!("50%")));
+    finds(&[], at_once(json!(1)));
     finds(&["warn pods-injected: store-3"], |s| space(s).pods = Ok(read((0..6).map(|n| pod(n, n != 3)).collect())));
     finds(&["warn pods-agents: store-2 (0.9.0)"], |s| says(s, |d| d["statefulsets"][0]["pods"][2]["agent_version"] = json!("0.9.0")));
 }
@@ -367,63 +375,6 @@ fn budgets_and_services() {
     let mut snapshot = healthy();
     three(&mut snapshot);
     assert!(passes(&run(&snapshot)).contains("statefulset-shard-services"));
-}
-
-#[test]
-fn rollouts() {
-    let said = |change: fn(&mut Value)| move |s: &mut Snapshot| says(s, |d| change(&mut d["statefulsets"][0]));
-    for (state, want) in [
-        ("rolling", "warn rollout-state: under way"),
-        ("waiting", "warn rollout-state: waits"),
-        ("paused", "warn rollout-state"),
-        ("unknown", "warn rollout-state: not looked"),
-        ("blocked", "fail rollout-state: stuck"),
-        ("refused", "fail rollout-state: nothing can be published"),
-    ] {
-        finds(&[want], |s| says(s, |d| d["statefulsets"][0]["state"] = json!(state)));
-    }
-    finds(&["fail rollout-coverage: 60 s"], said(|r| r["gap_seconds"] = json!(60)));
-    finds(&["warn rollout-coverage: not asked 6"], said(|r| (r["gap_seconds"], r["not_asked"]) = (json!(60), json!(6))));
-    finds(&["warn rollout-coverage: 1 pod only"], said(|r| r["minimum_ready_replicas"] = json!(1)));
-    finds(
-        &["fail rollout-drift: store-1 (crashed)"],
-        said(|r| (r["pods"][1]["state"], r["pods"][1]["why"]) = (json!("broken"), json!("crashed"))),
-    );
-    finds(&["fail rollout-drift: cannot ask"], said(|r| r["pods"][1]["state"] = json!("unreachable")));
-    finds(
-        &["warn rollout-drift: 3 h"],
-        said(|r| (r["pods"][1]["state"], r["pods"][1]["seconds_in_state"]) = (json!("settling"), json!(99_999))),
-    );
-    finds(&[], said(|r| r["pods"][1]["verified"] = json!(false)));
-    finds(&["warn rollout-state: does not know"], |s| says(s, |d| d["statefulsets"] = json!([])));
-    finds(&["warn rollout-state: cannot be read"], said(|r| r["state"] = json!("dancing")));
-    assert!(reported()["pods"].is_array());
-}
-
-#[test]
-fn queriers() {
-    const DNSSRV: &str = "--endpoint=dnssrv+_grpc._tcp.store.monitoring.svc.cluster.local";
-    let asks = |args: &'static [&'static str]| move |s: &mut Snapshot| s.workloads = Ok(read(json!([querier(args)])));
-    finds(
-        &["fail querier-interval: every 2m", "warn querier-interval: termination_drain"],
-        asks(&["query", DNSSRV, "--store.sd-dns-interval=2m"]),
-    );
-    finds(&["warn querier-interval: 40s"], |s| {
-        asks(&["query", DNSSRV, "--store.sd-dns-interval", "40s"])(s);
-        s.config = Ok(Some(ConfigText { text: "sharding: {termination_drain: 60s}".to_owned(), of_server: true, ..ConfigText::default() }));
-    });
-    finds(&["warn querier-interval: cannot be compared"], asks(&["query", DNSSRV, "--store.sd-dns-interval=$(X)"]));
-    finds(&["fail querier-endpoints: own address"], asks(&["query", "--endpoint=store-0.store.monitoring.svc:10901"]));
-    finds(&["fail querier-endpoints: looked up once"], asks(&["query", "--store", "store:10901"]));
-    finds(&[], asks(&["query", "--endpoint=dns+store:10901"]));
-    finds(&[], asks(&["query", "--endpoint=dns+somebody.else.svc:10901"]));
-    finds(&["fail querier-endpoints: looked up once"], |s| {
-        s.workloads = Ok(Vec::new());
-        let mut as_set = statefulset();
-        as_set["metadata"]["name"] = json!("query");
-        as_set["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["query", "--endpoint=store.monitoring:10901"]);
-        s.statefulsets.as_mut().unwrap().push(as_set);
-    });
 }
 
 #[test]

@@ -31,6 +31,11 @@ const DEFAULT_MINIMUM_OVERLAP: PromDuration = PromDuration::from_secs(1_800);
 /// in the time that a planned rollout is said to take.
 pub const LOAD_ALLOWANCE: PromDuration = PromDuration::from_secs(300);
 
+/// Default of `drain`, `termination_drain` and `discovery_delay`: the longest time in which a querier learns of a pod that
+/// came or went, where DNS caches answers for 30 s. Readiness 3 s, `EndpointSlice` 1 s, DNS cache 30 s, the querier's interval
+/// 30 s and its own update 5 s are 69 s; the rest is a margin. Measured: 45 s cost 382 of 3542 strict queries there.
+pub(super) const DISCOVERY_PERIOD: PromDuration = PromDuration::from_secs(90);
+
 impl Default for Sharding {
     fn default() -> Self {
         Self {
@@ -42,9 +47,9 @@ impl Default for Sharding {
             boundaries: Vec::new(),
             window_format: WindowFormat::Relative,
             quantum: PromDuration::from_secs(3_600),
-            drain: PromDuration::from_secs(60),
-            termination_drain: PromDuration::from_secs(45),
-            discovery_delay: PromDuration::from_secs(60),
+            drain: DISCOVERY_PERIOD,
+            termination_drain: DISCOVERY_PERIOD,
+            discovery_delay: DISCOVERY_PERIOD,
             reload: Reload::Exec,
             shard_services: false,
             allow_coverage_gap: false,

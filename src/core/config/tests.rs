@@ -63,7 +63,7 @@ fn every_mistake_names_place_key_value_and_remedy() {
         ("sharding:\n  retention: 370d\n  data_retention_days: 370\n", "c.yaml:3:24", "same thing as sharding.retention"),
         ("sharding:\n  total_shard: 3\n", "c.yaml:2:16: sharding.total_shard", "did you mean total_shards?"),
         ("sharding:\n  total_shards: 3\n  total_shards: 4\n", "c.yaml:3:", "duplicate"),
-        ("sharding:\n  window_format: absolute\n  overlap: 1h\n", "c.yaml:3:12", "quantum (1h) plus the time a rollout takes (14m)"),
+        ("sharding:\n  window_format: absolute\n  overlap: 1h\n", "c.yaml:3:12", "quantum (1h) plus the time a rollout takes (16m)"),
         ("sharding:\n  drain: 2h\n", "c.yaml:2:10: sharding.drain: \"2h\"", "0s to 1h"),
         ("sharding:\n  drain: 60\n", "c.yaml:2:10: sharding.drain: 60", "duration"),
         ("sharding:\n  total_shards: 10000\n  retention: 1h\n", "c.yaml:3:14", "no room for 10000 shards"),

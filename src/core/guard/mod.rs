@@ -2,15 +2,21 @@
 //! of the time would be left without a pod.
 //!
 //! Invariants, property-tested in `guard/tests.rs` by an independent check of the windows:
-//! - in mode `deny` no change passes after which the published windows of the pods that stay leave a gap that was not there;
+//! - in mode `deny` no change passes after which the published windows of the pods that stay leave a gap that was not there,
+//!   nor one after which the *ready* pods that stay leave a gap that the ready pods before did not have;
+//! - nor another template whose rolling update (`maxUnavailable`) replaces all replicas of a shard at once;
+//! - nor one that removes a pod which alone has loaded a block, while a pod that stays should have it, too;
 //! - a change that leaves none is not refused for that, a scale-up or a valid annotation never; only scaling down to
 //!   `target-replicas` waits until the pods that go are published where they are not needed;
 //! - without published windows nothing is refused: then nothing is known.
 //!
-//! What pods have confirmed only the leader knows, so published windows are what counts here. Deliberately absent: the
+//! What pods have confirmed only the leader knows: what counts here is published windows, which pods are ready (where this
+//! server watches them), and what the leader wrote of blocks that one pod alone has loaded. Both kinds of gap count, so a
+//! moment in which no pod is ready does not make all of them dispensable. Deliberately absent: the
 //! cluster, Events (a validating webhook without side effects writes nothing), and a look at other StatefulSets.
 
 mod annotations;
+mod pods;
 mod removal;
 #[cfg(test)]
 mod tests;
@@ -23,12 +29,14 @@ use chrono::{DateTime, Utc};
 
 use super::config::{Config, GuardMode, MAX_PODS, WindowFormat};
 use super::fleet::{Entries, Known};
+use super::max_unavailable::{AllAtOnce, all_at_once};
 use super::mutation::{Facts, Remark, Skip, eligible, inject};
 use super::notice::{MAX_WARNINGS_CHARS, warning};
 use super::pod::PodView;
-use super::rollout::{Discovery, Gap, Member, Place, Standing, Step, Terms, preview};
+use super::rollout::{Discovery, Gap, Member, Place, Standing, Step, Terms, holders, preview};
 use super::window::Window;
-use removal::{Ordinals, Removal, removal};
+pub use pods::{PodCondition, PodSource, PodsSeen};
+use removal::{Going, Ordinals, Removal, removal};
 pub use view::SetView;
 pub use words::summary;
 
@@ -55,6 +63,8 @@ pub struct Facing<'a> {
     pub config: &'a Config,
     /// What is published for the StatefulSet's pods; `None` while its ConfigMap is not known.
     pub published: Option<&'a Entries>,
+    /// How its pods are; `None` while that is not known: then published windows alone count.
+    pub pods: Option<&'a PodsSeen>,
     /// Now.
     pub now: DateTime<Utc>,
 }
@@ -62,7 +72,7 @@ pub struct Facing<'a> {
 /// Why a change is refused, or would be in mode `deny`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concern {
-    /// A part of the time would be left without a pod.
+    /// A part of the time, or a block, would be left without a pod that serves it.
     CoverageGap,
     /// Pods that shall go are still needed, as far as is published: others may be on their way to take over.
     RolloutUnderWay,
@@ -134,6 +144,7 @@ fn created(set: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
         Ok(remarks) => {
             said.warnings.extend(annotations::problems(set.known, set.pod));
             said.warnings.extend(remarks.iter().map(ToString::to_string));
+            said.warnings.extend(set.known.all_at_once().map(|all| all.sentence(set.known.facts())));
             said.warnings.extend(set.known.plan.notes().iter().map(ToString::to_string));
             said.warnings.push(words::summary(set.known, facing.now));
         }
@@ -157,12 +168,15 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     let ordinals = Ordinals { before: ordinals(before.known), after: ordinals(after.known) };
     let lost = loss(before.known, Some(after.known), &ordinals, facing);
     let waiting = if ordinals.remove() { out_of_place(before.known, facing) } else { Vec::new() };
-    if !lost.gaps.is_empty() {
-        said.against(Concern::CoverageGap, words::gap(before.known, after.known, &lost, facing.now));
+    if lost.is_a_loss() {
+        said.against(Concern::CoverageGap, words::loss(before.known, after.known, &lost, facing.now));
     } else if annotations::target(before.known).is_some_and(|target| target <= after.known.facts().replicas)
         && waiting.iter().any(|ordinal| ordinals.removes(*ordinal))
     {
         said.against(Concern::RolloutUnderWay, words::too_early(after.known));
+    }
+    if let Some(all) = replaced_at_once(before, after, facing) {
+        said.against(Concern::CoverageGap, words::replaced_at_once(after.known, &all));
     }
     let remarks = match (was_injected.as_ref(), now_injected) {
         (Ok(_), Err(skip)) => return no_longer_injected(before, after, &skip, facing, said),
@@ -185,6 +199,8 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     if replaces && !out_of_place(before.known, facing).is_empty() {
         said.warnings.push(words::replaced_meanwhile(after.known));
     }
+    let at_once = |known: &Known| known.all_at_once().map(|all| all.sentence(known.facts()));
+    said.warnings.extend(at_once(after.known).filter(|said| at_once(before.known).as_ref() != Some(said)));
     if after.pod.is_some() {
         said.warnings.extend(annotations::problems(after.known, after.pod));
     }
@@ -201,6 +217,20 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     if lost.gaps.is_empty() {
         said.warnings.extend(steps(before.known, after.known, facing));
     }
+}
+
+/// The replicas of a shard that another template has its controller replace together, where by what is published no other pod
+/// serves a part of the time then.
+fn replaced_at_once(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>) -> Option<AllAtOnce> {
+    facing.published.filter(|entries| !entries.is_empty() && after.template.is_some() && before.template != after.template)?;
+    let members = members(after.known, facing);
+    let shard = |index: u32| members.get(index as usize).map_or(u32::MAX, |member| member.published.shard);
+    let all = all_at_once(after.known.facts(), shard).filter(|all| all.certain)?;
+    let windows = |which: &dyn Fn(u32) -> bool| -> Vec<Window> {
+        (0..).zip(&members).filter(|(index, _)| which(*index)).map(|(_, member)| member.published.window).collect()
+    };
+    let (now, then) = (windows(&|_| true), windows(&|index| !all.pods.contains(&index)));
+    holders([&now, &then], required(after.known), facing.now).iter().any(|(_, [now, then])| *now > 0 && *then == 0).then_some(all)
 }
 
 /// Whether it is refused depends on whether its user names us: an opt-out is meant.
@@ -232,7 +262,8 @@ fn ordinals(known: &Known) -> std::ops::Range<u32> {
 /// What goes with the pods that go; nothing where nothing is published.
 fn loss<'a>(before: &Known, after: Option<&Known>, ordinals: &Ordinals, facing: &Facing<'a>) -> Removal<'a> {
     let Some(entries) = facing.published else { return Removal::default() };
-    removal(&before.facts().name, ordinals, entries, after.map(|known| &known.plan), required(after.unwrap_or(before)), facing.now)
+    let (plan, required) = (after.map(|known| &known.plan), required(after.unwrap_or(before)));
+    removal(&Going { set: &before.facts().name, ordinals, entries, pods: facing.pods, now: facing.now }, plan, required)
 }
 
 fn required(known: &Known) -> Window {

@@ -1,10 +1,12 @@
-//! What is lost when pods of a StatefulSet go: by their published windows alone, since only the leader knows what is
-//! confirmed.
+//! What is lost when pods of a StatefulSet go: by their published windows, by which of them are ready, and by the blocks that
+//! one of them alone has loaded. What is confirmed only the leader knows.
 
 use std::ops::Range as Span;
 
 use chrono::{DateTime, Utc};
 
+use super::pods::{PodCondition, PodsSeen};
+use crate::core::entry::Entry;
 use crate::core::fleet::Entries;
 use crate::core::plan::Plan;
 use crate::core::rollout::{Range, holders, joined};
@@ -34,6 +36,58 @@ pub(super) struct Removal<'a> {
     pub(super) holders: Vec<&'a str>,
     /// What is left with the fewest pods, of what loses some and then has less than the plan wants.
     pub(super) thin: Option<Thin>,
+    /// What a ready pod serves now and no ready pod would then, although a pod that stays is published there.
+    pub(super) unready: Unready<'a>,
+    /// Blocks that a pod which goes has loaded, and no other.
+    pub(super) single: Vec<Single<'a>>,
+}
+
+/// A part of the time that ready pods serve now and no ready pod would serve then.
+#[derive(Debug, Default)]
+pub(super) struct Unready<'a> {
+    pub(super) gaps: Vec<Range>,
+    /// The pods that go and serve a part of it.
+    pub(super) serving: Vec<&'a str>,
+    /// The pods that stay and should serve a part of it, and how they are.
+    pub(super) waiting: Vec<(&'a str, PodCondition)>,
+}
+
+/// Blocks that are lost with a pod.
+#[derive(Debug)]
+pub(super) struct Single<'a> {
+    pub(super) pod: &'a str,
+    /// Their ULIDs.
+    pub(super) blocks: Vec<String>,
+    /// Pods of its shard that stay, or else those whose windows meet its window: they should have these blocks and do not.
+    pub(super) lacking: Vec<&'a str>,
+}
+
+impl Removal<'_> {
+    /// Whether something would be served no more.
+    pub(super) fn is_a_loss(&self) -> bool {
+        !self.gaps.is_empty() || !self.unready.gaps.is_empty() || !self.single.is_empty()
+    }
+}
+
+/// Pods that go, and what is known of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Going<'a, 'b> {
+    pub(super) set: &'b str,
+    pub(super) ordinals: &'b Ordinals,
+    pub(super) entries: &'a Entries,
+    pub(super) pods: Option<&'b PodsSeen>,
+    pub(super) now: DateTime<Utc>,
+}
+
+/// A pod as it is before the change.
+#[derive(Clone, Copy, Debug)]
+struct Pod<'a> {
+    ordinal: u32,
+    name: &'a str,
+    shard: u32,
+    window: Window,
+    condition: PodCondition,
+    stays: bool,
 }
 
 impl Ordinals {
@@ -57,37 +111,85 @@ fn ordinal(set: &str, pod: &str) -> Option<u32> {
     pod.strip_prefix(set)?.strip_prefix('-')?.parse().ok()
 }
 
-/// Looks at the published windows of the pods that go and of those that stay. `plan` is the one that holds afterwards; a pod
-/// that only comes with the change holds nothing yet.
-pub(super) fn removal<'a>(
-    set: &str,
-    ordinals: &Ordinals,
-    entries: &'a Entries,
-    plan: Option<&Plan>,
-    required: Window,
-    now: DateTime<Utc>,
-) -> Removal<'a> {
-    if !ordinals.remove() {
+impl<'a> Going<'a, '_> {
+    /// The pods before the change, by ordinal.
+    fn all(&self) -> Vec<Pod<'a>> {
+        let pod = |(name, entry): (&'a String, &'a Entry)| {
+            let ordinal = ordinal(self.set, name)?;
+            // Where nobody watches pods, published windows are all there is.
+            let condition = self.pods.map_or(PodCondition::Ready, |pods| pods.condition(name));
+            let stays = self.ordinals.stays(ordinal);
+            self.ordinals.before.contains(&ordinal).then_some(Pod {
+                ordinal,
+                name,
+                shard: entry.shard,
+                window: entry.window,
+                condition,
+                stays,
+            })
+        };
+        let mut pods: Vec<Pod<'a>> = self.entries.iter().filter_map(pod).collect();
+        pods.sort_unstable_by_key(|pod| pod.ordinal);
+        pods
+    }
+
+    fn meets(&self, window: Window, (from, to): Range) -> bool {
+        window.min.at(self.now) < to && from < window.max.at(self.now)
+    }
+
+    fn meets_any(&self, window: Window, ranges: &[Range]) -> bool {
+        ranges.iter().any(|range| self.meets(window, *range))
+    }
+
+    fn unready(&self, pods: &[Pod<'a>], gaps: &[Range]) -> Unready<'a> {
+        let there = || pods.iter().filter(|pod| self.meets_any(pod.window, gaps));
+        let ready = |pod: &&Pod<'a>| pod.condition == PodCondition::Ready;
+        let serving = there().filter(ready).map(|pod| pod.name).collect();
+        let waiting = there().filter(|pod| pod.stays && !ready(pod)).map(|pod| (pod.name, pod.condition)).collect();
+        Unready { gaps: gaps.to_vec(), serving, waiting }
+    }
+
+    fn single(&self, pods: &[Pod<'a>]) -> Vec<Single<'a>> {
+        let mut holders = self.pods.map(PodsSeen::single_holders).unwrap_or_default();
+        let one = |pod: &Pod<'a>| {
+            let blocks = holders.remove(pod.name)?;
+            let range = (pod.window.min.at(self.now), pod.window.max.at(self.now));
+            let stay = || pods.iter().filter(|other| other.stays && self.meets(other.window, range));
+            let partners: Vec<&str> = stay().filter(|other| other.shard == pod.shard).map(|pod| pod.name).collect();
+            let lacking = if partners.is_empty() { stay().map(|pod| pod.name).collect() } else { partners };
+            // Where no pod stays the gap says it all.
+            (!lacking.is_empty()).then_some(Single { pod: pod.name, blocks, lacking })
+        };
+        pods.iter().filter(|pod| !pod.stays).filter_map(one).collect()
+    }
+}
+
+/// Looks at the windows of the pods that go and of those that stay. `plan` is the one that holds afterwards; a pod that only
+/// comes with the change holds nothing yet.
+pub(super) fn removal<'a>(going: &Going<'a, '_>, plan: Option<&Plan>, required: Window) -> Removal<'a> {
+    if !going.ordinals.remove() {
         return Removal::default();
     }
-    let known = entries.iter().filter_map(|(pod, entry)| Some((ordinal(set, pod)?, pod.as_str(), entry.window)));
-    let mut pods: Vec<(u32, &str, Window)> = known.filter(|(ordinal, ..)| ordinals.before.contains(ordinal)).collect();
-    pods.sort_unstable_by_key(|(ordinal, ..)| *ordinal);
-    let before: Vec<Window> = pods.iter().map(|(.., window)| *window).collect();
-    let after: Vec<Window> = pods.iter().filter(|(ordinal, ..)| ordinals.stays(*ordinal)).map(|(.., window)| *window).collect();
+    let (pods, now) = (going.all(), going.now);
+    let windows =
+        |which: &dyn Fn(&Pod<'a>) -> bool| -> Vec<Window> { pods.iter().filter(|pod| which(pod)).map(|pod| pod.window).collect() };
+    let ready = |pod: &Pod<'a>| pod.condition == PodCondition::Ready;
+    let (before, after) = (windows(&|_| true), windows(&|pod| pod.stays));
+    let (ready_before, ready_after) = (windows(&ready), windows(&|pod| pod.stays && ready(pod)));
     let shards: Vec<(Window, u32)> =
         (0..).zip(plan.into_iter().flat_map(Plan::shards)).filter_map(|(i, shard)| Some((plan?.window(i, now), shard.replicas))).collect();
     let planned: Vec<Window> = shards.iter().map(|(window, _)| *window).collect();
-    let parts = holders([&before, &after, &planned], required, now);
-    let gaps = joined(parts.iter().filter(|(_, [before, after, _])| *before > 0 && *after == 0).map(|(range, _)| *range));
-    let meets = |window: Window, (from, to): Range| window.min.at(now) < to && from < window.max.at(now);
-    let holds_a_gap = |window: Window| gaps.iter().any(|gap| meets(window, *gap));
-    let holders = pods.iter().filter(|(.., window)| holds_a_gap(*window)).map(|(_, pod, _)| *pod).collect();
-    let wanted = |range: Range| shards.iter().filter(|(window, _)| meets(*window, range)).map(|(_, replicas)| *replicas).min().unwrap_or(0);
-    let thinner = parts.iter().filter(|(_, [before, after, _])| *after > 0 && after < before);
-    let thinner = thinner.map(|(range, [_, after, _])| Thin { range: *range, left: *after, wanted: wanted(*range) });
+    let parts = holders([&before, &after, &planned, &ready_before, &ready_after], required, now);
+    let gaps = joined(parts.iter().filter(|(_, [before, after, ..])| *before > 0 && *after == 0).map(|(range, _)| *range));
+    let unready = |counts: &[u32; 5]| matches!(counts, [_, after, _, serving, 0] if *after > 0 && *serving > 0);
+    let unready = joined(parts.iter().filter(|(_, counts)| unready(counts)).map(|(range, _)| *range));
+    let holders = pods.iter().filter(|pod| going.meets_any(pod.window, &gaps)).map(|pod| pod.name).collect();
+    let wanted =
+        |range: Range| shards.iter().filter(|(window, _)| going.meets(*window, range)).map(|(_, replicas)| *replicas).min().unwrap_or(0);
+    let thinner = parts.iter().filter(|(_, [before, after, ..])| *after > 0 && after < before);
+    let thinner = thinner.map(|(range, [_, after, ..])| Thin { range: *range, left: *after, wanted: wanted(*range) });
     let thin: Vec<Thin> = thinner.filter(|thin| thin.left < thin.wanted).collect();
-    Removal { gaps, holders, thin: thinnest(&thin) }
+    Removal { gaps, holders, thin: thinnest(&thin), unready: going.unready(&pods, &unready), single: going.single(&pods) }
 }
 
 /// The part with the fewest pods, together with what is alike and follows it.

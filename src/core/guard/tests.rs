@@ -10,6 +10,8 @@ use crate::core::fleet::StatefulSetFacts;
 use crate::core::notice::MAX_WARNING_CHARS;
 use crate::core::rollout::Change;
 
+mod pods;
+
 fn now() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap()
 }
@@ -65,7 +67,17 @@ impl Made {
 
 /// As the webhook does it for a StatefulSet.
 fn judged(config: &Config, published: Option<&Entries>, before: Option<&Made>, after: Option<&Made>) -> Verdict {
-    let facing = Facing { config, published, now: now() };
+    judged_with(config, published, None, before, after)
+}
+
+fn judged_with(
+    config: &Config,
+    published: Option<&Entries>,
+    pods: Option<&PodsSeen>,
+    before: Option<&Made>,
+    after: Option<&Made>,
+) -> Verdict {
+    let facing = Facing { config, published, pods, now: now() };
     let json = [before, after].map(|made| made.map(|made| made.json().to_string()));
     let view = |which: usize| json[which].as_ref().map(|json| serde_json::from_str::<SetView<'_>>(json).unwrap());
     let known = [before, after].map(|made| made.map(|made| made.known(config)));
@@ -79,10 +91,14 @@ fn judged(config: &Config, published: Option<&Entries>, before: Option<&Made>, a
 
 /// As the webhook does it for a `Scale`.
 fn scaled(config: &Config, published: Option<&Entries>, before: &Made, replicas: u32) -> Verdict {
+    scaled_with(config, published, None, before, replicas)
+}
+
+fn scaled_with(config: &Config, published: Option<&Entries>, pods: Option<&PodsSeen>, before: &Made, replicas: u32) -> Verdict {
     let known = before.known(config);
     let after = Known::new(config, StatefulSetFacts { replicas, ..known.facts().clone() }, Some(&known));
     let set = |known| Set { known, pod: None, template: None, parallel: false };
-    judge(Some(&set(&known)), Some(&set(&after)), &Facing { config, published, now: now() })
+    judge(Some(&set(&known)), Some(&set(&after)), &Facing { config, published, pods, now: now() })
 }
 
 fn config(text: &str) -> Config {
@@ -163,6 +179,12 @@ fn a_scale_down_that_leaves_a_gap_is_refused_with_the_safe_way() {
         waits.contains("\nthe windows are on their way to 4 pods: it is paused by thanos-timeshard.io/pause: remove that, and wait"),
         "{waits}"
     );
+}
+
+/// Pods with these ordinals, each as it is given.
+fn pods(conditions: &[(u32, PodCondition)]) -> PodsSeen {
+    let conditions = conditions.iter().map(|(ordinal, condition)| (format!("store-{ordinal}"), *condition)).collect();
+    PodsSeen { conditions, single_holders: None }
 }
 
 #[test]
@@ -258,7 +280,7 @@ fn an_opt_out_is_meant() {
     let view = |json: &'static str| serde_json::from_str::<SetView<'static>>(json).unwrap().into_first_pod();
     let (pod, out) = (view(before_json.leak()), view(out.leak()));
     let (known, published) = (before.known(&config), before.settled(&config));
-    let facing = Facing { config: &config, published: Some(&published), now: now() };
+    let facing = Facing { config: &config, published: Some(&published), pods: None, now: now() };
     let set = |pod| Set { known: &known, pod: Some(pod), template: None, parallel: false };
     let verdict = judge(Some(&set(&pod)), Some(&set(&out)), &facing);
     assert!(verdict.denial.is_none() && verdict.warnings[0].contains("opted out"), "{verdict:?}");
@@ -309,7 +331,7 @@ fn an_update_tells_what_the_rollout_does() {
         to(&[("total-shards", "4")]),
         [
             "8 pods: 4 shards of 2 replicas, newest -93d12h .. 1d, oldest -370d .. -277d12h",
-            "total_shards: 3 -> 4: 8 pods restart thanos in place, in 4 steps, at least 8m"
+            "total_shards: 3 -> 4: 8 pods restart thanos in place, in 4 steps, at least 12m"
         ]
     );
     assert!(to(&[("total-shards", "4"), ("pause", "true")])[1].ends_with("; not before thanos-timeshard.io/pause is removed"));
@@ -370,6 +392,8 @@ struct Situation {
     before: Made,
     after: Made,
     published: Entries,
+    /// By ordinal, the pods that are ready; `None` where no pod is watched.
+    ready: Option<u32>,
 }
 
 fn annotated(replicas: u32, start: u32, (shards, each, days): (u32, u32, u32)) -> Made {
@@ -382,8 +406,9 @@ fn situations() -> impl Strategy<Value = Situation> {
     let division = || (1..6_u32, 1..4_u32, 30..400_u32);
     let starts = prop_oneof![4 => Just((0, 0)), 1 => (0..4_u32, 0..4_u32)];
     let missing = prop_oneof![2 => Just(0_u32), 1 => any::<u32>()];
-    (division(), division(), division(), 0..13_u32, 0..13_u32, starts, 0..13_u32, missing).prop_map(
-        |(one, other, of_published, from, to, starts, planned_for, missing)| {
+    let ready = prop_oneof![1 => Just(None), 1 => Just(Some(u32::MAX)), 3 => any::<u32>().prop_map(Some)];
+    (division(), division(), division(), 0..13_u32, 0..13_u32, starts, (0..13_u32, ready), missing).prop_map(
+        |(one, other, of_published, from, to, starts, (planned_for, ready), missing)| {
             let published = annotated(from, starts.0, of_published);
             let target = published.clone().known(&Config::default());
             let plan = crate::core::plan::Plan::new(&target.sharding, Some(planned_for.max(1)));
@@ -392,7 +417,7 @@ fn situations() -> impl Strategy<Value = Situation> {
                 let entry = Entry::new(at.shard, at.replica, plan.window(at.shard, now()));
                 (format!("store-{}", starts.0 + index), entry)
             });
-            Situation { published: entries.collect(), before: annotated(from, starts.0, one), after: annotated(to, starts.1, other) }
+            Situation { published: entries.collect(), before: annotated(from, starts.0, one), after: annotated(to, starts.1, other), ready }
         },
     )
 }
@@ -400,25 +425,30 @@ fn situations() -> impl Strategy<Value = Situation> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Refused if and only if it leaves a gap that was not there.
+    /// Refused if and only if it leaves a gap that was not there, among all pods or among those that are ready.
     #[test]
     fn what_is_refused_leaves_a_gap_and_nothing_else_does(situation in situations()) {
-        let Situation { before, after, published } = situation;
+        let Situation { before, after, published, ready } = situation;
         let config = Config::default();
         let windows = |keep: &dyn Fn(u32) -> bool| -> Vec<Window> {
             let of = |pod: &str| pod.strip_prefix("store-").unwrap().parse::<u32>().unwrap();
             published.iter().filter(|(pod, _)| keep(of(pod))).map(|(_, entry)| entry.window).collect()
         };
-        let stay = windows(&|ordinal| (after.start..after.start + after.replicas).contains(&ordinal));
-        let gap = leaves_a_gap(&windows(&|_| true), &stay, after.known(&config).sharding.retention().to_chrono());
-        let verdict = judged(&config, Some(&published), Some(&before), Some(&after));
+        let stays = |ordinal| (after.start..after.start + after.replicas).contains(&ordinal);
+        let retention = after.known(&config).sharding.retention().to_chrono();
+        let is_ready = |ordinal: u32| ready.is_none_or(|ready| ready & (1 << ordinal) != 0);
+        let gap = leaves_a_gap(&windows(&|_| true), &windows(&stays), retention)
+            || leaves_a_gap(&windows(&is_ready), &windows(&|ordinal| stays(ordinal) && is_ready(ordinal)), retention);
+        let all = (0..32).map(|pod| (pod, if is_ready(pod) { PodCondition::Ready } else { PodCondition::NotReady }));
+        let seen = ready.map(|_| pods(&all.collect::<Vec<_>>()));
+        let verdict = judged_with(&config, Some(&published), seen.as_ref(), Some(&before), Some(&after));
         prop_assert_eq!(verdict.denial.is_some(), gap, "{:?}", verdict);
         prop_assert_eq!(verdict.concern, gap.then_some(Concern::CoverageGap));
         if before.start == after.start && after.replicas >= before.replicas {
             prop_assert!(!gap, "a scale-up or an annotation");
         }
         let warn = self::config("guard: {mode: warn}");
-        let warned = judged(&warn, Some(&published), Some(&before), Some(&after));
+        let warned = judged_with(&warn, Some(&published), seen.as_ref(), Some(&before), Some(&after));
         prop_assert_eq!((warned.denial, warned.concern), (None, verdict.concern));
         prop_assert_eq!(judged(&config, None, Some(&before), Some(&after)).denial, None, "nothing is known");
     }
@@ -442,7 +472,7 @@ proptest! {
         before.annotations.insert(crate::core::names::TARGET_REPLICAS.to_owned(), to.to_string());
         let known = before.known(&config);
         let terms = Terms { required: required(&known), discovery: Discovery::Pods, allow_gap: false, now: now() };
-        let facing = |published| Facing { config: &config, published: Some(published), now: now() };
+        let facing = |published| Facing { config: &config, published: Some(published), pods: None, now: now() };
         let (steps, _) = preview(members(&known, &facing(&published)), &terms);
         for step in steps {
             let Step::Move { changes, .. } = step else { continue };

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::core::fleet::StatefulSetFacts;
+use crate::core::max_unavailable::MaxUnavailable;
 use crate::core::names;
 use crate::core::pod::{MetaView, OwnerView, PodView, Text, VolumeView};
 
@@ -28,6 +30,9 @@ struct SpecView<'a> {
     ordinals: Option<OrdinalsView>,
     #[serde(borrow, default)]
     pod_management_policy: Option<Text<'a>>,
+    /// Read as a whole: a few words.
+    #[serde(default)]
+    update_strategy: Option<Value>,
     #[serde(borrow, default)]
     template: Option<Template<'a>>,
     #[serde(borrow, default)]
@@ -84,8 +89,17 @@ impl<'a> SetView<'a> {
             replicas: self.spec.replicas.map_or(1, natural),
             ordinals_start: self.spec.ordinals.as_ref().map_or(0, |ordinals| natural(ordinals.start)),
             annotations: annotations.map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            partition: self.partition(),
+            max_unavailable: self.spec.update_strategy.as_ref().and_then(MaxUnavailable::of_strategy),
             ..StatefulSetFacts::default()
         }
+    }
+
+    fn partition(&self) -> Option<u32> {
+        let strategy = self.spec.update_strategy.as_ref();
+        let replaces = strategy.and_then(|strategy| strategy.get("type")?.as_str()) != Some("OnDelete");
+        let partition = strategy.and_then(|strategy| strategy.pointer("/rollingUpdate/partition")?.as_i64());
+        replaces.then(|| partition.map_or(0, natural))
     }
 
     /// Its pod template as it stands in the request; the API server writes the same template in the same way.

@@ -3,10 +3,11 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::annotations;
-use super::removal::{Removal, Thin};
+use super::removal::{Removal, Single, Thin, Unready};
 use crate::core::config::{Difference, WindowFormat};
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Known;
+use crate::core::max_unavailable::AllAtOnce;
 use crate::core::mutation::Skip;
 use crate::core::names;
 use crate::core::rollout::{Gap, Range};
@@ -40,15 +41,69 @@ pub(super) fn left_alone(skip: &Skip) -> String {
     format!("thanos-timeshard leaves these pods alone: {skip}")
 }
 
-/// A change that leaves a gap: what it is, then what is safe.
-pub(super) fn gap(before: &Known, after: &Known, lost: &Removal<'_>, now: DateTime<Utc>) -> Vec<String> {
-    let (from, to) = (before.facts().replicas, after.facts().replicas);
-    let moved = before.ordinals_start != after.ordinals_start;
-    let what = match (to, moved) {
+/// A change after which something is served no more: what it is, then what is safe.
+pub(super) fn loss(before: &Known, after: &Known, lost: &Removal<'_>, now: DateTime<Utc>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !lost.gaps.is_empty() {
+        lines.extend(gap(before, after, lost, now));
+    }
+    if !lost.unready.gaps.is_empty() {
+        lines.extend(unready(before, after, &lost.unready, now));
+    }
+    lines.extend(lost.single.iter().take(NAMED).flat_map(|single| last_holder(before, after, single)));
+    lines.push(escape(after));
+    lines
+}
+
+/// The change, as the beginning of a sentence.
+fn change(before: &Known, after: &Known) -> String {
+    match (after.facts().replicas, before.ordinals_start != after.ordinals_start) {
         (0, _) => "without pods".to_owned(),
         (_, true) => format!("with spec.ordinals.start {} instead of {}", after.ordinals_start, before.ordinals_start),
-        (_, false) => format!("with {to} of {}", counted(from as usize, "pod")),
-    };
+        (to, false) => format!("with {to} of {}", counted(before.facts().replicas as usize, "pod")),
+    }
+}
+
+/// Pods that stay would serve it, and are not ready.
+fn unready(before: &Known, after: &Known, lost: &Unready<'_>, now: DateTime<Utc>) -> Vec<String> {
+    let waiting: Vec<String> = lost.waiting.iter().map(|(pod, condition)| format!("{pod} {}", condition.words())).collect();
+    let pods: Vec<&str> = lost.waiting.iter().map(|(pod, _)| *pod).collect();
+    vec![
+        format!(
+            "{}, no ready pod would serve {}: only {} now, and {}",
+            change(before, after),
+            ranges(after, &lost.gaps, now),
+            hold(&lost.serving),
+            listed(&waiting)
+        ),
+        format!(
+            "wait until one of them is ready: {} get pod {}",
+            kubectl(after),
+            pods.iter().take(NAMED).copied().collect::<Vec<_>>().join(" ")
+        ),
+    ]
+}
+
+/// A pod goes that alone has loaded some blocks.
+fn last_holder(before: &Known, after: &Known, single: &Single<'_>) -> Vec<String> {
+    let (block, them) = if single.blocks.len() == 1 { ("block", "it") } else { ("blocks", "them") };
+    let have = if single.lacking.len() == 1 { "has" } else { "have" };
+    vec![
+        format!("{}, no pod would serve {block} {}: only {} has loaded {them}", change(before, after), listed(&single.blocks), single.pod),
+        format!(
+            "wait until {} {have} loaded {them}, too: `timeshard status {}/{}` says what is missing",
+            listed(&single.lacking),
+            after.facts().namespace,
+            after.facts().name
+        ),
+    ]
+}
+
+/// A change that leaves a gap: what it is, then what is safe.
+fn gap(before: &Known, after: &Known, lost: &Removal<'_>, now: DateTime<Utc>) -> Vec<String> {
+    let to = after.facts().replicas;
+    let moved = before.ordinals_start != after.ordinals_start;
+    let what = change(before, after);
     let mut lines = vec![format!("{what}, nobody would hold {}: only {} now", ranges(after, &lost.gaps, now), hold(&lost.holders))];
     let status = format!("`timeshard status {}/{}`", after.facts().namespace, after.facts().name);
     if to > 0 && !moved {
@@ -63,8 +118,17 @@ pub(super) fn gap(before: &Known, after: &Known, lost: &Removal<'_>, now: DateTi
             ));
         }
     }
-    lines.push(escape(after));
     lines
+}
+
+/// Another template, and a rolling update that takes all replicas of a shard together.
+pub(super) fn replaced_at_once(after: &Known, all: &AllAtOnce) -> Vec<String> {
+    let one = r#"'{"spec":{"updateStrategy":{"rollingUpdate":{"maxUnavailable":1}}}}'"#;
+    vec![
+        all.sentence(after.facts()),
+        format!("first: {} patch statefulset {} --type=merge -p {one}", kubectl(after), after.facts().name),
+        escape(after),
+    ]
 }
 
 /// Scaling down to the target before it is done.

@@ -241,6 +241,28 @@ fn termination_drains_once() {
 }
 
 #[test]
+fn an_incomplete_start_is_repeated_and_its_window_stays_good() {
+    let mut pod = Pod::new(false, Some(order(1, 50)));
+    pod.judge(Outcome::Ready);
+    pod.judge(Outcome::Incomplete);
+    pod.judge(Outcome::Incomplete);
+    assert_eq!((pod.sent.as_slice(), pod.timer), ([Signal::Term].as_slice(), Some(Timer::StopGrace)));
+    pod.exited(0);
+    let record = pod.disk.clone().unwrap();
+    assert_eq!((pod.child, record.launch, record.request, record.restarts), (Some(window(50)), 2, 1, 1));
+    assert_eq!((record.good, record.ready), (Some(window(50)), false));
+    // The whole container ends before the launcher has seen the verdict: the window was ready all the same.
+    pod.verdict = Some(Verdict { launch: 2, outcome: Outcome::Incomplete });
+    pod.container_restarts();
+    assert_eq!((pod.child, pod.failed()), (Some(window(50)), None));
+    // An order that comes while thanos stops wins.
+    pod.judge(Outcome::Incomplete);
+    pod.ordered(order(2, 60));
+    pod.exited(0);
+    assert_eq!(pod.child, Some(window(60)));
+}
+
+#[test]
 fn an_order_that_is_a_signals_business_waits_for_the_next_start() {
     let mut pod = Pod::new(false, None);
     pod.ordered(WindowFile::new(1, window(50), ReloadMode::Signal));
@@ -258,6 +280,7 @@ enum Step {
     Exited(i32),
     Ready,
     TimedOut,
+    Incomplete,
     StaleVerdict(u64),
     Signal(Signal),
     TimerElapses,
@@ -272,6 +295,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => prop_oneof![Just(0), Just(1), Just(137)].prop_map(Step::Exited),
         4 => Just(Step::Ready),
         1 => Just(Step::TimedOut),
+        2 => Just(Step::Incomplete),
         1 => (0_u64..9).prop_map(Step::StaleVerdict),
         1 => prop_oneof![Just(Signal::Term), Just(Signal::Int), Just(Signal::Usr1)].prop_map(Step::Signal),
         2 => Just(Step::TimerElapses),
@@ -295,6 +319,7 @@ fn apply(pod: &mut Pod, step: &Step) {
         Step::Exited(code) => pod.exited(*code),
         Step::Ready => pod.judge(Outcome::Ready),
         Step::TimedOut => pod.judge(Outcome::TimedOut),
+        Step::Incomplete => pod.judge(Outcome::Incomplete),
         Step::StaleVerdict(launch) => {
             let current = pod.disk.as_ref().unwrap().launch;
             let launch = (*launch).min(current - 1);

@@ -245,9 +245,9 @@ proptest! {
 fn windows_and_launcher_are_added_behind_what_was_there() {
     let pod = injected(&store_with(&json!({})));
     assert_eq!(args_of(&pod), ["store", "--data-dir=/d", "--min-time=-247d16h", "--max-time=-123d8h"]);
-    let command = "/run/timeshard/timeshard-agent launch --shared-dir=/run/timeshard --termination-drain=45s -- thanos";
+    let command = "/run/timeshard/timeshard-agent launch --shared-dir=/run/timeshard --termination-drain=1m30s -- thanos";
     assert_eq!(pod["spec"]["containers"][0]["command"], command.split(' ').collect::<Value>());
-    assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 75);
+    assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 120);
     assert_eq!(pod["metadata"]["labels"][names::SHARD_LABEL], "1");
     let status: Value = serde_json::from_str(pod["metadata"]["annotations"][names::STATUS_ANNOTATION].as_str().unwrap()).unwrap();
     assert_eq!((&status["shard"], &status["replica"], &status["source"]), (&json!(1), &json!(1), &json!("plan")));

@@ -215,6 +215,6 @@ fn a_wide_overlap_is_remarked() {
 #[test]
 fn a_drain_that_ends_before_queriers_let_go_is_remarked() {
     let note = |keys| Plan::new(&sharding(keys), None).notes().last().map(ToString::to_string).unwrap_or_default();
-    assert!(note("drain: 10s").contains("a drain of 10s is shorter than discovery_delay (1m)"), "{}", note("drain: 10s"));
+    assert!(note("drain: 10s").contains("a drain of 10s is shorter than discovery_delay (1m30s)"), "{}", note("drain: 10s"));
     assert_eq!(note("drain: 10s, discovery_delay: 10s"), "");
 }

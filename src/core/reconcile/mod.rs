@@ -6,8 +6,11 @@
 //! - entries of running pods change only by a step of [`rollout`]; a pod without an entry gets what it runs;
 //! - an unchanged world is an unchanged ConfigMap, byte for byte: no write as time passes;
 //! - no step begins while the StatefulSet itself is being changed, or a pod cannot be asked;
+//! - a pod that alone serves a block which another pod could not load neither moves nor may be evicted;
 //! - where annotations are refused and no good ones are known, what is published stays.
 
+mod blocks;
+mod entries;
 mod render;
 mod standing;
 #[cfg(test)]
@@ -26,7 +29,9 @@ use super::names;
 use super::observed::{Answer, MapFacts, PodFacts};
 use super::report::{PodState, SetReport, State};
 use super::rollout::{self, Discovery, Member, Place, Step, Terms};
+use super::single_holders;
 use super::window::Window;
+use blocks::Missing;
 pub use standing::HURRY_AGAIN;
 use standing::{Judged, judge};
 
@@ -66,6 +71,8 @@ pub struct View<'a> {
     pub written: Option<&'a BTreeMap<String, String>>,
     /// Its pods by name, surplus ones and those on their way out included.
     pub pods: &'a BTreeMap<String, PodView<'a>>,
+    /// By ULID, for how long a block has been missing on some pod, as far as this leader knows.
+    pub missing_for: &'a BTreeMap<String, Duration>,
     /// Now.
     pub now: DateTime<Utc>,
 }
@@ -87,6 +94,8 @@ pub struct Decision {
     pub relabel: Vec<(String, u32)>,
     /// Pods whose kubelet should look at their volumes now.
     pub hurry: Vec<String>,
+    /// What the ConfigMap's annotation [`names::SINGLE_HOLDERS`] must say now, empty for none; `None` when it says so.
+    pub single_holders: Option<String>,
     /// Whether the target on the way down has been reached.
     pub drop_target: bool,
     /// What its user sees.
@@ -123,12 +132,10 @@ pub fn decide(view: &View<'_>) -> Decision {
     let (mut expected, others) = expected(view);
     let mut decision = Decision { shards: shards(view, &expected), ..Decision::default() };
     // The entries as they should be before any step.
-    for pod in &mut expected {
-        let at = pod.entry.as_ref().map_or_else(|| running(pod), |entry| Some(place(entry)));
-        let drain = pod.entry.as_ref().and_then(|entry| entry.drain);
-        pod.entry = at.map(|place| entry_of(view, place, drain));
-        if let Some(entry) = pod.entry.as_ref().filter(|_| view.known.split_unknown) {
-            (pod.desired, pod.surplus) = (place(entry), false);
+    entries::keep(view, &mut expected, entries::next_generation(view));
+    for pod in expected.iter_mut().filter(|_| view.known.split_unknown) {
+        if let Some(entry) = pod.entry {
+            (pod.desired, pod.surplus) = (place(&entry), false);
         }
     }
     let data = render_data(&expected, &others);
@@ -137,7 +144,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     if bytes > MAX_DATA_BYTES || view.known.facts().replicas > MOST_PODS {
         let there = expected.into_iter().zip(judged).filter(|(pod, _)| pod.view.is_some());
         let (expected, judged): (Vec<_>, Vec<_>) = there.unzip();
-        decision.report = render::report(view, &expected, &judged, State::Refused, too_large(view, bytes));
+        decision.report = render::report(view, &expected, &judged, &Missing::default(), State::Refused, too_large(view, bytes));
         decision.notices.push(("TooManyPods", decision.report.message.clone()));
         return decision;
     }
@@ -146,13 +153,17 @@ pub fn decide(view: &View<'_>) -> Decision {
     if view.map.map_or(!data.is_empty(), |map| map.data != data || map.owner_uid.as_deref() != owner) {
         decision.upkeep = Some(data);
     }
-    let (state, message) = next(view, &expected, &judged, &others, &mut decision);
+    let (members, at) = members(&expected, &judged);
+    let terms = terms(view);
+    let missing = Missing::collect(view, &expected, &at, &terms);
+    let (state, message) = next(view, &expected, &judged, (&members, &at, &missing), &others, &mut decision);
+    keep_single_holders(view, &expected, (&members, &at, &missing), &mut decision);
     decision.relabel = standing::relabel(view, &expected);
     decision.hurry = standing::to_hurry(&expected, view);
     let facts = view.known.facts();
     let target = facts.annotations.get(names::TARGET_REPLICAS).and_then(|text| text.parse::<u32>().ok());
     decision.drop_target = target == Some(facts.replicas);
-    decision.report = render::report(view, &expected, &judged, state, message);
+    decision.report = render::report(view, &expected, &judged, &missing, state, message);
     render::notices(view, &expected, &judged, &mut decision);
     let unsettled = expected.iter().zip(&judged).filter(|(_, judged)| !matches!(judged.state, PodState::Confirmed | PodState::Absent));
     decision.closely = unsettled.filter_map(|(pod, _)| Some(pod.view?.facts.uid.clone())).collect();
@@ -166,6 +177,7 @@ fn next(
     view: &View<'_>,
     expected: &[Expected<'_>],
     judged: &[Judged],
+    (members, at, missing): (&[Member], &[usize], &Missing),
     others: &BTreeMap<String, String>,
     decision: &mut Decision,
 ) -> (State, String) {
@@ -174,10 +186,8 @@ fn next(
         let state = if judged[i].on_its_way { State::Rolling } else { State::Waiting };
         return (state, render::waits_for(&expected[i], &judged[i], 1));
     }
-    let (members, at) = members(expected, judged);
-    let terms = terms(view);
     let mut moving: Vec<usize> = (0..expected.len()).filter(|i| judged[*i].in_step).collect();
-    let step = rollout::next_step(&members, &terms);
+    let step = rollout::next_step(members, &missing.binding, &terms(view));
     let answer = match &step {
         Step::Done => match render::without_injection(view, expected, judged) {
             Some(why) => (State::Waiting, why),
@@ -189,16 +199,24 @@ fn next(
             (if rolling { State::Rolling } else { State::Waiting }, why)
         }
         Step::Blocked(gap) => (State::Blocked, render::blocked(&expected[at[gap.member]].name, gap)),
+        Step::Held(held) => {
+            let pods: Vec<&str> = at.iter().map(|i| expected[*i].name.as_str()).collect();
+            (State::Waiting, missing.held(held, members, &pods, view.now))
+        }
         Step::Move { changes, gap } => {
             let repair = changes.iter().all(|change| members[change.member].standing.loses_nothing_by(change.to.window));
             if is_true(view, names::PAUSE) {
                 (State::Paused, format!("paused by the annotation {}; remove it to go on", names::PAUSE))
-            } else if let Some(why) = standing::updating(view, expected).filter(|_| !repair) {
+            } else if let Some(why) = standing::updating(view, expected).or_else(|| missing.too_many()).filter(|_| !repair) {
                 (State::Waiting, why)
             } else {
+                let next = entries::next_generation(view);
                 let mut after: BTreeMap<String, String> = render_data(expected, others);
                 for change in changes {
-                    after.insert(entry::key(&expected[at[change.member]].name), entry_of(view, change.to, None).to_yaml());
+                    after.insert(
+                        entry::key(&expected[at[change.member]].name),
+                        entries::moved(view, &expected[at[change.member]], change.to, next).to_yaml(),
+                    );
                 }
                 let restarts = changes.iter().filter(|change| change.to.window != members[change.member].published.window);
                 let restarts: Vec<usize> = restarts.map(|change| at[change.member]).collect();
@@ -212,6 +230,20 @@ fn next(
     };
     decision.closed = closed(expected, &moving, view.now);
     if view.known.split_unknown { (State::Refused, render::split_unknown(view)) } else { answer }
+}
+
+/// Where one pod alone serves a block, it is not evicted, and the guard of every replica is told.
+fn keep_single_holders(
+    view: &View<'_>,
+    expected: &[Expected<'_>],
+    (members, at, missing): (&[Member], &[usize], &Missing),
+    decision: &mut Decision,
+) {
+    let holders = missing.single_holders(members, &terms(view));
+    decision.closed.extend(holders.keys().map(|member| members[*member].published.shard));
+    let named = holders.into_iter().map(|(member, ulids)| (expected[at[member]].name.clone(), ulids)).collect();
+    let text = single_holders::render(&named);
+    decision.single_holders = view.map.filter(|map| map.single_holders != text).map(|_| text.unwrap_or_default());
 }
 
 /// Shards with a pod that holds what a moving pod holds: while that one is away these must stay.

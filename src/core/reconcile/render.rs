@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use super::blocks::{self, Missing};
 use super::standing::{self, Judged};
 use super::{Decision, Expected, View, drifts, members, terms};
 use crate::core::names;
 use crate::core::observed::Answer;
-use crate::core::report::{BlocksReport, GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport};
+use crate::core::report::{GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport};
 use crate::core::rollout::{self, Gap, Member, Standing, Step};
 use crate::core::window::Window;
 
@@ -26,7 +27,14 @@ const MOST_PARTS: usize = 1_000;
 /// Pods named in one sentence.
 const NAMED: usize = 5;
 
-pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judged], state: State, message: String) -> SetReport {
+pub(super) fn report(
+    view: &View<'_>,
+    expected: &[Expected<'_>],
+    judged: &[Judged],
+    missing: &Missing,
+    state: State,
+    mut message: String,
+) -> SetReport {
     let (facts, sharding) = (view.known.facts(), &view.known.sharding);
     let (members, places) = members(expected, judged);
     let serving: Vec<Window> = expected.iter().filter_map(serves).collect();
@@ -37,6 +45,10 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
     let planned: Vec<Window> = expected.iter().map(|pod| pod.desired.window).collect();
     let (planned_minimum_replicas, _) = rollout::coverage(&planned, terms(view).required, view.now);
     let moves_left = members.iter().filter(|member| member.published.window != member.desired.window).count();
+    let blocks = missing.report(view, expected, &members, &places, &terms(view));
+    if state == State::Settled {
+        message.push_str(&blocks::addition(&blocks));
+    }
     let steps = steps(view, members, moves_left);
     // Too many to compute: one move a step is the upper bound.
     let steps_left = steps.as_ref().map_or(count(moves_left), |steps| count(steps.len()));
@@ -68,7 +80,7 @@ pub(super) fn report(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judge
         rollout: None,
         gap_since: None,
         changes: Vec::new(),
-        blocks: BlocksReport::default(),
+        blocks,
         pods: expected.iter().zip(judged).map(|(pod, judged)| pod_report(pod, judged)).collect(),
     }
 }
@@ -94,7 +106,7 @@ fn steps(view: &View<'_>, mut members: Vec<Member>, moves_left: usize) -> Option
             .iter()
             .map(|change| (change.member, std::mem::replace(&mut at[change.member], change.to.window), change.to.window))
             .collect(),
-        Step::Done | Step::Wait(_) | Step::Blocked(_) => Vec::new(),
+        Step::Done | Step::Wait(_) | Step::Blocked(_) | Step::Held(_) => Vec::new(),
     };
     Some(steps.iter().map(moves).collect())
 }
@@ -222,6 +234,7 @@ pub(super) fn split_unknown(view: &View<'_>) -> String {
 pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judged], decision: &mut Decision) {
     let report = &decision.report;
     decision.notices.extend(view.known.remarks());
+    decision.notices.extend(blocks::notices(&report.blocks));
     if matches!(report.state, State::Blocked) {
         decision.notices.push(("RolloutBlocked", report.message.clone()));
     }

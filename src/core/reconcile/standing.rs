@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat};
+
 use super::{Expected, PodView, View};
 use crate::core::agent_status::{AgentStatus, Phase};
 use crate::core::entry::Entry;
+use crate::core::loaded::LoadedBlocks;
 use crate::core::observed::Answer;
 use crate::core::report::PodState;
 use crate::core::rollout::Standing;
@@ -115,6 +118,9 @@ fn joined(seen: &PodView<'_>, shard: u32, view: &View<'_>) -> Judged {
         }
         known_for = known_for.min(seen.labelled_for);
     }
+    if let Some(why) = seen_blocks(seen).and_then(|blocks| not_whole(blocks, view)) {
+        return settling(PodState::Settling, false, why);
+    }
     if known_for >= delay {
         return Judged {
             state: PodState::Confirmed,
@@ -128,6 +134,31 @@ fn joined(seen: &PodView<'_>, shard: u32, view: &View<'_>) -> Judged {
     let left = delay.saturating_sub(known_for);
     let why = format!("queriers learn of it within {} s", left.as_secs().max(1));
     Judged { joins_in: Some(left), ..settling(PodState::Joining, true, why) }
+}
+
+fn seen_blocks<'a>(seen: &PodView<'a>) -> Option<&'a LoadedBlocks> {
+    match seen.answer {
+        Some(Answer::Status(status)) => status.blocks.as_ref(),
+        Some(Answer::Unreachable(_)) | None => None,
+    }
+}
+
+/// Why it is not known what of its window a pod serves: too much is missing to be named, or thanos has not read the bucket for
+/// so long that its blocks are those of another time than its neighbours'.
+fn not_whole(blocks: &LoadedBlocks, view: &View<'_>) -> Option<String> {
+    if blocks.is_cut() {
+        let (total, named) = (blocks.missing_total, blocks.missing.len());
+        return Some(format!(
+            "thanos has not loaded {total} of its {} blocks, of which only {named} are named: see its log",
+            blocks.expected
+        ));
+    }
+    let synced = DateTime::from_timestamp(blocks.last_sync_unix_seconds, 0).filter(|_| blocks.last_sync_unix_seconds > 0)?;
+    let allowed = view.known.sharding.overlap().to_chrono();
+    (view.now.signed_duration_since(synced) > allowed).then(|| {
+        let at = synced.to_rfc3339_opts(SecondsFormat::Secs, true);
+        format!("thanos last read the bucket at {at}, longer ago than the overlap of {}: see its log", view.known.sharding.overlap())
+    })
 }
 
 /// Which ConfigMap its sidecar reads, if that is not the one that is written: its name is another one since the pod was

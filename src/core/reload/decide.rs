@@ -24,7 +24,7 @@ impl Sidecar {
     }
 
     pub(super) fn wanted(&self) -> Option<Window> {
-        self.entry.as_ref().map(|e| e.window)
+        self.entries.accepted().map(|e| e.window)
     }
 
     pub(super) fn running(&self) -> Option<Window> {
@@ -86,8 +86,13 @@ impl Sidecar {
             Intent::Pending => Phase::Restarting,
             _ if state == LaunchState::Stopping => Phase::Restarting,
             _ if state == LaunchState::Exited => Phase::Starting,
-            _ if !confirmed && in_place => Phase::Restarting,
-            _ if !confirmed => Phase::Starting,
+            _ if !confirmed || self.deciding() => {
+                if in_place {
+                    Phase::Restarting
+                } else {
+                    Phase::Starting
+                }
+            }
             Intent::Wait(_) => Phase::Failed,
             Intent::Nothing | Intent::Note | Intent::Change => Phase::Serving,
         }
@@ -95,9 +100,15 @@ impl Sidecar {
 
     /// When queriers have let go of the pod; `None` if they never knew it.
     pub(super) fn drained_at(&self) -> Option<Duration> {
-        let asked = self.entry.as_ref().and_then(|e| e.drain).map(PromDuration::to_std);
-        let drain = asked.map_or(self.settings.drain, |drain| drain.min(DRAIN_MOST));
+        let asked = self.entries.accepted().and_then(|e| e.drain).map(PromDuration::to_std);
+        let drain = if self.released() { Duration::ZERO } else { asked.map_or(self.settings.drain, |drain| drain.min(DRAIN_MOST)) };
         self.last_ready.map(|at| at + drain)
+    }
+
+    /// Whether no querier uses the pod any more, for the order that is to be carried out; a retry of it drains again.
+    fn released(&self) -> bool {
+        let order = self.entries.accepted().filter(|entry| entry.released == entry.order).and_then(|entry| entry.order);
+        order.is_some() && self.file.is_none_or(|file| file.order != order)
     }
 
     pub(super) fn timeout_at(&self) -> Option<Duration> {
@@ -143,6 +154,8 @@ impl Sidecar {
             return;
         };
         let outcome = match self.confirmed.as_ref() {
+            // A start that is to be repeated is ready, too; the one verdict must not replace the other.
+            Some(_) if self.judged.is_some_and(|v| v.launch == record.launch && v.outcome == Outcome::Incomplete) => return,
             Some(c) if c.launch == record.launch && !record.ready => Outcome::Ready,
             None if self.timeout_at().is_some_and(|at| now >= at) => Outcome::TimedOut,
             _ => return,
@@ -159,7 +172,10 @@ impl Sidecar {
             return;
         };
         let seen = self.file.map_or(0, |f| f.request).max(self.record.as_ref().map_or(0, |r| r.request));
-        actions.push(Action::Order(WindowFile::new(seen + 1, window, self.settings.reload)));
+        let (generation, accepted) = self.entries.to_keep();
+        let order = self.entries.accepted().and_then(|entry| entry.order);
+        let file = WindowFile { order, generation, accepted, ..WindowFile::new(seen + 1, window, self.settings.reload) };
+        actions.push(Action::Order(file));
         if intent == Intent::Note {
             return;
         }
@@ -172,6 +188,14 @@ impl Sidecar {
             actions.push(Action::Signal);
         } else if self.record.is_none() {
             self.confirmed = None;
+        }
+    }
+
+    /// Keeps what was accepted for a successor, in the window file as it stands.
+    pub(super) fn remember(&self, actions: &mut Vec<Action>) {
+        let (generation, accepted) = self.entries.to_keep();
+        if let Some(file) = self.file.filter(|file| (file.generation, file.accepted) != (generation, accepted)) {
+            actions.push(Action::Remember(WindowFile { generation, accepted, ..file }));
         }
     }
 

@@ -5,13 +5,24 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::core::duration::PromDuration;
 use crate::core::launch::{self, Event, Launcher, Options, Timer};
+use crate::core::loaded::BlockRef;
+use crate::core::loading::reading::Reading;
+use crate::core::shared_files::BlockList;
 use proptest::prelude::*;
+
+mod blocks;
+mod entries;
 
 const DRAIN: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_millis(200);
 const STOP_GRACE: Duration = Duration::from_mins(2);
 const CONTAINER_BACKOFF: Duration = Duration::from_secs(10);
 const INITIAL_DAYS: i64 = 100;
+const LOAD_RETRY: Duration = Duration::from_mins(2);
+/// Thanos' `--sync-block-duration`.
+const SYNC: Duration = Duration::from_mins(15);
+/// Blocks of every window.
+const BLOCKS: u32 = 20;
 
 fn window(days: i64) -> Window {
     Window { min: format!("-{days}d").parse().unwrap(), max: "1d".parse().unwrap() }
@@ -21,11 +32,14 @@ fn settings(reload: ReloadMode) -> Settings {
     Settings {
         pod: "store-0".to_owned(),
         version: "1".to_owned(),
+        namespace: None,
+        uid: None,
         reload,
         drain: DRAIN,
         ready_timeout: Duration::ZERO,
         signal_timeout: Duration::from_secs(30),
         check_interval: Duration::from_secs(10),
+        load_retry: LOAD_RETRY,
     }
 }
 
@@ -33,11 +47,34 @@ fn entry(days: i64) -> Entry {
     Entry::new(0, 0, window(days))
 }
 
-#[derive(Clone, Copy, Debug)]
+fn block(number: &u32) -> BlockRef {
+    let time = "2026-11-01T00:00:00Z".parse().unwrap();
+    BlockRef { ulid: format!("block-{number}"), min_time: time, max_time: time }
+}
+
+#[derive(Clone, Debug)]
 struct Thanos {
     window: Window,
     ready_at: Duration,
     exits_at: Option<(Duration, i32)>,
+    /// Begins when it is ready, with the second sync at once.
+    next_sync: Duration,
+    missing: BTreeSet<u32>,
+    reading: Reading,
+}
+
+impl Thanos {
+    /// One sync: what was missing is tried again.
+    fn sync(&mut self, broken: &BTreeSet<u32>) {
+        self.next_sync += SYNC;
+        self.reading.syncs += 1;
+        self.reading.syncs_ended += 1;
+        self.reading.loads += self.missing.len() as u64;
+        self.reading.loads_ended = self.reading.loads;
+        self.missing.retain(|block| broken.contains(block));
+        self.reading.expected = BLOCKS.into();
+        self.reading.loaded = u64::from(BLOCKS) - self.missing.len() as u64;
+    }
 }
 
 /// A pod in simulated time.
@@ -56,6 +93,14 @@ struct World {
     entry: Option<Entry>,
     load: Duration,
     bad: BTreeSet<i64>,
+    /// Blocks that cannot be loaded now.
+    broken: BTreeSet<u32>,
+    metrics_readable: bool,
+    lists: bool,
+    /// The launcher's.
+    contract: u32,
+    inspect: Option<Inspect>,
+    list: Option<BlockList>,
     honours_signal: bool,
     last_ready: Option<Duration>,
     stops_of_ready: u32,
@@ -66,7 +111,7 @@ impl World {
     fn new(entry: Option<Entry>, load: Duration, bad: &[i64], settings: Settings) -> Self {
         let mut world = Self {
             now: Duration::from_hours(1),
-            sidecar: Sidecar::new(settings.clone(), None, None),
+            sidecar: Sidecar::new(settings.clone(), Found::default()),
             settings,
             born: Duration::from_hours(1),
             launcher: None,
@@ -79,12 +124,18 @@ impl World {
             entry,
             load,
             bad: bad.iter().copied().collect(),
+            broken: BTreeSet::new(),
+            metrics_readable: true,
+            lists: true,
+            contract: 2,
+            inspect: None,
+            list: None,
             honours_signal: false,
             last_ready: None,
             stops_of_ready: 0,
             undrained_is_expected: false,
         };
-        let _ = world.sidecar.set_entry(Ok(world.entry.clone()));
+        let _ = world.sidecar.set_entry(Ok(world.entry), Duration::ZERO);
         world.decide();
         assert!(world.sidecar.holds_entry(), "the first start waits for nothing else");
         world.container_starts();
@@ -118,7 +169,7 @@ impl World {
     fn act(&mut self, actions: &[launch::Action]) {
         for action in actions {
             match action {
-                launch::Action::Record(record) => self.record = Some(record.clone()),
+                launch::Action::Record(record) => self.record = Some(Record { contract: self.contract, ..record.clone() }),
                 launch::Action::Start(window) => {
                     assert!(self.thanos.is_none());
                     let days = (1..200).find(|d| super::tests::window(*d) == *window).unwrap();
@@ -126,6 +177,9 @@ impl World {
                         window: *window,
                         ready_at: self.now + self.load,
                         exits_at: self.bad.contains(&days).then_some((self.now + self.load / 2, 1)),
+                        next_sync: self.now + self.load,
+                        missing: (0..BLOCKS).collect(),
+                        reading: Reading::default(),
                     });
                 }
                 launch::Action::Send(launch::Signal::Term) => self.thanos_is_stopped(),
@@ -150,7 +204,36 @@ impl World {
     }
 
     fn serves(&self) -> bool {
-        self.thanos.is_some_and(|t| self.now >= t.ready_at)
+        self.thanos.as_ref().is_some_and(|t| self.now >= t.ready_at)
+    }
+
+    /// Syncs that are due; the initial one and the second come together.
+    fn syncs(&mut self) {
+        let Some(thanos) = &mut self.thanos else { return };
+        if thanos.reading.syncs == 0 && self.now >= thanos.next_sync {
+            thanos.sync(&self.broken);
+            thanos.next_sync -= SYNC;
+        }
+        while self.now >= thanos.next_sync {
+            thanos.sync(&self.broken);
+        }
+    }
+
+    fn list_of(&self, wish: &Inspect) -> BlockList {
+        let missing = self.thanos.as_ref().map(|t| t.missing.clone()).unwrap_or_default();
+        let candidates: Vec<BlockRef> = missing.iter().map(block).collect();
+        let (number, launch) = (wish.number, wish.launch);
+        BlockList { contract: 2, number, launch, candidates_total: candidates.len() as u64, candidates, ..BlockList::default() }
+    }
+
+    /// What thanos lacks, and what the pod says that it lacks.
+    fn missing(&self) -> (Vec<String>, Option<Vec<String>>) {
+        let truth = self.thanos.iter().flat_map(|t| &t.missing).map(|n| block(n).ulid).collect();
+        let told = self.sidecar.status().blocks.map(|blocks| {
+            assert!(!blocks.is_cut(), "{blocks:?}");
+            blocks.missing.into_iter().map(|block| block.ulid).collect()
+        });
+        (truth, told)
     }
 
     /// Everything the sidecar does at one moment.
@@ -158,9 +241,22 @@ impl World {
         for _ in 0..100 {
             let age = self.age();
             self.sidecar.set_files(self.record.clone(), self.order, age);
+            self.sidecar.set_blocks(self.list.clone());
+            self.syncs();
             let actions = self.sidecar.step(age);
             for action in &actions {
                 match action {
+                    Action::Remember(file) => {
+                        assert_eq!(self.order.map(|o| (o.request, o.window)), Some((file.request, file.window)));
+                        self.order = Some(*file);
+                        self.sidecar.wrote(*file);
+                        self.launcher_event(&Event::Ordered(*file));
+                    }
+                    Action::Inspect(wish) => {
+                        self.inspect = Some(*wish);
+                        self.list = self.lists.then(|| self.list_of(wish));
+                    }
+                    Action::Tell(news) => assert!(!news.line.is_empty()),
                     Action::Order(file) => {
                         assert!(self.order.is_none_or(|o| o.request < file.request));
                         self.order = Some(*file);
@@ -179,8 +275,11 @@ impl World {
                 }
             }
             if let Some(launch) = self.sidecar.probe_due(age) {
-                let flags = self.thanos.map(|t| t.window).ok_or("nobody answers".to_owned());
-                let probe = Probe { ready: self.serves(), flags };
+                let flags = self.thanos.as_ref().map(|t| t.window).ok_or("nobody answers".to_owned());
+                let unix_seconds = i64::try_from(self.now.as_secs()).unwrap();
+                let reading = self.thanos.as_ref().filter(|_| self.serves()).map(|t| Reading { unix_seconds, ..t.reading });
+                let blocks = reading.map(|reading| if self.metrics_readable { Ok(reading) } else { Err("401".to_owned()) });
+                let probe = Probe { ready: self.serves(), flags, blocks };
                 self.sidecar.probed(launch, probe, age);
             } else if actions.is_empty() {
                 if self.sidecar.status().phase.is_ready() {
@@ -197,15 +296,16 @@ impl World {
         loop {
             self.decide();
             let wake = self.sidecar.next_wake(self.age()).map(|at| self.born + at);
-            let exits = self.thanos.and_then(|t| t.exits_at).map(|(at, _)| at);
+            let exits = self.thanos.as_ref().and_then(|t| t.exits_at).map(|(at, _)| at);
+            let sync = self.thanos.as_ref().map(|t| t.next_sync).filter(|at| *at > self.now);
             let timer = self.timer.map(|(_, at)| at);
-            let next = [wake, exits, timer, self.container_starts_at].into_iter().flatten().min();
+            let next = [wake, exits, timer, sync, self.container_starts_at].into_iter().flatten().min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 self.now = end;
                 return;
             };
             self.now = next;
-            if let Some((_, code)) = self.thanos.and_then(|t| t.exits_at).filter(|(at, _)| *at <= next) {
+            if let Some((_, code)) = self.thanos.as_ref().and_then(|t| t.exits_at).filter(|(at, _)| *at <= next) {
                 self.thanos = None;
                 self.launcher_event(&Event::Exited(code));
             }
@@ -220,15 +320,23 @@ impl World {
     }
 
     fn publish(&mut self, days: i64) {
-        self.entry = Some(entry(days));
-        let _ = self.sidecar.set_entry(Ok(self.entry.clone()));
+        self.mount(entry(days));
+    }
+
+    fn mount(&mut self, entry: Entry) {
+        self.entry = Some(entry);
+        let _ = self.sidecar.set_entry(Ok(self.entry), self.age());
         self.decide();
+    }
+
+    fn found(&self) -> Found {
+        Found { record: self.record.clone(), file: self.order, inspect: self.inspect }
     }
 
     fn sidecar_restarts(&mut self) {
         self.born = self.now;
-        self.sidecar = Sidecar::new(self.settings.clone(), self.record.clone(), self.order);
-        let _ = self.sidecar.set_entry(Ok(self.entry.clone()));
+        self.sidecar = Sidecar::new(self.settings.clone(), self.found());
+        let _ = self.sidecar.set_entry(Ok(self.entry), Duration::ZERO);
         // It may have been ready until this very moment.
         self.last_ready = self.last_ready.map(|_| self.now);
         self.decide();
@@ -285,7 +393,7 @@ fn a_window_given_up_is_tried_again_after_five_minutes_doubling_to_an_hour() {
     // The first second of failing lies inside the twenty above.
     assert_eq!(tries, [4, 9, 19, 39, 59, 59]);
     assert_eq!(world.sidecar.drains().rollbacks, 7, "the first time, and each retry");
-    let mut next = Sidecar::new(world.settings.clone(), world.record.clone(), world.order);
+    let mut next = Sidecar::new(world.settings.clone(), world.found());
     let _ = next.step(Duration::ZERO);
     assert_eq!(next.drains().rollbacks, 0, "the one before has counted it");
     world.publish(30);
@@ -301,12 +409,12 @@ fn a_thanos_that_loads_its_last_good_window_is_left_alone() {
     world.load = Duration::from_mins(90);
     world.publish(20);
     world.run(DRAIN + Duration::from_secs(5));
-    while world.thanos.unwrap().window != window(10) {
+    while world.thanos.as_ref().unwrap().window != window(10) {
         world.run(Duration::from_secs(1));
     }
     let began = world.now;
     while world.phase() == Phase::Restarting {
-        assert_eq!(world.thanos.unwrap().window, window(10));
+        assert_eq!(world.thanos.as_ref().unwrap().window, window(10));
         world.run(Duration::from_secs(1));
     }
     assert!(world.now.saturating_sub(began) >= world.load);
@@ -324,7 +432,7 @@ fn what_cannot_be_written_is_counted_once() {
     let mut world = world(10, &[]);
     let (began, sidecar) = (world.age(), &mut world.sidecar);
     assert_eq!(sidecar.step(began), []);
-    let _ = sidecar.set_entry(Ok(Some(entry(20))));
+    let _ = sidecar.set_entry(Ok(Some(entry(20))), began);
     assert_eq!(sidecar.step(began), []);
     let mut refused = 0;
     for second in 0..40 {
@@ -349,8 +457,7 @@ fn an_entry_that_asks_for_a_longer_drain_gets_it_up_to_a_limit() {
     for (asked, given) in [("5m", Duration::from_mins(5)), ("0s", Duration::ZERO), ("100d", DRAIN_MOST)] {
         let mut world = world(10, &[]);
         world.undrained_is_expected = true;
-        world.entry = Some(Entry { drain: Some(asked.parse::<PromDuration>().unwrap()), ..entry(20) });
-        let _ = world.sidecar.set_entry(Ok(world.entry.clone()));
+        world.mount(Entry { drain: Some(asked.parse::<PromDuration>().unwrap()), ..entry(20) });
         let began = world.now;
         while world.applied() != Some(window(20)) {
             world.run(Duration::from_secs(1));
@@ -368,7 +475,7 @@ fn a_pod_that_was_never_ready_changes_without_a_drain() {
     world.publish(20);
     world.run(Duration::from_secs(1));
     assert_eq!(world.phase(), Phase::Restarting);
-    assert_eq!(world.thanos.unwrap().window, window(20));
+    assert_eq!(world.thanos.as_ref().unwrap().window, window(20));
 }
 
 #[test]
@@ -423,12 +530,13 @@ fn off_keeps_the_admission_window() {
 #[test]
 fn a_missing_or_bad_entry_is_logged_once_and_keeps_the_window() {
     let mut world = world(10, &[]);
-    assert!(world.sidecar.set_entry(Err("bad".to_owned())).unwrap().contains("keeping -10d .. 1d"));
-    assert_eq!(world.sidecar.set_entry(Err("bad".to_owned())), None);
-    assert!(world.sidecar.set_entry(Ok(None)).is_some());
+    let news = world.sidecar.set_entry(Err("bad".to_owned()), Duration::ZERO).unwrap();
+    assert!(news.refused && news.line.contains("keeping -10d .. 1d"), "{news:?}");
+    assert_eq!(world.sidecar.set_entry(Err("bad".to_owned()), Duration::ZERO), None);
+    assert!(world.sidecar.set_entry(Ok(None), Duration::ZERO).is_some());
     world.run(Duration::from_hours(1));
     assert_eq!((world.phase(), world.stops_of_ready), (Phase::Serving, 0));
-    assert_eq!(world.sidecar.set_entry(Ok(Some(entry(10)))), None);
+    assert_eq!(world.sidecar.set_entry(Ok(Some(entry(10))), Duration::ZERO), None);
     assert_eq!(world.sidecar.status().last_error, None);
 }
 
@@ -441,6 +549,8 @@ enum Step {
     ContainerKilled,
     SidecarKilled,
     Load(u64),
+    Break(BTreeSet<u32>),
+    Metrics(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -454,6 +564,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::SidecarKilled),
         1 => (10_u64..20_000).prop_map(Step::Load),
         1 => (100_000_u64..5_400_000).prop_map(Step::Load),
+        3 => prop::collection::btree_set(0..BLOCKS, 0..3).prop_map(Step::Break),
+        1 => any::<bool>().prop_map(Step::Metrics),
     ]
 }
 
@@ -469,7 +581,7 @@ proptest! {
             match step {
                 Step::Publish(days) => world.publish(days),
                 Step::EntryGone => {
-                    let _ = world.sidecar.set_entry(Ok(None));
+                    let _ = world.sidecar.set_entry(Ok(None), world.age());
                     world.decide();
                 }
                 Step::Run(millis) => world.run(Duration::from_millis(millis)),
@@ -481,6 +593,8 @@ proptest! {
                 Step::ContainerKilled => world.container_dies(),
                 Step::SidecarKilled => world.sidecar_restarts(),
                 Step::Load(millis) => world.load = Duration::from_millis(millis),
+                Step::Break(blocks) => world.broken = blocks,
+                Step::Metrics(readable) => world.metrics_readable = readable,
             }
         }
         world.run(Duration::from_hours(12));
@@ -490,16 +604,18 @@ proptest! {
                 world.run(Duration::from_secs(1));
             }
         }
-        let wanted = world.entry.clone().map(|e| e.window);
+        let wanted = world.entry.map(|e| e.window);
         let bad = [window(5), window(6)];
         prop_assert!(world.phase().is_ready(), "{:?}", world.sidecar);
         prop_assert!(world.serves());
-        prop_assert_eq!(world.applied(), world.thanos.map(|t| t.window));
+        prop_assert_eq!(world.applied(), world.thanos.as_ref().map(|t| t.window));
         if let Some(wanted) = wanted.filter(|w| !bad.contains(w)) {
             prop_assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(wanted)));
         } else {
             prop_assert_eq!(world.phase(), Phase::Failed);
             prop_assert!(world.applied().is_some_and(|w| !bad.contains(&w)));
         }
+        let (truth, told) = world.missing();
+        prop_assert_eq!(told, world.metrics_readable.then_some(truth));
     }
 }

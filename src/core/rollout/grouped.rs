@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::segments::Segments;
+use super::cells::{Cells, Held};
 use super::{Change, Ledger, Member, Place, Standing, hull};
 use crate::core::window::Window;
 
@@ -15,7 +15,7 @@ use crate::core::window::Window;
 const REDUNDANT: u32 = 2;
 
 /// One shard's Service. Of the segments only those are kept that one of its members may ever hold: with thousands of
-/// shards all segments for every Service would be hundreds of MiB.
+/// shards all segments for every Service would be hundreds of MiB. Parts of blocks that some pod lacks are few, and are all kept.
 #[derive(Clone, Debug)]
 struct Group {
     /// Members that may be asked at some time during the step.
@@ -24,28 +24,30 @@ struct Group {
     stay: u32,
     /// Members after the step.
     after: u32,
-    /// The first segment that is kept.
-    first: usize,
-    /// For each segment, how many of `asked` hold it.
+    /// The segments that are kept.
+    segments: Range<usize>,
+    /// The parts of blocks.
+    parts: Range<usize>,
+    /// For each cell that is kept, how many of `asked` hold it.
     asked_hold: Vec<u32>,
-    /// For each segment, how many of `after` hold it.
+    /// For each cell that is kept, how many of `after` hold it.
     after_hold: Vec<u32>,
 }
 
 /// All Services.
 pub(super) struct Grouped<'a> {
     members: &'a [Member],
-    segments: Segments,
+    cells: Cells,
     groups: Vec<Group>,
-    /// For each segment, Services that serve it during the step.
+    /// For each cell, Services that serve it during the step.
     during: Vec<u32>,
-    /// For each segment, pods that serve it after the step.
+    /// For each cell, pods that serve it after the step.
     after: Vec<u32>,
-    /// For each segment, pods that serve it before the step.
+    /// For each cell, pods that serve it before the step.
     served: Vec<u32>,
-    /// For each segment, pods that serve it when everything is as planned.
+    /// For each cell, pods that serve it when everything is as planned.
     wanted: Vec<u32>,
-    /// For each segment, confirmed pods that hold it whatever their Service, before the step and of these those that stay.
+    /// For each cell, confirmed pods that hold it whatever their Service, before the step and of these those that stay.
     held: Vec<(u32, u32)>,
     /// The planned window of each shard.
     windows: Vec<Option<Window>>,
@@ -60,36 +62,58 @@ pub(super) struct Grouped<'a> {
 }
 
 impl Group {
-    fn over(range: Range<usize>) -> Self {
-        let none = vec![0; range.len()];
-        Self { asked: 0, stay: 0, after: 0, first: range.start, asked_hold: none.clone(), after_hold: none }
+    fn over(segments: Range<usize>, parts: Range<usize>) -> Self {
+        let none = vec![0; segments.len() + parts.len()];
+        Self { asked: 0, stay: 0, after: 0, segments, parts, asked_hold: none.clone(), after_hold: none }
     }
 
-    fn range(&self) -> Range<usize> {
-        self.first..self.first + self.asked_hold.len()
+    /// All cells that are kept.
+    fn cells(&self) -> impl Iterator<Item = usize> + use<> {
+        self.segments.clone().chain(self.parts.clone())
     }
 
-    /// The part of a range of segments that is kept, counted from the first one that is.
-    fn kept(&self, range: &Range<usize>) -> Range<usize> {
-        let within = |segment: usize| segment.clamp(self.first, self.range().end) - self.first;
-        within(range.start)..within(range.end)
+    /// Where a cell is kept.
+    fn index(&self, cell: usize) -> Option<usize> {
+        if self.segments.contains(&cell) {
+            Some(cell - self.segments.start)
+        } else {
+            self.parts.contains(&cell).then(|| cell - self.parts.start + self.segments.len())
+        }
     }
 
-    fn hold(&mut self, asked: bool, range: &Range<usize>, back: bool) {
-        let kept = self.kept(range);
-        let holds = if asked { &mut self.asked_hold } else { &mut self.after_hold };
-        holds[kept].iter_mut().for_each(|count| *count = shifted(*count, back));
+    fn hold(&mut self, asked: bool, held: &Held, back: bool) {
+        for cell in held.iter() {
+            let Some(index) = self.index(cell) else { continue };
+            let holds = if asked { &mut self.asked_hold } else { &mut self.after_hold };
+            holds[index] = shifted(holds[index], back);
+        }
     }
 
-    fn during(&self, segment: usize) -> u32 {
-        let hold = segment.checked_sub(self.first).and_then(|i| self.asked_hold.get(i)).copied().unwrap_or(0);
+    fn during(&self, cell: usize) -> u32 {
+        let hold = self.index(cell).map_or(0, |index| self.asked_hold[index]);
         if hold == self.asked { self.stay } else { 0 }
     }
 
-    fn afterwards(&self, segment: usize) -> u32 {
-        let hold = segment.checked_sub(self.first).and_then(|i| self.after_hold.get(i)).copied().unwrap_or(0);
+    fn afterwards(&self, cell: usize) -> u32 {
+        let hold = self.index(cell).map_or(0, |index| self.after_hold[index]);
         if hold == self.after { self.after } else { 0 }
     }
+}
+
+/// For each Service, from the first to the last segment that one of its members may ever hold.
+fn kept_segments(members: &[Member], cells: &Cells, windows: &[Option<Window>]) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = vec![0..0; windows.len()];
+    for member in members {
+        // What a detour may hold is the most.
+        let all = [Some(member.published.window), Some(member.desired.window), windows[member.published.shard as usize]];
+        for held in all.into_iter().flatten().map(|window| cells.segments(window)).filter(|held| !held.is_empty()) {
+            for shard in [member.published.shard, member.desired.shard] {
+                let range = &mut ranges[shard as usize];
+                *range = if range.start == range.end { held.clone() } else { range.start.min(held.start)..range.end.max(held.end) };
+            }
+        }
+    }
+    ranges
 }
 
 /// One more, or one less.
@@ -98,78 +122,68 @@ fn shifted(count: u32, less: bool) -> u32 {
 }
 
 impl<'a> Grouped<'a> {
-    pub(super) fn new(members: &'a [Member], segments: Segments) -> Self {
+    pub(super) fn new(members: &'a [Member], cells: Cells) -> Self {
         let count = members.iter().flat_map(|m| [m.published.shard, m.desired.shard]).max().map_or(0, |shard| shard as usize + 1);
         let (mut windows, mut replicas) = (vec![None; count], vec![0; count]);
         for member in members {
             windows[member.desired.shard as usize] = Some(member.desired.window);
             replicas[member.desired.shard as usize] += u32::from(!member.surplus);
         }
-        let mut ranges: Vec<Range<usize>> = vec![0..0; count];
-        for member in members {
-            // What a detour may hold is the most.
-            let all = [Some(member.published.window), Some(member.desired.window), windows[member.published.shard as usize]];
-            for held in all.into_iter().flatten().map(|window| segments.held(window)).filter(|held| !held.is_empty()) {
-                for shard in [member.published.shard, member.desired.shard] {
-                    let range = &mut ranges[shard as usize];
-                    *range = if range.start == range.end { held.clone() } else { range.start.min(held.start)..range.end.max(held.end) };
-                }
-            }
-        }
-        let mut groups: Vec<Group> = ranges.into_iter().map(Group::over).collect();
+        let mut groups: Vec<Group> =
+            kept_segments(members, &cells, &windows).into_iter().map(|segments| Group::over(segments, cells.all_parts())).collect();
         let mut planned = groups.clone();
-        let mut held_by_pods = vec![(0, 0); segments.len()];
-        for member in members {
+        let mut held_by_pods = vec![(0, 0); cells.len()];
+        for (i, member) in members.iter().enumerate() {
             if member.standing == Standing::Confirmed {
-                let held = segments.held(member.published.window);
+                let held = cells.held(i, member.published.window);
                 let group = &mut groups[member.published.shard as usize];
                 (group.asked, group.stay, group.after) = (group.asked + 1, group.stay + 1, group.after + 1);
                 group.hold(true, &held, false);
                 group.hold(false, &held, false);
-                held_by_pods[held].iter_mut().for_each(|(held, stay)| (*held, *stay) = (*held + 1, *stay + 1));
+                held.iter().for_each(|cell| held_by_pods[cell] = (held_by_pods[cell].0 + 1, held_by_pods[cell].1 + 1));
             }
             let group = &mut planned[member.desired.shard as usize];
             group.after += 1;
-            group.hold(false, &segments.held(member.desired.window), false);
+            group.hold(false, &cells.wanted(member.desired.window), false);
         }
         let total = |groups: &[Group], of: fn(&Group, usize) -> u32| {
-            let mut total = vec![0; segments.len()];
+            let mut total = vec![0; cells.len()];
             for group in groups {
-                group.range().for_each(|segment| total[segment] += of(group, segment));
+                group.cells().for_each(|cell| total[cell] += of(group, cell));
             }
             total
         };
         let (served, wanted) = (total(&groups, Group::afterwards), total(&planned, Group::afterwards));
-        let during = total(&groups, |group, segment| u32::from(group.during(segment) > 0));
+        let during = total(&groups, |group, cell| u32::from(group.during(cell) > 0));
         let after = served.clone();
         let (away, moved, held) = (vec![0; count], Vec::new(), held_by_pods);
-        Self { members, segments, groups, during, after, served, wanted, held, windows, replicas, away, moved, pods_too: true }
+        Self { members, cells, groups, during, after, served, wanted, held, windows, replicas, away, moved, pods_too: true }
     }
 
     /// Changes one Service, and the sums with it.
     fn change(&mut self, shard: usize, change: impl FnOnce(&mut Group)) {
         let group = &mut self.groups[shard];
-        for segment in group.range() {
-            self.during[segment] -= u32::from(group.during(segment) > 0);
-            self.after[segment] -= group.afterwards(segment);
+        for cell in group.cells() {
+            self.during[cell] -= u32::from(group.during(cell) > 0);
+            self.after[cell] -= group.afterwards(cell);
         }
         change(group);
-        for segment in group.range() {
-            self.during[segment] += u32::from(group.during(segment) > 0);
-            self.after[segment] += group.afterwards(segment);
+        for cell in group.cells() {
+            self.during[cell] += u32::from(group.during(cell) > 0);
+            self.after[cell] += group.afterwards(cell);
         }
     }
 
     fn shift(&mut self, member: usize, to: &Place, back: bool) {
         let from = self.members[member].published;
-        let (old, new) = (self.segments.held(from.window), self.segments.held(to.window));
+        let (old, new) = (self.cells.held(member, from.window), self.cells.held(member, to.window));
         let (leaving, arriving) = (from.shard as usize, to.shard as usize);
         if self.members[member].standing == Standing::Confirmed {
             self.change(leaving, |group| {
                 (group.stay, group.after) = (shifted(group.stay, !back), shifted(group.after, !back));
                 group.hold(false, &old, !back);
             });
-            self.held[old].iter_mut().for_each(|(_, stay)| *stay = shifted(*stay, !back));
+            old.iter().for_each(|cell| self.held[cell].1 = shifted(self.held[cell].1, !back));
             self.away[leaving] = shifted(self.away[leaving], back);
         }
         self.change(arriving, |group| {
@@ -180,14 +194,14 @@ impl<'a> Grouped<'a> {
     }
 
     /// Whether who asks Services, and who asks every pod, both still find somebody.
-    fn covered(&self, segment: usize) -> bool {
-        let (held, stay) = self.held[segment];
-        (!self.pods_too || held == 0 || stay > 0) && (self.served[segment] == 0 || self.during[segment] > 0)
+    fn covered(&self, cell: usize) -> bool {
+        let (held, stay) = self.held[cell];
+        (!self.pods_too || held == 0 || stay > 0) && (self.served[cell] == 0 || self.during[cell] > 0)
     }
 
-    fn redundant(&self, segment: usize, keep_two: bool) -> bool {
-        let least = if keep_two { REDUNDANT } else { 1 }.min(self.served[segment]).min(self.wanted[segment]);
-        least == 0 || self.after[segment] >= least
+    fn redundant(&self, cell: usize, keep_two: bool) -> bool {
+        let least = if keep_two { REDUNDANT } else { 1 }.min(self.served[cell]).min(self.wanted[cell]);
+        least == 0 || self.after[cell] >= least
     }
 }
 
@@ -202,8 +216,8 @@ impl Ledger for Grouped<'_> {
         // Elsewhere nothing has changed, and it was safe.
         let safe = [leaving, to.shard as usize]
             .into_iter()
-            .flat_map(|shard| self.groups[shard].range())
-            .all(|segment| self.covered(segment) && self.redundant(segment, keep_two));
+            .flat_map(|shard| self.groups[shard].cells())
+            .all(|cell| self.covered(cell) && self.redundant(cell, keep_two));
         if safe {
             self.moved.push((member, *to));
         } else {
@@ -220,16 +234,24 @@ impl Ledger for Grouped<'_> {
         let Member { published, desired, .. } = self.members[member];
         let mut windows = vec![published.window, desired.window];
         windows.extend(self.windows[published.shard as usize]);
-        let window = hull(&windows, self.segments.now());
-        (self.segments.held(window) != self.segments.held(published.window)).then_some(Place { window, ..published })
+        let window = hull(&windows, self.cells.now());
+        (self.cells.segments(window) != self.cells.segments(published.window)).then_some(Place { window, ..published })
     }
 
     fn gap(&self, member: usize) -> Option<(i64, i64)> {
         let group = &self.groups[self.members[member].published.shard as usize];
         let lost = |segment: &usize| group.stay == 1 && self.during[*segment] == u32::from(group.during(*segment) > 0);
-        let mut gaps = self.segments.held(self.members[member].published.window).filter(lost).map(|segment| self.segments.ends(segment));
+        let mut gaps = self.cells.segments(self.members[member].published.window).filter(lost).map(|segment| self.cells.ends(segment));
         let first = gaps.next()?;
         Some((first.0, gaps.next_back().unwrap_or(first).1))
+    }
+
+    fn holds_block_alone(&self, member: usize) -> bool {
+        let Member { published, desired, standing, .. } = self.members[member];
+        let group = &self.groups[published.shard as usize];
+        let comes_back = self.cells.held(member, desired.window);
+        let alone = |cell: usize| group.stay == 1 && group.during(cell) > 0 && self.during[cell] == 1 && !comes_back.contains(cell);
+        standing == Standing::Confirmed && self.cells.all_parts().any(alone)
     }
 
     fn services_only(&mut self) {

@@ -5,6 +5,7 @@
 //!
 //! Invariants, property-tested in `rollout/tests.rs` against simulated queriers:
 //! - an instant that confirmed pods hold is held by a confirmed pod that stays, during every step;
+//! - so is each block that some pod lacks, by a confirmed pod that has loaded it; a block that no pod has loaded binds no pod;
 //! - a step leaves no instant with fewer than two pods that had two, unless the target wants fewer; therefore a further
 //!   step always exists, at worst through the hull of the old and the new window;
 //! - a pod moves at most twice for one change of plan, and once where its direct move is safe;
@@ -14,20 +15,26 @@
 //! The state is what is published and what is confirmed, nothing else: whoever leads next goes on from there.
 //! Deliberately absent: clocks, the cluster, and the reasons to wait that the cluster gives (`core::reconcile`).
 
+mod blocks;
+mod cells;
 mod coverage;
 mod grouped;
 mod plain;
 mod profile;
+mod rolled_back;
 mod segments;
 #[cfg(test)]
 mod tests;
 
 use chrono::{DateTime, Utc};
 
-use super::window::{Bound, Window};
+use super::window::Window;
+pub use blocks::{served_by, single_holders};
+pub use cells::Block;
+use cells::Cells;
 pub use coverage::{Range, coverage, holders, hull, joined};
 pub use profile::profile;
-use segments::Segments;
+use rolled_back::{can_leave, lost_for_good};
 
 /// Where a pod stands or shall stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +143,9 @@ pub enum Step {
     Wait(Vec<usize>),
     /// Every further step would leave a gap.
     Blocked(Gap),
+    /// A step would be safe but for these blocks: only pods that have to move serve them, and the pods that shall take over
+    /// have not loaded them. By position.
+    Held(Vec<usize>),
 }
 
 /// Bookkeeping of who holds what while a step is put together.
@@ -149,6 +159,8 @@ trait Ledger {
     fn detour(&self, member: usize) -> Option<Place>;
     /// What nobody would hold if the member went away alone. To be asked before any move.
     fn gap(&self, member: usize) -> Option<(i64, i64)>;
+    /// Whether this member alone serves a block that some pod lacks, and would not after its move.
+    fn holds_block_alone(&self, member: usize) -> bool;
     /// From now on pods that the plan can do without count as staying, too.
     fn count_surplus(&mut self) {}
     /// From now on only those count who ask Services.
@@ -162,9 +174,9 @@ const DETOURS_TRIED: usize = 64;
 /// Moves tried for that, after all of these detours together: of thousands of pods only a few detours are looked at.
 const MOVES_TRIED: usize = 20_000;
 
-/// The next step from what is published and confirmed towards what is desired.
+/// The next step from what is published and confirmed towards what is desired. `blocks` are those that some member lacks.
 #[must_use]
-pub fn next_step(members: &[Member], terms: &Terms) -> Step {
+pub fn next_step(members: &[Member], blocks: &[Block], terms: &Terms) -> Step {
     let open: Vec<usize> = (0..members.len()).filter(|i| members[*i].published != members[*i].desired).collect();
     let settling: Vec<usize> = (0..members.len()).filter(|i| members[*i].standing == Standing::Settling).collect();
     let direct = |i: usize| Change { member: i, to: members[i].desired };
@@ -176,7 +188,7 @@ pub fn next_step(members: &[Member], terms: &Terms) -> Step {
     if !settling.is_empty() {
         return Step::Wait(settling);
     }
-    if let Some(fallen) = open.iter().copied().find(|i| can_leave(members, *i, terms)) {
+    if let Some(fallen) = open.iter().copied().find(|i| can_leave(members, *i, blocks, terms)) {
         return moves(vec![direct(fallen)], None);
     }
     let waits = |i: &usize| matches!(members[*i].standing, Standing::Broken | Standing::Fallen(_));
@@ -193,48 +205,36 @@ pub fn next_step(members: &[Member], terms: &Terms) -> Step {
     if open.is_empty() {
         return Step::Done;
     }
-    let segments = Segments::new(members, terms);
+    let step = safe_moves(members, blocks, terms, &open);
+    if blocks.is_empty() || matches!(step, Step::Move { gap: None, .. }) {
+        return step;
+    }
+    let only_blocks_bind = match safe_moves(members, &[], terms, &open) {
+        Step::Move { gap: None, .. } => true,
+        // Where gaps are allowed, only a block keeps a pod from making one.
+        _ => terms.allow_gap && matches!(step, Step::Blocked(_)),
+    };
+    if only_blocks_bind { Step::Held(blocks::holding(members, blocks, terms, &open)) } else { step }
+}
+
+/// Moves from a state in which every pod is confirmed.
+fn safe_moves(members: &[Member], blocks: &[Block], terms: &Terms, open: &[usize]) -> Step {
+    let cells = Cells::new(members, blocks, terms);
+    let direct = |i: usize| Change { member: i, to: members[i].desired };
     match terms.discovery {
         Discovery::Pods => {
             // Numbers alone restart nothing and nobody is found by them.
             let renumbered = |i: &usize| members[*i].published.window == members[*i].desired.window;
-            let (numbers, open): (Vec<usize>, Vec<usize>) = open.into_iter().partition(renumbered);
+            let (numbers, open): (Vec<usize>, Vec<usize>) = open.iter().copied().partition(renumbered);
             let numbers: Vec<Change> = numbers.into_iter().map(direct).collect();
             if open.is_empty() {
                 moves(numbers, None)
             } else {
-                choose(members, terms, &open, numbers, &mut plain::Plain::new(members, segments))
+                choose(members, terms, &open, numbers, &mut plain::Plain::new(members, cells))
             }
         }
-        Discovery::ShardServices => choose(members, terms, &open, Vec::new(), &mut grouped::Grouped::new(members, segments)),
+        Discovery::ShardServices => choose(members, terms, open, Vec::new(), &mut grouped::Grouped::new(members, cells)),
     }
-}
-
-/// Whether a pod that gave up its window serves nothing that confirmed pods do not.
-fn can_leave(members: &[Member], member: usize, terms: &Terms) -> bool {
-    let confirmed = |other: &Member| other.standing == Standing::Confirmed;
-    matches!(alone_with(members, member, terms, confirmed), Some(alone) if alone.is_empty())
-}
-
-/// What a pod that gave up its window, and shall have another than that, serves alone even when everybody who is waited for
-/// has come: no waiting lets it leave.
-fn lost_for_good(members: &[Member], member: usize, terms: &Terms) -> Option<Gap> {
-    // Others like it keep what they serve until they leave, too, and are not counted on.
-    let comes = |other: &Member| !matches!(other.standing, Standing::Fallen(_)) || other.published == other.desired;
-    let alone = alone_with(members, member, terms, comes)?;
-    let (from, to) = (alone.first()?.0, alone.last()?.1);
-    Some(Gap { member, from, to })
-}
-
-/// What such a pod serves and none of those others has published; `None` for one that serves what is published, or nothing.
-fn alone_with(members: &[Member], member: usize, terms: &Terms, counts: impl Fn(&Member) -> bool) -> Option<Vec<Range>> {
-    let Standing::Fallen(serves) = members[member].standing else { return None };
-    let later = |a: Bound, b: Bound| if a.at(terms.now) < b.at(terms.now) { b } else { a };
-    let earlier = |a: Bound, b: Bound| if a.at(terms.now) < b.at(terms.now) { a } else { b };
-    let needed = Window { min: later(serves.min, terms.required.min), max: earlier(serves.max, terms.required.max) };
-    let others = members.iter().enumerate().filter(|(i, other)| *i != member && counts(other));
-    let held: Vec<Window> = others.map(|(_, other)| other.published.window).collect();
-    Some(coverage(&held, needed, terms.now).1)
 }
 
 fn moves(mut changes: Vec<Change>, gap: Option<Gap>) -> Step {
@@ -277,12 +277,17 @@ fn choose(members: &[Member], terms: &Terms, open: &[usize], mut first: Vec<Chan
         return moves(first, None);
     }
     ledger.reset();
-    let least = order.iter().filter_map(|i| ledger.gap(*i).map(|(from, to)| (to - from, *i, from, to))).min();
+    // A gap is allowed for as long as a restart takes; a block that only this pod has loaded would stay away.
+    let leaves = |i: &&usize| !ledger.holds_block_alone(**i);
+    let gaps = |i: &usize| ledger.gap(*i).map(|(from, to)| (to - from, *i, from, to));
+    let free = order.iter().filter(leaves).filter_map(gaps).min();
+    let least = free.or_else(|| order.iter().filter_map(gaps).min());
+    let allowed = terms.allow_gap && (free.is_some() || least.is_none());
     // Without a gap there is nothing that stands in the way of the first; cannot happen, and then it is harmless.
     let (_, member, from, to) = least.unwrap_or((0, order[0], 0, 0));
     let at = |millis| terms.now + chrono::TimeDelta::milliseconds(millis);
     let gap = Gap { member, from: at(from), to: at(to) };
-    if terms.allow_gap { moves(vec![Change { member, to: members[member].desired }], Some(gap)) } else { Step::Blocked(gap) }
+    if allowed { moves(vec![Change { member, to: members[member].desired }], Some(gap)) } else { Step::Blocked(gap) }
 }
 
 /// Direct moves, each of them safe with those before it.
@@ -359,7 +364,7 @@ pub fn preview(mut members: Vec<Member>, terms: &Terms) -> (Vec<Step>, Option<Ga
     let mut steps = Vec::new();
     // Twice for each pod is the bound; a step moves at least one.
     for _ in 0..=members.len() * 2 {
-        match next_step(&members, terms) {
+        match next_step(&members, &[], terms) {
             Step::Move { changes, gap } => {
                 for change in &changes {
                     members[change.member].published = change.to;
@@ -367,7 +372,7 @@ pub fn preview(mut members: Vec<Member>, terms: &Terms) -> (Vec<Step>, Option<Ga
                 steps.push(Step::Move { changes, gap });
             }
             Step::Blocked(gap) => return (steps, Some(gap)),
-            Step::Done | Step::Wait(_) => break,
+            Step::Done | Step::Wait(_) | Step::Held(_) => break,
         }
     }
     (steps, None)

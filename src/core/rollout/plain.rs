@@ -1,14 +1,12 @@
 //! Every pod is asked by every querier: an instant is served while one pod that holds it stays.
 
-use std::ops::Range;
-
-use super::segments::Segments;
+use super::cells::{Cells, Held};
 use super::{Change, Ledger, Member, Place, Standing, hull};
 
 /// Pods that an instant keeps where it has them and the plan wants them.
 const REDUNDANT: u32 = 2;
 
-/// Counts for one segment.
+/// Counts for one cell.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     /// Confirmed pods that hold it, before the step.
@@ -27,10 +25,10 @@ struct Count {
     full: u32,
 }
 
-/// Counts for all segments.
+/// Counts for all cells.
 pub(super) struct Plain<'a> {
     members: &'a [Member],
-    segments: Segments,
+    cells: Cells,
     counts: Vec<Count>,
     surplus_counts: bool,
 }
@@ -54,50 +52,55 @@ impl Count {
 }
 
 impl<'a> Plain<'a> {
-    pub(super) fn new(members: &'a [Member], segments: Segments) -> Self {
-        let mut counts = vec![Count { full: u32::MAX, ..Count::default() }; segments.len()];
+    pub(super) fn new(members: &'a [Member], cells: Cells) -> Self {
+        let mut counts = vec![Count { full: u32::MAX, ..Count::default() }; cells.len()];
         let shards = members.iter().map(|member| member.desired.shard as usize + 1).max().unwrap_or(0);
         let mut replicas = vec![0_u32; shards];
         for member in members.iter().filter(|member| !member.surplus) {
             replicas[member.desired.shard as usize] += 1;
         }
-        for member in members {
+        for (i, member) in members.iter().enumerate() {
             if member.standing == Standing::Confirmed {
-                for count in &mut counts[segments.held(member.published.window)] {
-                    count.held += 1;
-                    count.needed += u32::from(!member.surplus);
+                for cell in cells.held(i, member.published.window).iter() {
+                    counts[cell].held += 1;
+                    counts[cell].needed += u32::from(!member.surplus);
                 }
             }
             let full = replicas[member.desired.shard as usize].max(1);
-            for count in &mut counts[segments.held(member.desired.window)] {
-                count.wanted += 1;
-                count.full = count.full.min(full);
+            for cell in cells.wanted(member.desired.window).iter() {
+                counts[cell].wanted += 1;
+                counts[cell].full = counts[cell].full.min(full);
             }
         }
-        Self { members, segments, counts, surplus_counts: false }
+        Self { members, cells, counts, surplus_counts: false }
     }
 
     fn shift(&mut self, member: usize, to: &Place, back: bool) {
         let by = |number: &mut u32| if back { *number = number.saturating_sub(1) } else { *number += 1 };
         let Member { published, surplus, standing, .. } = self.members[member];
         if standing == Standing::Confirmed {
-            for count in &mut self.counts[self.segments.held(published.window)] {
+            for cell in self.cells.held(member, published.window).iter() {
+                let count = &mut self.counts[cell];
                 by(&mut count.away);
                 if !surplus {
                     by(&mut count.needed_away);
                 }
             }
         }
-        let there = self.segments.held(to.window);
-        self.counts[there].iter_mut().for_each(|count| by(&mut count.back));
+        for cell in self.cells.held(member, to.window).iter() {
+            by(&mut self.counts[cell].back);
+        }
     }
 }
 
 impl Ledger for Plain<'_> {
     fn try_move(&mut self, member: usize, to: &Place, keep_two: bool) -> bool {
         self.shift(member, to, false);
-        let touched = self.segments.held(self.members[member].published.window);
-        let safe = self.counts[touched].iter().all(|count| count.covered(self.surplus_counts) && (!keep_two || count.redundant()));
+        let touched = self.cells.held(member, self.members[member].published.window);
+        let safe = touched
+            .iter()
+            .map(|cell| self.counts[cell])
+            .all(|count| count.covered(self.surplus_counts) && (!keep_two || count.redundant()));
         if !safe {
             self.shift(member, to, true);
         }
@@ -105,33 +108,42 @@ impl Ledger for Plain<'_> {
     }
 
     fn trim(&mut self, moved: &mut Vec<Change>) {
-        let held = |place: &Place| self.segments.held(place.window);
-        let mut ranges: Vec<_> = moved.iter().map(|change| (held(&self.members[change.member].published), held(&change.to))).collect();
+        let held = |change: &Change, window| self.cells.held(change.member, window);
+        let both = |change: &Change| (held(change, self.members[change.member].published.window), held(change, change.to.window));
+        let mut ranges: Vec<(Held, Held)> = moved.iter().map(both).collect();
         let mut from = 0;
-        while let Some(segment) = (from..self.counts.len()).find(|segment| !self.counts[*segment].redundant()) {
+        while let Some(cell) = (from..self.counts.len()).find(|cell| !self.counts[*cell].redundant()) {
             // Somebody left, or it would be as redundant as before.
-            let leaves = |(old, new): &(Range<usize>, Range<usize>)| old.contains(&segment) && !new.contains(&segment);
+            let leaves = |(old, new): &(Held, Held)| old.contains(cell) && !new.contains(cell);
             let Some(at) = ranges.iter().rposition(leaves) else { return };
             let (change, (_, new)) = (moved.remove(at), ranges.remove(at));
             self.shift(change.member, &change.to, true);
             // Only where it would have come back to there is less now.
-            from = segment.min(new.start);
+            from = new.first().map_or(cell, |first| cell.min(first));
         }
     }
 
     fn detour(&self, member: usize) -> Option<Place> {
         let Member { published, desired, .. } = self.members[member];
-        let window = hull(&[published.window, desired.window], self.segments.now());
+        let window = hull(&[published.window, desired.window], self.cells.now());
         // Where the plan wants one pod, a detour only puts the gap off.
-        let wanted_twice = self.counts[self.segments.held(window)].iter().all(|count| count.wanted >= REDUNDANT);
-        (wanted_twice && self.segments.held(window) != self.segments.held(published.window)).then_some(Place { window, ..desired })
+        let wanted_twice = self.counts[self.cells.segments(window)].iter().all(|count| count.wanted >= REDUNDANT);
+        (wanted_twice && self.cells.segments(window) != self.cells.segments(published.window)).then_some(Place { window, ..desired })
     }
 
     fn gap(&self, member: usize) -> Option<(i64, i64)> {
         let alone = |segment: &usize| self.counts[*segment].held == 1;
-        let mut gaps = self.segments.held(self.members[member].published.window).filter(alone).map(|segment| self.segments.ends(segment));
+        let mut gaps = self.cells.segments(self.members[member].published.window).filter(alone).map(|segment| self.cells.ends(segment));
         let first = gaps.next()?;
         Some((first.0, gaps.next_back().unwrap_or(first).1))
+    }
+
+    fn holds_block_alone(&self, member: usize) -> bool {
+        let parts = self.cells.all_parts();
+        let Member { published, desired, standing, .. } = self.members[member];
+        let (held, comes_back) = (self.cells.held(member, published.window), self.cells.held(member, desired.window));
+        let alone = |cell: usize| parts.contains(&cell) && self.counts[cell].held == 1 && !comes_back.contains(cell);
+        standing == Standing::Confirmed && held.iter().any(alone)
     }
 
     fn count_surplus(&mut self) {

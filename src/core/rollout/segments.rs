@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use chrono::{DateTime, Utc};
 
-use super::{Member, Terms};
 use crate::core::window::Window;
 
 /// The required range, cut into segments. Instants are milliseconds after now.
@@ -15,11 +14,6 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    pub(super) fn new(members: &[Member], terms: &Terms) -> Self {
-        let windows = members.iter().flat_map(|member| [member.published.window, member.desired.window]);
-        Self::cut(windows, terms.required, terms.now)
-    }
-
     pub(super) fn cut(windows: impl Iterator<Item = Window>, required: Window, now: DateTime<Utc>) -> Self {
         let mut all = Self { cuts: Vec::new(), now };
         let (from, to) = all.span(required);

@@ -5,6 +5,9 @@ use super::*;
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::plan::Plan;
+use crate::core::window::Bound;
+
+mod blocks;
 
 fn now() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap()
@@ -230,10 +233,11 @@ fn simulate(divisions: &[Division], discovery: Discovery, spare: u32, seed: u64,
             })
             .collect();
         let terms = Terms { required: required(&plans[goal]), discovery, allow_gap: false, now: now() };
-        match next_step(&members, &terms) {
+        match next_step(&members, &[], &terms) {
             Step::Done if goal + 1 < plans.len() => goal += 1,
             Step::Done => return Ok(pods.iter().map(|pod| pod.moves).collect()),
             Step::Wait(_) => {}
+            Step::Held(blocks) => return Err(format!("held by {blocks:?} at step {steps}, and no pod lacks a block")),
             Step::Blocked(gap) => {
                 let shown = |place: &Place| format!("{}: {}", place.shard, place.window);
                 let all: Vec<String> = members.iter().map(|m| format!("{} -> {}", shown(&m.published), shown(&m.desired))).collect();
@@ -317,7 +321,7 @@ fn three_shards_become_four_in_few_steps_and_each_pod_moves_once() {
 fn one_replica_waits_for_leave_to_make_a_gap_and_names_it() {
     let (from, to) = (division(3, 1), division(2, 1));
     let (members, plan) = (fleet(&from, &to, 3), to.plan(3));
-    let Step::Blocked(gap) = next_step(&members, &terms(&plan)) else { panic!("not blocked") };
+    let Step::Blocked(gap) = next_step(&members, &[], &terms(&plan)) else { panic!("not blocked") };
     assert!(gap.from < gap.to, "{gap:?}");
     let (steps, blocked) = preview(members, &Terms { allow_gap: true, ..terms(&plan) });
     assert_eq!(blocked, None);
@@ -330,12 +334,12 @@ fn a_broken_pod_gets_its_planned_window_and_the_others_wait_for_it() {
     let mut members = fleet(&from, &to, 6);
     members[3].standing = Standing::Broken;
     members[5].standing = Standing::Settling;
-    let step = next_step(&members, &terms(&to.plan(6)));
+    let step = next_step(&members, &[], &terms(&to.plan(6)));
     assert_eq!(step, Step::Move { changes: vec![Change { member: 3, to: members[3].desired }], gap: None });
     members[3].published = members[3].desired;
-    assert_eq!(next_step(&members, &terms(&to.plan(6))), Step::Wait(vec![5]));
+    assert_eq!(next_step(&members, &[], &terms(&to.plan(6))), Step::Wait(vec![5]));
     members[5].standing = Standing::Confirmed;
-    assert_eq!(next_step(&members, &terms(&to.plan(6))), Step::Wait(vec![3]));
+    assert_eq!(next_step(&members, &[], &terms(&to.plan(6))), Step::Wait(vec![3]));
 }
 
 #[test]
@@ -347,17 +351,17 @@ fn a_pod_that_serves_its_old_window_leaves_it_only_to_others() {
     members[2].published.window = Window { min: "-370d".parse().unwrap(), max: "1d".parse().unwrap() };
     members[2].standing = Standing::Fallen(before);
     members[3].standing = Standing::Settling;
-    assert_eq!(next_step(&members, &terms(&to.plan(6))), Step::Wait(vec![3]), "its partner is away");
+    assert_eq!(next_step(&members, &[], &terms(&to.plan(6))), Step::Wait(vec![3]), "its partner is away");
     members[3].standing = Standing::Broken;
     members[3].desired = members[3].published;
-    assert_eq!(next_step(&members, &terms(&to.plan(6))), Step::Wait(vec![2, 3]), "and may stay away");
+    assert_eq!(next_step(&members, &[], &terms(&to.plan(6))), Step::Wait(vec![2, 3]), "and may stay away");
     members[3].standing = Standing::Confirmed;
-    let step = next_step(&members, &terms(&to.plan(6)));
+    let step = next_step(&members, &[], &terms(&to.plan(6)));
     assert_eq!(step, Step::Move { changes: vec![Change { member: 2, to: members[2].desired }], gap: None });
     // What it serves is what is planned again: nothing restarts.
     members[2].desired.window = before;
     members[3].standing = Standing::Settling;
-    let step = next_step(&members, &terms(&from.plan(6)));
+    let step = next_step(&members, &[], &terms(&from.plan(6)));
     assert!(matches!(step, Step::Move { changes, .. } if changes.len() == 1 && changes[0].member == 2));
 }
 
@@ -391,7 +395,7 @@ proptest! {
     fn whatever_the_state_the_last_holder_of_an_instant_stays(members in any_members(), newest in 0..80_i64, length in 1..80_i64) {
         let required = Window::relative(PromDuration::from_days(-newest - length), PromDuration::from_days(-newest));
         let terms = Terms { required, discovery: Discovery::Pods, allow_gap: false, now: now() };
-        if let Step::Move { changes, .. } = next_step(&members, &terms) {
+        if let Step::Move { changes, .. } = next_step(&members, &[], &terms) {
             // Between the whole days on which windows end: a window that only touches the range holds nothing of it.
             for half_day in 0..400 {
                 let instant = now() - chrono::TimeDelta::hours(12 * half_day + 6);
@@ -439,17 +443,17 @@ fn a_pod_that_gave_up_its_window_is_not_waited_for_when_nobody_could_stand_in() 
     let serves = members[0].published.window;
     members[0].published.window = Window { min: "-370d".parse().unwrap(), max: "1d".parse().unwrap() };
     members[0].standing = Standing::Fallen(serves);
-    let Step::Blocked(gap) = next_step(&members, &terms(&to.plan(3))) else { panic!("not blocked") };
+    let Step::Blocked(gap) = next_step(&members, &[], &terms(&to.plan(3))) else { panic!("not blocked") };
     assert_eq!(gap.member, 0);
     assert!(gap.from < gap.to);
     let allowed = Terms { allow_gap: true, ..terms(&to.plan(3)) };
-    let step = next_step(&members, &allowed);
+    let step = next_step(&members, &[], &allowed);
     assert_eq!(step, Step::Move { changes: vec![Change { member: 0, to: members[0].desired }], gap: Some(gap) });
     // Another one that will hold it all, once it comes, is waited for.
     members[2].published.window = members[0].published.window;
     members[2].desired = members[2].published;
     members[2].standing = Standing::Broken;
-    assert_eq!(next_step(&members, &allowed), Step::Wait(vec![0, 2]));
+    assert_eq!(next_step(&members, &[], &allowed), Step::Wait(vec![0, 2]));
 }
 
 #[test]

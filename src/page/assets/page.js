@@ -4,7 +4,7 @@
 import { WORDS, aged, ages, dated, el, isLost, length, same, span, strip, text, timeline } from './timeline.js';
 
 /** Cards and table rows that are made; more is found by the search field. */
-const MOST_CARDS = 100, MOST_ROWS = 100;
+const MOST_CARDS = 100, MOST_ROWS = 100, MOST_BLOCKS = 8;
 /** Milliseconds: without any event for so long the stream is taken for broken. The server says something every 10 s. */
 const SILENCE = 25000;
 /** Milliseconds before the next try, doubling. */
@@ -43,6 +43,9 @@ const handlers = {
 const changed = new Set();
 function tell(time) { state.ahead = time.now - Date.now() / 1000; }
 
+/** Of a StatefulSet whose pods say nothing of their blocks. */
+const NO_BLOCKS = { known_pods: 0, unknown_pods: 0, unserved_total: 0, unserved: [], missing_total: 0, missing: [], outside_windows: null, bucket_total: null };
+
 /** What the server leaves out because it goes without saying. */
 function complete(set) {
   for (const pod of set.pods) {
@@ -54,6 +57,7 @@ function complete(set) {
     pod.phase ??= '';
     pod.restarts ??= 0;
   }
+  set.blocks ??= NO_BLOCKS;
   return set;
 }
 
@@ -131,7 +135,7 @@ const STATES = {
   settled: ['settled', 'ok'], rolling: ['rolling', 'busy'], waiting: ['waiting', 'warn'], paused: ['paused', 'warn'],
   blocked: ['blocked', 'bad'], refused: ['refused', 'bad'], unknown: ['not looked yet', 'warn'],
 };
-const RANK = { gap: 0, unknown: 3, thin: 2, none: 3, whole: 4 };
+const RANK = { gap: 0, unserved: 1, unknown: 3, thin: 2, none: 3, whole: 4 };
 const retention = (set) => length(span(set, now())[0]);
 const wanted = (set) => Math.min(...set.shards.map((shard) => shard.replicas));
 
@@ -140,11 +144,15 @@ function level(set) {
   if (set.state === 'unknown' || set.not_asked > 0) return 'unknown';
   if (set.replicas === 0) return 'none';
   if (set.gap_seconds > 0) return 'gap';
+  if (set.blocks.unserved_total > 0) return 'unserved';
   if (set.least < 2 && wanted(set) > 1 && set.state !== 'rolling') return 'thin';
   return 'whole';
 }
 const drifts = (pod) => !!pod.applied && !same(pod.applied, pod.published);
 const gaps = (set) => set.coverage.filter((part) => part.serving === 0).map((part) => `${aged(part.oldest_age_seconds)} .. ${aged(part.newest_age_seconds)}`);
+/** A time of a block, to the minute. */
+const minute = (at) => at.replace(/^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[:.\d]*Z$/, '$1 $2');
+const range = (block) => `${minute(block.from)} .. ${minute(block.to)}`;
 const since = (set) => (set.gap_since ? Date.parse(set.gap_since) / 1000 : null);
 
 /** What somebody should look at, worst first: kind, sentence, key of the card. */
@@ -153,6 +161,9 @@ function attention(set) {
   const say = (kind, words) => found.push({ kind, words, key });
   const lost = set.pods.some(isLost);
   if (level(set) === 'gap' && !lost) say('bad', `${key}: no ready pod serves ${listed(gaps(set), 3)}`);
+  const { blocks } = set;
+  if (!set.not_asked && blocks.unserved_total) say('bad', `${key}: no confirmed pod has loaded ${listed(blocks.unserved.map((block) => `${block.ulid} (${range(block)})`), 2, blocks.unserved_total)}`);
+  if (!set.not_asked && blocks.missing_total) say('warn', `${key}: ${count(blocks.missing_total, 'block')} ${blocks.missing_total === 1 ? 'is' : 'are'} missing on some pod and served by another`);
   if (level(set) === 'thin') say('warn', `${key}: a part of the time hangs on one pod; the next failure is a gap`);
   if (level(set) === 'none') say('warn', `${key}: no pods, so nothing is served`);
   if (['blocked', 'refused'].includes(set.state)) say('bad', `${key}: ${set.state}: ${set.message}`);
@@ -169,9 +180,11 @@ function attention(set) {
   if (set.problem) say('warn', `${key}: ${set.problem}`);
   return found;
 }
-function listed(all, most) {
-  const more = all.length - most;
-  return all.slice(0, most).join(', ') + (more > 0 ? ` and ${more} more` : '');
+/** The first of them; `total` where not all are known by name. */
+function listed(all, most, total = all.length) {
+  const shown = all.slice(0, most);
+  const more = total - shown.length;
+  return shown.join(', ') + (more > 0 ? ` and ${more} more` : '');
 }
 
 /** Level, heading, what is under it. */
@@ -192,7 +205,7 @@ function judged() {
       : ['No namespace is labelled:', el('code', {}, 'kubectl label namespace NAME thanos-timeshard.io/injection=enabled')]];
   }
   const of = (wantedLevel) => sets.filter((set) => level(set) === wantedLevel);
-  const [gap, unknown, thin, none] = ['gap', 'unknown', 'thin', 'none'].map(of);
+  const [gap, unserved, unknown, thin, none] = ['gap', 'unserved', 'unknown', 'thin', 'none'].map(of);
   const pods = sets.reduce((all, set) => all + set.pods.length, 0);
   const scope = `${count(sets.length, 'StatefulSet')}, ${count(pods, 'pod')}`;
   if (gap.length) {
@@ -203,6 +216,17 @@ function judged() {
     if (when) parts.push('It has been so for ', growing(when), '. ');
     if (gap.length > 1) parts.push(`${count(gap.length, 'StatefulSet')} of ${sets.length} have gaps.`);
     return ['gap', `GAP: ${ranges[0]} of ${set.namespace}/${set.name} is held by no confirmed pod${others > 0 && gap.length > 1 ? `, and ${count(gap.length - 1, 'StatefulSet')} more` : ''}`, parts];
+  }
+  if (unserved.length) {
+    const [{ namespace, name, blocks }] = unserved;
+    const [newest] = blocks.unserved;
+    const total = unserved.reduce((all, set) => all + set.blocks.unserved_total, 0);
+    const parts = ['Queries over that time lack its samples and say success. '];
+    if (newest?.since_unix_seconds > 0) parts.push('It has been so for ', growing(newest.since_unix_seconds), '. ');
+    if (newest?.missing_on.length) parts.push(`Not loaded on ${listed(newest.missing_on, 3)}. `);
+    parts.push(el('code', {}, `timeshard status ${namespace}/${name}`));
+    const which = newest ? `${range(newest)} of ${namespace}/${name}` : `${namespace}/${name}`;
+    return ['unserved', `${count(total, 'block')} served by no pod: ${which}${total > 1 && newest ? ` and ${total - 1} more` : ''}`, parts];
   }
   if (unknown.length) {
     const asked = unknown.reduce((all, set) => all + set.not_asked, 0);
@@ -215,18 +239,28 @@ function judged() {
   const spans = [...new Set(covered.map(retention))];
   const rolling = sets.filter((set) => set.state === 'rolling').length;
   const known = Math.min(...covered.flatMap((set) => set.coverage.map((part) => part.confirmed)));
-  const more = [`${scope}. ${known < least ? `Every querier knows at least ${count(known, 'pod')} of each instant. ` : ''}${rolling ? `${count(rolling, 'rollout')} under way. ` : ''}${none.length ? `${listed(none.map((set) => set.name), 3)} scaled to zero.` : ''}`.trim()];
+  const more = [`${scope}. ${known < least ? `Every querier knows at least ${count(known, 'pod')} of each instant. ` : ''}${rolling ? `${count(rolling, 'rollout')} under way. ` : ''}${none.length ? `${listed(none.map((set) => set.name), 3)} scaled to zero. ` : ''}${loaded(covered)}`.trim()];
   if (thin.length) return ['thin', `Coverage is whole but thin: a part of ${thin[0].namespace}/${thin[0].name}${thin.length > 1 ? ` and ${thin.length - 1} more` : ''} hangs on one pod`, more];
   return ['whole', `Coverage is whole: every instant of ${spans.length === 1 ? spans[0] : 'each retention'} is held by at least ${count(least, known < least ? 'ready pod' : 'confirmed pod')}`, more];
 }
 
+/** What is known of blocks where none is unserved. */
+function loaded(sets) {
+  const sum = (value) => sets.reduce((all, { blocks }) => all + (value(blocks) ?? 0), 0);
+  const [known, unknown] = [sum((blocks) => blocks.known_pods), sum((blocks) => blocks.unknown_pods)];
+  if (!known) return '';
+  if (unknown) return `Which blocks are loaded is not known of ${count(unknown, 'pod')}.`;
+  return 'Every block within the retention is loaded.';
+}
+
 // ---- the picture of it -----------------------------------------------------------------------------------------------
 
-const SIGNS = { whole: '✓', thin: '!', gap: '✕', unknown: '…' };
+const SIGNS = { whole: '✓', thin: '!', gap: '✕', unserved: '✕', unknown: '…' };
+const TITLES = { gap: '✕ GAP', unserved: '✕ BLOCKS' };
 function verdict() {
   const [found, words, more] = judged();
   // What may no longer be so is not shown as good.
-  const is = state.down && state.shown && found !== 'gap' ? 'unknown' : found;
+  const is = state.down && state.shown && !TITLES[found] ? 'unknown' : found;
   $('verdict').dataset.level = is;
   put($('verdict-sign'), SIGNS[is]);
   // Said once for each change; what only counts seconds is not said.
@@ -235,7 +269,7 @@ function verdict() {
   const parts = state.down && state.shown ? [`Stale: the stream broke at ${clock(state.down.since)} (${state.down.why}). `, ...more] : more;
   const plain = parts.map((part) => (part instanceof Node ? part.textContent : part)).join('');
   if ($('verdict-more').textContent !== plain || is === 'unknown') $('verdict-more').replaceChildren(...parts);
-  document.title = `${is === 'whole' ? '✓' : is === 'gap' ? '✕ GAP' : SIGNS[is]} thanos-timeshard`;
+  document.title = `${TITLES[is] ?? SIGNS[is]} thanos-timeshard`;
 }
 
 function notes() {
@@ -325,7 +359,7 @@ function fill(card) {
   card.root.dataset.level = is;
   const [word, kind] = !state.head.leader?.self ? ['plan only', ''] : set.not_asked > 0 ? STATES.unknown : STATES[set.state] ?? [set.state, 'warn'];
   const badges = [el('span', { class: 'badge', 'data-kind': kind }, word)];
-  const cover = { whole: [`held by ${set.least}+`, 'ok'], thin: ['thin', 'warn'], gap: ['GAP', 'bad'], none: ['no pods', 'warn'] }[is];
+  const cover = { whole: [`held by ${set.least}+`, 'ok'], thin: ['thin', 'warn'], gap: ['GAP', 'bad'], unserved: [count(set.blocks.unserved_total, 'unserved block'), 'bad'], none: ['no pods', 'warn'] }[is];
   if (cover) badges.unshift(el('span', { class: 'badge', 'data-kind': cover[1] }, cover[0]));
   summary.replaceChildren(
     el('h2', {}, el('span', { class: 'quiet' }, `${set.namespace} / `), set.name), el('span', { class: 'badges' }, ...badges),
@@ -343,7 +377,7 @@ function inside(card) {
   const parts = [facts(set)];
   for (const warning of set.warnings) parts.push(el('p', { class: 'note' }, sentence(warning)));
   const picture = el('div', { class: 'picture' });
-  parts.push(picture, progress(set), pods(card), table(card));
+  parts.push(picture, blocks(set), progress(set), pods(card), table(card));
   body.replaceChildren(...parts.filter(Boolean));
   paint(card, picture);
   if (focus) body.querySelector(`[data-key="${focus}"]`)?.focus();
@@ -356,7 +390,7 @@ function paint(card, picture = card.body.querySelector('.picture')) {
 function described(set) {
   const parts = set.shards.slice(0, 50).map((shard, i) => `shard ${i}: ${text(shard.window)}, ${count(shard.replicas, 'pod')}`);
   const is = level(set);
-  const cover = { gap: `Gaps: ${listed(gaps(set), 5)}. `, unknown: 'What is served is not known. ', none: 'Nothing is served. ' }[is] ?? `Every instant is served by at least ${count(set.least, 'pod')}. `;
+  const cover = { unserved: `${count(set.blocks.unserved_total, 'block')} served by no pod. `, gap: `Gaps: ${listed(gaps(set), 5)}. `, unknown: 'What is served is not known. ', none: 'Nothing is served. ' }[is] ?? `Every instant is served by at least ${count(set.least, 'pod')}. `;
   return `${cover}${parts.join('; ')}. The tables below say the same.`;
 }
 
@@ -369,10 +403,39 @@ function facts(set) {
     fact('Fewest ready pods', set.not_asked ? 'not known yet' : set.least, set.least === 0 && !set.not_asked ? 'bad' : ''),
     ...(set.gap_seconds && !set.not_asked ? [fact('Missing', length(set.gap_seconds), 'bad')] : []),
     fact('Drift', of(drifts), of(drifts) && set.state !== 'rolling' ? 'warn' : ''), fact('Not injected', of((pod) => pod.state === 'not_injected'), of((pod) => pod.state === 'not_injected') ? 'bad' : ''),
-    ...some('Unreachable', of((pod) => pod.state === 'unreachable'), 'bad'), ...some('Unverified', of((pod) => pod.unverified), 'warn'),
+    ...blockFacts(set), ...some('Unreachable', of((pod) => pod.state === 'unreachable'), 'bad'), ...some('Unverified', of((pod) => pod.unverified), 'warn'),
     ...some('Other agent version', of((pod) => pod.agent), ''), fact('ConfigMap', set.configmap));
 }
+function blockFacts({ blocks, not_asked: notAsked }) {
+  if (notAsked) return [];
+  const found = [];
+  if (blocks.known_pods) found.push(fact('Blocks served by no pod', blocks.unserved_total, blocks.unserved_total ? 'bad' : ''));
+  if (blocks.missing_total) found.push(fact('Blocks missing on a pod', blocks.missing_total, 'warn'));
+  if (blocks.outside_windows !== null) {
+    found.push(fact('Blocks outside the windows', blocks.bucket_total === null ? blocks.outside_windows : `${blocks.outside_windows} of ${blocks.bucket_total}`));
+  }
+  if (blocks.unknown_pods) found.push(fact('Pods with unknown blocks', blocks.unknown_pods));
+  return found;
+}
 const fact = (name, value, kind = '') => el('div', {}, el('dt', {}, name), el('dd', { 'data-kind': kind }, `${value}`));
+
+/** Blocks that are not loaded: range, since when, and where. */
+function blocks(set) {
+  if (set.not_asked) return null;
+  const columns = [];
+  for (const [title, list, total] of [
+    ['Blocks that no confirmed pod has loaded', set.blocks.unserved, set.blocks.unserved_total],
+    ['Blocks that some pod has not loaded, served by another', set.blocks.missing, set.blocks.missing_total],
+  ]) {
+    if (!total) continue;
+    const items = list.slice(0, MOST_BLOCKS).map((block) => el('li', {}, el('code', {}, block.ulid), ` ${range(block)}`,
+      ...(block.since_unix_seconds > 0 ? [', for ', growing(block.since_unix_seconds)] : []),
+      block.missing_on.length ? el('span', { class: 'quiet' }, `, not on ${listed(block.missing_on, 4)}`) : null));
+    if (total > items.length) items.push(el('li', { class: 'quiet' }, `and ${total - items.length} more: timeshard status -o json`));
+    columns.push(el('div', {}, el('h3', {}, title), el('ul', { class: 'blocks' }, ...items)));
+  }
+  return columns.length ? el('div', { class: 'columns' }, ...columns) : null;
+}
 
 /** The rollout step by step, beside what happened last. */
 function progress(set) {

@@ -18,6 +18,7 @@ use super::*;
 use crate::adapters::cluster::{self, Observed};
 use crate::core::config::Config;
 use crate::core::fleet::Fleet;
+use crate::refresher::seen::Leads;
 
 type Answer = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -162,6 +163,7 @@ struct World {
     api: ApiServer,
     seen: Arc<Seen>,
     tasks: JoinSet<()>,
+    leads: Option<Leads>,
 }
 
 impl World {
@@ -175,13 +177,21 @@ impl World {
         let mut tasks = JoinSet::new();
         let (notices, _) = mpsc::channel(1);
         tasks.spawn(cluster::follow(api.client(), observed, Some(notices)));
-        Self { api, seen, tasks }
+        Self { api, seen, tasks, leads: None }
     }
 
-    async fn lead(mut self) -> Self {
+    /// As every replica does.
+    async fn watch(mut self) -> Self {
         self.until(|world| world.seen.observed.is_synced()).await;
         self.tasks.spawn(follow(self.api.client(), self.seen.clone()));
         self
+    }
+
+    async fn lead(self) -> Self {
+        let mut world = self.watch().await;
+        world.leads = Some(world.seen.lead());
+        world.news().await;
+        world
     }
 
     async fn led() -> Self {
@@ -262,8 +272,63 @@ async fn news_is_for_whom_it_concerns_and_told_once() {
     assert_eq!(world.news().await, ["ns/a"]);
     world.seen.touch("ns", "b");
     assert_eq!(world.news().await, ["ns/b"]);
-    world.seen.touch_all();
-    assert_eq!(world.news().await, ["ns/a", "ns/b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_sees_everything_and_begins_to_lead_with_it() {
+    let mut world = World::start().watch().await;
+    world.api.put(PODS, pod("a-0", "a", true));
+    world.api.put(PODS, pod("a-1", "a", false));
+    world.until(|world| world.seen.is_listed("ns") && world.pods().len() == 2).await;
+    sleep(Duration::from_mins(9)).await;
+    assert!(world.news().await.is_empty(), "nobody takes it");
+    let requests = world.api.requests("");
+    world.leads = Some(world.seen.lead());
+    assert!(world.seen.is_listed("ns"), "there is nothing to wait for");
+    assert_eq!(world.news().await, ["ns/a", "ns/b"], "all is to be looked at");
+    assert!(world.seen.ready_for("uid-a-0", tokio::time::Instant::now()) >= Some(Duration::from_mins(9)));
+    assert_eq!(world.api.requests(""), requests, "leading lists nothing again");
+    world.api.put(PODS, pod("a-1", "a", true));
+    assert_eq!(world.news().await, ["ns/a"]);
+    // It no longer leads.
+    world.api.put(PODS, pod("a-1", "a", false));
+    world.until(|world| world.seen.ready_for("uid-a-1", tokio::time::Instant::now()).is_none()).await;
+    world.leads = None;
+    world.seen.touch("ns", "b");
+    assert!(world.news().await.is_empty(), "what was news is left to the next leader");
+    assert_eq!(world.pods(), ["a-0", "a-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_guard_of_every_replica_knows_which_pods_are_ready() {
+    use crate::core::guard::PodCondition::{Absent, NotReady, Ready, Terminating};
+    let world = World::start();
+    world.api.refuse(PODS, true);
+    let world = world.watch().await;
+    let own = |name: &str, ready| {
+        let mut pod = pod(name, "a", ready);
+        pod["metadata"]["ownerReferences"][0]["uid"] = json!("uid-a");
+        pod
+    };
+    world.api.put(PODS, own("a-0", true));
+    world.api.put(PODS, own("a-1", false));
+    let mut ends = own("a-2", true);
+    ends["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.api.put(PODS, ends);
+    // Anyone who may create pods can give them an owner's name.
+    world.api.put(PODS, pod("a-3", "a", true));
+    let mut map = named("a-time-shards");
+    map["metadata"]["annotations"] = json!({names::SINGLE_HOLDERS: "{}"});
+    world.api.put(MAPS, map);
+    world.until(|world| world.api.requests("pods") > 2).await;
+    assert_eq!(world.seen.pods("ns", "a"), None, "not listed");
+    world.api.refuse(PODS, false);
+    world.until(|world| world.seen.is_listed("ns")).await;
+    let seen = world.seen.pods("ns", "a").unwrap();
+    let conditions = ["a-0", "a-1", "a-2", "a-3", "a-4"].map(|pod| seen.condition(pod));
+    assert_eq!(conditions, [Ready, NotReady, Terminating, Absent, Absent]);
+    assert_eq!(seen.single_holders.as_deref(), Some("{}"));
+    assert_eq!((world.seen.pods("ns", "c"), world.seen.pods("other", "a")), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -300,7 +365,7 @@ async fn only_our_maps_are_asked_for_and_only_in_labelled_namespaces() {
     let state = world.api.0.lock().unwrap();
     let of_maps = state.requests.iter().filter(|request| request.starts_with(MAPS));
     assert!(of_maps.clone().all(|request| request.contains("labelSelector=app.kubernetes.io%2Fmanaged-by%3Dthanos-timeshard")));
-    assert!(of_maps.count() >= 4, "admission's and the leader's, a list and a watch each");
+    assert!(of_maps.count() >= 4, "admission's and these, a list and a watch each");
     for request in &state.requests {
         assert!(request.contains("/namespaces/ns/") || request.starts_with("/api/v1/namespaces?"), "{request}");
     }
@@ -324,7 +389,7 @@ async fn an_unlabelled_namespace_is_forgotten_and_a_labelled_one_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_no_longer_leads_has_seen_nothing() {
+async fn who_no_longer_watches_has_seen_nothing() {
     let mut world = World::led().await;
     world.api.put(PODS, pod("a-0", "a", true));
     world.until(|world| world.pods() == ["a-0"]).await;

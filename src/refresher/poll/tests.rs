@@ -32,6 +32,8 @@ fn pod(n: u8, ip: &str) -> PodFacts {
 /// A leader that has seen these pods, and who asks them.
 fn poller(pods: impl IntoIterator<Item = PodFacts>) -> Arc<Poller> {
     let seen = Seen::new(Observed::new(Fleet::new(Arc::new(Config::default()))));
+    // Leads for as long as the test lasts.
+    std::mem::forget(seen.lead());
     seen.expect("ns");
     pods.into_iter().for_each(|pod| seen.put("ns", pod));
     Poller::new(seen)
@@ -200,6 +202,68 @@ fn documents_of_other_ages_are_read_and_nonsense_is_told_apart() {
     for answer in [Ok((503, Bytes::new())), Err("refused".to_owned())] {
         let why = why(read(&target, answer));
         assert!(["10908", "NetworkPolicy", "service mesh"].iter().all(|cause| why.contains(cause)), "{why}");
+    }
+}
+
+#[test]
+fn a_pod_of_the_same_name_is_somebody_else() {
+    let target = target("ns", &pod(0, "10.0.0.1")).unwrap();
+    let ask = |namespace: Value, uid: Value| {
+        let mut document = document("store-0", "serving");
+        (document["namespace"], document["uid"]) = (namespace, uid);
+        match read(&target, Ok((200, Bytes::from(document.to_string())))) {
+            Answer::Unreachable(why) => Some(why),
+            Answer::Status(_) => None,
+        }
+    };
+    let (null, long) = (|| Value::Null, "x".repeat(60_000));
+    for (namespace, uid, other) in [
+        (null(), null(), None),
+        (json!("ns"), null(), None),
+        (json!("ns"), json!("u0"), None),
+        (null(), json!("u0"), None),
+        // The UID says it all.
+        (json!("elsewhere"), json!("u0"), None),
+        (json!("elsewhere"), null(), Some("pod store-0: its address answers as pod store-0 of namespace elsewhere, which has it by now")),
+        (json!("ns"), json!("u7"), Some("pod store-0: its address answers as another pod store-0 (UID u7), which has it by now")),
+        (
+            json!("b"),
+            json!("u7"),
+            Some("pod store-0: its address answers as another pod store-0 of namespace b (UID u7), which has it by now"),
+        ),
+    ] {
+        assert_eq!(ask(namespace.clone(), uid.clone()).as_deref(), other, "{namespace} {uid}");
+    }
+    assert!(ask(json!(long), json!(long)).unwrap().len() < 1_300);
+}
+
+#[test]
+fn what_a_pod_says_of_its_blocks_is_bounded() {
+    let target = target("ns", &pod(0, "10.0.0.1")).unwrap();
+    let ask = |blocks: Value| {
+        let mut document = document("store-0", "serving");
+        (document["contract"], document["blocks"], document["blocks_unknown"]) = (json!(2), blocks, json!("y".repeat(10_000)));
+        match read(&target, Ok((200, Bytes::from(document.to_string())))) {
+            Answer::Status(status) => status,
+            Answer::Unreachable(why) => panic!("{why}"),
+        }
+    };
+    let block = |ulid: &str, min: &str, max: &str| json!({"ulid": ulid, "min_time": min, "max_time": max});
+    let (ulid, from, to) = ("01K1H8R1000000000000A1B2C3", "2026-07-23T00:00:00Z", "2026-08-06T00:00:00Z");
+    let blocks =
+        |missing: Vec<Value>, total: usize| json!({"expected": 1_000, "loaded": 1_000 - total, "missing_total": total, "missing": missing});
+    let good = ask(blocks(vec![block(ulid, from, to)], 1));
+    assert_eq!(good.blocks.as_ref().unwrap().missing[0].ulid, ulid);
+    assert!(good.blocks_unknown.as_ref().unwrap().chars().count() < 600);
+    assert!(ask(blocks(vec![block(ulid, from, to); MAX_MISSING], 900)).blocks.is_some_and(|blocks| blocks.is_cut()));
+    for (missing, total, words) in [
+        (vec![block(ulid, from, to); MAX_MISSING + 1], 300, "more missing blocks than it may"),
+        (vec![block("x", from, to)], 1, "something else than a ULID"),
+        (vec![block("../../../../../etc/hosts/x", from, to)], 1, "something else than a ULID"),
+        (vec![block(ulid, to, from)], 1, "ends before it begins"),
+    ] {
+        let status = ask(blocks(missing, total));
+        assert!(status.blocks.is_none() && status.blocks_unknown.as_ref().is_some_and(|why| why.contains(words)), "{words}: {status:?}");
     }
 }
 

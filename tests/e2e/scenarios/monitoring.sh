@@ -65,9 +65,10 @@ for port in "$ADMIN_PORT" "$AGENT_PORT"; do
 done
 
 # ---- metrics: those of the page, and no others -------------------------------------------------------------------------------
-# The page has one line for a histogram, which is three metrics, and those that only a server with --self-signed has.
+# The page has one line for a histogram, which is three metrics, those that only a server with --self-signed has, and those of the
+# bucket, which no pod has told of here.
 page=$(sed -n 's/^| `\(timeshard_[a-z_]*\)` | \([a-z]*\) .*/\2 \1/p' "$CHECKOUT/docs/metrics.md" |
-  grep -v ' timeshard_\(certificate_rotations\|ca_bundle_writes\|self_signed_failures\)_total$' |
+  grep -v ' timeshard_\(\(certificate_rotations\|ca_bundle_writes\|self_signed_failures\)_total\|blocks_outside_windows\|bucket_blocks\)$' |
   while read -r kind name; do if [ "$kind" = histogram ]; then printf '%s\n' "$name"_{bucket,count,sum}; else echo "$name"; fi; done | LC_ALL=C sort)
 scraped() { ask label/__name__/values | jq -r '.data[] | select(startswith("timeshard_"))' | LC_ALL=C sort; }
 until_same 30 "the $(wc -l <<<"$page") metrics of docs/metrics.md, and no others" "$page" scraped

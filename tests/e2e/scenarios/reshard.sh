@@ -7,7 +7,7 @@ namespace "$ns" "$ENABLED"
 # As in the scenario "queries": a querier learns within some 16 s; everything waits a little longer than that.
 # E2E_DEFAULTS=1: the periods that users have, and one change only; by hand, since it takes 10 minutes.
 interval=2s drain=17s termination_drain=20s discovery_delay=20s
-[ -z "${E2E_DEFAULTS-}" ] || interval=30s drain=60s termination_drain=45s discovery_delay=60s
+[ -z "${E2E_DEFAULTS-}" ] || interval=30s drain=90s termination_drain=90s discovery_delay=90s
 # shellcheck source=../querying.sh
 . "$CHECKOUT/tests/e2e/querying.sh"
 # shellcheck source=../rollouts.sh

@@ -8,6 +8,10 @@ use super::super::*;
 use crate::core::agent_status::{AgentStatus, Phase};
 use crate::core::fleet::{Fleet, StatefulSetFacts};
 
+mod bucket;
+
+use bucket::Bucketed;
+
 pub(super) const DISCOVERY: u64 = 6;
 pub(super) const DRAIN: u64 = 6;
 pub(super) const CONFIG: &str = "sharding: {retention: 370d, overlap: 1d, drain: 6s, discovery_delay: 6s, termination_drain: 6s}";
@@ -19,8 +23,16 @@ pub(super) struct Pod {
     pub(super) answer: Answer,
     pub(super) applied: Option<Window>,
     /// Entries on their way through kubelet: when they arrive, and what they say.
-    pub(super) coming: Vec<(u64, Option<Window>)>,
-    pub(super) entry: Option<Window>,
+    pub(super) coming: Vec<(u64, Option<Entry>)>,
+    /// What is mounted, and since when.
+    pub(super) mounted: Option<(Entry, u64)>,
+    /// What the sidecar has accepted.
+    pub(super) entry: Option<Entry>,
+    pub(super) generation: Option<u64>,
+    pub(super) contract: u32,
+    /// Of the world's blocks, those that its thanos has loaded.
+    pub(super) loaded: BTreeSet<usize>,
+    pub(super) next_sync: u64,
     pub(super) draining_until: Option<u64>,
     pub(super) loading_until: Option<u64>,
     pub(super) gone_at: Option<u64>,
@@ -31,6 +43,9 @@ pub(super) struct Pod {
     /// The sidecar refuses this window, as one that thanos does not survive.
     pub(super) refuses: bool,
 }
+
+/// As long as an entry without a generation must stand before a sidecar acts on it. Seconds.
+const STANDS: u64 = 120;
 
 /// A cluster with one StatefulSet.
 pub(super) struct World {
@@ -47,6 +62,13 @@ pub(super) struct World {
     pub(super) drifts_for: Option<Duration>,
     pub(super) hurried_ago: Option<Duration>,
     pub(super) last: Decision,
+    pub(super) blocks: Vec<Bucketed>,
+    /// By ULID, as a leader remembers it.
+    pub(super) missing_for: BTreeMap<String, Duration>,
+    /// The leader does nothing before this second.
+    pub(super) away_until: u64,
+    /// Version of the agents of new pods.
+    pub(super) contract: u32,
 }
 
 impl World {
@@ -78,6 +100,10 @@ impl World {
             drifts_for: None,
             hurried_ago: None,
             last,
+            blocks: Vec::new(),
+            missing_for: BTreeMap::new(),
+            away_until: 0,
+            contract: 2,
         }
     }
 
@@ -103,9 +129,9 @@ impl World {
         });
     }
 
-    pub(super) fn entry_of(&self, pod: &str) -> Option<Window> {
+    pub(super) fn entry_of(&self, pod: &str) -> Option<Entry> {
         let text = self.map.as_ref()?.data.get(&entry::key(pod))?;
-        Entry::parse(text, self.now()).ok().map(|entry| entry.window)
+        Entry::parse(text, self.now()).ok()
     }
 
     /// The StatefulSet controller: makes what is missing, deletes what is too much, highest ordinal first.
@@ -125,7 +151,7 @@ impl World {
         let known = self.fleet.known("ns", "store");
         let index: u32 = name["store-".len()..].parse().unwrap();
         let shard = known.plan.assign(index).shard;
-        let window = self.entry_of(name).unwrap_or_else(|| known.plan.window(shard, self.now()));
+        let window = self.entry_of(name).map_or_else(|| known.plan.window(shard, self.now()), |entry| entry.window);
         let facts = PodFacts {
             name: name.to_owned(),
             uid: format!("{name}-{}", self.at),
@@ -143,9 +169,14 @@ impl World {
             Pod {
                 facts,
                 answer: Answer::Unreachable("it was just made".to_owned()),
-                applied: Some(entry.unwrap_or(window)),
+                applied: Some(window),
                 coming: Vec::new(),
+                mounted: entry.map(|entry| (entry, self.at)),
+                generation: entry.and_then(|entry| entry.generation).filter(|_| self.contract >= 2),
                 entry,
+                contract: self.contract,
+                loaded: BTreeSet::new(),
+                next_sync: 0,
                 draining_until: None,
                 loading_until: Some(loading),
                 gone_at: None,
@@ -177,6 +208,7 @@ impl World {
             uid: "map".to_owned(),
             resource_version: self.versions.to_string(),
             owner_uid: Some("set-1".to_owned()),
+            single_holders: self.map.as_ref().and_then(|map| map.single_holders.clone()),
             data: data.clone(),
         });
         self.written = Some(data);
@@ -212,9 +244,13 @@ impl World {
             map: self.map.as_ref(),
             written: self.written.as_ref(),
             pods: &views,
+            missing_for: &self.missing_for,
             now: self.now(),
         };
         let mut decision = decide(&view);
+        if let (Some(text), Some(map)) = (decision.single_holders.take(), &mut self.map) {
+            map.single_holders = Some(text).filter(|text| !text.is_empty());
+        }
         if let Some(data) = decision.upkeep.take() {
             self.write(data);
         } else if let Some((data, _)) = decision.step.take() {
@@ -239,7 +275,9 @@ impl World {
             pod.second(self);
             self.pods.insert(name, pod);
         }
-        self.leader();
+        if self.at >= self.away_until {
+            self.leader();
+        }
     }
 
     /// Runs until all is settled; `check` sees every second.
@@ -282,14 +320,34 @@ impl Pod {
         }
     }
 
+    /// Acts on what is mounted if the leader wrote it after what the sidecar remembers.
+    fn accept(&mut self, at: u64) {
+        let Some((entry, since)) = self.mounted else { return };
+        let is_newer = match (entry.generation, self.generation) {
+            _ if self.contract < 2 => true,
+            (_, None) => true,
+            (Some(new), Some(remembered)) => new > remembered,
+            (None, Some(_)) => at >= since + STANDS,
+        };
+        if is_newer {
+            self.entry = Some(entry);
+            self.generation = entry.generation.filter(|_| self.contract >= 2).or(self.generation);
+        }
+    }
+
     pub(super) fn second(&mut self, world: &mut World) {
         let at = world.at;
         let delays: Vec<u64> = (0..3).map(|_| world.random(DISCOVERY + 1)).collect();
         while self.coming.first().is_some_and(|(when, _)| *when <= at) {
             // A sidecar keeps its last good entry.
-            self.entry = self.coming.remove(0).1.or(self.entry);
+            if let Some(entry) = self.coming.remove(0).1 {
+                let since = self.mounted.filter(|(before, _)| *before == entry).map_or(at, |(_, since)| since);
+                self.mounted = Some((entry, since));
+            }
         }
-        let differs = self.entry.is_some() && self.entry != self.applied && !self.refuses;
+        self.accept(at);
+        let wanted = self.entry.map(|entry| entry.window);
+        let differs = wanted.is_some() && wanted != self.applied && !self.refuses;
         if differs && self.facts.ready && !self.facts.terminating {
             self.draining_until = Some(at + DRAIN);
             self.facts.ready = false;
@@ -298,14 +356,18 @@ impl Pod {
         if self.draining_until.is_some_and(|until| at > until) {
             self.draining_until = None;
             self.loading_until = Some(at + 1 + world.random(10));
-            self.applied = self.entry;
+            self.applied = wanted;
             self.restarts += 1;
         }
         if self.loading_until.is_some_and(|until| at >= until) && !self.facts.terminating {
             self.loading_until = None;
+            world.load(self, true);
             self.facts.ready = true;
             self.ready_since = at;
             self.tell(at, true, &delays);
+        }
+        if self.facts.ready && at >= self.next_sync {
+            world.load(self, false);
         }
         for (knows, queue) in self.known_to.iter_mut().zip(&mut self.news) {
             while queue.first().is_some_and(|(when, _)| *when <= at) {
@@ -313,7 +375,7 @@ impl Pod {
             }
         }
         let phase = match (self.draining_until, self.loading_until) {
-            _ if self.refuses && self.entry != self.applied => Phase::Failed,
+            _ if self.refuses && wanted != self.applied => Phase::Failed,
             (Some(_), _) => Phase::Draining,
             (_, Some(_)) if self.restarts > 0 => Phase::Restarting,
             (_, Some(_)) => Phase::Starting,
@@ -321,16 +383,18 @@ impl Pod {
         };
         self.answer = Answer::Status(Box::new(AgentStatus {
             pod: self.facts.name.clone(),
-            shard: None,
-            replica: None,
+            shard: self.entry.map(|entry| entry.shard),
+            replica: self.entry.map(|entry| entry.replica),
             phase,
-            published: self.entry,
+            published: wanted,
             applied: self.applied.filter(|_| self.loading_until.is_none()),
             verified: true,
             restarts: self.restarts,
             last_error: None,
             agent_version: "0.1.0".to_owned(),
-            contract: 1,
+            contract: self.contract,
+            generation: self.generation,
+            blocks: (self.contract >= 2 && self.loading_until.is_none()).then(|| world.reported(self)),
             ..AgentStatus::default()
         }));
     }

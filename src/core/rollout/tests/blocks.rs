@@ -1,0 +1,346 @@
+//! Blocks that fail to load: an oracle counts, for each querier, whether it still reaches a pod that has loaded each block which
+//! some pod served before.
+
+use super::world::Pod;
+use super::*;
+
+/// A thanos tries blocks that failed again after so many seconds.
+const SYNC: u32 = 25;
+/// Longer than any fault that ends lasts.
+const END: u32 = 4_000;
+
+/// A block of the bucket, and where it cannot be loaded.
+#[derive(Clone, Debug)]
+struct Spec {
+    /// Hours before now.
+    from: u32,
+    hours: u32,
+    /// Pods that fail to load it, as bits by position.
+    fails_on: u32,
+    /// From when, in steps of the rollout; 0 is from the beginning.
+    after_step: u32,
+    /// For how many seconds; `None` is for good.
+    lasts: Option<u32>,
+}
+
+fn specs() -> impl Strategy<Value = Vec<Spec>> {
+    let fails_on = prop_oneof![3 => any::<u32>(), 2 => (0..24_u32).prop_map(|bit| 1 << bit), 1 => Just(u32::MAX)];
+    let spec = (0..9_000_u32, 2..700_u32, fails_on, 0..4_u32, prop::option::of(1..300_u32))
+        .prop_map(|(from, hours, fails_on, after_step, lasts)| Spec { from, hours, fails_on, after_step, lasts });
+    prop::collection::vec(spec, 1..6)
+}
+
+/// A pod and what its thanos has loaded.
+struct Store {
+    pod: Pod,
+    loaded: Vec<bool>,
+    next_sync: u32,
+}
+
+struct World {
+    stores: Vec<Store>,
+    specs: Vec<Spec>,
+    /// When each fault began.
+    began: Vec<Option<u32>>,
+    at: u32,
+    discovery: Discovery,
+}
+
+impl World {
+    fn fails(&self, block: usize, pod: usize) -> bool {
+        let spec = &self.specs[block];
+        let now = self.began[block].is_some_and(|began| spec.lasts.is_none_or(|lasts| self.at < began + lasts));
+        now && spec.fails_on >> (pod % 32) & 1 == 1
+    }
+
+    fn range(&self, block: usize) -> Range {
+        let hours = |hours: u32| now() - chrono::TimeDelta::hours(i64::from(hours));
+        let spec = &self.specs[block];
+        (hours(spec.from + spec.hours), hours(spec.from))
+    }
+
+    fn in_window(&self, block: usize, window: Window) -> bool {
+        let (from, to) = self.range(block);
+        to >= window.min.at(now()) && from <= window.max.at(now())
+    }
+
+    /// Whether the pod's thanos is started again before it turns Ready. Behind shard Services the simulation lets it go on for as
+    /// long as a fault lasts: any member may be asked alone, so one that turned Ready without a block would be missed at once.
+    fn is_retried(&self, pod: usize) -> bool {
+        let fails = |block: usize| self.specs[block].lasts.is_some() && self.fails(block, pod);
+        let window = self.stores[pod].pod.published.window;
+        self.discovery == Discovery::ShardServices && (0..self.specs.len()).any(|block| fails(block) && self.in_window(block, window))
+    }
+
+    /// Loads what the window asks for and does not fail; after a restart all of it is read anew.
+    fn sync(&mut self, pod: usize, restarted: bool) {
+        for block in 0..self.specs.len() {
+            let kept = !restarted && self.stores[pod].loaded[block];
+            let wanted = self.in_window(block, self.stores[pod].pod.applied);
+            self.stores[pod].loaded[block] = wanted && (kept || !self.fails(block, pod));
+        }
+    }
+
+    fn second(&mut self, random: &mut impl FnMut(u32) -> u32) {
+        self.at += 1;
+        for i in 0..self.stores.len() {
+            let was_loading = self.stores[i].pod.loading_until.is_some();
+            let draining = self.stores[i].pod.draining_until.is_some();
+            let at = self.at;
+            if was_loading && self.is_retried(i) {
+                self.stores[i].pod.loading_until = Some(at + 1);
+            }
+            self.stores[i].pod.second(at, random);
+            let loads = self.stores[i].pod.loading_until.is_some();
+            if (was_loading || draining) && !loads && self.stores[i].pod.ready() {
+                self.sync(i, true);
+                self.stores[i].next_sync = at + 1 + random(SYNC);
+            } else if at >= self.stores[i].next_sync && !loads {
+                self.sync(i, false);
+                self.stores[i].next_sync = at + SYNC;
+            }
+        }
+    }
+
+    /// Whether the pods that are asked, by label, return all samples of an instant of a block.
+    fn answered(&self, asked: &[(usize, u32)], block: usize, instant: DateTime<Utc>) -> bool {
+        let has = |i: usize| self.stores[i].loaded[block] && self.stores[i].pod.applied.holds(instant, now());
+        match self.discovery {
+            Discovery::Pods => asked.iter().any(|(i, _)| has(*i)),
+            Discovery::ShardServices => {
+                asked.iter().any(|(_, label)| asked.iter().filter(|(_, other)| other == label).all(|(i, _)| has(*i)))
+            }
+        }
+    }
+
+    fn asked_by(&self, querier: usize) -> Vec<(usize, u32)> {
+        self.stores.iter().enumerate().filter_map(|(i, store)| Some((i, store.pod.believed[querier]?))).collect()
+    }
+
+    /// Some instants within a block, and not on a window's edge.
+    fn instants(&self, block: usize, required: Window) -> Vec<DateTime<Utc>> {
+        let (from, to) = self.range(block);
+        let step = (to - from) / 7;
+        let all = (0..7).map(|i| from + step * i + chrono::TimeDelta::seconds(7));
+        all.filter(|instant| required.holds(*instant, now()) && *instant < to).collect()
+    }
+
+    fn blocks(&self) -> Vec<Block> {
+        let lacks = |block: usize, i: usize| {
+            let store = &self.stores[i];
+            self.in_window(block, store.pod.applied) && !store.loaded[block]
+        };
+        let one = |block: usize| Block { range: self.range(block), lacking: (0..self.stores.len()).filter(|i| lacks(block, *i)).collect() };
+        (0..self.specs.len()).map(one).filter(|block| !block.lacking.is_empty()).collect()
+    }
+}
+
+/// What a rollout ended as.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    /// Only blocks that never load somewhere keep it.
+    Held,
+}
+
+fn simulate(divisions: &[Division; 2], discovery: Discovery, spare: u32, specs: &[Spec], seed: u64) -> Result<End, String> {
+    let mut state = seed | 1;
+    let mut random = move |most: u32| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(state >> 33).unwrap_or(0) % most.max(1)
+    };
+    let count = divisions.iter().map(Division::pods).max().unwrap_or(1) + spare;
+    let plans = divisions.each_ref().map(|division| division.plan(count));
+    let store = |(place, _): (Place, bool)| Store { pod: Pod::new(place, 3), loaded: vec![false; specs.len()], next_sync: 1 };
+    let stores = places(&plans[0], count).into_iter().map(store).collect();
+    let began = specs.iter().map(|spec| (spec.after_step == 0).then_some(0)).collect();
+    let mut world = World { stores, specs: specs.to_vec(), began, at: 0, discovery };
+    (0..world.stores.len()).for_each(|i| world.sync(i, true));
+    let both = required(&plans[0]).min.at(now()).max(required(&plans[1]).min.at(now()));
+    let range = Window { min: Bound::Absolute(both), max: required(&plans[0]).max };
+    let instants: Vec<Vec<DateTime<Utc>>> = (0..specs.len()).map(|block| world.instants(block, range)).collect();
+    let mut served: Vec<Vec<bool>> = instants.iter().map(|instants| vec![false; instants.len()]).collect();
+    let mut steps = 0;
+    loop {
+        world.second(&mut random);
+        let at = world.at;
+        for (block, instants) in instants.iter().enumerate() {
+            for (i, instant) in instants.iter().enumerate() {
+                let reached: Vec<bool> = (0..3).map(|querier| world.answered(&world.asked_by(querier), block, *instant)).collect();
+                if served[block][i] && reached.contains(&false) {
+                    return Err(format!("second {at}, step {steps}: block {block} at {instant} is not found any more: {reached:?}"));
+                }
+                let settled = world.stores.iter().all(|store| store.pod.confirmed(at));
+                served[block][i] |= settled && reached.iter().all(|reached| *reached);
+            }
+        }
+        let targets = places(&plans[1], count);
+        let members: Vec<Member> = world
+            .stores
+            .iter()
+            .zip(&targets)
+            .map(|(store, (desired, surplus))| Member {
+                published: store.pod.published,
+                desired: *desired,
+                surplus: *surplus,
+                standing: if store.pod.confirmed(at) { Standing::Confirmed } else { Standing::Settling },
+            })
+            .collect();
+        let terms = Terms { required: required(&plans[1]), discovery, allow_gap: false, now: now() };
+        match next_step(&members, &world.blocks(), &terms) {
+            Step::Done => return Ok(End::Done),
+            Step::Wait(_) => {}
+            Step::Blocked(gap) => return Err(format!("blocked at step {steps}: {gap:?}")),
+            Step::Held(blocks) if blocks.is_empty() => return Err(format!("held by nothing at step {steps}")),
+            Step::Held(_) if at > END => return Ok(End::Held),
+            Step::Held(_) => {}
+            Step::Move { changes, .. } => {
+                steps += 1;
+                for change in changes {
+                    world.stores[change.member].pod.publish(at, change.to, &mut random);
+                }
+                for (spec, began) in specs.iter().zip(&mut world.began) {
+                    if spec.after_step == steps && began.is_none() {
+                        *began = Some(at);
+                    }
+                }
+            }
+        }
+        if steps > 40 * count || at > 2 * END {
+            return Err(format!("it does not end: {steps} steps"));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    /// Whatever fails to load, where and for how long: what one pod served is found by every querier at every moment, and what
+    /// ends lets the rollout end.
+    #[test]
+    fn a_block_that_a_pod_serves_is_always_found(
+        from in divisions(2), to in divisions(2), spare in 0..2_u32, specs in specs(), seed in any::<u64>(), services in any::<bool>()
+    ) {
+        let discovery = if services { Discovery::ShardServices } else { Discovery::Pods };
+        let mut specs = specs;
+        for spec in specs.iter_mut().filter(|spec| services && spec.lasts.is_none()) {
+            (spec.fails_on, spec.after_step) = (u32::MAX, 0);
+        }
+        let end = simulate(&[from, to], discovery, spare, &specs, seed).map_err(TestCaseError::fail)?;
+        if specs.iter().all(|spec| spec.lasts.is_some()) {
+            prop_assert_eq!(end, End::Done);
+        }
+    }
+
+    /// A block that no pod ever loads stops nothing.
+    #[test]
+    fn what_is_broken_for_every_pod_binds_none(from in divisions(2), to in divisions(2), seed in any::<u64>(), services in any::<bool>(), hour in 0..8_000_u32) {
+        let discovery = if services { Discovery::ShardServices } else { Discovery::Pods };
+        let broken = Spec { from: hour, hours: 48, fails_on: u32::MAX, after_step: 0, lasts: None };
+        prop_assert_eq!(simulate(&[from, to], discovery, 0, &[broken], seed), Ok(End::Done));
+    }
+
+    /// Whatever the state: of the pods that have loaded a block which another one lacks, one stays.
+    #[test]
+    fn the_last_pod_that_has_loaded_a_block_stays(
+        members in any_members(), lacking in prop::collection::vec((0..90_i64, 1..40_i64, any::<u8>()), 1..5), allow_gap in any::<bool>()
+    ) {
+        let required = Window::relative(PromDuration::from_days(-160), PromDuration::ZERO);
+        let terms = Terms { required, discovery: Discovery::Pods, allow_gap, now: now() };
+        let day = |days: i64| now() - chrono::TimeDelta::days(days);
+        let blocks: Vec<Block> = lacking
+            .iter()
+            .map(|(newest, length, bits)| Block {
+                range: (day(newest + length), day(*newest)),
+                lacking: (0..members.len()).filter(|i| bits >> i & 1 == 1).collect(),
+            })
+            .collect();
+        let Step::Move { changes, .. } = next_step(&members, &blocks, &terms) else { return Ok(()) };
+        let leaves = |i: usize| changes.iter().any(|change| change.member == i && change.to.window != members[i].published.window);
+        for block in blocks.iter().filter(|block| !block.lacking.is_empty()) {
+            for hours in (6..3_000).step_by(12) {
+                let instant = now() - chrono::TimeDelta::hours(hours);
+                if instant <= block.range.0 || instant >= block.range.1 {
+                    continue;
+                }
+                let has = |i: &usize| {
+                    let member = &members[*i];
+                    member.standing == Standing::Confirmed && !block.lacking.contains(i) && member.published.window.holds(instant, now())
+                };
+                let holders: Vec<usize> = (0..members.len()).filter(has).collect();
+                prop_assert!(holders.is_empty() || holders.iter().any(|i| !leaves(*i)), "{instant}: {holders:?} leave by {changes:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_holder_of_a_block_waits_for_the_pod_that_takes_over_and_goes_on_when_it_has_loaded_it() {
+    let (from, to) = (division(3, 2), division(4, 2));
+    let terms = terms(&to.plan(8));
+    let mut members = fleet(&from, &to, 8);
+    let first = next_step(&members, &[], &terms);
+    let Step::Move { changes, .. } = &first else { panic!("{first:?}") };
+    for change in changes {
+        members[change.member].published = change.to;
+    }
+    // 100 to 104 days ago: shard 0 served it before (pods 0 and 1), shard 1 will (pods 2 and 3); pod 2 has moved and lacks it.
+    let day = |days: i64| now() - chrono::TimeDelta::days(days);
+    let block = |lacking: &[usize]| Block { range: (day(104), day(100)), lacking: lacking.iter().copied().collect() };
+    let moved = |step: &Step| match step {
+        Step::Move { changes, .. } => changes.iter().map(|change| change.member).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    let free = moved(&next_step(&members, &[], &terms));
+    let bound = moved(&next_step(&members, &[block(&[2])], &terms));
+    assert!(free.contains(&0) && !bound.contains(&0), "without blocks {free:?}, with one {bound:?}");
+    for change in bound {
+        members[change].published = members[change].desired;
+    }
+    // Everything else has moved; only pods 0 and 1 are left, and they are all that serve it.
+    for i in 2..8 {
+        members[i].published = members[i].desired;
+    }
+    assert_eq!(next_step(&members, &[block(&[2, 3])], &terms), Step::Held(vec![0]));
+    assert_eq!(served_by(&members, &[block(&[2, 3])], &terms), [Some(2)]);
+    assert_eq!(single_holders(&members, &[block(&[1, 2, 3])], &terms), [(0, 0)]);
+    // Lacked by every pod, it binds none.
+    assert!(matches!(next_step(&members, &[block(&[0, 1, 2, 3])], &terms), Step::Move { .. }));
+    assert_eq!(served_by(&members, &[block(&[0, 1, 2, 3])], &terms), [Some(0)]);
+    assert!(matches!(next_step(&members, &[block(&[3])], &terms), Step::Move { .. }));
+}
+
+#[test]
+fn a_block_that_reaches_beyond_a_window_is_served_only_within_it() {
+    let plan = division(2, 2).plan(4);
+    let members: Vec<Member> = places(&plan, 4)
+        .into_iter()
+        .map(|(place, surplus)| Member { published: place, desired: place, surplus, standing: Standing::Confirmed })
+        .collect();
+    let day = |days: i64| now() - chrono::TimeDelta::days(days);
+    // Shard 0 reaches back 186 days, shard 1 begins 185 days ago: shard 0 has loaded it, and serves only its newer part.
+    let block = Block { range: (day(200), day(170)), lacking: [2, 3].into() };
+    assert_eq!(served_by(&members, std::slice::from_ref(&block), &terms(&plan)), [Some(0)]);
+    let half = Block { lacking: [3].into(), ..block.clone() };
+    assert_eq!(single_holders(&members, std::slice::from_ref(&half), &terms(&plan)), [(2, 0)]);
+    // Outside of the retention it is nobody's.
+    let old = Block { range: (day(500), day(400)), lacking: [0].into() };
+    assert_eq!(served_by(&members, &[old], &terms(&plan)), [None]);
+}
+
+#[test]
+fn with_leave_for_gaps_a_block_still_keeps_the_only_pod_that_has_loaded_it() {
+    let (from, to) = (division(3, 1), division(2, 1));
+    let mut members = fleet(&from, &to, 3);
+    let terms = Terms { allow_gap: true, ..terms(&to.plan(3)) };
+    // Pods 0 and 2 have taken over what pod 1 serves, and lack a block of 150 days ago.
+    members[0].published = members[0].desired;
+    members[2].published = members[2].desired;
+    let day = |days: i64| now() - chrono::TimeDelta::days(days);
+    let block = Block { range: (day(152), day(150)), lacking: [0, 2].into() };
+    assert_eq!(next_step(&members, std::slice::from_ref(&block), &terms), Step::Held(vec![0]));
+    assert!(matches!(next_step(&members, &[], &terms), Step::Move { .. }));
+    // What it loads again after its move keeps it no more than the rest of its window.
+    members[1].desired = Place { window: hull(&[members[1].published.window, members[1].desired.window], now()), ..members[1].desired };
+    assert!(matches!(next_step(&members, &[block], &terms), Step::Move { .. }));
+}
