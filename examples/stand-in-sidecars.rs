@@ -19,12 +19,15 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use thanos_timeshard::core::agent_status::{AgentStatus, Phase};
 use thanos_timeshard::core::entry::Entry;
+use thanos_timeshard::core::loaded::{BucketCounts, LoadedBlocks};
 use thanos_timeshard::core::names;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Pods made Ready at the same time.
 const CONCURRENT_PATCHES: usize = 32;
+/// Blocks that each pod says it has loaded.
+const BLOCKS: u64 = 130;
 /// The longest request that is read, in bytes.
 const MAX_REQUEST_BYTES: usize = 4096;
 
@@ -80,8 +83,26 @@ impl Pods {
             last_error: None,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             contract: names::CONTRACT,
-            ..AgentStatus::default()
+            namespace: Some(pod.0.clone()),
+            uid: None,
+            generation: entry.and_then(|entry| entry.generation),
+            order: entry.and_then(|entry| entry.order),
+            blocks: entry.map(|_| loaded()),
+            blocks_unknown: None,
         }
+    }
+}
+
+/// Everything that there is, read a moment ago.
+fn loaded() -> LoadedBlocks {
+    let bucket = BucketCounts { total: BLOCKS, older: 0, newer: 0 };
+    LoadedBlocks {
+        expected: BLOCKS,
+        loaded: BLOCKS,
+        missing_total: 0,
+        missing: Vec::new(),
+        last_sync_unix_seconds: thanos_timeshard::adapters::clock::unix_seconds(),
+        bucket: Some(bucket),
     }
 }
 

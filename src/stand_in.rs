@@ -50,6 +50,8 @@ struct Options {
     bucket: Option<PathBuf>,
     data: PathBuf,
     sync_every: Duration,
+    /// Series that nobody wants, for a page of metrics of a real one's size.
+    other_series: u32,
     /// When the second sync comes; thanos begins it when it is ready.
     second_sync: Duration,
 }
@@ -82,6 +84,7 @@ fn options(args: &[OsString]) -> Options {
             "--stand-in-exit-code" => options.exit_code = value.parse().unwrap_or_default(),
             "--stand-in-bucket" => options.bucket = Some(value.into()),
             "--stand-in-sync-every-ms" => options.sync_every = Duration::from_millis(value.parse().unwrap_or_default()),
+            "--stand-in-other-series" => options.other_series = value.parse().unwrap_or_default(),
             "--stand-in-second-sync-after-ms" => options.second_sync = Duration::from_millis(value.parse().unwrap_or_default()),
             "--stand-in-log" => options.log = Some(value.into()),
             _ => {}
@@ -187,7 +190,7 @@ async fn answer(mut stream: TcpStream, options: &Options, window: Window, bucket
     let (status, body) = match request.split(' ').nth(1) {
         _ if options.unauthorized => ("401 Unauthorized", "Unauthorized".to_owned()),
         Some("/-/healthy") => ("200 OK", "stand-in".to_owned()),
-        Some("/metrics") if bucket.is_some() => ("200 OK", bucket.map(Bucket::metrics).unwrap_or_default()),
+        Some("/metrics") if bucket.is_some() => ("200 OK", bucket.map(|bucket| bucket.metrics(options.other_series)).unwrap_or_default()),
         Some("/-/ready") if ready => ("200 OK", "stand-in".to_owned()),
         Some("/-/ready") => ("503 Service Unavailable", "stand-in".to_owned()),
         Some("/api/v1/status/flags") if !options.disable_web => {

@@ -93,6 +93,20 @@ fn what_the_launcher_adds_to_a_restart() {
     assert!(launched.saturating_sub(plain) < Duration::from_millis(10));
 }
 
+/// A number of `/proc/PID/status`.
+fn figure(pid: u32, key: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Time on a processor, in ticks of 10 ms.
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let words: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    words[11].parse::<u64>().unwrap() + words[12].parse::<u64>().unwrap()
+}
+
 #[test]
 #[ignore = "a benchmark; a release build linked statically is what the figures are for"]
 fn memory_and_wake_ups() {
@@ -105,16 +119,6 @@ fn memory_and_wake_ups() {
         pod.publish(min, "1d");
         pod.wait("serving", min);
     }
-    let figure = |pid: u32, key: &str| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    let ticks = |pid: u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let words: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        words[11].parse::<u64>().unwrap() + words[12].parse::<u64>().unwrap()
-    };
     let switches = "voluntary_ctxt_switches";
     let before = (figure(launcher.pid(), switches), ticks(sidecar.pid()));
     let idle = Instant::now();
@@ -128,4 +132,68 @@ fn memory_and_wake_ups() {
     let (launcher, sidecar) = (figure(launcher.pid(), "VmRSS"), figure(sidecar.pid(), "VmRSS"));
     println!("launcher: {launcher} KiB RSS, {wakes} wake-ups in 30 s; sidecar: {sidecar} KiB RSS, {cpu} ticks of 10 ms in 30 s");
     assert!(launcher <= 3 * 1024 && wakes == 0 && sidecar <= 8 * 1024 && cpu <= 3);
+}
+
+/// Ten thousand blocks, half of them in the window, each with a `meta.json` as large as a compacted block's.
+#[test]
+#[ignore = "a benchmark; a release build linked statically is what the figures are for"]
+fn ten_thousand_blocks() {
+    let mut pod = Pod::stand_in(&["--stand-in-other-series=3000"]);
+    pod.sidecar_flags = vec!["--drain=0s".into(), "--load-retry=0s".into()];
+    pod.publish("-5000d", "1d");
+    let files: String = (0..60).map(|n| format!("{{\"rel_path\": \"chunks/{n:06}\", \"size_bytes\": 536870912}},\n\t\t")).collect();
+    let today = thanos_timeshard::adapters::clock::unix_seconds() / 86_400;
+    for age in 0..10_000 {
+        let (name, max) = (format!("01K1H8R10000000000000{age:05}"), (today - age) * 86_400_000);
+        let meta = format!(
+            "{{\n\t\"ulid\": \"{name}\",\n\t\"minTime\": {},\n\t\"maxTime\": {max},\n\t\"stats\": {{}},\n\t\
+             \"compaction\": {{\"level\": 1, \"sources\": [\"{name}\"]}},\n\t\"version\": 1,\n\t\
+             \"thanos\": {{\"labels\": {{\"cluster\": \"x\"}}, \"downsample\": {{\"resolution\": 0}}, \"files\": [{files}{{}}]}}}}",
+            max - 86_400_000
+        );
+        fs::write(pod.path("bucket").join(format!("{name}.json")), meta).unwrap();
+    }
+    fs::write(pod.path("bucket/01K1H8R1000000000000000100.broken"), "").unwrap();
+    let (sidecar, launcher) = pod.start();
+    let listed = |missing: u64| {
+        support::wait_for("the list", || {
+            let status = pod.status()?;
+            let blocks = &status["blocks"];
+            let done = blocks["bucket"]["total"] == 10_000 && blocks["missing_total"] == missing && pod.ready();
+            done.then(|| status.clone()).ok_or(format!("{status}\n{}", pod.logs()))
+        })
+    };
+    let status = listed(1);
+    assert_eq!(support::missing(&status).unwrap(), ["01K1H8R1000000000000000100"]);
+    let first = ticks(launcher.pid());
+    // Another window: one more list, of blocks that are known.
+    fs::remove_file(pod.path("bucket/01K1H8R1000000000000000100.broken")).unwrap();
+    let mut pod = pod;
+    pod.publish("-4000d", "1d");
+    pod.wait("serving", "-4000d");
+    let listed = support::wait_for("the list", || {
+        let status = pod.status()?;
+        let done = status["blocks"]["missing_total"] == 0 && status["blocks"]["bucket"]["older"].as_u64() > Some(5_900);
+        done.then(|| status.clone()).ok_or(format!("{status}"))
+    });
+    assert!(listed.to_string().len() < 64 * 1024);
+    let second = ticks(launcher.pid()) - first;
+    let switches = "voluntary_ctxt_switches";
+    let before = (figure(launcher.pid(), switches), ticks(launcher.pid()), ticks(sidecar.pid()));
+    let idle = Instant::now();
+    while idle.elapsed() < Duration::from_mins(1) {
+        // kubelet's readiness probe.
+        assert!(pod.ready());
+        (0..100).for_each(|_| support::pause());
+    }
+    let wakes = figure(launcher.pid(), switches) - before.0;
+    let (spent, looked) = (ticks(launcher.pid()) - before.1, ticks(sidecar.pid()) - before.2);
+    let rss = |pid: u32| (figure(pid, "VmRSS"), figure(pid, "VmHWM"));
+    let (of_launcher, of_sidecar) = (rss(launcher.pid()), rss(sidecar.pid()));
+    println!(
+        "10000 blocks: launcher {} KiB RSS ({} at most), sidecar {} KiB ({} at most); the first list took {first} ticks of 10 ms, one with a \
+         restart {second}; at rest for 60 s: launcher {spent} ticks and {wakes} wake-ups, sidecar {looked} ticks",
+        of_launcher.0, of_launcher.1, of_sidecar.0, of_sidecar.1
+    );
+    assert!(of_launcher.1 + of_sidecar.1 <= 16 * 1024 && spent + looked <= 12 && wakes == 0);
 }

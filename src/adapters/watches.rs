@@ -57,7 +57,7 @@ impl WatchHealth {
     }
 }
 
-/// How to list and watch. All watches begin together when a server starts or begins to lead, and with one duration all
+/// How to list and watch. All watches begin together when a server starts, and with one duration all
 /// would be asked again within one second, too, every five minutes: `what` gives each another one.
 #[must_use]
 pub fn config(what: &str) -> watcher::Config {

@@ -43,7 +43,7 @@ Namespace label:        thanos-timeshard.io/injection=enabled
 StatefulSet annotations (on its own metadata): thanos-timeshard.io/KEY, where KEY is
   a key of the sharding block with dashes: total-shards, replicas-per-shard, replicas, data-retention-days, retention,
   shard-overlap-days, overlap, future-buffer-hours, future-buffer, boundaries, window-format, quantum, minimum-overlap,
-  drain, termination-drain, discovery-delay, reload, shard-services, allow-coverage-gap;
+  drain, termination-drain, discovery-delay, load-retry, reload, shard-services, allow-coverage-gap;
   target-replicas, pause, guard (deny, warn or off), replace-time-flags, reload-despite-liveness
 Pod template annotations: thanos-timeshard.io/inject (also as a label), /command, /replace-time-flags,
   /reload-despite-liveness

@@ -254,7 +254,8 @@ async fn join_cluster(
     // Without a refresher, too: the guard counts on pods that are ready.
     let seen = Seen::new(observed.clone());
     registry.register_collector(Box::new(SeenMetrics(seen.clone())));
-    tasks.spawn(observe::follow(client.clone(), seen.clone()));
+    let purpose = if args.no_refresher { observe::Purpose::Guard } else { observe::Purpose::Rollouts };
+    tasks.spawn(observe::follow(client.clone(), seen.clone(), purpose));
     if args.no_refresher {
         return Ok(Joined { notices, seen, refresher: None, self_signed });
     }

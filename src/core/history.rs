@@ -289,12 +289,13 @@ mod tests {
     #[test]
     fn a_block_that_no_pod_has_loaded_is_told_until_it_is_served_again() {
         let block = |ulid: &str| BlockReport { ulid: ulid.to_owned(), from: "A".to_owned(), to: "B".to_owned(), ..BlockReport::default() };
+        let count = |all: &[&str]| u32::try_from(all.len()).unwrap();
         let with = |unserved: &[&str], missing: &[&str]| {
             let mut report = report(State::Settled, 0, vec![pod(0, PodState::Confirmed, 1)]);
             report.blocks.known_pods = 1;
             report.blocks.unserved = unserved.iter().map(|ulid| block(ulid)).collect();
             report.blocks.missing = missing.iter().map(|ulid| block(ulid)).collect();
-            (report.blocks.unserved_total, report.blocks.missing_total) = (unserved.len() as u32, missing.len() as u32);
+            (report.blocks.unserved_total, report.blocks.missing_total) = (count(unserved), count(missing));
             report
         };
         let mut unknown = with(&[], &[]);

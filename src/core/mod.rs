@@ -31,6 +31,7 @@ pub mod loading;
 pub mod located;
 #[cfg(feature = "server")]
 pub mod max_unavailable;
+#[cfg(feature = "server")]
 pub mod mutation;
 pub mod names;
 #[cfg(feature = "server")]
@@ -59,6 +60,7 @@ pub mod shard_services;
 pub mod shared_files;
 #[cfg(feature = "server")]
 pub mod sidecar_spec;
+#[cfg(feature = "server")]
 pub mod single_holders;
 #[cfg(feature = "server")]
 pub mod store_args;

@@ -189,7 +189,7 @@ impl Sidecar {
             given_up_before: record.as_ref().and_then(|record| record.failed.as_ref()).map(|failed| (failed.window, failed.times)),
             settings,
             entries: Entries::restored(file.as_ref()),
-            // A start that was ready is in discovery, where a retry is not free.
+            // A start that was ready may be in discovery, where a retry is not free.
             blocks: Blocks::new(inspect.map_or(0, |inspect| inspect.number), record.as_ref().is_some_and(|record| record.ready)),
             record,
             file,

@@ -40,6 +40,8 @@ pub struct SidecarFacts<'a> {
     pub grpc_address: Cow<'a, str>,
     /// How long the sidecar drains before a change.
     pub drain: PromDuration,
+    /// For how long it has thanos started again before the pod turns Ready when blocks are missing.
+    pub load_retry: PromDuration,
     /// How a change reaches thanos.
     pub reload: ReloadIn,
     /// Whether the pod has resources of its own, which ours then share: Kubernetes refuses a pod that requests less than its
@@ -58,6 +60,7 @@ struct Key {
     thanos_url: String,
     grpc_address: String,
     drain: PromDuration,
+    load_retry: PromDuration,
     reload: ReloadIn,
     shares_resources: bool,
 }
@@ -85,6 +88,7 @@ impl Key {
             thanos_url: facts.thanos_url.clone().into_owned(),
             grpc_address: facts.grpc_address.clone().into_owned(),
             drain: facts.drain,
+            load_retry: facts.load_retry,
             reload: facts.reload,
             shares_resources: facts.shares_resources,
         }
@@ -95,6 +99,7 @@ impl Key {
             && self.thanos_url == facts.thanos_url
             && self.grpc_address == facts.grpc_address
             && self.drain == facts.drain
+            && self.load_retry == facts.load_retry
             && self.reload == facts.reload
             && self.shares_resources == facts.shares_resources
     }
@@ -111,7 +116,7 @@ pub struct Container<'a> {
     restart_policy: Option<&'static str>,
     command: [&'static str; 2],
     args: Vec<Cow<'a, str>>,
-    env: [Env; 2],
+    env: Vec<Env>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ports: Option<[Port; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,7 +133,16 @@ pub struct Container<'a> {
 #[serde(rename_all = "camelCase")]
 struct Env {
     name: &'static str,
-    value_from: ValueFrom,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_from: Option<ValueFrom>,
+}
+
+impl Env {
+    const fn field(name: &'static str, field_path: &'static str) -> Self {
+        Self { name, value: None, value_from: Some(ValueFrom { field_ref: FieldRef { field_path } }) }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -282,12 +296,19 @@ pub fn sidecar<'a>(facts: &SidecarFacts<'a>) -> Container<'a> {
         ReloadIn::Off => args.push(Cow::Borrowed("--reload=off")),
     }
     args.push(Cow::Borrowed("--install"));
+    let mut container = container(names::SIDECAR, facts, args);
+    // As variables, because an agent of an older image refuses flags that it does not know.
+    container.env.extend([
+        Env::field("TIMESHARD_NAMESPACE", "metadata.namespace"),
+        Env::field("TIMESHARD_UID", "metadata.uid"),
+        Env { name: "TIMESHARD_LOAD_RETRY", value: Some(facts.load_retry.to_string()), value_from: None },
+    ]);
     Container {
         restart_policy: native.then_some("Always"),
         ports: Some([Port { name: "timeshard", container_port: names::SIDECAR_PORT, protocol: "TCP" }]),
         startup_probe: native.then(|| probe("/livez", STARTUP_SECONDS)),
         readiness_probe: Some(probe("/readyz", 3)),
-        ..container(names::SIDECAR, facts, args)
+        ..container
     }
 }
 
@@ -308,7 +329,8 @@ fn common_args<'a>() -> Vec<Cow<'a, str>> {
 }
 
 fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a, str>>) -> Container<'a> {
-    let env = |name, field_path| Env { name, value_from: ValueFrom { field_ref: FieldRef { field_path } } };
+    let mut env = Vec::with_capacity(5);
+    env.extend([Env::field("POD_NAME", "metadata.name"), Env::field("POD_IP", "status.podIP")]);
     let amounts = Amounts { cpu: &facts.injection.cpu, memory: &facts.injection.memory };
     Container {
         name,
@@ -317,7 +339,7 @@ fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a,
         restart_policy: None,
         command: [names::AGENT_IN_IMAGE, "sidecar"],
         args,
-        env: [env("POD_NAME", "metadata.name"), env("POD_IP", "status.podIP")],
+        env,
         ports: None,
         startup_probe: None,
         readiness_probe: None,
@@ -352,6 +374,7 @@ mod tests {
             thanos_url: Cow::Borrowed("http://127.0.0.1:10902"),
             grpc_address: Cow::Borrowed("127.0.0.1:10901"),
             drain: PromDuration::from_secs(60),
+            load_retry: PromDuration::from_secs(120),
             reload: ReloadIn::Exec,
             shares_resources: false,
         };
@@ -360,6 +383,7 @@ mod tests {
             SidecarFacts { thanos_url: Cow::Borrowed("http://127.0.0.1:80"), ..facts.clone() },
             SidecarFacts { grpc_address: Cow::Borrowed("127.0.0.1:80"), ..facts.clone() },
             SidecarFacts { drain: PromDuration::from_secs(1), ..facts.clone() },
+            SidecarFacts { load_retry: PromDuration::from_secs(1), ..facts.clone() },
             SidecarFacts { reload: ReloadIn::Off, ..facts.clone() },
             SidecarFacts { shares_resources: true, ..facts.clone() },
         ];

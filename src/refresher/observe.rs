@@ -20,8 +20,17 @@ use crate::adapters::lean::{Lean, Read};
 use crate::adapters::watches::{config, keep, of_namespace};
 use crate::core::names;
 
+/// What is watched for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A replica that may lead: everything that a rollout depends on.
+    Rollouts,
+    /// One that never does (`--no-refresher`): what its guard needs, pods and our ConfigMaps.
+    Guard,
+}
+
 /// Watches for as long as it is polled: while this process lives. It leaves nothing behind.
-pub async fn follow(client: Client, seen: Arc<Seen>) {
+pub async fn follow(client: Client, seen: Arc<Seen>, purpose: Purpose) {
     let _ended = Ended(&seen);
     // Both before the first look, so that no change falls in between.
     let (mut labelled, mut replaced) = (seen.observed.labelled(), seen.observed.replaced());
@@ -39,7 +48,7 @@ pub async fn follow(client: Client, seen: Arc<Seen>) {
         for namespace in wanted.into_iter().filter(|namespace| !tasks.contains_key(namespace)).collect::<Vec<_>>() {
             seen.expect(&namespace);
             let mut watches = JoinSet::new();
-            watches.spawn(watch(client.clone(), seen.clone(), namespace.clone()));
+            watches.spawn(watch(client.clone(), seen.clone(), namespace.clone(), purpose));
             tasks.insert(namespace, watches);
         }
         // Neither sender goes while `seen` holds them.
@@ -63,14 +72,21 @@ impl Drop for Ended<'_> {
     }
 }
 
-async fn watch(client: Client, seen: Arc<Seen>, namespace: String) {
+async fn watch(client: Client, seen: Arc<Seen>, namespace: String, purpose: Purpose) {
     let watches = Watches { client, seen: &seen, namespace: &namespace };
     let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
+    let of_rollouts = async {
+        if purpose == Purpose::Rollouts {
+            tokio::join!(
+                watches.keep("PodDisruptionBudgets", None, |budget| Some(trim::budget(budget))),
+                watches.keep("Services", None, |service| Some(trim::service(service))),
+            );
+        }
+    };
     tokio::join!(
         watches.keep("pods", None, trim::pod),
         watches.keep("our ConfigMaps", Some(&ours), |map| Some(trim::map(map))),
-        watches.keep("PodDisruptionBudgets", None, |budget| Some(trim::budget(budget))),
-        watches.keep("Services", None, |service| Some(trim::service(service))),
+        of_rollouts,
     );
 }
 

@@ -56,6 +56,17 @@ impl Readiness {
         }
     }
 
+    /// Nobody asks sidecars any more: from now on conditions alone tell. What was answered last of restarts still tells one
+    /// readiness from the next, if somebody asks again.
+    pub(super) fn no_longer_asked(&mut self, now: Instant) {
+        for known in self.pods.values_mut() {
+            if let Some((ready, _)) = known.agent.as_mut().filter(|(ready, _)| !ready) {
+                *ready = true;
+                known.restart(now);
+            }
+        }
+    }
+
     pub(super) fn forget(&mut self, uid: &str) {
         self.pods.remove(uid);
     }
@@ -168,5 +179,12 @@ mod tests {
         readiness.observed(&pod(true, 1), t0);
         readiness.answered("u", &status(Phase::Restarting, 0), t0 + MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + MINUTE), None);
+        // Who no longer leads hears of no phase: the condition tells.
+        readiness.no_longer_asked(t0 + 2 * MINUTE);
+        assert_eq!(readiness.ready_for("u", t0 + 3 * MINUTE), Some(MINUTE));
+        readiness.answered("u", &status(Phase::Serving, 0), t0 + 3 * MINUTE);
+        assert_eq!(readiness.ready_for("u", t0 + 3 * MINUTE), Some(MINUTE));
+        readiness.answered("u", &status(Phase::Serving, 1), t0 + 3 * MINUTE);
+        assert_eq!(readiness.ready_for("u", t0 + 3 * MINUTE), Some(Duration::ZERO));
     }
 }

@@ -148,12 +148,13 @@ impl Seen {
         let fleet = self.observed.fleet.load();
         let uid = Some(fleet.known(namespace, statefulset).facts().uid.as_str()).filter(|uid| !uid.is_empty())?;
         let configmap = fleet.config().operator.configmap_of(namespace, statefulset);
-        let inner = self.lock();
+        let (inner, now) = (self.lock(), Instant::now());
         let watched = inner.namespaces.get(namespace).filter(|watched| watched.listed.contains(&Kind::Pods))?;
-        let condition = |pod: &PodFacts| match (pod.terminating, pod.ready) {
+        // Where this process leads, a sidecar that drains or restarts tells so before the condition does.
+        let condition = |pod: &PodFacts| match (pod.terminating, inner.readiness.ready_for(&pod.uid, now)) {
             (true, _) => PodCondition::Terminating,
-            (false, true) => PodCondition::Ready,
-            (false, false) => PodCondition::NotReady,
+            (false, Some(_)) => PodCondition::Ready,
+            (false, None) => PodCondition::NotReady,
         };
         let own = watched.facts.pods.values().filter(|pod| pod.owner_uid == uid);
         let conditions = own.map(|pod| (pod.name.clone(), condition(pod))).collect();
@@ -276,6 +277,7 @@ impl Drop for Leads {
         let mut inner = self.0.lock();
         inner.leads = false;
         inner.dirty.clear();
+        inner.readiness.no_longer_asked(Instant::now());
     }
 }
 

@@ -90,8 +90,14 @@ impl Bucket {
     }
 
     /// The body of `/metrics`.
-    pub(super) fn metrics(&self) -> String {
+    pub(super) fn metrics(&self, other_series: u32) -> String {
         let mut text = "# stand-in\n".to_owned();
+        for n in 0..other_series {
+            let _ = writeln!(
+                text,
+                "thanos_objstore_bucket_operation_duration_seconds_bucket{{bucket=\"x\",operation=\"get_range\",le=\"{n}\"}} {n}"
+            );
+        }
         let loaded = self.loads - self.failures;
         for (name, value) in [
             ("thanos_blocks_meta_synced{state=\"loaded\"}", self.expected as u64),

@@ -161,6 +161,9 @@ monitoring/store: settled: every pod serves its planned window
 fn what_is_wrong_stands_out_and_is_no_failure() {
     let mut all = document(&[blocked()]);
     all["config_error"] = json!("config.yaml:2:3: no");
+    let block = json!({"ulid": "01X", "from": "A", "to": "B", "missing_on": ["store-0"], "served_by": 0});
+    all["statefulsets"][0]["blocks"] = json!({"known_pods": 2, "unknown_pods": 1, "unserved_total": 1, "unserved": [block], "missing_total": 0,
+        "missing": [], "outside_windows": 14, "bucket_total": 511});
     let output = Server::of(&all).status(&["store"]);
     let table = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0));
@@ -169,6 +172,9 @@ fn what_is_wrong_stands_out_and_is_no_failure() {
         "SOME INSTANTS ARE SERVED BY NO POD",
         "  GAP: nobody serves 2026-01-01T00:00:00Z .. 2026-01-02T00:00:00Z (24h0m in all)\n",
         "  warning: one replica serves shard 0\n",
+        "  BLOCK: no confirmed pod has loaded 01X (A .. B), missing on store-0\n",
+        "  blocks outside every window: 14 of 511 in the bucket; no query finds their samples (retention)\n",
+        "  loaded blocks are not known for 1 pod\n",
         "0 (extra)  UNREACHABLE  -      -370d .. -246d16h  -        -370d .. -277d12h",
         "port 10908 [31m xxx",
         "x…\n",

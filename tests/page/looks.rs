@@ -219,7 +219,7 @@ fn unserved_block(stage: &Stage) {
     report.blocks = BlocksReport { known_pods: 6, ..BlocksReport::default() };
     known.sets[0].report = std::sync::Arc::new(report.clone());
     server.know(known.clone());
-    stage.browser.until("document.getElementById('verdict-more').textContent.includes('Every block within the retention is loaded.')");
+    stage.browser.until("document.getElementById('verdict-more').textContent.includes('Every block within the retention is served.')");
     assert!(stage.text("verdict-text").starts_with("Coverage is whole"), "{}", stage.text("verdict-text"));
     report.blocks = BlocksReport { known_pods: 5, unknown_pods: 1, ..BlocksReport::default() };
     known.sets[0].report = std::sync::Arc::new(report);

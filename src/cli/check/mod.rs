@@ -173,3 +173,15 @@ impl Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_dns_remembers_is_bounded() {
+        for (text, fits) in [("0s", true), ("30s", true), ("1h", true), ("2h", false), ("-1s", false), ("30", false), ("", false)] {
+            assert_eq!(parse_dns_cache(text).is_ok(), fits, "{text}");
+        }
+    }
+}

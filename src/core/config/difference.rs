@@ -30,7 +30,7 @@ impl Sharding {
             .collect()
     }
 
-    fn shown(&self) -> [(&'static str, String); 14] {
+    fn shown(&self) -> [(&'static str, String); 15] {
         let format = match self.window_format() {
             WindowFormat::Relative => "relative",
             WindowFormat::Absolute => "absolute",
@@ -53,6 +53,7 @@ impl Sharding {
             ("drain", self.drain().to_string()),
             ("discovery_delay", self.discovery_delay().to_string()),
             ("termination_drain", self.termination_drain().to_string()),
+            ("load_retry", self.load_retry().to_string()),
             ("reload", reload.to_owned()),
         ]
     }

@@ -56,13 +56,14 @@ pub(super) struct Draft {
     pub(super) drain: Option<Given<PromDuration>>,
     pub(super) termination_drain: Option<Given<PromDuration>>,
     pub(super) discovery_delay: Option<Given<PromDuration>>,
+    pub(super) load_retry: Option<Given<PromDuration>>,
     pub(super) reload: Option<Given<Reload>>,
     pub(super) shard_services: Option<Given<bool>>,
     pub(super) allow_coverage_gap: Option<Given<bool>>,
 }
 
 /// Every key of the `sharding` block, for messages and for the annotations that are ours.
-pub const SHARDING_KEYS: [&str; 19] = [
+pub const SHARDING_KEYS: [&str; 20] = [
     "total_shards",
     "replicas_per_shard",
     "replicas",
@@ -79,6 +80,7 @@ pub const SHARDING_KEYS: [&str; 19] = [
     "drain",
     "termination_drain",
     "discovery_delay",
+    "load_retry",
     "reload",
     "shard_services",
     "allow_coverage_gap",
@@ -110,6 +112,7 @@ impl Draft {
             "drain" => take(&mut self.drain, place, kind, delay, problems),
             "termination_drain" => take(&mut self.termination_drain, place, kind, delay, problems),
             "discovery_delay" => take(&mut self.discovery_delay, place, kind, delay, problems),
+            "load_retry" => take(&mut self.load_retry, place, kind, delay, problems),
             "reload" => take(&mut self.reload, place, kind, reload, problems),
             "shard_services" => take(&mut self.shard_services, place, kind, truth, problems),
             "allow_coverage_gap" => take(&mut self.allow_coverage_gap, place, kind, truth, problems),
@@ -137,6 +140,7 @@ impl Draft {
             drain: self.drain.or(base.drain),
             termination_drain: self.termination_drain.or(base.termination_drain),
             discovery_delay: self.discovery_delay.or(base.discovery_delay),
+            load_retry: self.load_retry.or(base.load_retry),
             reload: self.reload.or(base.reload),
             shard_services: self.shard_services.or(base.shard_services),
             allow_coverage_gap: self.allow_coverage_gap.or(base.allow_coverage_gap),

@@ -19,6 +19,7 @@ pub struct Sharding {
     drain: PromDuration,
     termination_drain: PromDuration,
     discovery_delay: PromDuration,
+    load_retry: PromDuration,
     reload: Reload,
     shard_services: bool,
     allow_coverage_gap: bool,
@@ -50,6 +51,7 @@ impl Default for Sharding {
             drain: DISCOVERY_PERIOD,
             termination_drain: DISCOVERY_PERIOD,
             discovery_delay: DISCOVERY_PERIOD,
+            load_retry: PromDuration::from_secs(120),
             reload: Reload::Exec,
             shard_services: false,
             allow_coverage_gap: false,
@@ -87,6 +89,7 @@ impl Sharding {
             drain: or(draft.drain.as_ref(), default.drain),
             termination_drain: or(draft.termination_drain.as_ref(), default.termination_drain),
             discovery_delay: or(draft.discovery_delay.as_ref(), default.discovery_delay),
+            load_retry: or(draft.load_retry.as_ref(), default.load_retry),
             reload: or(draft.reload.as_ref(), default.reload),
             shard_services: or(draft.shard_services.as_ref(), default.shard_services),
             allow_coverage_gap: or(draft.allow_coverage_gap.as_ref(), default.allow_coverage_gap),
@@ -246,6 +249,12 @@ impl Sharding {
     #[must_use]
     pub const fn termination_drain(&self) -> PromDuration {
         self.termination_drain
+    }
+
+    /// For how long a thanos that could not load all its blocks is started again before its pod turns Ready.
+    #[must_use]
+    pub const fn load_retry(&self) -> PromDuration {
+        self.load_retry
     }
 
     /// The longest time in which a querier learns of a pod that came or went.

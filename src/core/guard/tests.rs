@@ -232,7 +232,7 @@ fn the_safe_way_passes_in_silence() {
     assert_eq!(scaled(&config, Some(&surplus.settled(&config)), &surplus, 6), Verdict::default());
     // What is published is not all as planned: perhaps it is not served either.
     let mut halfway = settled.clone();
-    halfway.insert("store-5".to_owned(), made(6, &[]).settled(&config)["store-5"].clone());
+    halfway.insert("store-5".to_owned(), made(6, &[]).settled(&config)["store-5"]);
     let verdict = scaled(&config, Some(&halfway), &before, 4);
     assert_eq!(verdict.concern, Some(Concern::RolloutUnderWay), "store-3 may not serve what store-5 has until then");
     assert!(verdict.denial.unwrap().starts_with("the windows are on their way to 4 pods: wait until `timeshard status ns/store` says"));

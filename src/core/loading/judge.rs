@@ -96,10 +96,16 @@ impl Judge {
         self.last.map_or(0, |last| last.syncs)
     }
 
-    /// Whether the last reading is the accepted state, so that the next one can wait.
+    /// Whether the last reading is the accepted state, or none can be accepted before the next sync.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.failed || self.agrees()
+    }
+
+    /// Whether the next reading can wait: this one says nothing that another one soon could confirm.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.is_settled() || self.steady
     }
 
     /// Whether the last two readings are the accepted state, with no sync under way.
@@ -133,7 +139,9 @@ mod tests {
 
     fn judge(readings: &[Reading]) -> Judge {
         let mut judge = Judge::default();
-        readings.iter().for_each(|reading| judge.take(*reading));
+        for reading in readings {
+            judge.take(*reading);
+        }
         judge
     }
 

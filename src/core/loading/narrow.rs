@@ -100,8 +100,10 @@ mod tests {
         }
     }
 
-    /// Blocks by number: hours, sources, group.
-    fn bucket(blocks: &[(u8, (i64, i64), &[u8], &str)]) -> (Fake, impl Fn(&[u8]) -> Vec<Block>) {
+    /// Number, hours, sources, group.
+    type Given<'a> = (u8, (i64, i64), &'a [u8], &'a str);
+
+    fn bucket(blocks: &[Given<'_>]) -> (Fake, impl Fn(&[u8]) -> Vec<Block>) {
         let metas = blocks.iter().map(|(n, range, sources, group)| {
             let mut sources: Vec<Ulid> = sources.iter().map(|source| ulid(*source)).collect();
             sources.sort_unstable();
@@ -154,7 +156,7 @@ mod tests {
         assert_eq!(numbers(&narrow(of(&[1, 2, 3]), &[], &remembered, 1, &mut metas)), [2]);
         assert_eq!(numbers(&narrow(of(&[1, 2, 3]), &[], &remembered, 2, &mut metas)), [1, 2, 3]);
         metas.1 = 0;
-        let many: Vec<Block> = (0..=MAX_CANDIDATES as i64).map(|n| Block { ulid: ulid(50), min: n, max: n }).collect();
+        let many: Vec<Block> = (0..=MAX_CANDIDATES).map(|_| Block { ulid: ulid(50), min: 0, max: 0 }).collect();
         assert_eq!(narrow(many.clone(), &[], &remembered, 1, &mut metas).candidates, many);
         assert_eq!(metas.1, 0, "nothing is read beyond the limit");
         // Of two with the same sources thanos keeps the one with the smaller id.

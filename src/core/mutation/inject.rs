@@ -154,6 +154,7 @@ impl<'a> Patch<'a, '_> {
             thanos_url: Cow::Owned(format!("http://{}", reach(http, names::THANOS_HTTP_PORT))),
             grpc_address: Cow::Owned(reach(grpc, names::THANOS_GRPC_PORT)),
             drain: facts.sharding.drain(),
+            load_retry: facts.sharding.load_retry(),
             reload,
             shares_resources: self.pod.spec.has_resources(),
         }

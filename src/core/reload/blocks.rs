@@ -99,7 +99,7 @@ impl Blocks {
 
     /// The longest wait for the next look at a thanos that serves.
     pub(super) fn look_within(&self, check_interval: Duration) -> Duration {
-        let at_rest = self.decided && (self.judge.is_settled() || self.unreadable.is_some());
+        let at_rest = self.decided && (self.judge.is_at_rest() || self.unreadable.is_some());
         if at_rest { check_interval } else { check_interval.min(PROBE_MOST) }
     }
 

@@ -250,7 +250,7 @@ function loaded(sets) {
   const [known, unknown] = [sum((blocks) => blocks.known_pods), sum((blocks) => blocks.unknown_pods)];
   if (!known) return '';
   if (unknown) return `Which blocks are loaded is not known of ${count(unknown, 'pod')}.`;
-  return 'Every block within the retention is loaded.';
+  return 'Every block within the retention is served.';
 }
 
 // ---- the picture of it -----------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ impl World {
     /// As every replica does.
     async fn watch(mut self) -> Self {
         self.until(|world| world.seen.observed.is_synced()).await;
-        self.tasks.spawn(follow(self.api.client(), self.seen.clone()));
+        self.tasks.spawn(follow(self.api.client(), self.seen.clone(), Purpose::Rollouts));
         self
     }
 
@@ -329,6 +329,18 @@ async fn the_guard_of_every_replica_knows_which_pods_are_ready() {
     assert_eq!(conditions, [Ready, NotReady, Terminating, Absent, Absent]);
     assert_eq!(seen.single_holders.as_deref(), Some("{}"));
     assert_eq!((world.seen.pods("ns", "c"), world.seen.pods("other", "a")), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_never_leads_watches_what_its_guard_needs() {
+    let mut world = World::start();
+    world.until(|world| world.seen.observed.is_synced()).await;
+    world.api.put(PODS, pod("a-0", "a", true));
+    world.tasks.spawn(follow(world.api.client(), world.seen.clone(), Purpose::Guard));
+    world.until(|world| world.seen.pods("ns", "a").is_some()).await;
+    assert_eq!(world.pods(), ["a-0"]);
+    world.news().await;
+    assert_eq!((world.api.requests("poddisruptionbudgets"), world.api.requests("/services")), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

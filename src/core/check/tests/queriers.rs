@@ -33,11 +33,11 @@ fn queriers() {
 
 #[test]
 fn periods_are_compared_with_what_discovery_takes() {
+    const PARTS: &str =
+        "within 1m9s (readiness 3s, EndpointSlice 1s, DNS cache 30s by the Corefile, querier's interval 30s, its update 5s), but ";
     let config = |text: &'static str| {
         move |s: &mut Snapshot| s.config = Ok(Some(ConfigText { text: text.to_owned(), of_server: true, ..ConfigText::default() }))
     };
-    const PARTS: &str =
-        "within 1m9s (readiness 3s, EndpointSlice 1s, DNS cache 30s by the Corefile, querier's interval 30s, its update 5s), but ";
     finds(
         &[&format!("warn discovery-periods: {PARTS}drain is 1m, termination_drain is 45s, discovery_delay is 1m: queries")],
         config("sharding: {drain: 60s, termination_drain: 45s, discovery_delay: 60s}"),

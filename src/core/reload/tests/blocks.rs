@@ -109,7 +109,7 @@ fn a_launcher_that_cannot_list_keeps_no_pod_unready() {
 #[test]
 fn another_window_ends_the_retries_of_the_one_before() {
     let mut world = begun(&[3], settings(ReloadMode::Exec));
-    world.run(Duration::from_secs(60));
+    world.run(Duration::from_mins(1));
     assert!(!world.phase().is_ready());
     world.publish(20);
     world.run(Duration::from_secs(1));
