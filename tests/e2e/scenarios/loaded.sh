@@ -43,7 +43,7 @@ objstore objstore-first $first
 objstore objstore-second $second
 querier year store
 querier other single
-OBJSTORE=objstore-first gateways store 8 discovery-delay $discovery_delay
+OBJSTORE=objstore-first gateways store 8 discovery-delay $discovery_delay load-retry 20s
 OBJSTORE=objstore-second gateways single 2 discovery-delay $discovery_delay total-shards 1
 for s in store:8:year single:2:other; do
   IFS=: read -r set n q <<<"$s"
@@ -91,9 +91,9 @@ event_names() { kubectl -n $ns get events.events.k8s.io -o json | jq -e --argjso
 stands() {
   pods $ns store | jq -e '[.[].status.conditions[] | select(.type == "Ready")] | all(.status == "True" and now - (.lastTransitionTime | fromdate) > 45)' >/dev/null && waits_for "$1"
 }
-# A pod that lacks blocks is not Ready for the first 2 minutes, in which thanos is started again.
+# A pod that lacks blocks is not Ready for the first 20 s, in which thanos is started again; that covers what is broken for 30 s.
 which=$(jq -c --argjson more "$everybodys" '. + $more' <<<"$one")
-EVERY=1 eventually 260 "the rollout stands still, and names a block that nobody can load, or one that two pods could not" stands "$which"
+EVERY=1 eventually 200 "the rollout stands still, and names a block that nobody can load, or one that two pods could not" stands "$which"
 check "both are listed" listed "$which"
 eventually 30 "an Event names one" event_names "$which"
 say "$(report store | jq -r .message)"
