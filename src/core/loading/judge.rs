@@ -78,6 +78,13 @@ impl Judge {
         self.accepted
     }
 
+    /// The last reading, while no state was accepted yet and it lacks blocks: better told as missing than as unknown.
+    #[must_use]
+    pub fn pending(&self) -> Option<Counts> {
+        let last = self.last.filter(|_| self.accepted.is_none() && !self.failed)?;
+        Some(Counts { expected: last.expected, loaded: last.loaded }).filter(|counts| counts.missing() > 0)
+    }
+
     /// When the bucket was last read without an error; 0 before the first reading.
     #[must_use]
     pub const fn last_sync_unix_seconds(&self) -> i64 {
@@ -152,6 +159,16 @@ mod tests {
         let judge = judge(&[reading(371, 370), Reading { unix_seconds: 101, ..reading(371, 370) }]);
         assert_eq!(judge.accepted().unwrap().missing(), 1);
         assert!(judge.is_certain() && judge.is_settled());
+    }
+
+    #[test]
+    fn until_a_first_state_what_is_missing_is_told_without_names() {
+        let loading = Reading { loads: 401, ..reading(371, 370) };
+        assert_eq!(judge(&[loading, loading, loading]).pending().map(Counts::missing), Some(1));
+        assert_eq!(judge(&[reading(371, 370), reading(371, 370), loading]).pending(), None, "the accepted state holds");
+        assert_eq!(judge(&[Reading { loads: 401, ..reading(371, 371) }]).pending(), None);
+        let failed = Reading { sync_failures: 1, syncs: 3, syncs_ended: 3, ..loading };
+        assert_eq!(judge(&[loading, failed]).pending(), None);
     }
 
     #[test]

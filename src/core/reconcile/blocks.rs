@@ -83,7 +83,7 @@ impl Missing {
         let lacking: Vec<&str> = block.lacking.iter().map(|i| pods[*i]).collect();
         let more = if held.len() > 1 { format!(" (and {} more blocks)", held.len() - 1) } else { String::new() };
         format!(
-            "waits until {} has loaded block {}{more}: until then {} must keep serving it; thanos tries again at its next sync (--sync-block-duration)",
+            "waits for {} to load block {}{more}; until then {} must keep serving it. Thanos tries again at its next sync (--sync-block-duration)",
             named(&lacking),
             shown(id),
             named(&holders)

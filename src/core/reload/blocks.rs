@@ -266,7 +266,12 @@ impl Sidecar {
         if let Some(why) = &self.blocks.unreadable {
             return Err(format!("thanos' metrics cannot be read: {why}"));
         }
-        let counts = self.blocks.judge.accepted().ok_or("thanos' sync is under way, or its last one failed")?;
+        let Some(counts) = self.blocks.judge.accepted() else {
+            let pending = self.blocks.judge.pending().ok_or("thanos' sync is under way, or its last one failed")?;
+            let (expected, loaded, missing_total) = (pending.expected, pending.loaded, pending.missing());
+            let last_sync_unix_seconds = self.blocks.judge.last_sync_unix_seconds();
+            return Ok(LoadedBlocks { expected, loaded, missing_total, last_sync_unix_seconds, ..LoadedBlocks::default() });
+        };
         let differs = if counts.missing() == 0 {
             String::new()
         } else {

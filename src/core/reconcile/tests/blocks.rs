@@ -41,7 +41,7 @@ fn a_rollout_waits_for_the_block_that_the_new_pods_cannot_load_and_names_it() {
     for _ in 0..600 {
         world.second();
         check(&mut world).unwrap();
-        if world.last.report.message.contains("has loaded block") {
+        if world.last.report.message.contains("to load block") {
             waited =
                 Some((world.last.report.clone(), world.last.closed.clone(), world.map.clone().unwrap().single_holders.unwrap_or_default()));
         }

@@ -189,11 +189,10 @@ fn simulate(divisions: &[Division; 2], discovery: Discovery, spare: u32, specs: 
         let terms = Terms { required: required(&plans[1]), discovery, allow_gap: false, now: now() };
         match next_step(&members, &world.blocks(), &terms) {
             Step::Done => return Ok(End::Done),
-            Step::Wait(_) => {}
             Step::Blocked(gap) => return Err(format!("blocked at step {steps}: {gap:?}")),
             Step::Held(blocks) if blocks.is_empty() => return Err(format!("held by nothing at step {steps}")),
             Step::Held(_) if at > END => return Ok(End::Held),
-            Step::Held(_) => {}
+            Step::Held(_) | Step::Wait(_) => {}
             Step::Move { changes, .. } => {
                 steps += 1;
                 for change in changes {
@@ -298,8 +297,8 @@ fn the_holder_of_a_block_waits_for_the_pod_that_takes_over_and_goes_on_when_it_h
         members[change].published = members[change].desired;
     }
     // Everything else has moved; only pods 0 and 1 are left, and they are all that serve it.
-    for i in 2..8 {
-        members[i].published = members[i].desired;
+    for member in &mut members[2..] {
+        member.published = member.desired;
     }
     assert_eq!(next_step(&members, &[block(&[2, 3])], &terms), Step::Held(vec![0]));
     assert_eq!(served_by(&members, &[block(&[2, 3])], &terms), [Some(2)]);
