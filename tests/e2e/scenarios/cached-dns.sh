@@ -1,0 +1,63 @@
+# shellcheck shell=bash
+# every default of thanos and of ours, and DNS that caches 30 s: a rolling restart and a change of shards, and not one strict query fails or is incomplete
+# stage: node
+# only by name
+ns=e2e-cached-dns
+bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
+namespace $ns "$ENABLED"
+# A querier learns of a pod that comes or goes after readiness (3 s), EndpointSlice (1 s), DNS (30 s), its own interval (30 s) and the
+# rhythm in which it takes over what it was told (5 s): 69 s. Nothing is set here, so this tells whether the defaults are longer.
+interval='' drain='' termination_drain='' ZONE=cached.local
+# shellcheck source=../querying.sh
+. "$CHECKOUT/tests/e2e/querying.sh"
+# shellcheck source=../rollouts.sh
+. "$CHECKOUT/tests/e2e/rollouts.sh"
+
+# Two queriers, 17 s apart: how late each learns depends on when its interval began.
+queriers=(early late)
+ended() {
+  local q
+  for q in "${queriers[@]}"; do touch "$WORK/$q.stop"; done
+  wait
+}
+trap ended EXIT
+for q in "${queriers[@]}"; do rm -f "$WORK/$q".{answers,stop}; done
+querier early store
+gateways store 6
+until_same 60 "querier early is Ready" "1 of 1" ready $ns early
+ms=$(now_ms)
+apart() { [ $(($(now_ms) - ms)) -gt 17000 ]; }
+eventually 30 "17 s later" apart
+querier late store
+until_same 60 "querier late is Ready" "1 of 1" ready $ns late
+until_same 200 "6 pods are Ready" "6 of 6" ready $ns store
+say "injected by default: $(pods $ns store | jq -r '[.[0].spec.containers[].args[]?, .[0].spec.initContainers[]?.args[]? | select(test("^--(termination-)?drain"))] | unique | join(" ")')"
+sane() { [ "$(mark "$1")" -ge 20 ]; }
+for q in "${queriers[@]}"; do
+  until_same 120 "$q has all of them" 6 stores "$q"
+  asking "$q" &
+  eventually 30 "$q: 20 answers" sane "$q"
+done
+eventually 200 "the leader knows all of them" settled store '[.pods[].shard] | max == 2'
+
+# marks: of both; all_complete WHAT: since then
+marks() { local q; for q in "${queriers[@]}"; do since[$q]=$(mark "$q"); done; }
+all_complete() { local q; for q in "${queriers[@]}"; do complete_since "$q" "${since[$q]}" "$1, querier $q"; done; }
+declare -A since
+marks
+ms=$(now_ms)
+kubectl -n $ns rollout restart statefulset store >/dev/null
+check "the rolling restart ends" kubectl -n $ns rollout status statefulset store --timeout=1500s
+for q in "${queriers[@]}"; do until_same 120 "$q has all of them" 6 stores "$q"; done
+all_complete "a rolling restart of 6 pods"
+say "took $(seconds_since "$ms") s"
+
+eventually 300 "all is as planned" settled store '[.pods[].state] | all(. == "confirmed")'
+marks
+ms=$(now_ms)
+annotate store overlap=2d
+eventually 1500 "overlap 1 d to 2 d: rolled out" settled store '.pods[0].desired.min_time == "-125d8h"'
+for q in "${queriers[@]}"; do until_same 120 "$q has all of them" 6 stores "$q"; done
+all_complete "a change of overlap"
+say "took $(seconds_since "$ms") s"
+same "no container was restarted" 0 restarts $ns
