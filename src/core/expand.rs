@@ -36,6 +36,7 @@ pub fn facts(object: &Value, namespace: &str, replicas: Option<u32>) -> Stateful
             .filter(|(key, _)| key.starts_with(names::PREFIX))
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect(),
+        min_ready_seconds: number("/spec/minReadySeconds").unwrap_or(0),
         max_unavailable: object.pointer("/spec/updateStrategy").and_then(MaxUnavailable::of_strategy),
         // The rest matters to a rollout only, and there is none offline.
         ..StatefulSetFacts::default()

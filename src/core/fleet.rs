@@ -44,6 +44,8 @@ pub struct StatefulSetFacts {
     /// How many pods a rolling update replaces at once, where it says so; `None` when pods are only replaced as someone deletes
     /// them.
     pub max_unavailable: Option<MaxUnavailable>,
+    /// `spec.minReadySeconds`: how long a pod must have been Ready before the controller replaces the next one.
+    pub min_ready_seconds: u32,
 }
 
 /// What admission needs of a StatefulSet.
@@ -94,6 +96,7 @@ impl StatefulSetFacts {
             update_revision: other.update_revision.clone(),
             partition: other.partition,
             max_unavailable: other.max_unavailable,
+            min_ready_seconds: other.min_ready_seconds,
             store: other.store,
             grpc_port: other.grpc_port,
             ..self.clone()

@@ -37,6 +37,7 @@ pub(super) fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
             _ => Some(unsigned(partition).unwrap_or(0)),
         },
         max_unavailable: strategy.and_then(max_unavailable),
+        min_ready_seconds: unsigned(spec.and_then(|spec| spec.min_ready_seconds)).unwrap_or(0),
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn nodes(kubelet: &str) -> Vec<super::objects::NodeView> {
 pub(super) fn statefulset() -> Value {
     json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
         "metadata": {"name": "store", "namespace": "monitoring", "uid": "u1", "annotations": {}},
-        "spec": {"replicas": 6, "serviceName": "store", "selector": {"matchLabels": {"app": "store"}}, "template": {
+        "spec": {"replicas": 6, "minReadySeconds": 90, "serviceName": "store", "selector": {"matchLabels": {"app": "store"}}, "template": {
             "metadata": {"labels": {"app": "store"}},
             "spec": {"containers": [{"name": "thanos", "image": "quay.io/thanos/thanos:v0.42.4", "args": ["store", "--data-dir=/d"],
                 "livenessProbe": {"httpGet": {"path": "/-/healthy", "port": 10902}}}]}}}})

@@ -39,6 +39,7 @@ pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], intervals: &[O
         let before = report.findings.len();
         configured(&title, sharding, &sum, report);
         admitted(snapshot, gateway, sharding, &sum, report);
+        replaced(gateway, &sum, report);
         if report.findings.len() == before {
             report.pass(&DISCOVERY_PERIODS, &title, format!("queriers learn of a pod within {sum}, which the periods allow for"));
         }
@@ -165,6 +166,21 @@ fn admitted(snapshot: &Snapshot, gateway: &Gateway<'_>, sharding: &Sharding, sum
         let hint = "docs/operations.md#pods-with-an-earlier-termination-drain says how to replace them without loss";
         report.warn(&DISCOVERY_PERIODS, &title, message, hint);
     }
+}
+
+/// The StatefulSet controller deletes the next pod as soon as one has been Ready for `minReadySeconds`. A querier that then has a
+/// cached SRV answer, without the new pod, and no address for the deleted one has neither.
+fn replaced(gateway: &Gateway<'_>, sum: &Sum, report: &mut Report) {
+    let Some(facts) = gateway.known.as_ref().map(|known| known.facts()) else { return };
+    let least = sum.dns + ENDPOINT_SLICE + QUERIER_UPDATE;
+    if sum.dns == PromDuration::ZERO || facts.replicas < 2 || i64::from(facts.min_ready_seconds) >= least.as_secs() {
+        return;
+    }
+    let message = format!(
+        "DNS remembers answers for {} {}, and minReadySeconds is {}: in a rolling restart strict queries are incomplete for as long after each pod",
+        sum.dns, sum.dns_from, facts.min_ready_seconds
+    );
+    report.warn(&DISCOVERY_PERIODS, &gateway.title(), message, format!("set spec.minReadySeconds to {}", sum.advised().as_secs()));
 }
 
 /// The termination drain of a pod's launcher; `None` without one.

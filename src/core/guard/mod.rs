@@ -201,6 +201,9 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     }
     let at_once = |known: &Known| known.all_at_once().map(|all| all.sentence(known.facts()));
     said.warnings.extend(at_once(after.known).filter(|said| at_once(before.known).as_ref() != Some(said)));
+    if before.template.is_some() && before.template != after.template {
+        said.warnings.extend(words::replaced_quickly(after.known));
+    }
     if after.pod.is_some() {
         said.warnings.extend(annotations::problems(after.known, after.pod));
     }

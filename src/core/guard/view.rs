@@ -28,6 +28,8 @@ struct SpecView<'a> {
     replicas: Option<i64>,
     #[serde(default)]
     ordinals: Option<OrdinalsView>,
+    #[serde(default)]
+    min_ready_seconds: Option<i64>,
     #[serde(borrow, default)]
     pod_management_policy: Option<Text<'a>>,
     /// Read as a whole: a few words.
@@ -91,6 +93,7 @@ impl<'a> SetView<'a> {
             annotations: annotations.map(|(key, value)| (key.to_string(), value.to_string())).collect(),
             partition: self.partition(),
             max_unavailable: self.spec.update_strategy.as_ref().and_then(MaxUnavailable::of_strategy),
+            min_ready_seconds: self.spec.min_ready_seconds.map_or(0, natural),
             ..StatefulSetFacts::default()
         }
     }

@@ -209,6 +209,18 @@ pub(super) fn replaced_meanwhile(known: &Known) -> String {
     )
 }
 
+/// Says that the controller deletes the next pod before queriers know the one before, if it does.
+pub(super) fn replaced_quickly(known: &Known) -> Option<String> {
+    let (facts, wanted) = (known.facts(), known.sharding.discovery_delay());
+    let replaces = facts.partition.is_some_and(|partition| partition < facts.replicas) && facts.replicas > 1;
+    (replaces && i64::from(facts.min_ready_seconds) < wanted.as_secs()).then(|| {
+        format!(
+            "a rolling update deletes the next pod as soon as one is Ready, and queriers behind a DNS cache find neither for up to 30 s: set spec.minReadySeconds to {} before it",
+            wanted.as_secs()
+        )
+    })
+}
+
 /// What the rollout does: pods, restarts and steps; and where it leaves a gap or stops.
 pub(super) fn steps(
     known: &Known,

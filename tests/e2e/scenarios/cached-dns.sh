@@ -5,6 +5,9 @@
 ns=e2e-cached-dns
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns "$ENABLED"
+# One thing is set, which belongs to the StatefulSet: minReadySeconds. Its controller deletes the next pod as soon as one is Ready, and
+# then a querier that has the old SRV answer (without the new pod) and no address for the deleted one has neither: 261 of 4742 strict
+# queries were incomplete so, 30 s at a time, and none failed. No drain of ours can help, since DNS forgets a deleted pod at once.
 # A querier learns of a pod that comes or goes after readiness (3 s), EndpointSlice (1 s), DNS (30 s), its own interval (30 s) and the
 # rhythm in which it takes over what it was told (5 s): 69 s. Nothing is set here, so this tells whether the defaults are longer.
 interval='' drain='' termination_drain='' ZONE=cached.local
@@ -44,10 +47,11 @@ eventually 200 "the leader knows all of them" settled store '[.pods[].shard] | m
 marks() { local q; for q in "${queriers[@]}"; do since[$q]=$(mark "$q"); done; }
 all_complete() { local q; for q in "${queriers[@]}"; do complete_since "$q" "${since[$q]}" "$1, querier $q"; done; }
 declare -A since
+kubectl -n $ns patch statefulset store --type merge -p '{"spec": {"minReadySeconds": 90}}' >/dev/null
 marks
 ms=$(now_ms)
 kubectl -n $ns rollout restart statefulset store >/dev/null
-check "the rolling restart ends" kubectl -n $ns rollout status statefulset store --timeout=1500s
+check "the rolling restart ends" kubectl -n $ns rollout status statefulset store --timeout=1800s
 for q in "${queriers[@]}"; do until_same 120 "$q has all of them" 6 stores "$q"; done
 all_complete "a rolling restart of 6 pods"
 say "took $(seconds_since "$ms") s"

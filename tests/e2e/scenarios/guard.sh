@@ -86,7 +86,7 @@ same "target-replicas tells what will happen" \
   "4 pods where 6 fill the plan: the shards have 2, 1, 1 replicas, newest first; no window is larger than planned
 one replica serves shard 1, 2: while it restarts, its part of the time is missing; use at least 2
 6 pods, planned for 4: 3 shards of 2, 1, 1 replicas, newest -124d8h .. 1d, oldest -370d .. -246d16h
-3 pods restart thanos in place, in 2 steps, at least 4m" told annotate store target-replicas=4
+3 pods restart thanos in place, in 2 steps, at least 6m" told annotate store target-replicas=4
 on_its_way() { grep "wait until" <(scale store 4 2>&1); }
 eventually 30 "before it is done, scaling down is refused still, and told to wait" on_its_way
 published "3 2 0 -370d -246d16h" # the first step: store-3 is on its way to what store-4 and store-5 hold
@@ -107,7 +107,9 @@ refused "a template whose pods would get no window is refused" "pods of this tem
 refused "one that runs something else" "would come back without a window, each with the whole bucket: no container runs thanos store" \
   apply_with '[{"op": "replace", "path": "'$args'/0", "value": "query"}]'
 check "a new image is not" apply_with '[{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "quay.io/thanos/thanos:v0.42.4"}]'
-same "and nothing is said" "" told kubectl -n $ns rollout restart statefulset store
+same "and a restart that queriers may notice is told" \
+  "a rolling update deletes the next pod as soon as one is Ready, and queriers behind a DNS cache find neither for up to 30 s: set spec.minReadySeconds to 90 before it" \
+  told kubectl -n $ns rollout restart statefulset store
 same "an annotation that does not fit is told" \
   'annotation thanos-timeshard.io/total-shards:1:1: total_shards: "many" is not accepted: write a whole number from 1 to 10000, or auto' told annotate store total-shards=many
 annotate store total-shards- >/dev/null 2>&1
