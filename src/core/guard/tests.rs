@@ -308,6 +308,34 @@ fn another_template_in_the_middle_of_a_rollout_is_told_where_the_controller_wait
 }
 
 #[test]
+fn a_rolling_update_that_outruns_the_queriers_is_told() {
+    let config = Config::default();
+    let set = |image: &str, ready: i64, strategy: &str| {
+        json!({"metadata": {"name": "store"}, "spec": {"replicas": 6, "minReadySeconds": ready, "updateStrategy": {"type": strategy},
+            "template": {"spec": {"containers": [{"name": "thanos", "image": image, "args": ["store"]}]}}}})
+        .to_string()
+    };
+    for (image, ready, strategy, tells) in [
+        ("thanos:v2", 0, "RollingUpdate", true),
+        ("thanos:v2", 89, "RollingUpdate", true),
+        ("thanos:v2", 90, "RollingUpdate", false),
+        ("thanos:v2", 0, "OnDelete", false),
+        ("thanos", 0, "RollingUpdate", false),
+    ] {
+        let texts = [set("thanos", ready, strategy), set(image, ready, strategy)];
+        let views = texts.each_ref().map(|text| serde_json::from_str::<SetView<'_>>(text).unwrap());
+        let known = views.each_ref().map(|view| Known::new(&config, view.facts("ns"), None));
+        let templates = views.each_ref().map(SetView::template);
+        let pods = views.map(SetView::into_first_pod);
+        let of = |which: usize| Set { known: &known[which], pod: Some(&pods[which]), template: templates[which], parallel: false };
+        let facing = Facing { config: &config, published: None, pods: None, now: now() };
+        let verdict = judge(Some(&of(0)), Some(&of(1)), &facing);
+        let told = verdict.warnings.iter().any(|warning| warning.contains("set spec.minReadySeconds to 90"));
+        assert_eq!((told, &verdict.denial), (tells, &None), "{image} {ready} {strategy}: {verdict:?}");
+    }
+}
+
+#[test]
 fn a_deletion_is_a_warning() {
     let (config, before) = (Config::default(), made(6, &[]));
     let verdict = judged(&config, Some(&before.settled(&config)), Some(&before), None);

@@ -56,6 +56,18 @@ fn periods_are_compared_with_what_discovery_takes() {
         let sets = s.statefulsets.as_mut().unwrap();
         sets[0]["metadata"]["annotations"] = json!({"thanos-timeshard.io/termination-drain": "40s"});
     });
+    // Its controller replaces pods before queriers know the one before.
+    for (seconds, found) in [
+        (0, &["warn discovery-periods: minReadySeconds is 0: in a rolling restart strict queries are incomplete"][..]),
+        (35, &["warn discovery-periods: minReadySeconds is 35"]),
+        (36, &[]),
+    ] {
+        finds(found, |s| s.statefulsets.as_mut().unwrap()[0]["spec"]["minReadySeconds"] = json!(seconds));
+    }
+    finds(&[], |s| {
+        s.statefulsets.as_mut().unwrap()[0]["spec"]["minReadySeconds"] = json!(0);
+        s.dns.told = Some(PromDuration::ZERO);
+    });
     // Pods that were admitted before.
     let earlier = |s: &mut Snapshot| {
         let drains = s.spaces.get_mut("monitoring").unwrap().termination_drains.as_mut().unwrap();
