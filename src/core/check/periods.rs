@@ -12,6 +12,7 @@ use super::sets::Gateway;
 use super::snapshot::{DnsFacts, Snapshot};
 use crate::core::config::Sharding;
 use crate::core::duration::PromDuration;
+use crate::core::fleet::Known;
 use crate::core::names;
 
 use super::objects::ContainerWords;
@@ -171,7 +172,7 @@ fn admitted(snapshot: &Snapshot, gateway: &Gateway<'_>, sharding: &Sharding, sum
 /// The StatefulSet controller deletes the next pod as soon as one has been Ready for `minReadySeconds`. A querier that then has a
 /// cached SRV answer, without the new pod, and no address for the deleted one has neither.
 fn replaced(gateway: &Gateway<'_>, sum: &Sum, report: &mut Report) {
-    let Some(facts) = gateway.known.as_ref().map(|known| known.facts()) else { return };
+    let Some(facts) = gateway.known.as_ref().map(Known::facts) else { return };
     let least = sum.dns + ENDPOINT_SLICE + QUERIER_UPDATE;
     if sum.dns == PromDuration::ZERO || facts.replicas < 2 || i64::from(facts.min_ready_seconds) >= least.as_secs() {
         return;
