@@ -13,6 +13,7 @@ use crate::adapters::clock;
 use crate::core::config::{MAX_PODS, unknown_annotation};
 use crate::core::expand;
 use crate::core::fleet::Fleet;
+use crate::core::foreign::first_step;
 use crate::core::guard::{annotation_problems, summary};
 use crate::core::mutation::Skip;
 use crate::webhook::{Reviewer, Verdict};
@@ -150,7 +151,7 @@ fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
             Some("Deployment" | "DaemonSet" | "Job" | "CronJob" | "ReplicaSet" | "ReplicationController") => {
                 say(&format!("skipped {title}: its pods are not owned by a StatefulSet"));
             }
-            _ => say(&format!("skipped {title}: not a workload")),
+            _ => say(&format!("skipped {title}: {}", first_step(&object).unwrap_or("not a workload"))),
         }
     }
     Ok((fleet, wanted))
