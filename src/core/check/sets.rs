@@ -283,6 +283,10 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
                 ignored = true;
                 report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
             }
+            Remark::SelectionFile(_) => {
+                ignored = true;
+                report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "nothing is to be done if every pod writes the same file");
+            }
             Remark::MeshedPort { .. } => {
                 ignored = true;
                 report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "nothing is to be done if the mesh leaves the port alone");
