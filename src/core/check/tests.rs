@@ -96,7 +96,7 @@ fn ids_are_unique_and_anchors() {
 
 #[test]
 fn the_api_server() {
-    finds(&["fail api-reachable: refused", "warn api-permissions"], |s| {
+    finds(&["fail api-reachable: refused"], |s| {
         s.api.version = Err(Lack { what: "ask the API server".to_owned(), forbidden: false, why: "connection refused".to_owned() });
         s.nodes = forbidden("list nodes");
     });
