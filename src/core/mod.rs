@@ -67,6 +67,8 @@ pub mod single_holders;
 #[cfg(feature = "server")]
 pub mod store_args;
 #[cfg(feature = "server")]
+pub mod text;
+#[cfg(feature = "server")]
 pub mod texts;
 pub mod time_flags;
 pub mod version;

@@ -254,6 +254,23 @@ fn values_that_are_no_texts_are_refused_at_their_place_in_the_file() {
 }
 
 #[test]
+fn one_warning_for_all_pods_of_a_statefulset_and_one_pod_is_no_pods() {
+    let set = store_yaml("", "x")
+        .replace("replicas: 1", "replicas: 6")
+        .replace("args: [store]", "args: [store], livenessProbe: {grpc: {port: 10901}}");
+    let said = text(&timeshard(&["inject", "-f", "-", "-o", "patch"], &set).stderr);
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("liveness probe")).collect();
+    assert!(matches!(lines[..], [line] if line.starts_with("warning: StatefulSet/store: ") && line.ends_with(" (6 pods)")), "{said}");
+    let one = text(&timeshard(&["inject", "-f", "-", "-o", "patch"], &store_yaml("", "x")).stderr);
+    assert!(one.contains("1 pod for 3 shards: only 1 shard is planned") && !one.contains("1 pods") && !one.contains("1 shards"), "{one}");
+    let plan = text(&timeshard(&["plan", "--config=-", "--replicas=1"], "sharding: {total_shards: 1, replicas_per_shard: 1}").stdout);
+    assert!(plan.contains("1 shard, 1 pod, "), "{plan}");
+    let old = store_yaml("", "x").replace("image: thanos", "image: 'quay.io/thanos/thanos:v0.6.0'");
+    let said = text(&timeshard(&["inject", "-f", "-"], &old).stderr);
+    assert!(said.contains("use Thanos 0.7.0 or newer"), "{said}");
+}
+
+#[test]
 fn what_is_no_workload_yet_is_named_with_the_step_before() {
     for (api, kind, words) in [
         ("template.openshift.io/v1", "Template", "oc process"),

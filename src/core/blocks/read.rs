@@ -193,7 +193,7 @@ impl Reader {
                 (_, b'{') => {
                     lines += newlines(&self.pending[counted..from]);
                     counted = from;
-                    self.object(from, lines + 1, last)?
+                    self.object(from, lines + 1)?
                 }
                 (State::Between, _) => self.line(from, last)?,
                 (State::List, _) => return Err(self.at(from, format!("not the meta.json of a block; {EXPECTED}"))),
@@ -208,7 +208,7 @@ impl Reader {
     }
 
     /// Reads the object that begins here; gives where it ends, if it does.
-    fn object(&mut self, from: usize, line: u64, last: bool) -> Result<Option<usize>, Unreadable> {
+    fn object(&mut self, from: usize, line: u64) -> Result<Option<usize>, Unreadable> {
         let text = &self.pending[from..];
         let mut stream = serde_json::Deserializer::from_slice(text).into_iter::<Meta<'_>>();
         let read = stream.next();
@@ -223,23 +223,21 @@ impl Reader {
             Some(Err(error)) if error.is_eof() && !may_be_an_answer(text) => return Ok(None),
             Some(Err(_)) | None => {}
         }
-        self.other(from, last)
+        self.other(from)
     }
 
     /// An object that is no block: an answer of `/api/v1/blocks`, whose list is entered, or a line of a log, which is skipped.
-    fn other(&mut self, from: usize, last: bool) -> Result<Option<usize>, Unreadable> {
+    fn other(&mut self, from: usize) -> Result<Option<usize>, Unreadable> {
         let text = &self.pending[from..];
-        if self.state == State::Between && may_be_an_answer(text) {
-            if let Some(list) = list_within(&text[..text.len().min(MAX_HEAD_BYTES)]) {
-                (self.state, self.found.format) = (State::List, Format::Api);
-                return Ok(Some(from + list));
-            }
+        let head = Some(&text[..text.len().min(MAX_HEAD_BYTES)]).filter(|_| self.state == State::Between && may_be_an_answer(text));
+        if let Some(list) = head.and_then(list_within) {
+            (self.state, self.found.format) = (State::List, Format::Api);
+            return Ok(Some(from + list));
         }
         let mut stream = serde_json::Deserializer::from_slice(text).into_iter::<Other<'_>>();
         let read = stream.next();
         let end = from + stream.byte_offset();
         match read {
-            Some(Err(error)) if error.is_eof() && !last => Ok(None),
             Some(Err(error)) if error.is_eof() => Ok(None),
             Some(Ok(other)) if other.ulid.is_none() && other.level.is_some() && (other.msg.is_some() || other.caller.is_some()) => {
                 Ok(Some(end))

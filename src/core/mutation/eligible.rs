@@ -2,7 +2,8 @@
 
 use super::super::names;
 use super::super::pod::{ContainerView, OwnerView, PodView};
-use super::super::store_args::{Runs, Store, port_of, recognise};
+use super::super::store_args::{Runs, Store, image_is_too_old, port_of, recognise};
+use super::super::text::listed;
 use super::Skip;
 
 /// What is shown of a program, so that the sentence about it fits a warning. Characters.
@@ -80,10 +81,20 @@ fn the_store<'a>(pod: &'a PodView<'a>) -> Result<(usize, Store<'a>), Skip> {
         }
     }
     match stores.len() {
-        1 => stores.pop().ok_or(Skip::SeveralStores(0)),
+        1 => {
+            let (index, store) = stores.pop().ok_or(Skip::SeveralStores(0))?;
+            match image_is_too_old(&pod.containers()[index].image.0) {
+                true if !store.launched => Err(Skip::OldImage(short(&pod.containers()[index].image.0))),
+                _ => Ok((index, store)),
+            }
+        }
         0 => Err(instead.unwrap_or_else(|| {
-            let names: Vec<String> = pod.containers().iter().take(4).map(|container| short(&container.name.0)).collect();
-            Skip::NoStore(if names.is_empty() { "there are no containers".to_owned() } else { format!("containers: {}", names.join(", ")) })
+            let names: Vec<String> = pod.containers().iter().map(|container| short(&container.name.0)).collect();
+            Skip::NoStore(if names.is_empty() {
+                "there are no containers".to_owned()
+            } else {
+                format!("containers: {}", listed(&names, 4))
+            })
         })),
         n => Err(Skip::SeveralStores(n)),
     }

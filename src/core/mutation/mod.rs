@@ -121,6 +121,8 @@ pub enum Skip {
     Program(String),
     /// Blocks are selected by a variable that differs from pod to pod.
     PerPodSelection(String),
+    /// A version of Thanos whose store has no time flags.
+    OldImage(String),
     /// Our sidecar is there, and the launcher no longer is; the words say what runs instead.
     Undone(String),
     /// Arguments in a file.
@@ -132,7 +134,7 @@ pub enum Skip {
 }
 
 /// Every reason's label, for metrics and tests.
-pub const SKIP_LABELS: [&str; 15] = [
+pub const SKIP_LABELS: [&str; 16] = [
     "not_pod_creation",
     "not_statefulset",
     "opted_out",
@@ -148,6 +150,7 @@ pub const SKIP_LABELS: [&str; 15] = [
     "already_injected",
     "per_pod_selection",
     "undone",
+    "old_image",
 ];
 
 impl Skip {
@@ -170,6 +173,7 @@ impl Skip {
             Self::AlreadyInjected => 12,
             Self::PerPodSelection(_) => 13,
             Self::Undone(_) => 14,
+            Self::OldImage(_) => 15,
         }
     }
 
@@ -191,6 +195,7 @@ impl Skip {
                 | Self::Program(_)
                 | Self::PerPodSelection(_)
                 | Self::Undone(_)
+                | Self::OldImage(_)
                 | Self::ArgsFile(_)
                 | Self::NameTaken(_)
                 | Self::NoOrdinal(_)
@@ -229,6 +234,12 @@ impl fmt::Display for Skip {
                 f,
                 "--selector.relabel-config selects blocks by {by}, another for each pod: with windows on top most blocks would be served by no pod; remove it, or set thanos-timeshard.io/inject: \"false\""
             ),
+            Self::OldImage(image) => {
+                write!(
+                    f,
+                    "the store of {image:?} has no --min-time and --max-time and would not start with them; use Thanos 0.7.0 or newer"
+                )
+            }
             Self::Undone(what) => write!(
                 f,
                 "its sidecar is there, but the launcher no longer starts thanos ({what}): another webhook or tool changed the command; keep that out of this pod, or take the sidecar out of the template"
