@@ -54,7 +54,7 @@ pub(super) fn timeline(rows: &[Row], sharding: &Sharding, now: DateTime<Utc>) ->
         counted(rows.len() as u64, "shard"),
         sharding.retention(),
         sharding.overlap(),
-        counted(fewest_pods(rows, now) as u64, "pod")
+        counted(fewest_pods(rows, now), "pod")
     );
     let mut document = Document::new()
         .set("viewBox", (0, 0, WIDTH, scale.bottom + 44.0))

@@ -55,8 +55,9 @@ fn problem(known: &Known, pod: Option<&PodView<'_>>, name: &str, value: &str) ->
             // What is no number has been refused with the plan.
             let beyond = value.parse::<u32>().is_ok_and(|target| target > known.facts().replicas);
             beyond.then(|| {
+                let are = if known.facts().replicas == 1 { "is" } else { "are" };
                 format!(
-                    "annotation {name}: {shown:?} has no effect with {}; it is for scaling down",
+                    "annotation {name}: {shown:?} has no effect: there {are} {}; it is for scaling down",
                     counted(known.facts().replicas, "pod")
                 )
             })

@@ -83,10 +83,8 @@ fn the_store<'a>(pod: &'a PodView<'a>) -> Result<(usize, Store<'a>), Skip> {
     match stores.len() {
         1 => {
             let (index, store) = stores.pop().ok_or(Skip::SeveralStores(0))?;
-            match image_is_too_old(&pod.containers()[index].image.0) {
-                true if !store.launched => Err(Skip::OldImage(short(&pod.containers()[index].image.0))),
-                _ => Ok((index, store)),
-            }
+            let image = &pod.containers()[index].image.0;
+            if image_is_too_old(image) && !store.launched { Err(Skip::OldImage(short(image))) } else { Ok((index, store)) }
         }
         0 => Err(instead.unwrap_or_else(|| {
             let names: Vec<String> = pod.containers().iter().map(|container| short(&container.name.0)).collect();
