@@ -55,11 +55,20 @@ pub enum Server {
 /// # Errors
 /// kube's, when there is neither an in-cluster configuration nor KUBECONFIG.
 pub async fn connect() -> Result<Client, kube::Error> {
+    Ok(connect_to().await?.0)
+}
+
+/// As [`connect`], with the API server's URL for messages.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_to() -> Result<(Client, String), kube::Error> {
     // kube takes rustls' process default; a second call finds the first one's.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = Config::infer().await.map_err(kube::Error::InferConfig)?;
     config.default_retry = false;
-    Client::try_from(config)
+    let url = config.cluster_url.to_string();
+    Ok((Client::try_from(config)?, url))
 }
 
 /// What was answered.

@@ -24,7 +24,7 @@ pub fn run<T>(container: &Container, vouched: bool, look: impl FnOnce(Runs<'_>) 
 #[must_use]
 pub fn grpc_port(containers: &[Container]) -> Option<u16> {
     let of = |runs: Runs<'_>| match runs {
-        Runs::Store(store) => Some(store.grpc_port()),
+        Runs::Store(store) | Runs::Program(_, store) => Some(store.grpc_port()),
         _ => None,
     };
     // Whether the image is vouched for stands in the template's metadata, which is not read.

@@ -26,8 +26,8 @@ const MOST_ROWS: usize = 200;
 /// A list of blocks and what to do with it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Bucket {
-    /// Show what each shard loads of a bucket, and better boundaries: a file (or "-") with the output of `thanos tools bucket
-    /// ls --exclude-delete -o json` (best, it tells bytes), `ls -o wide` or `inspect` (table, csv or tsv)
+    /// Show what each shard loads of a bucket, and better boundaries: a file (or "-") with the JSON of `thanos tools bucket ls
+    /// --exclude-delete -o json`, or of a store's /api/v1/blocks; lines of a log in it are skipped
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to"])]
     pub(super) blocks: Option<PathBuf>,
     /// What the suggested boundaries balance. Default: bytes; samples or blocks where the list has no bytes

@@ -13,8 +13,10 @@ use crate::adapters::clock;
 use crate::core::config::{MAX_PODS, unknown_annotation};
 use crate::core::expand;
 use crate::core::fleet::Fleet;
+use crate::core::foreign::first_step;
 use crate::core::guard::{annotation_problems, summary};
 use crate::core::mutation::Skip;
+use crate::core::text::counted;
 use crate::webhook::{Reviewer, Verdict};
 
 /// Show pods as they would be after admission, without a cluster.
@@ -75,11 +77,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let fleet = Arc::new(ArcSwap::from_pointee(fleet));
     let reviewer = Reviewer::new(fleet.clone(), clock::now);
     let mut admitted = Vec::new();
-    let mut told = None;
+    let (mut told, mut warned) = (None, Vec::new());
     for Wanted { title, namespace, pod } in wanted {
         let answer = admit(&reviewer, &namespace, pod)?;
+        // All pods of one StatefulSet are warned about the same.
+        let subject = if title.starts_with("StatefulSet/") { title.clone() } else { answer.name.clone() };
         for warning in &answer.warnings {
-            say(&format!("warning: {}: {warning}", answer.name));
+            match warned.iter_mut().find(|(known, text, _)| *known == subject && text == warning) {
+                Some((_, _, pods)) => *pods += 1,
+                None => warned.push((subject.clone(), warning.clone(), 1_u32)),
+            }
         }
         match &answer.skipped {
             // All pods of one StatefulSet are left alone for the same reason.
@@ -92,6 +99,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         if answer.skipped.is_none() || answer.already_injected {
             admitted.push(answer);
         }
+    }
+    for (subject, warning, pods) in warned {
+        let of = if pods > 1 { format!(" ({})", counted(pods, "pod")) } else { String::new() };
+        say(&format!("warning: {subject}: {warning}{of}"));
     }
     for known in fleet.load().statefulsets() {
         let prefix = format!("{}-", known.facts().name);
@@ -150,7 +161,7 @@ fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
             Some("Deployment" | "DaemonSet" | "Job" | "CronJob" | "ReplicaSet" | "ReplicationController") => {
                 say(&format!("skipped {title}: its pods are not owned by a StatefulSet"));
             }
-            _ => say(&format!("skipped {title}: not a workload")),
+            _ => say(&format!("skipped {title}: {}", first_step(&object).unwrap_or("not a workload"))),
         }
     }
     Ok((fleet, wanted))

@@ -7,9 +7,15 @@ use serde_json::Value;
 
 use super::{ConfigArgs, Failure, say};
 use crate::core::config::{Config, MAX_CONFIG_BYTES};
+use crate::core::expand;
+use crate::core::located::Node;
+use crate::core::texts::{not_texts, place};
 
 /// The largest manifest file, in bytes; a whole monitoring stack is a tenth of this.
 const MAX_MANIFEST_BYTES: usize = 64 * 1024 * 1024;
+
+/// Mistakes that are told of one file.
+const MAX_TOLD: usize = 20;
 
 /// Reads the configuration, or takes the defaults.
 pub(super) fn config(args: &ConfigArgs) -> Result<Config, Failure> {
@@ -54,7 +60,9 @@ pub(super) fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
     let name = name(path);
     let text = text(path, MAX_MANIFEST_BYTES)?;
     let mut objects = Vec::new();
-    for document in documents(&text, &name)? {
+    let documents = documents(&text, &name)?;
+    refuse_other_than_texts(&text, &name, &documents)?;
+    for document in documents {
         flatten(document, &mut objects);
     }
     if objects.is_empty() {
@@ -67,6 +75,63 @@ pub(super) fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
         )));
     }
     Ok(objects)
+}
+
+/// Refuses numbers and truth values where Kubernetes wants texts, each with its place in the file.
+fn refuse_other_than_texts(text: &str, name: &str, documents: &[Value]) -> Result<(), Failure> {
+    let mut wrong = Vec::new();
+    for (index, document) in documents.iter().enumerate() {
+        let mut objects = Vec::new();
+        within(document, &mut Vec::new(), &mut objects);
+        for (path, object) in objects {
+            wrong.extend(not_texts(object).into_iter().map(|one| (index, path.clone(), expand::title(object), one)));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+        budget: serde_saphyr::budget! {
+            max_events: 20_000_000, max_nodes: 10_000_000, max_documents: 100_000,
+            max_total_scalar_bytes: MAX_MANIFEST_BYTES, max_buffered_comment_events: 1_000_000,
+        },
+    };
+    // A stream of JSON objects is not YAML: then the keys alone have to do.
+    let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options).unwrap_or_default();
+    let more = wrong.len().saturating_sub(MAX_TOLD);
+    let mut lines: Vec<String> = Vec::new();
+    for (index, path, title, one) in wrong.into_iter().take(MAX_TOLD) {
+        let whole: Vec<String> = path.iter().chain(&one.path).cloned().collect();
+        let at = nodes.get(index).filter(|_| nodes.len() == documents.len()).and_then(|node| place(node, &whole));
+        let at = at.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+        lines.push(format!("{name}{at}: {title}: {} is {}, and Kubernetes wants a text there: write it in quotes", one.key(), one.shown));
+    }
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    Err(Failure::Invalid(lines.join("\n")))
+}
+
+/// Every object of a document with the steps to it, as [`flatten`] takes Lists apart.
+fn within<'a>(document: &'a Value, path: &mut Vec<String>, into: &mut Vec<(Vec<String>, &'a Value)>) {
+    let is_list = document.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+    let (items, steps) = match document {
+        Value::Array(items) => (items, 0),
+        Value::Object(map) if is_list => match map.get("items") {
+            Some(Value::Array(items)) => (items, 1),
+            _ => return,
+        },
+        _ => return into.push((path.clone(), document)),
+    };
+    path.extend((0..steps).map(|_| "items".to_owned()));
+    for (index, item) in items.iter().enumerate() {
+        path.push(index.to_string());
+        within(item, path, into);
+        path.pop();
+    }
+    path.truncate(path.len() - steps);
 }
 
 fn documents(text: &str, name: &str) -> Result<Vec<Value>, Failure> {

@@ -9,6 +9,7 @@ use super::{ConfigArgs, Failure, blocks, input, print, say, steps, svg, timeline
 use crate::adapters::clock;
 use crate::core::config::{Config, MAX_PODS, Sharding};
 use crate::core::plan::Plan;
+use crate::core::text::counted;
 use crate::core::window::{Bound, Window};
 
 /// Show the windows and pods of a configuration, with --blocks what they load of a bucket, or with --from and --to the steps
@@ -196,8 +197,9 @@ pub(super) fn table(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>)
 
 fn summary(sharding: &Sharding, plan: &Plan, pods: u32) -> String {
     format!(
-        "{} shards, {pods} pods, {} retention, {} overlap, {} future buffer\n",
-        plan.shards().len(),
+        "{}, {}, {} retention, {} overlap, {} future buffer\n",
+        counted(plan.shards().len() as u64, "shard"),
+        counted(pods, "pod"),
         sharding.retention(),
         sharding.overlap(),
         sharding.future_buffer()

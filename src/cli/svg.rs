@@ -1,5 +1,6 @@
 //! The timeline, and what shards load, as SVG pictures for a page: light and dark, readable by screen readers, without outside assets.
 
+use crate::core::text::counted;
 use chrono::{DateTime, Utc};
 use svg::node::element::{Description, Group, Line, Rectangle, Style, Text, Title};
 use svg::{Document, Node as _};
@@ -49,11 +50,11 @@ impl Scale {
 pub(super) fn timeline(rows: &[Row], sharding: &Sharding, now: DateTime<Utc>) -> String {
     let scale = Scale::new(rows, now);
     let summary = format!(
-        "{} shards over {}, overlapping by {}; every instant is served by at least {} pods",
-        rows.len(),
+        "{} over {}, overlapping by {}; every instant is served by at least {}",
+        counted(rows.len() as u64, "shard"),
         sharding.retention(),
         sharding.overlap(),
-        fewest_pods(rows, now)
+        counted(fewest_pods(rows, now), "pod")
     );
     let mut document = Document::new()
         .set("viewBox", (0, 0, WIDTH, scale.bottom + 44.0))

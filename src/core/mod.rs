@@ -21,6 +21,8 @@ pub mod expand;
 #[cfg(feature = "server")]
 pub mod fleet;
 #[cfg(feature = "server")]
+pub mod foreign;
+#[cfg(feature = "server")]
 pub mod guard;
 #[cfg(feature = "server")]
 pub mod history;
@@ -64,6 +66,10 @@ pub mod sidecar_spec;
 pub mod single_holders;
 #[cfg(feature = "server")]
 pub mod store_args;
+#[cfg(feature = "server")]
+pub mod text;
+#[cfg(feature = "server")]
+pub mod texts;
 pub mod time_flags;
 pub mod version;
 pub mod window;

@@ -41,6 +41,18 @@ pub const SAFE_TO_EVICT_VOLUMES: &str = "cluster-autoscaler.kubernetes.io/safe-t
 pub const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
 /// Istio's annotation: inbound ports that its proxy leaves alone, with commas between them.
 pub const ISTIO_EXCLUDED_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
+/// Istio's annotation: the only inbound ports that its proxy takes over; `*` is all.
+pub const ISTIO_INCLUDED_PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";
+/// Istio's label that asks for the proxy of one of its revisions.
+pub const ISTIO_REVISION: &str = "istio.io/rev";
+/// Consul's annotation that asks for its proxy in a pod: `true`.
+pub const CONSUL_INJECT: &str = "consul.hashicorp.com/connect-inject";
+/// Consul's annotation: inbound ports that its proxy leaves alone, with commas between them.
+pub const CONSUL_EXCLUDED_PORTS: &str = "consul.hashicorp.com/transparent-proxy-exclude-inbound-ports";
+/// Kuma's label or annotation that asks for its proxy in a pod: `enabled` or `true`.
+pub const KUMA_INJECT: &str = "kuma.io/sidecar-injection";
+/// Kuma's annotation: inbound ports that its proxy leaves alone, with commas between them.
+pub const KUMA_EXCLUDED_PORTS: &str = "traffic.kuma.io/exclude-inbound-ports";
 /// Linkerd's annotation that asks for its proxy in a pod: `enabled` or `ingress`.
 pub const LINKERD_INJECT: &str = "linkerd.io/inject";
 /// Linkerd's annotation: inbound ports that its proxy leaves alone, with commas between them, also ranges.

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 
 use super::config::{MAX_PODS, Sharding, WindowFormat};
 use super::duration::PromDuration;
+use super::text::{counted, listed};
 use super::window::{Bound, Window};
 
 /// A time window and how many pods serve it.
@@ -259,6 +260,9 @@ fn edges(sharding: &Sharding, asked: u32, count: u32) -> Vec<PromDuration> {
     edges
 }
 
+/// Numbers that are listed in one sentence.
+const MAX_LISTED: usize = 20;
+
 impl Note {
     /// A `CamelCase` reason for an Event.
     #[must_use]
@@ -275,22 +279,32 @@ impl Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |numbers: &[u32]| numbers.iter().take(20).map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let list = |numbers: &[u32]| listed(&numbers.iter().map(u32::to_string).collect::<Vec<_>>(), MAX_LISTED);
+        let pods_of = |pods: &u32| counted(*pods, "pod");
         match self {
             Self::NoPods => f.write_str("there are no pods: nothing is served"),
             Self::FewerShards { pods, shards } => write!(
                 f,
-                "{pods} pods for {shards} shards: only {pods} shards are planned and the oldest one reaches back to the retention, so it is larger; scale to at least {shards}"
+                "{} for {}: only {} {} planned and the oldest one reaches back to the retention, so it is larger; scale to at least {shards}",
+                pods_of(pods),
+                counted(*shards, "shard"),
+                counted(*pods, "shard"),
+                if *pods == 1 { "is" } else { "are" }
             ),
             Self::FewerReplicas { pods, wanted, replicas } => write!(
                 f,
-                "{pods} pods where {wanted} fill the plan: the shards have {} replicas, newest first; no window is larger than planned",
+                "{} where {wanted} fill the plan: the shards have {} replicas, newest first; no window is larger than planned",
+                pods_of(pods),
                 list(replicas)
             ),
             Self::Surplus { pods, wanted } => {
                 let more = pods - wanted;
                 let are = if more == 1 { "is an extra replica" } else { "are extra replicas" };
-                write!(f, "{pods} pods where {wanted} fill the plan: {more} {are} of the newest shard; raise total_shards to use them")
+                write!(
+                    f,
+                    "{} where {wanted} fill the plan: {more} {are} of the newest shard; raise total_shards to use them",
+                    pods_of(pods)
+                )
             }
             Self::SingleReplica { shards } => {
                 write!(f, "one replica serves shard {}: while it restarts, its part of the time is missing; use at least 2", list(shards))

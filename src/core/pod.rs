@@ -8,8 +8,12 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::names;
+
+mod variables;
+pub use variables::EnvView;
 
 /// A JSON string, borrowed where it has no escapes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -147,14 +151,27 @@ pub struct ContainerView<'a> {
     /// Its user.
     #[serde(default)]
     pub security_context: Option<SecurityView>,
+    /// `Always` makes an init container a native sidecar.
+    #[serde(borrow, default)]
+    pub restart_policy: Option<Text<'a>>,
+    /// Its variables, unread until something asks (see [`ContainerView::variables`]).
+    #[serde(borrow, default)]
+    pub env: Option<&'a RawValue>,
 }
 
 /// What is read of a volume.
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct VolumeView<'a> {
     /// Its name.
     #[serde(borrow, default)]
     pub name: Text<'a>,
+    /// Whether it is made anew for each pod.
+    #[serde(default)]
+    pub empty_dir: Option<IgnoredAny>,
+    /// Whether each pod has its own.
+    #[serde(default)]
+    pub persistent_volume_claim: Option<IgnoredAny>,
 }
 
 /// What is read of a volume mount.
@@ -167,6 +184,9 @@ pub struct MountView<'a> {
     /// Where.
     #[serde(borrow, default)]
     pub mount_path: Text<'a>,
+    /// A part of the volume, by variables of the pod.
+    #[serde(borrow, default)]
+    pub sub_path_expr: Option<Text<'a>>,
 }
 
 /// What is read of a container port.
@@ -194,6 +214,17 @@ pub struct ProbeView<'a> {
     /// By gRPC.
     #[serde(borrow, default)]
     pub grpc: Option<ProbeTarget<'a>>,
+    /// By a program in the container.
+    #[serde(borrow, default)]
+    pub exec: Option<ExecView<'a>>,
+}
+
+/// What a probe runs.
+#[derive(Debug, Default, Deserialize)]
+pub struct ExecView<'a> {
+    /// Its words.
+    #[serde(borrow, default)]
+    pub command: Option<Vec<Text<'a>>>,
 }
 
 /// Where a probe goes.
@@ -231,13 +262,19 @@ pub struct SecurityView {
 pub struct Ours<'a>(pub Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 /// Other people's keys that matter to us, in labels or annotations.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 12] = [
     names::POD_INDEX_LABEL,
     names::SAFE_TO_EVICT_VOLUMES,
     names::ISTIO_INJECT,
     names::ISTIO_EXCLUDED_PORTS,
     names::LINKERD_INJECT,
     names::LINKERD_EXCLUDED_PORTS,
+    names::ISTIO_REVISION,
+    names::ISTIO_INCLUDED_PORTS,
+    names::CONSUL_INJECT,
+    names::CONSUL_EXCLUDED_PORTS,
+    names::KUMA_INJECT,
+    names::KUMA_EXCLUDED_PORTS,
 ];
 
 impl Ours<'_> {

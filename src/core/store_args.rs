@@ -4,7 +4,10 @@
 //! subcommand. Words are only read here; `$(ENV)` references stay as they are, kubelet expands them.
 
 use super::names;
-use super::pod::{ContainerView, Text};
+use super::pod::ContainerView;
+
+mod image;
+pub use image::{image_is_thanos, image_is_too_old};
 
 /// Where a word stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +25,10 @@ pub enum Runs<'a> {
     Store(Store<'a>),
     /// Another subcommand of thanos; empty when there is none.
     OtherThanos(&'a str),
-    /// Something that starts thanos store by way of a shell or another program.
+    /// A shell's script that starts thanos store: its flags stand within one word.
     Wrapper(&'a str),
+    /// A program that is given the arguments of thanos store: it starts thanos, or it is thanos under another name.
+    Program(&'a str, Store<'a>),
     /// thanos with its arguments in a file.
     ArgsFile(&'a str),
     /// `store` as first word, but nothing says that the image is Thanos.
@@ -37,6 +42,8 @@ pub enum Runs<'a> {
 pub struct Store<'a> {
     /// Whether our launcher runs it already.
     pub launched: bool,
+    /// Behind another program: where the words that are for thanos begin.
+    pub wrapped: Option<At>,
     /// The time flags that are there, in order.
     pub time_flags: Vec<TimeFlag>,
     /// A bare `--`, after which kingpin reads no flags.
@@ -45,6 +52,10 @@ pub struct Store<'a> {
     pub http_address: Option<&'a str>,
     /// Value of `--grpc-address`, if given.
     pub grpc_address: Option<&'a str>,
+    /// Value of `--selector.relabel-config`, if given.
+    pub selector: Option<&'a str>,
+    /// Value of `--selector.relabel-config-file`, if given.
+    pub selector_file: Option<&'a str>,
 }
 
 impl Store<'_> {
@@ -70,21 +81,25 @@ pub struct TimeFlag {
 const GLOBAL_FLAGS_WITH_VALUE: [&str; 5] =
     ["--log.level", "--log.format", "--tracing.config-file", "--tracing.config", "--auto-gomemlimit.ratio"];
 
+/// Thanos' other components: behind their names the word `store` is not a subcommand.
+const OTHER_COMPONENTS: [&str; 8] = ["sidecar", "query", "query-frontend", "rule", "compact", "tools", "receive", "downsample"];
+/// What flags begin with that `thanos store` has and hardly another program.
+const STORE_FLAGS: [&str; 4] = ["--objstore.config", "--index-cache", "--chunk-pool-size", "--store.grpc."];
+
 /// What a container runs. `vouched` says that the user vouches for the image.
 #[must_use]
 pub fn recognise<'a>(container: &'a ContainerView<'a>, vouched: bool) -> Runs<'a> {
     let (command, args) = (container.command(), container.args());
-    let (launched, skip) = launcher_prefix(command);
-    let words: Vec<(At, &'a str)> = (skip..command.len())
+    let words: Vec<(At, &'a str)> = (0..command.len())
         .map(|i| (At::Command(i), command[i].0.as_ref()))
         .chain((0..args.len()).map(|i| (At::Args(i), args[i].0.as_ref())))
         .collect();
-    let own_program = launched || !command.is_empty();
+    if let Some(behind) = behind_launcher(&words) {
+        return launched(&words[behind..]);
+    }
+    let own_program = !command.is_empty();
     let (is_thanos, rest) = if own_program {
-        let Some(((_, program), rest)) = words.split_first() else {
-            return Runs::Other;
-        };
-        (launched || base_name(program) == "thanos", rest)
+        (base_name(words[0].1) == "thanos", &words[1..])
     } else {
         (vouched || image_is_thanos(&container.image.0), words.as_slice())
     };
@@ -92,11 +107,9 @@ pub fn recognise<'a>(container: &'a ContainerView<'a>, vouched: bool) -> Runs<'a
         if let Some(script) = words.iter().map(|(_, word)| *word).find(|word| mentions_store(word)) {
             return Runs::Wrapper(script);
         }
-        if own_program
-            && words.iter().skip(1).any(|(_, word)| base_name(word) == "thanos")
-            && words.iter().any(|(_, word)| *word == "store")
-        {
-            return Runs::Wrapper(words[0].1);
+        let vouched = vouched || image_is_thanos(&container.image.0);
+        if let Some((at, store)) = behind_program(&words, vouched && own_program) {
+            return Runs::Program(words[0].1, Store { wrapped: Some(at), ..store });
         }
         return if !own_program && subcommand(rest).is_some_and(|i| rest[i].1 == "store") { Runs::UnknownImage } else { Runs::Other };
     }
@@ -104,20 +117,56 @@ pub fn recognise<'a>(container: &'a ContainerView<'a>, vouched: bool) -> Runs<'a
         _ if rest.iter().any(|(_, word)| word.starts_with('@')) => {
             Runs::ArgsFile(rest.iter().map(|(_, word)| *word).find(|word| word.starts_with('@')).unwrap_or_default())
         }
-        Some(i) if rest[i].1 == "store" => Runs::Store(store(launched, &rest[i + 1..])),
+        Some(i) if rest[i].1 == "store" => Runs::Store(store(false, &rest[i + 1..])),
         Some(i) if mentions_store(rest[i].1) || rest[i..].iter().any(|(_, word)| mentions_store(word)) => Runs::Wrapper(rest[i].1),
-        Some(i) => Runs::OtherThanos(rest[i].1),
+        Some(i) => match behind_program(&rest[i..], true).filter(|_| !own_program) {
+            Some((at, store)) => Runs::Program(rest[i].1, Store { wrapped: Some(at), ..store }),
+            None => Runs::OtherThanos(rest[i].1),
+        },
         None => Runs::OtherThanos(""),
     }
 }
 
-/// How many words of the command are our launcher's, and whether there is one.
-fn launcher_prefix(command: &[Text<'_>]) -> (bool, usize) {
-    let is_launcher = command.first().is_some_and(|word| word.0 == names::AGENT_IN_SHARED_DIR);
-    match command.iter().position(|word| word.0 == "--") {
-        Some(end) if is_launcher => (true, end + 1),
-        _ => (false, 0),
+/// Index of the first word behind our launcher and its flags. Another program may stand before it.
+fn behind_launcher(words: &[(At, &str)]) -> Option<usize> {
+    let launcher = words.windows(2).position(|pair| pair[0].1 == names::AGENT_IN_SHARED_DIR && pair[1].1 == "launch")?;
+    let end = words[launcher..].iter().position(|(_, word)| *word == "--")?;
+    Some(launcher + end + 1)
+}
+
+/// What our launcher starts. Before the subcommand there may be any program of the user's, as an annotation names it.
+fn launched<'a>(words: &[(At, &'a str)]) -> Runs<'a> {
+    let Some((_, rest)) = words.split_first() else { return Runs::Other };
+    match rest.iter().position(|(_, word)| *word == "store") {
+        Some(i) => Runs::Store(store(true, &rest[i + 1..])),
+        None => Runs::OtherThanos(subcommand(rest).map_or("", |i| rest[i].1)),
     }
+}
+
+/// The words for thanos store behind a program that is not called thanos, and where they begin. `vouched` says that image or
+/// user name Thanos; without that, program or flags have to.
+fn behind_program<'a>(words: &[(At, &'a str)], vouched: bool) -> Option<(At, Store<'a>)> {
+    let at = words.iter().position(|(_, word)| *word == "store").filter(|at| *at > 0)?;
+    let before = &words[..at];
+    if before.iter().any(|(_, word)| OTHER_COMPONENTS.contains(word)) {
+        return None;
+    }
+    let named = || before.iter().any(|(_, word)| !word.starts_with('-') && base_name(word).contains("thanos"));
+    let has_flag = || words[at..].iter().any(|(_, word)| STORE_FLAGS.iter().any(|flag| word.starts_with(flag)));
+    if !(vouched || named() || has_flag()) {
+        return None;
+    }
+    // Global flags stand before the subcommand.
+    let mut begin = at;
+    while begin > 1 {
+        let flag = |i: usize| words[i].1.starts_with("--") && words[i].1.len() > 2;
+        match begin {
+            i if flag(i - 1) => begin -= 1,
+            i if i > 2 && GLOBAL_FLAGS_WITH_VALUE.contains(&words[i - 2].1) => begin -= 2,
+            _ => break,
+        }
+    }
+    Some((words[begin].0, store(false, &words[at + 1..])))
 }
 
 /// Index of the first word that is neither a global flag nor its value.
@@ -133,18 +182,30 @@ fn subcommand(words: &[(At, &str)]) -> Option<usize> {
 }
 
 fn store<'a>(launched: bool, words: &[(At, &'a str)]) -> Store<'a> {
-    let mut found = Store { launched, time_flags: Vec::new(), end_of_flags: None, http_address: None, grpc_address: None };
+    let mut found = Store {
+        launched,
+        wrapped: None,
+        time_flags: Vec::new(),
+        end_of_flags: None,
+        http_address: None,
+        grpc_address: None,
+        selector: None,
+        selector_file: None,
+    };
     for (i, (at, word)) in words.iter().enumerate() {
         let (flag, inline) = word.split_once('=').map_or((*word, None), |(flag, value)| (flag, Some(value)));
         let next = words.get(i + 1);
+        let text = || inline.or(next.map(|(_, word)| *word));
         match flag {
             "--" if inline.is_none() && found.end_of_flags.is_none() => found.end_of_flags = Some(*at),
             "--min-time" | "--max-time" => {
                 let value = if inline.is_some() { None } else { next.map(|(at, _)| *at) };
                 found.time_flags.push(TimeFlag { is_min: flag == "--min-time", flag: *at, value });
             }
-            "--http-address" => found.http_address = inline.or(next.map(|(_, word)| *word)),
-            "--grpc-address" => found.grpc_address = inline.or(next.map(|(_, word)| *word)),
+            "--http-address" => found.http_address = text(),
+            "--grpc-address" => found.grpc_address = text(),
+            "--selector.relabel-config" => found.selector = text(),
+            "--selector.relabel-config-file" => found.selector_file = text(),
             _ => {}
         }
     }
@@ -174,14 +235,6 @@ fn ends(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with(['"', '\'', ')', '<', '>'])
 }
 
-/// Whether the last path component of an image names Thanos; tag and digest do not count.
-#[must_use]
-pub fn image_is_thanos(image: &str) -> bool {
-    let without_digest = image.split('@').next().unwrap_or(image);
-    let last = without_digest.rsplit('/').next().unwrap_or(without_digest);
-    last.split(':').next().unwrap_or(last).contains("thanos")
-}
-
 /// The port of a listen address such as `0.0.0.0:10902`, `:10902` or `[::]:10902`.
 #[must_use]
 pub fn port_of(address: &str) -> Option<u16> {
@@ -204,20 +257,6 @@ mod tests {
     fn run(json: &str, check: impl FnOnce(Runs<'_>)) {
         let container: ContainerView<'_> = serde_json::from_str(json).unwrap();
         check(recognise(&container, false));
-    }
-
-    #[test]
-    fn images_by_their_last_component() {
-        for (image, thanos) in [
-            ("quay.io/thanos/thanos:v0.42.4", true),
-            ("thanos", true),
-            ("localhost:5000/x/my-thanos-build@sha256:00", true),
-            ("quay.io/thanos/busybox:thanos", false),
-            ("localhost:5000/busybox", false),
-            ("", false),
-        ] {
-            assert_eq!(image_is_thanos(image), thanos, "{image}");
-        }
     }
 
     #[test]
@@ -249,7 +288,6 @@ mod tests {
                 r#"{"image":"thanos:v1","command":["/bin/sh"],"args":["-c","/bin/thanos --log.level=x store"]}"#,
                 Runs::Wrapper("/bin/thanos --log.level=x store"),
             ),
-            (r#"{"image":"x","command":["/tini","--","/bin/thanos","store"]}"#, Runs::Wrapper("/tini")),
             (r#"{"image":"thanos:v1","args":["sh","-c","thanos store"]}"#, Runs::Wrapper("sh")),
             (r#"{"image":"x","command":["thanos-store"]}"#, Runs::Other),
             (r#"{"image":"x","args":["--endpoint=dns+thanos-store:10901"]}"#, Runs::Other),
@@ -257,6 +295,52 @@ mod tests {
             (r#"{"image":"x","command":[]}"#, Runs::Other),
         ] {
             run(json, |runs| assert_eq!(runs, want, "{json}"));
+        }
+    }
+
+    #[test]
+    fn a_program_before_thanos_is_found_by_the_words_that_it_hands_on() {
+        for (json, program, begin) in [
+            (r#"{"image":"x","command":["/tini","--","/bin/thanos","store"]}"#, "/tini", At::Command(3)),
+            (r#"{"image":"q/thanos:v1","command":["/bin/sh","/etc/gw/start.sh"],"args":["store","--x"]}"#, "/bin/sh", At::Args(0)),
+            (
+                r#"{"image":"q/thanos:v1","command":["/etc/gw/start.sh"],"args":["--log.level","debug","store"]}"#,
+                "/etc/gw/start.sh",
+                At::Args(0),
+            ),
+            (r#"{"image":"x","command":["/bin/bash","/s.sh"],"args":["store","--objstore.config-file=/b"]}"#, "/bin/bash", At::Args(0)),
+            (r#"{"image":"x","command":["dumb-init","thanos","--log.level=info","store"]}"#, "dumb-init", At::Command(2)),
+            (r#"{"image":"x","command":["su-exec","1001"],"args":["/bin/thanos","store"]}"#, "su-exec", At::Args(1)),
+            (r#"{"image":"x","command":["gosu","thanos","/usr/bin/thanos-0.36","store"]}"#, "gosu", At::Command(3)),
+            (r#"{"image":"x","command":["catatonit","--","thanos","store"]}"#, "catatonit", At::Command(3)),
+            (r#"{"image":"x","command":["env","GOGC=50","thanos","store"]}"#, "env", At::Command(3)),
+            (r#"{"image":"x","command":["/opt/thanos-linux-amd64"],"args":["store"]}"#, "/opt/thanos-linux-amd64", At::Args(0)),
+            (r#"{"image":"x","args":["/bin/thanos","store"]}"#, "/bin/thanos", At::Args(1)),
+            (r#"{"image":"thanos:v1","args":["env","A=b","thanos","store"]}"#, "env", At::Args(3)),
+        ] {
+            run(json, |runs| {
+                let Runs::Program(found, store) = runs else { panic!("{json}: {runs:?}") };
+                assert_eq!((found, store.wrapped), (program, Some(begin)), "{json}");
+            });
+        }
+        for json in [
+            r#"{"image":"x","command":["/bin/vault"],"args":["kv","store"]}"#,
+            r#"{"image":"x","command":["/tini","--","/bin/thanos","query","store"]}"#,
+            r#"{"image":"thanos:v1","command":["/bin/sh","/x.sh"],"args":["tools","bucket","store"]}"#,
+            r#"{"image":"x","command":["node","server.js"],"args":["store"]}"#,
+        ] {
+            run(json, |runs| assert_eq!(runs, Runs::Other, "{json}"));
+        }
+    }
+
+    #[test]
+    fn the_launcher_is_found_behind_other_programs() {
+        for json in [
+            r#"{"image":"x","command":["/vault/vault-env","/run/timeshard/timeshard-agent","launch","--a=b","--","thanos"],"args":["store"]}"#,
+            r#"{"image":"x","command":["/vault/vault-env"],"args":["/run/timeshard/timeshard-agent","launch","--","thanos","store"]}"#,
+            r#"{"image":"x","command":["/run/timeshard/timeshard-agent","launch","--","/bin/sh","/start.sh"],"args":["store"]}"#,
+        ] {
+            run(json, |runs| assert!(matches!(&runs, Runs::Store(store) if store.launched), "{json}: {runs:?}"));
         }
     }
 

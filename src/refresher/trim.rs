@@ -120,15 +120,16 @@ fn is_ours(meta: &ObjectMeta) -> bool {
 }
 
 fn is_our_sidecar(container: &Container) -> bool {
-    let program = container.command.as_ref().and_then(|command| command.first());
-    container.name == names::SIDECAR && program.is_some_and(|program| program == names::AGENT_IN_IMAGE)
+    // Other tools put programs before ours, and move what was the command to the arguments.
+    let mut words = [&container.command, &container.args].into_iter().flatten().flatten();
+    container.name == names::SIDECAR && words.any(|word| word == names::AGENT_IN_IMAGE)
 }
 
 /// Whether one of them runs thanos store, and whether that has time flags. A store behind a shell counts: nobody gives it
 /// its window, either.
 fn runs_store(containers: &[Container], vouched: bool) -> (bool, bool) {
     let flags = |runs: Runs<'_>| match runs {
-        Runs::Store(store) => Some(!store.time_flags.is_empty()),
+        Runs::Store(store) | Runs::Program(_, store) => Some(!store.time_flags.is_empty()),
         Runs::Wrapper(_) => Some(false),
         _ => None,
     };

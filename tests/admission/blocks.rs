@@ -10,14 +10,6 @@ use crate::server::TIMESHARD;
 
 const AT: &str = "--at=2026-11-21T00:00:00Z";
 const CONFIG: &str = "sharding: {total_shards: 3, data_retention_days: 100, shard_overlap_days: 1}";
-const LISTS: [(&str, &str); 5] = [
-    ("ls.json", "thanos tools bucket ls -o json"),
-    ("ls-wide.txt", "thanos tools bucket ls -o wide"),
-    ("inspect.txt", "thanos tools bucket inspect"),
-    ("inspect.csv", "thanos tools bucket inspect --output=csv"),
-    ("inspect.tsv", "thanos tools bucket inspect --output=tsv"),
-];
-
 fn golden(name: &str) -> String {
     format!("{}/tests/golden/blocks/{name}", env!("CARGO_MANIFEST_DIR"))
 }
@@ -102,25 +94,32 @@ fn a_real_bucket_is_counted_and_a_pasted_suggestion_holds_what_it_says() {
 }
 
 #[test]
-fn every_form_of_the_list_gives_the_same_blocks() {
+fn an_answer_of_the_api_gives_the_same_as_the_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("blocks.json");
+    let text = std::fs::read_to_string(golden("ls.json")).unwrap();
+    let metas: Vec<Value> = serde_json::Deserializer::from_str(&text).into_iter::<Value>().map(Result::unwrap).collect();
+    let answer = json!({"status": "success", "data": {"label": "", "blocks": metas, "refreshedAt": "2026-11-21T00:00:00Z", "err": null}});
+    let log = "ts=2026-11-21T00:00:00Z caller=main.go:1 level=info msg=x\n";
     let json = document("ls.json", CONFIG, &[]);
-    for (list, named) in LISTS {
-        let plan = document(list, CONFIG, &["--balance", "blocks"]);
-        assert_eq!(plan["blocks"]["format"], named);
-        let counts =
-            |plan: &Value, key: &str| plan["blocks"]["shards"].as_array().unwrap().iter().map(|row| row[key].clone()).collect::<Vec<_>>();
-        assert_eq!(counts(&plan, "blocks"), counts(&json, "blocks"), "{list}");
-        if !list.contains("wide") {
-            assert_eq!(counts(&plan, "samples"), counts(&json, "samples"), "{list}");
-        }
-        let output = self::plan(&golden(list), CONFIG, &["--balance", "bytes"]);
-        if list == "ls.json" {
-            assert!(output.status.success());
-        } else {
-            assert_eq!(output.status.code(), Some(2));
-            let said = text(&output.stderr);
-            assert!(said.contains(&format!("`{named}` prints, without bytes; list the bucket with `ls -o json`")), "{said}");
-        }
+    for (content, named) in [(answer.to_string(), "/api/v1/blocks"), (format!("{log}{text}{log}"), "thanos tools bucket ls -o json")] {
+        std::fs::write(&file, content).unwrap();
+        let output = plan(file.to_str().unwrap(), CONFIG, &["-o", "json"]);
+        assert!(output.status.success(), "{}", super::blocks::text(&output.stderr));
+        let mut found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["blocks"]["format"], named);
+        found["blocks"]["format"] = json["blocks"]["format"].clone();
+        assert_eq!(found["blocks"], json["blocks"]);
+    }
+}
+
+#[test]
+fn every_other_form_is_refused_with_the_command_that_prints_json() {
+    for list in ["ls-wide.txt", "inspect.txt", "inspect.csv", "inspect.tsv"] {
+        let output = plan(&golden(list), CONFIG, &[]);
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true), "{list}: {said}");
+        assert!(said.contains(":1:1: ") && said.contains("`thanos tools bucket ls -o json --objstore.config-file=FILE`"), "{list}: {said}");
     }
 }
 
@@ -156,7 +155,7 @@ fn what_cannot_be_read_exits_with_2_and_a_place() {
     let list = std::fs::read_to_string(golden("ls.json")).unwrap();
     let path = file.to_str().unwrap();
     for (content, words) in [
-        (String::new(), "list:1:1: there is nothing: expected what `thanos tools bucket ls -o json`"),
+        (String::new(), "list:1:1: there is no block: give the JSON of `thanos tools bucket ls -o json"),
         (list[..list.len() / 2].to_owned(), ": the text ends within this block"),
         (format!("{list}{list}"), "was listed already on line 1: list each block once"),
         (list.replacen("\"maxTime\": 1", "\"maxTime\": -1", 1), "list:1:1: block "),

@@ -73,7 +73,14 @@ fn a_cluster_that_cannot_be_asked_is_exit_code_1() {
     assert!(String::from_utf8_lossy(&none.stderr).contains("set KUBECONFIG"));
     let (output, asked) = before_api_server(&["check", "-o", "json"], |_, _| (503, "later".to_owned()));
     assert_eq!((output.status.code(), asked), (Some(1), vec!["/version".to_owned()]));
-    assert!(results(&output).contains(&("api-reachable".to_owned(), "fail".to_owned())));
+    assert_eq!(results(&output), [("api-reachable".to_owned(), "fail".to_owned())], "nothing else is known");
+    for args in [vec!["check"], vec!["check", "--pre"], vec!["check", "--no-color"]] {
+        let (output, asked) = before_api_server(&args, |_, _| (503, "later".to_owned()));
+        assert_eq!((output.status.code(), asked.len(), output.stdout.is_empty()), (Some(1), 1, true), "{args:?}: {output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("the API server at http://127.0.0.1:") && said.ends_with(" does not answer: later (503)\n"), "{said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    }
 }
 
 #[test]
@@ -84,6 +91,7 @@ fn flags_are_checked_before_anything_is_asked() {
         vec!["check", "--namespace", "../x"],
         vec!["check", "--pre", "--namespace", "x"],
         vec!["check", "-o", "yaml"],
+        vec!["check", "--no-color=maybe"],
         vec!["check", "--config", "/nonexistent"],
     ] {
         let output = with_kubeconfig(&args, Path::new("/nonexistent"));

@@ -223,6 +223,80 @@ fn numbers_that_the_api_server_refuses_are_refused() {
 }
 
 #[test]
+fn values_that_are_no_texts_are_refused_at_their_place_in_the_file() {
+    let set = |metadata: &str, template: &str, args: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\n---\n# a comment\napiVersion: apps/v1\nkind: StatefulSet\nmetadata:\n  \
+             name: gw\n  annotations: {metadata}\nspec:\n  template:\n    metadata:\n      annotations: {template}\n    spec:\n      \
+             containers:\n      - {{name: t, image: thanos, args: {args}}}\n"
+        )
+    };
+    for (input, places) in [
+        (set("{thanos-timeshard.io/total-shards: 2}", "{}", "[store]"), vec!["10:51: StatefulSet/gw: metadata.annotations[thanos-timeshard.io/total-shards] is 2,"]),
+        (set("{}", "{thanos-timeshard.io/inject: false}", "[store]"), vec!["14:49: StatefulSet/gw: spec.template.metadata.annotations[thanos-timeshard.io/inject] is false,"]),
+        (set("{thanos-timeshard.io/pause: true}", "{}", "[store]"), vec!["10:44: "]),
+        (set("{thanos-timeshard.io/overlap: 1.5}", "{}", "[store, --x, 10]"), vec!["10:46: ", "17:53: StatefulSet/gw: spec.template.spec.containers[0].args[2] is 10,"]),
+        (
+            "{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": [\n {\"kind\": \"Pod\", \"metadata\": {\"name\": \"p\", \"labels\": {\"a\": 1}}}]}".to_owned(),
+            vec!["2:60: Pod/p: metadata.labels.a is 1,"],
+        ),
+    ] {
+        let output = timeshard(&["inject", "-f", "-"], &input);
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true), "{said}");
+        assert_eq!(said.lines().count(), places.len(), "{said}");
+        for place in places {
+            assert!(said.contains(&format!("standard input:{place}")) && said.contains("write it in quotes"), "{place}: {said}");
+        }
+    }
+    let many = set("{}", &format!("{{{}}}", (0..30).map(|i| format!("k{i}: 1")).collect::<Vec<_>>().join(", ")), "[store]");
+    assert!(text(&timeshard(&["inject", "-f", "-"], &many).stderr).contains("more"));
+}
+
+#[test]
+fn one_warning_for_all_pods_of_a_statefulset_and_one_pod_is_no_pods() {
+    let set = store_yaml("", "x")
+        .replace("replicas: 1", "replicas: 6")
+        .replace("args: [store]", "args: [store], livenessProbe: {grpc: {port: 10901}}");
+    let said = text(&timeshard(&["inject", "-f", "-", "-o", "patch"], &set).stderr);
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("liveness probe")).collect();
+    assert!(matches!(lines[..], [line] if line.starts_with("warning: StatefulSet/store: ") && line.ends_with(" (6 pods)")), "{said}");
+    let one = text(&timeshard(&["inject", "-f", "-", "-o", "patch"], &store_yaml("", "x")).stderr);
+    assert!(one.contains("1 pod for 3 shards: only 1 shard is planned") && !one.contains("1 pods") && !one.contains("1 shards"), "{one}");
+    let plan = text(&timeshard(&["plan", "--config=-", "--replicas=1"], "sharding: {total_shards: 1, replicas_per_shard: 1}").stdout);
+    assert!(plan.contains("1 shard, 1 pod, "), "{plan}");
+    let old = store_yaml("", "x").replace("image: thanos", "image: 'quay.io/thanos/thanos:v0.6.0'");
+    let said = text(&timeshard(&["inject", "-f", "-"], &old).stderr);
+    assert!(said.contains("use Thanos 0.7.0 or newer"), "{said}");
+}
+
+#[test]
+fn what_is_no_workload_yet_is_named_with_the_step_before() {
+    for (api, kind, words) in [
+        ("template.openshift.io/v1", "Template", "oc process"),
+        ("helm.toolkit.fluxcd.io/v2", "HelmRelease", "helm template"),
+        ("monitoring.thanos.io/v1alpha1", "ThanosStore", "kubectl get statefulsets"),
+    ] {
+        let output = timeshard(&["inject", "-f", "-"], &format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x}}\n"));
+        let said = text(&output.stderr);
+        assert!(output.status.success() && said.contains(&format!("skipped {kind}/x: ")) && said.contains(words), "{said}");
+    }
+    for (config, words) in [
+        (
+            "apiVersion: v1\nkind: ConfigMap\ndata: {config.yaml: \"sharding: {}\"}\n",
+            "this is a ConfigMap: write the configuration in it to a file",
+        ),
+        ("apiVersion: apps/v1\nkind: StatefulSet\n", "this is a Kubernetes object (StatefulSet)"),
+        ("replicas: 2\nconfig:\n  sharding: {total_shards: 3}\n", "these are values of a Helm chart"),
+    ] {
+        let output = timeshard(&["plan", "--config=-"], config);
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
 fn every_command_has_help() {
     for command in ["plan", "inject", "demo", "status", "serve"] {
         let output = timeshard(&[command, "--help"], "");

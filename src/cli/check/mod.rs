@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use self::print::{Output, Style};
 use super::{Failure, input, print as put};
 use crate::adapters::check::{Progress, Wanted, gather, gather_before};
-use crate::adapters::server_status::{Address, connect};
+use crate::adapters::server_status::{Address, connect_to};
 use crate::core::check::objects::ConfigText;
 use crate::core::check::{self, Outcome, Report};
 use crate::core::config::MAX_CONFIG_BYTES;
@@ -61,9 +61,9 @@ pub(super) struct Args {
     /// Namespace that `timeshard serve` runs in, or shall run in
     #[arg(long, value_name = "NAMESPACE", env = "TIMESHARD_SYSTEM_NAMESPACE", default_value = names::SYSTEM_NAMESPACE, value_parser = super::status::parse_name)]
     system_namespace: String,
-    /// Anything but nothing: no colours on a terminal either
-    #[arg(long, value_name = "TEXT", env = "NO_COLOR", default_value = "", hide_default_value = true)]
-    no_color: String,
+    /// No colours, not on a terminal either; also by any text in `NO_COLOR`
+    #[arg(long, env = "NO_COLOR", hide_env = true, value_parser = parse_no_color)]
+    no_color: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 async fn check(args: &Args) -> Result<(), Failure> {
     let wanted = wanted(args)?;
-    let client = connect()
+    let (client, url) = connect_to()
         .await
         .map_err(|error| Failure::Failed(format!("no cluster: {error}; set KUBECONFIG, or run in a pod with a ServiceAccount")))?;
     let line = Line::new();
@@ -92,7 +92,15 @@ async fn check(args: &Args) -> Result<(), Failure> {
         tokio::time::sleep(AGAIN).await;
     };
     line.clear();
-    let style = Style { colours: std::io::stdout().is_terminal() && args.no_color.is_empty() };
+    if let Some(finding) = unreachable(&report) {
+        // Scripts that read JSON find the same there.
+        if args.output == Output::Json {
+            put(&print::rendered(&report, args.output, Style { colours: false })?)?;
+        }
+        let cause = finding.message.split_once(": ").map_or(finding.message.as_str(), |(_, cause)| cause);
+        return Err(Failure::Failed(format!("the API server at {} does not answer: {}", url.trim_end_matches('/'), one_line(cause))));
+    }
+    let style = Style { colours: std::io::stdout().is_terminal() && !args.no_color };
     put(&print::rendered(&report, args.output, style)?)?;
     verdict(&report)
 }
@@ -130,12 +138,25 @@ fn parse_dns_cache(text: &str) -> Result<PromDuration, String> {
 
 fn verdict(report: &Report) -> Result<(), Failure> {
     let summary = report.summary();
-    let unreachable = |finding: &check::Finding| finding.check == &check::ids::API_REACHABLE && finding.result == Outcome::Fail;
-    match report.findings.iter().find(|finding| unreachable(finding)) {
-        Some(finding) => Err(Failure::Failed(finding.message.clone())),
-        None if summary.fail > 0 => Err(Failure::Found(format!("{} of {} checks failed", summary.fail, report.findings.len()))),
-        None => Ok(()),
+    match summary.fail {
+        0 => Ok(()),
+        failed => Err(Failure::Found(format!("{failed} of {} checks failed", report.findings.len()))),
     }
+}
+
+fn unreachable(report: &Report) -> Option<&check::Finding> {
+    report.findings.iter().find(|finding| finding.check == &check::ids::API_REACHABLE && finding.result == Outcome::Fail)
+}
+
+/// A cause in one line: proxies answer with whole pages.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The flag itself says true; an environment variable with any text does, too.
+#[allow(clippy::unnecessary_wraps, reason = "clap's parsers may fail")]
+fn parse_no_color(text: &str) -> Result<bool, String> {
+    Ok(!matches!(text, "" | "false"))
 }
 
 /// A line on the terminal that says what is being looked at; nothing where nobody reads it.

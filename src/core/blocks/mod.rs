@@ -6,7 +6,6 @@
 //! from and how the answer is shown is not here; nor is what a block really takes in memory, which Thanos does not tell.
 
 mod read;
-mod rows;
 mod share;
 mod suggest;
 mod weigh;

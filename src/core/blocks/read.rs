@@ -1,46 +1,40 @@
-//! Reads what `thanos tools bucket` prints, piece by piece, and finds out by itself which of its forms it is.
+//! Reads the blocks of a bucket as JSON, piece by piece: what `thanos tools bucket ls -o json` prints, a list of the same
+//! objects, or what a store answers on `/api/v1/blocks`. Which of them it is, is found out here.
 //!
-//! Memory is bounded by the blocks that are kept and one object or line; the text as a whole is never held. Every refusal
-//! names line and column. JSON is read here, the forms with a line for each block in `rows.rs`.
+//! Memory is bounded by the blocks that are kept and one object; the text as a whole is never held. Lines of a log before,
+//! between and behind the objects are skipped: many a shell writes both streams to one file. Every refusal names line and
+//! column. Tables are refused with the command that prints JSON: they tell no bytes, and their forms change by version.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::rows::{Columns, Separator, wide};
 use super::{Block, Inventory, Resolution, Ulid};
 
 /// The longest `meta.json` or line, in bytes. The largest real ones list some thousand sources in some 100 KiB.
 const MAX_ITEM_BYTES: usize = 16 * 1024 * 1024;
+/// What may stand before the blocks in an answer of `/api/v1/blocks`, in bytes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// What to do instead, in every message about a text that is none of these.
-const EXPECTED: &str =
-    "expected what `thanos tools bucket ls -o json` (best, it tells bytes), `ls -o wide` or `inspect` prints, as table, csv or tsv";
+const EXPECTED: &str = "give the JSON of `thanos tools bucket ls -o json --objstore.config-file=FILE`, or of a store's /api/v1/blocks";
 
 /// A form of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `ls -o json`: the `meta.json` of each block.
     Json,
-    /// `ls -o wide`: a sentence for each block.
-    Wide,
-    /// `inspect`.
-    Table,
-    /// `inspect --output=csv`.
-    Csv,
-    /// `inspect --output=tsv`.
-    Tsv,
+    /// `/api/v1/blocks` of a store's HTTP port.
+    Api,
 }
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Json => "thanos tools bucket ls -o json",
-            Self::Wide => "thanos tools bucket ls -o wide",
-            Self::Table => "thanos tools bucket inspect",
-            Self::Csv => "thanos tools bucket inspect --output=csv",
-            Self::Tsv => "thanos tools bucket inspect --output=tsv",
+            Self::Api => "/api/v1/blocks",
         })
     }
 }
@@ -57,21 +51,22 @@ pub struct Unreadable {
     pub why: String,
 }
 
-/// What is known of the text so far.
-#[derive(Debug)]
+/// Where in the text the reader is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing yet.
-    Begin,
-    Json(Inventory),
-    Wide(Inventory),
-    /// A line for each block, under a header.
-    Rows(Inventory, Columns),
+    /// Before an object, or behind all.
+    Between,
+    /// In a list of objects.
+    List,
+    /// Behind the list of `/api/v1/blocks`: nothing more is said of blocks.
+    Done,
 }
 
 /// Reads a list that comes in pieces.
 #[derive(Debug)]
 pub struct Reader {
     state: State,
+    found: Inventory,
     /// What came and is not read yet.
     pending: Vec<u8>,
     /// Where that begins: complete lines before it, and bytes of its line before it.
@@ -93,6 +88,19 @@ struct Meta<'a> {
     compaction: Compaction,
     #[serde(default)]
     thanos: Thanos,
+}
+
+/// An object that is no block, as far as it says what it is instead.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Other<'a> {
+    ulid: Option<IgnoredAny>,
+    level: Option<IgnoredAny>,
+    msg: Option<IgnoredAny>,
+    caller: Option<IgnoredAny>,
+    data: Option<IgnoredAny>,
+    #[serde(borrow)]
+    error: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -128,7 +136,7 @@ struct File {
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { state: State::Begin, pending: Vec::new(), lines: 0, columns: 0 }
+        Self { state: State::Between, found: Inventory::new(Format::Json), pending: Vec::new(), lines: 0, columns: 0 }
     }
 }
 
@@ -152,107 +160,118 @@ impl Reader {
     /// [`Unreadable`] for a text that ends too early or has no block.
     pub fn finish(mut self) -> Result<Inventory, Unreadable> {
         self.read(true)?;
-        if let Some(rest) = self.pending.iter().position(|byte| !byte.is_ascii_whitespace()) {
+        let rest = self.pending.iter().position(|byte| !byte.is_ascii_whitespace());
+        if let Some(rest) = rest.or((self.state == State::List).then_some(0)) {
             return Err(self.at(rest, "the text ends within this block: it was cut off; list the bucket again".to_owned()));
         }
+        if !self.found.blocks.is_empty() {
+            self.found.lines = std::collections::HashMap::new();
+            return Ok(self.found);
+        }
         let why = match self.state {
-            State::Begin => format!("there is nothing: {EXPECTED}"),
-            State::Json(mut found) | State::Wide(mut found) | State::Rows(mut found, _) => {
-                found.lines = std::collections::HashMap::new();
-                if !found.blocks.is_empty() {
-                    return Ok(found);
-                }
-                "no block is listed: is the bucket empty, or the selector wrong?".to_owned()
-            }
+            State::Between if self.lines == 0 || self.found.format == Format::Json => format!("there is no block: {EXPECTED}"),
+            _ => "no block is listed: is the bucket empty, or the selector wrong?".to_owned(),
         };
         Err(Unreadable { line: self.lines + 1, column: 1, why })
     }
 
     fn read(&mut self, last: bool) -> Result<(), Unreadable> {
-        let mut from = 0;
-        while matches!(self.state, State::Begin) {
-            from += self.pending[from..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-            if self.pending.get(from) == Some(&b'{') {
-                self.state = State::Json(Inventory::new(Format::Json));
-                break;
-            }
-            let Some(line) = line_at(&self.pending, from, last) else {
-                self.consume(from);
-                return Ok(());
-            };
-            let text =
-                std::str::from_utf8(&self.pending[from..line.end]).map_err(|error| self.at(from + error.valid_up_to(), not_utf8()))?;
-            match recognise(text) {
-                Ok(None) => from = line.next,
-                // The first sentence is a block already; a header is not.
-                Ok(Some(state @ State::Wide(_))) => self.state = state,
-                Ok(Some(state)) => {
-                    self.state = state;
-                    from = line.next;
+        let (mut from, mut counted, mut lines) = (0, 0, self.lines);
+        while let Some(byte) = self.pending.get(from).copied() {
+            let next = match (self.state, byte) {
+                (State::Done, _) => Some(self.pending.len()),
+                (_, byte) if byte.is_ascii_whitespace() => Some(from + 1),
+                (State::List, b',') => Some(from + 1),
+                (State::List, b']') => {
+                    self.state = if self.found.format == Format::Api { State::Done } else { State::Between };
+                    Some(from + 1)
                 }
-                Err(why) => return Err(self.at(from, why)),
+                (State::Between, b'[') => {
+                    self.state = State::List;
+                    Some(from + 1)
+                }
+                (_, b'{') => {
+                    lines += newlines(&self.pending[counted..from]);
+                    counted = from;
+                    self.object(from, lines + 1)?
+                }
+                (State::Between, _) => self.line(from, last)?,
+                (State::List, _) => return Err(self.at(from, format!("not the meta.json of a block; {EXPECTED}"))),
+            };
+            match next {
+                Some(next) => from = next,
+                None => break,
             }
         }
         self.consume(from);
-        let mut state = std::mem::replace(&mut self.state, State::Begin);
-        let read = match &mut state {
-            State::Begin => Ok(0),
-            State::Json(found) => self.objects(found),
-            State::Wide(found) => self.rows(found, last, None),
-            State::Rows(found, columns) => self.rows(found, last, Some(columns)),
-        };
-        self.state = state;
-        read.map(|done| self.consume(done))
+        Ok(())
     }
 
-    /// Reads complete objects; gives where the first incomplete one begins.
-    fn objects(&self, found: &mut Inventory) -> Result<usize, Unreadable> {
-        let mut stream = serde_json::Deserializer::from_slice(&self.pending).into_iter::<Meta<'_>>();
-        let (mut done, mut lines, mut counted) = (0, self.lines, 0);
-        loop {
-            let meta = match stream.next() {
-                None => return Ok(self.pending.len()),
-                Some(Err(error)) if error.is_eof() => return Ok(done),
-                Some(Err(error)) => return Err(self.refused(&error)),
-                Some(Ok(meta)) => meta,
-            };
-            let start = done + self.pending[done..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-            lines += newlines(&self.pending[counted..start]);
-            (counted, done) = (start, stream.byte_offset());
-            let block = block(&meta).map_err(|why| self.at(start, why))?;
-            found.take(block, &meta.ulid, lines + 1).map_err(|why| self.at(start, why))?;
-        }
-    }
-
-    /// What the JSON reader says, at its place in the whole text.
-    fn refused(&self, error: &serde_json::Error) -> Unreadable {
-        let said = error.to_string();
-        let why = said.rsplit_once(" at line ").map_or(said.as_str(), |(why, _)| why);
-        let (line, column) = (error.line() as u64, error.column() as u64);
-        let before = if line == 1 { self.columns } else { 0 };
-        Unreadable { line: self.lines + line, column: before + column, why: format!("not the meta.json of a block: {why}; {EXPECTED}") }
-    }
-
-    /// Reads complete lines; gives where the first incomplete one begins.
-    fn rows(&self, found: &mut Inventory, last: bool, columns: Option<&Columns>) -> Result<usize, Unreadable> {
-        let (mut from, mut number) = (0, self.lines);
-        loop {
-            let quoted = columns.is_some_and(Columns::quotes);
-            let Some(line) = (if quoted { record_at(&self.pending, from, last) } else { line_at(&self.pending, from, last) }) else {
-                return Ok(from);
-            };
-            let bytes = &self.pending[from..line.end];
-            let text = std::str::from_utf8(bytes).map_err(|error| self.at(from + error.valid_up_to(), not_utf8()))?;
-            let read = match columns {
-                Some(columns) => columns.block(text),
-                None => wide(text),
-            };
-            if let Some((block, name)) = read.map_err(|(column, why)| self.at(from + column, why))? {
-                found.take(block, &name, number + 1).map_err(|why| self.at(from, why))?;
+    /// Reads the object that begins here; gives where it ends, if it does.
+    fn object(&mut self, from: usize, line: u64) -> Result<Option<usize>, Unreadable> {
+        let text = &self.pending[from..];
+        let mut stream = serde_json::Deserializer::from_slice(text).into_iter::<Meta<'_>>();
+        let read = stream.next();
+        let end = from + stream.byte_offset();
+        match read {
+            Some(Ok(meta)) => {
+                let block = block(&meta).map_err(|why| self.at(from, why))?;
+                let name = meta.ulid.into_owned();
+                self.found.take(block, &name, line).map_err(|why| self.at(from, why))?;
+                return Ok(Some(end));
             }
-            number += newlines(&self.pending[from..line.next]);
-            from = line.next;
+            Some(Err(error)) if error.is_eof() && !may_be_an_answer(text) => return Ok(None),
+            Some(Err(_)) | None => {}
         }
+        self.other(from)
+    }
+
+    /// An object that is no block: an answer of `/api/v1/blocks`, whose list is entered, or a line of a log, which is skipped.
+    fn other(&mut self, from: usize) -> Result<Option<usize>, Unreadable> {
+        let text = &self.pending[from..];
+        let head = Some(&text[..text.len().min(MAX_HEAD_BYTES)]).filter(|_| self.state == State::Between && may_be_an_answer(text));
+        if let Some(list) = head.and_then(list_within) {
+            (self.state, self.found.format) = (State::List, Format::Api);
+            return Ok(Some(from + list));
+        }
+        let mut stream = serde_json::Deserializer::from_slice(text).into_iter::<Other<'_>>();
+        let read = stream.next();
+        let end = from + stream.byte_offset();
+        match read {
+            Some(Err(error)) if error.is_eof() => Ok(None),
+            Some(Ok(other)) if other.ulid.is_none() && other.level.is_some() && (other.msg.is_some() || other.caller.is_some()) => {
+                Ok(Some(end))
+            }
+            Some(Ok(Other { error: Some(said), .. })) => {
+                Err(self.at(from, format!("thanos answered with an error: {}", said.chars().take(200).collect::<String>())))
+            }
+            Some(Ok(Other { ulid: None, data: Some(_), .. })) if self.state == State::Between => {
+                (self.state, self.found.format) = (State::Done, Format::Api);
+                Ok(Some(end))
+            }
+            _ => Err(self.refused(from)),
+        }
+    }
+
+    /// What the JSON reader says of the block that begins here, at its place in the whole text.
+    fn refused(&self, from: usize) -> Unreadable {
+        let said = serde_json::Deserializer::from_slice(&self.pending[from..]).into_iter::<Meta<'_>>().next();
+        let Some(Err(error)) = said else { return self.at(from, format!("not the meta.json of a block; {EXPECTED}")) };
+        let text = error.to_string();
+        let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why);
+        let start = self.at(from, format!("not the meta.json of a block: {why}; {EXPECTED}"));
+        let (line, column) = (error.line() as u64, error.column() as u64);
+        let before = if line == 1 { start.column - 1 } else { 0 };
+        Unreadable { line: start.line + line - 1, column: before + column, ..start }
+    }
+
+    /// A line that is no JSON: skipped if it is of a log. Gives where the next one begins, if it is complete.
+    fn line(&self, from: usize, last: bool) -> Result<Option<usize>, Unreadable> {
+        let Some(line) = line_at(&self.pending, from, last) else { return Ok(None) };
+        let bytes = &self.pending[from..line.end];
+        let text =
+            std::str::from_utf8(bytes).map_err(|error| self.at(from + error.valid_up_to(), format!("not UTF-8 text; {EXPECTED}")))?;
+        if is_of_a_log(text) { Ok(Some(line.next)) } else { Err(self.at(from, no_json(text))) }
     }
 
     /// Forgets what was read.
@@ -278,15 +297,7 @@ impl Reader {
 }
 
 fn newlines(bytes: &[u8]) -> u64 {
-    count(bytes, b'\n')
-}
-
-fn count(bytes: &[u8], wanted: u8) -> u64 {
-    bytes.iter().map(|byte| u64::from(*byte == wanted)).sum()
-}
-
-fn not_utf8() -> String {
-    format!("not UTF-8 text; {EXPECTED}")
+    bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
 /// Where a line ends, and where the next one begins.
@@ -307,41 +318,46 @@ fn line_at(text: &[u8], from: usize, last: bool) -> Option<Line> {
     }
 }
 
-/// As [`line_at`], where a quoted cell may go on in the next line.
-fn record_at(text: &[u8], from: usize, last: bool) -> Option<Line> {
-    let (mut next, mut quotes) = (from, 0);
-    loop {
-        let line = line_at(text, next, last)?;
-        quotes += count(&text[next..line.end], b'"');
-        if quotes % 2 == 0 {
-            return Some(line);
-        }
-        next = line.next;
-    }
+/// Whether an object may be an answer of the API: its first key is none of a block's.
+fn may_be_an_answer(text: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(&text[..text.len().min(256)]);
+    let key =
+        head.trim_start_matches(['{', ' ', '\t', '\r', '\n']).strip_prefix('"').and_then(|rest| rest.split('"').next().map(str::to_owned));
+    key.is_some_and(|key| matches!(key.as_str(), "status" | "data" | "blocks" | "label"))
 }
 
-/// Which form begins with this line. `None` for a line above the header.
-fn recognise(line: &str) -> Result<Option<State>, String> {
-    let rows = |separator, format| Columns::new(line, separator).map(|columns| Some(State::Rows(Inventory::new(format), columns)));
-    let first = line.split([' ', '\t', ',']).next().unwrap_or_default();
-    match line.as_bytes().first() {
-        // Older versions draw a line above the table.
-        Some(b'+') => Ok(None),
-        Some(b'|') => rows(Separator::Bar, Format::Table),
-        _ if line.starts_with("ULID,") => rows(Separator::Comma, Format::Csv),
-        _ if line.starts_with("ULID\t") => rows(Separator::Tab, Format::Tsv),
-        _ if Ulid::parse(first).is_some() && line.contains(" -- ") => Ok(Some(State::Wide(Inventory::new(Format::Wide)))),
-        _ if Ulid::parse(first).is_some() => {
-            Err("this lists the names of blocks alone: add -o json to `thanos tools bucket ls`".to_owned())
+/// Behind the bracket that opens the list of blocks.
+fn list_within(head: &[u8]) -> Option<usize> {
+    const KEY: &[u8] = b"\"blocks\"";
+    let mut at = head.windows(KEY.len()).position(|part| part == KEY)? + KEY.len();
+    for wanted in *b":[" {
+        at += head[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        if head.get(at) != Some(&wanted) {
+            return None;
         }
-        Some(b'[') => {
-            Err("a JSON list: give the objects one after the other, as thanos prints them (jq '.[]' takes a list apart)".to_owned())
-        }
-        _ if line.contains("level=") || line.starts_with("ts=") => {
-            Err("this is a line of thanos' log: leave standard error out of the file (2>/dev/null)".to_owned())
-        }
-        _ => Err(format!("{:?} is not a list of blocks: {EXPECTED}", line.chars().take(40).collect::<String>())),
+        at += 1;
     }
+    Some(at)
+}
+
+/// A line of thanos' log, of kubectl's remarks or of Kubernetes' own logs.
+fn is_of_a_log(line: &str) -> bool {
+    let klog = line.as_bytes();
+    let klog = klog.len() > 5 && b"IWEF".contains(&klog[0]) && klog[1..5].iter().all(u8::is_ascii_digit);
+    klog || line.contains("level=") || line.starts_with("ts=") || line.starts_with("Defaulted container") || line.starts_with("Warning: ")
+}
+
+/// What a text that is no JSON is instead.
+fn no_json(line: &str) -> String {
+    let first = line.split([' ', '\t', ',']).next().unwrap_or_default();
+    let what = match line.as_bytes().first() {
+        Some(b'+' | b'|') => "a table".to_owned(),
+        _ if line.starts_with("ULID,") || line.starts_with("ULID\t") => "a table".to_owned(),
+        _ if Ulid::parse(first).is_some() && line.contains(" -- ") => "the output of `ls -o wide`".to_owned(),
+        _ if Ulid::parse(first).is_some() => "the names of blocks alone".to_owned(),
+        _ => format!("{:?}", line.chars().take(40).collect::<String>()),
+    };
+    format!("{what} does not tell how large blocks are: {EXPECTED}")
 }
 
 fn block(meta: &Meta<'_>) -> Result<Block, String> {
@@ -358,6 +374,6 @@ fn block(meta: &Meta<'_>) -> Result<Block, String> {
     Ok(Block { ulid, min: meta.min, max: meta.max, level, resolution, bytes, samples })
 }
 
-pub(super) fn not_a_ulid(text: &str) -> String {
+fn not_a_ulid(text: &str) -> String {
     format!("{:?} is not the name of a block (a ULID, such as 01M7Z0746AHQ1WWSYTJKK5CWQ4)", text.chars().take(40).collect::<String>())
 }

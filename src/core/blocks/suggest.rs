@@ -31,7 +31,7 @@ pub enum NoSuggestion {
     #[error("there is one shard, so there is no boundary to move; raise total_shards")]
     OneShard,
     /// The plan is not the one that the configuration asks for.
-    #[error("there are {pods} pods for {shards} shards; scale to at least {shards} before moving boundaries")]
+    #[error("{} for {shards} shards; scale to at least {shards} before moving boundaries", if *pods == 1 { "there is 1 pod".to_owned() } else { format!("there are {pods} pods") })]
     TooFewPods {
         /// Pods that there are.
         pods: u32,

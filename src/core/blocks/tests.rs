@@ -38,50 +38,68 @@ fn inventory(blocks: &[(i64, i64, u64)]) -> Inventory {
     read(&text).unwrap()
 }
 
-const TABLE: &str = "\
-|            ULID            |         FROM         |        UNTIL         | RANGE  | #SAMPLES  | COMP-LEVEL |   LABELS    | RESOLUTION | SOURCE |
-|----------------------------|----------------------|----------------------|--------|-----------|------------|-------------|------------|--------|
-| 01M7Z0746AHQ1WWSYTJKK5CWQ4 | 2025-11-16T00:00:00Z | 2025-11-16T01:00:00+01:00 | 0s | 1,234,567 | 3          | job=~a|b|c  | 1h0m0s     | x      |
-";
+const LOG: &str = "ts=2026-11-21T14:44:47Z caller=fetcher.go:627 level=info msg=\"successfully synchronized block metadata\"\n";
 
-#[test]
-fn a_row_is_found_by_its_titles() {
-    let found = read(TABLE).unwrap();
-    let block = found.blocks()[0];
-    assert_eq!((block.min, block.max), (1_763_251_200_000, 1_763_251_200_000));
-    assert_eq!((block.samples, block.level, block.resolution, block.bytes), (Some(1_234_567), 3, Resolution::OneHour, None));
-    assert_eq!((found.format(), found.best_measure()), (Format::Table, Measure::Samples));
+/// As a store answers on `/api/v1/blocks`.
+fn answer(metas: &[String]) -> String {
+    let blocks = metas.join(",");
+    format!(r#"{{"status":"success","data":{{"label":"","blocks":[{blocks}],"refreshedAt":"2026-11-21T00:00:00Z","err":null}}}}"#)
 }
 
 #[test]
-fn csv_may_quote_separators_quotes_and_ends_of_lines() {
-    let text = "ULID,FROM,UNTIL,#SAMPLES,COMP-LEVEL,LABELS,RESOLUTION\r\n\
-                01M7Z0746AHQ1WWSYTJKK5CWQ4,2025-11-16T00:00:00Z,2025-11-18T00:00:00Z,\"1,000\",1,\"a=\"\"x,y\"\",b=\nz\",5m0s\r\n\
-                01M7Z074710PASASHCWR4DM533,2025-11-18T00:00:00Z,2025-11-20T00:00:00Z,2,1,a=1,0s";
-    let found = read(text).unwrap();
-    assert_eq!(
-        found.blocks().iter().map(|block| (block.samples, block.resolution)).collect::<Vec<_>>(),
-        [(Some(1_000), Resolution::FiveMinutes), (Some(2), Resolution::Raw)]
-    );
-    let wrong = read(&text.replace(",2,1,", ",2,one,")).unwrap_err();
-    assert_eq!((wrong.line, wrong.column), (4, 72), "{wrong}");
-    assert!(wrong.why.contains("\"one\" is not a number"), "{wrong}");
+fn lines_of_a_log_around_the_blocks_are_skipped() {
+    let (one, two) = (meta(1, 0, 1_000, 5), meta(2, 1_000, 2_000, 5));
+    let want = read(&format!("{one}{two}")).unwrap();
+    let json = r#"{"caller":"main.go:67","level":"info","msg":"exiting","ts":"2026-11-21T14:44:47Z"}"#;
+    for text in [
+        format!("{LOG}{one}{two}"),
+        format!("{one}{LOG}{LOG}{two}{LOG}"),
+        format!("{one}{two}{}", LOG.trim_end()),
+        format!("level=warn msg=x\n{one}{two}I1121 10:00:00.000000       1 main.go:1] bye\n"),
+        format!("Defaulted container \"thanos\" out of: thanos, config-sidecar\n{json}\n{one}{json}\n{two}{json}"),
+    ] {
+        let found = read(&text).unwrap_or_else(|wrong| panic!("{wrong}: {text}"));
+        assert_eq!((found.blocks(), found.format()), (want.blocks(), Format::Json), "{text}");
+    }
+}
+
+#[test]
+fn an_answer_of_the_api_and_a_list_hold_the_same_blocks() {
+    let metas: Vec<String> = (0..40).map(|i| meta(i, 0, 1_000, 5)).collect();
+    let want = read(&metas.concat()).unwrap();
+    for (text, format) in [
+        (answer(&metas), Format::Api),
+        (answer(&metas).replace("\"blocks\":[", "\n  \"blocks\" : [\n") + "\n", Format::Api),
+        (format!("{LOG}{}", answer(&metas)), Format::Api),
+        (format!("{{\"data\":{{\"blocks\":[{}],\"err\":null}},\"status\":\"success\"}}", metas.join(", ")), Format::Api),
+        (format!("[{}]\n", metas.join(",\n")), Format::Json),
+    ] {
+        let found = read(&text).unwrap_or_else(|wrong| panic!("{wrong}: {text}"));
+        assert_eq!((found.blocks(), found.format()), (want.blocks(), format), "{text}");
+        let mut reader = Reader::default();
+        text.as_bytes().chunks(7).for_each(|piece| reader.push(piece).unwrap());
+        assert_eq!(reader.finish().unwrap().blocks(), want.blocks(), "in pieces");
+    }
 }
 
 #[test]
 fn every_refusal_has_its_place_and_says_what_is_right() {
     let good = meta(1, 0, 1_000, 5);
-    let row = TABLE.lines().nth(2).unwrap();
+    let command = "give the JSON of `thanos tools bucket ls -o json --objstore.config-file=FILE`";
     for (text, line, column, words) in [
-        (String::new(), 1, 1, "there is nothing: expected what `thanos tools bucket ls -o json`"),
-        (" \n\n".to_owned(), 3, 1, "there is nothing"),
-        ("hello, world\n".to_owned(), 1, 1, "\"hello, world\" is not a list of blocks: expected"),
-        ("[{}]".to_owned(), 1, 1, "jq '.[]'"),
-        ("01M7Z0746AHQ1WWSYTJKK5CWQ4\n".to_owned(), 1, 1, "add -o json"),
-        ("ts=2026-11-21T14:44:47Z caller=x level=info msg=y\n".to_owned(), 1, 1, "2>/dev/null"),
-        (TABLE.lines().take(2).collect::<Vec<_>>().join("\n"), 2, 1, "no block is listed"),
-        ("ULID,FROM,UNTIL\n".to_owned(), 1, 1, "no column #SAMPLES"),
+        (String::new(), 1, 1, "there is no block: give the JSON"),
+        (" \n\n".to_owned(), 3, 1, "there is no block"),
+        (LOG.to_owned(), 2, 1, "there is no block"),
+        ("hello, world\n".to_owned(), 1, 1, "\"hello, world\" does not tell how large blocks are"),
+        ("[{}]".to_owned(), 1, 3, "missing field `ulid`"),
+        ("01M7Z0746AHQ1WWSYTJKK5CWQ4\n".to_owned(), 1, 1, "the names of blocks alone"),
+        ("01M7Z0746AHQ1WWSYTJKK5CWQ4 -- 2026-07-23 00:00 - 2026-08-06 00:00 Diff: 336h0m0s\n".to_owned(), 1, 1, command),
+        (format!("{LOG}| ULID | FROM |\n"), 2, 1, "a table does not tell"),
+        ("+----+\n| ULID |\n".to_owned(), 1, 1, command),
+        ("ULID,FROM,UNTIL\n".to_owned(), 1, 1, command),
+        ("ULID\tFROM\n".to_owned(), 1, 1, "a table does not tell"),
         (format!("{good}{}", &good[..40]), 9, 1, "the text ends within this block"),
+        (answer(&[good.clone()])[..150].to_owned(), 1, 50, "the text ends within this block"),
         (format!("{good}{}", meta(1, 5, 9, 1)), 9, 1, "was listed already on line 1"),
         (format!("{good}{}", meta(2, 9, 5, 1)), 9, 1, "begins at 9 and ends at 5"),
         (meta(2, 0, i64::MAX, 1), 1, 1, "milliseconds since 1970"),
@@ -90,11 +108,10 @@ fn every_refusal_has_its_place_and_says_what_is_right() {
         (good.replace("minTime\": 0", "minTime\": \"x\""), 3, 15, "invalid type: string \"x\""),
         (good.replace("\"ulid\"", "\"uuid\""), 8, 1, "missing field `ulid`"),
         (good.replace(&name(1), "short"), 1, 1, "\"short\" is not the name of a block"),
-        (format!("{good}}}"), 9, 1, "not the meta.json of a block"),
-        (format!("{TABLE}{row}\n"), 4, 1, "was listed already on line 3"),
-        (TABLE.replace("2025-11-16T00:00:00Z", "yesterday           "), 3, 32, "\"yesterday\" is not a time"),
-        (TABLE.replace("1h0m0s", "2h0m0s"), 3, 127, "\"2h0m0s\" is not a resolution"),
-        (TABLE.replace("| x      |", ""), 3, 1, "between bars"),
+        (format!("{good}}}"), 9, 1, "does not tell how large blocks are"),
+        (answer(&[]), 1, 1, "no block is listed"),
+        (answer(&[]).replace("[]", "null"), 1, 1, "no block is listed"),
+        ("{\"status\":\"error\",\"errorType\":\"x\",\"error\":\"not ready\"}".to_owned(), 1, 1, "thanos answered with an error: not ready"),
     ] {
         let wrong = read(&text).unwrap_err();
         assert!(wrong.why.contains(words), "{words}: {wrong}");
@@ -288,7 +305,8 @@ proptest! {
     /// However the text is cut, the same is read.
     #[test]
     fn pieces_do_not_matter(cut in 1_usize..200, rows in any::<bool>()) {
-        let text = if rows { TABLE.to_owned() } else { (0..3).map(|i| meta(i, 0, 1_000, 5)).collect() };
+        let metas: Vec<String> = (0..3).map(|i| meta(i, 0, 1_000, 5)).collect();
+        let text = if rows { answer(&metas) } else { metas.join(LOG) };
         let mut reader = Reader::default();
         for piece in text.as_bytes().chunks(cut) {
             reader.push(piece).unwrap();
@@ -299,7 +317,7 @@ proptest! {
 
     #[test]
     fn nothing_panics(text in "[|{}\\[\\]\",a-zA-Z0-9: \n\t-]{0,200}", cut in 1_usize..50, header in any::<bool>()) {
-        let text = if header { format!("{TABLE}|{text}") } else { text };
+        let text = if header { format!("{{\"status\": 1, \"blocks\": [{text}") } else { text };
         let mut reader = Reader::default();
         let pushed = text.as_bytes().chunks(cut).try_for_each(|piece| reader.push(piece));
         if pushed.is_ok() {

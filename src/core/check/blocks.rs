@@ -6,6 +6,7 @@ use super::Report;
 use super::api::listed;
 use super::ids::{BUCKET_OUTSIDE, ROLLOUT_BLOCKS};
 use crate::core::report::{BlockReport, PodReport, SetReport};
+use crate::core::text;
 
 /// Blocks outside every window up to this share of the bucket, in percent, are what a compactor has yet to delete.
 const EXPECTED_OUTSIDE_PERCENT: u64 = 5;
@@ -51,7 +52,11 @@ fn loaded(title: &str, said: &SetReport, report: &mut Report) {
         report.skip(check, title, "no pod says which blocks it has loaded (an agent or a server of an earlier version?)");
     }
     if report.findings.len() == before {
-        report.pass(check, title, format!("every block within the retention is loaded, {} pods say", blocks.known_pods));
+        report.pass(
+            check,
+            title,
+            format!("every block within the retention is loaded, as {} told", text::counted(blocks.known_pods, "pod")),
+        );
     }
 }
 

@@ -75,6 +75,10 @@ impl Section {
 pub fn run(snapshot: &Snapshot) -> Report {
     let mut report = Report::default();
     api::look(&snapshot.api, &mut report);
+    if snapshot.api.version.is_err() {
+        // Whatever else were said would be a guess.
+        return report.sorted();
+    }
     let config = server::look(snapshot, &mut report);
     api::kubelets(&snapshot.nodes, config.as_ref().is_none_or(|config| config.injection.native_sidecar), &mut report);
     webhook::look(snapshot, &mut report);
@@ -93,6 +97,9 @@ pub fn run(snapshot: &Snapshot) -> Report {
 pub fn pre(preflight: &Preflight) -> Report {
     let mut report = Report::default();
     api::look(&preflight.api, &mut report);
+    if preflight.api.version.is_err() {
+        return report.sorted();
+    }
     api::kubelets(&preflight.nodes, true, &mut report);
     install::look(preflight, &mut report);
     api::permissions(&mut report);

@@ -7,6 +7,7 @@ use super::ids::{ROLLOUT_COVERAGE, ROLLOUT_DRIFT, ROLLOUT_STATE};
 use super::sets::Gateway;
 use super::snapshot::Snapshot;
 use crate::core::report::{PodReport, PodState, SetReport, State};
+use crate::core::text::counted;
 
 /// A pod that is on its way for longer is worth a look, in seconds. Large shards load for hours.
 const LONG_SETTLING_SECONDS: u64 = 3 * 3_600;
@@ -54,7 +55,8 @@ fn state(title: &str, said: &SetReport, report: &mut Report) {
     match said.state {
         State::Settled => report.pass(check, title, message),
         State::Rolling => {
-            let message = format!("a rollout is under way, {} pods to go, at least {} s: {message}", said.moves_left, said.eta_seconds);
+            let message =
+                format!("a rollout is under way, {} to go, at least {} s: {message}", counted(said.moves_left, "pod"), said.eta_seconds);
             report.warn(check, title, message, watch);
         }
         State::Waiting => report.warn(check, title, format!("it waits: {message}"), watch),

@@ -283,6 +283,10 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
                 ignored = true;
                 report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
             }
+            Remark::SelectionFile(_) => {
+                ignored = true;
+                report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "nothing is to be done if every pod writes the same file");
+            }
             Remark::MeshedPort { .. } => {
                 ignored = true;
                 report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "nothing is to be done if the mesh leaves the port alone");
@@ -308,7 +312,14 @@ fn running(snapshot: &Snapshot, gateway: &Gateway<'_>, report: &mut Report) {
         let bare = gateway.pods.iter().filter(|pod| !pod.annotations.contains_key(names::STATUS_ANNOTATION) && !opted_out(pod));
         let bare: Vec<&str> = bare.map(|pod| pod.name.as_str()).collect();
         if bare.is_empty() {
-            report.pass(&PODS_INJECTED, &title, format!("{} pods are injected", gateway.pods.len()));
+            report.pass(
+                &PODS_INJECTED,
+                &title,
+                match gateway.pods.len() {
+                    1 => "1 pod is injected".to_owned(),
+                    many => format!("{many} pods are injected"),
+                },
+            );
         } else {
             let message = format!("admitted without injection, so nothing keeps the window right: {}", listed(&bare, ", "));
             let hint = format!("have them admitted anew, one after the other: kubectl -n {} delete pod NAME", gateway.namespace);

@@ -96,7 +96,7 @@ fn ids_are_unique_and_anchors() {
 
 #[test]
 fn the_api_server() {
-    finds(&["fail api-reachable: refused", "warn api-permissions"], |s| {
+    finds(&["fail api-reachable: refused"], |s| {
         s.api.version = Err(Lack { what: "ask the API server".to_owned(), forbidden: false, why: "connection refused".to_owned() });
         s.nodes = forbidden("list nodes");
     });
@@ -312,7 +312,7 @@ fn annotations_and_replicas() {
     finds(&["warn statefulset-annotations: on the StatefulSet itself"], annotated(names::INJECT, "false"));
     finds(&["fail statefulset-annotations: target-replicas"], annotated(names::TARGET_REPLICAS, "0"));
     let replicas = |n: u32| move |s: &mut Snapshot| set(s, |o| o["spec"]["replicas"] = json!(n));
-    finds(&["warn statefulset-replicas: 1 pods for 3 shards", "warn statefulset-replicas: one replica"], replicas(1));
+    finds(&["warn statefulset-replicas: 1 pod for 3 shards", "warn statefulset-replicas: one replica"], replicas(1));
     finds(&["warn statefulset-replicas: 8 pods"], replicas(8));
     finds(&["warn statefulset-replicas: 0 replicas"], replicas(0));
     let at_once =

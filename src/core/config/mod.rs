@@ -20,6 +20,7 @@ use draft::{Draft, Place};
 pub use problem::{Problem, Refusal};
 pub use sharding::{LOAD_ALLOWANCE, Sharding};
 
+use super::foreign::not_a_configuration;
 use super::located::{Kind, Node, read};
 use super::names;
 
@@ -186,6 +187,12 @@ impl Config {
                 return Err(Refusal(vec![problem(1, 1, why)]));
             }
         };
+        let shown = blocks
+            .iter()
+            .map(|(key, node)| (key.value.as_str(), if let Kind::Text(text) = &node.value { Some(text.as_str()) } else { None }));
+        if let Some(why) = not_a_configuration(shown) {
+            return Err(Refusal(vec![problem(1, 1, why)]));
+        }
         let mut problems = Vec::new();
         let (mut operator, mut injection, mut draft) = (Operator::default(), Injection::default(), Draft::default());
         let mut guard = GuardMode::default();

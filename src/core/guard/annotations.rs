@@ -4,6 +4,7 @@ use crate::core::config::{GuardMode, SHARDING_KEYS, sharding_key, unknown_key};
 use crate::core::fleet::Known;
 use crate::core::names;
 use crate::core::pod::PodView;
+use crate::core::text::counted;
 
 /// Annotations that are `"true"` or nothing.
 const SWITCHES: [&str; 3] = [names::REPLACE_TIME_FLAGS, names::RELOAD_DESPITE_LIVENESS, names::PAUSE];
@@ -54,7 +55,11 @@ fn problem(known: &Known, pod: Option<&PodView<'_>>, name: &str, value: &str) ->
             // What is no number has been refused with the plan.
             let beyond = value.parse::<u32>().is_ok_and(|target| target > known.facts().replicas);
             beyond.then(|| {
-                format!("annotation {name}: {shown:?} has no effect: there are {} pods; it is for scaling down", known.facts().replicas)
+                let are = if known.facts().replicas == 1 { "is" } else { "are" };
+                format!(
+                    "annotation {name}: {shown:?} has no effect: there {are} {}; it is for scaling down",
+                    counted(known.facts().replicas, "pod")
+                )
             })
         }
         name if OF_PODS.contains(&name) => {

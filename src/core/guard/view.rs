@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::de::Error as _;
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -128,7 +128,8 @@ impl<'a> SetView<'a> {
         let owner = OwnerView { api_version: text("apps/v1"), kind: text("StatefulSet"), name: Text(Cow::Owned(name)), uid: text("") };
         pod.metadata.owner_references = Some(vec![owner]);
         let claims = self.spec.volume_claim_templates.into_iter().flatten().filter_map(|claim| claim.metadata.name);
-        let claims: Vec<VolumeView<'a>> = claims.map(|name| VolumeView { name }).collect();
+        let claims: Vec<VolumeView<'a>> =
+            claims.map(|name| VolumeView { name, empty_dir: None, persistent_volume_claim: Some(IgnoredAny) }).collect();
         if !claims.is_empty() {
             pod.spec.volumes.get_or_insert_default().extend(claims);
         }

@@ -2,8 +2,12 @@
 
 use super::super::names;
 use super::super::pod::{ContainerView, OwnerView, PodView};
-use super::super::store_args::{Runs, Store, port_of, recognise};
+use super::super::store_args::{Runs, Store, image_is_too_old, port_of, recognise};
+use super::super::text::listed;
 use super::Skip;
+
+/// What is shown of a program, so that the sentence about it fits a warning. Characters.
+const MAX_PROGRAM_CHARS: usize = 36;
 
 /// A pod that will be injected, if its StatefulSet allows.
 #[derive(Debug)]
@@ -34,10 +38,10 @@ pub fn eligible<'a>(pod: &'a PodView<'a>) -> Result<Candidate<'a>, Skip> {
     if pod.spec.os.as_ref().is_some_and(|os| os.name.0 == "windows") {
         return Err(Skip::Windows);
     }
-    let (index, store) = the_store(pod)?;
+    let has_sidecar = pod.init_containers().iter().chain(pod.containers()).any(is_our_sidecar);
+    let (index, store) = the_store(pod).map_err(|skip| if has_sidecar { undone(skip) } else { skip })?;
     let container = &pod.containers()[index];
     let ordinal = ordinal(pod, &owner.name.0).ok_or_else(|| Skip::NoOrdinal(short(pod.name())))?;
-    let has_sidecar = pod.init_containers().iter().chain(pod.containers()).any(is_our_sidecar);
     check_names(pod, container, &store, has_sidecar || store.launched)?;
     Ok(Candidate { owner, ordinal, index, container, store, has_sidecar })
 }
@@ -50,6 +54,7 @@ fn owner<'a>(pod: &'a PodView<'a>) -> Option<&'a OwnerView<'a>> {
 /// The one container that runs thanos store.
 fn the_store<'a>(pod: &'a PodView<'a>) -> Result<(usize, Store<'a>), Skip> {
     let vouched = [pod.label(names::INJECT), pod.annotation(names::INJECT)].contains(&Some("true"));
+    let commanded = vouched && matches!(annotated_command(pod), Some(Ok(_)));
     let mut stores = Vec::new();
     let mut instead = None;
     for (index, container) in pod.containers().iter().enumerate() {
@@ -58,7 +63,12 @@ fn the_store<'a>(pod: &'a PodView<'a>) -> Result<(usize, Store<'a>), Skip> {
                 stores.push((index, store));
                 continue;
             }
+            Runs::Program(_, store) if commanded => {
+                stores.push((index, store));
+                continue;
+            }
             Runs::Other => continue,
+            Runs::Program(word, _) => Skip::Program(cut(word, MAX_PROGRAM_CHARS)),
             Runs::OtherThanos("") => Skip::NoStore(format!("{} runs thanos without a command", short(&container.name.0))),
             Runs::OtherThanos(what) => Skip::NoStore(format!("{} runs thanos {}", short(&container.name.0), short(what))),
             Runs::Wrapper(word) => Skip::Wrapper(short(word)),
@@ -71,10 +81,18 @@ fn the_store<'a>(pod: &'a PodView<'a>) -> Result<(usize, Store<'a>), Skip> {
         }
     }
     match stores.len() {
-        1 => stores.pop().ok_or(Skip::SeveralStores(0)),
+        1 => {
+            let (index, store) = stores.pop().ok_or(Skip::SeveralStores(0))?;
+            let image = &pod.containers()[index].image.0;
+            if image_is_too_old(image) && !store.launched { Err(Skip::OldImage(short(image))) } else { Ok((index, store)) }
+        }
         0 => Err(instead.unwrap_or_else(|| {
-            let names: Vec<String> = pod.containers().iter().take(4).map(|container| short(&container.name.0)).collect();
-            Skip::NoStore(if names.is_empty() { "there are no containers".to_owned() } else { format!("containers: {}", names.join(", ")) })
+            let names: Vec<String> = pod.containers().iter().map(|container| short(&container.name.0)).collect();
+            Skip::NoStore(if names.is_empty() {
+                "there are no containers".to_owned()
+            } else {
+                format!("containers: {}", listed(&names, 4))
+            })
         })),
         n => Err(Skip::SeveralStores(n)),
     }
@@ -91,8 +109,26 @@ fn number(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-fn is_our_sidecar(container: &ContainerView<'_>) -> bool {
-    container.name.0 == names::SIDECAR && container.command().first().is_some_and(|word| word.0 == names::AGENT_IN_IMAGE)
+/// Other tools put programs before ours, and move what was the command to the arguments.
+pub(super) fn is_our_sidecar(container: &ContainerView<'_>) -> bool {
+    let mut words = container.command().iter().chain(container.args());
+    container.name.0 == names::SIDECAR && words.any(|word| word.0 == names::AGENT_IN_IMAGE)
+}
+
+/// The words of the annotation that names the program, if the pod has it; an error where they are not a list of any.
+pub(super) fn annotated_command(pod: &PodView<'_>) -> Option<Result<Vec<String>, ()>> {
+    let text = pod.annotation(names::COMMAND_ANNOTATION)?;
+    Some(serde_json::from_str::<Vec<String>>(text).ok().filter(|words| !words.is_empty()).ok_or(()))
+}
+
+/// What is wrong with a pod that has our sidecar and no thanos store that could be launched.
+fn undone(skip: Skip) -> Skip {
+    match skip {
+        Skip::Program(what) | Skip::Wrapper(what) | Skip::NoStore(what) | Skip::UnknownImage(what) => {
+            Skip::Undone(cut(&what, MAX_PROGRAM_CHARS))
+        }
+        other => other,
+    }
 }
 
 /// Refuses when a name or path of ours means something else in this pod.
@@ -126,6 +162,10 @@ fn check_names(pod: &PodView<'_>, container: &ContainerView<'_>, store: &Store<'
 
 /// The user's text, short enough for a warning (256 characters in all).
 fn short(text: &str) -> String {
-    const LONGEST: usize = 60;
-    if text.chars().count() <= LONGEST { text.to_owned() } else { text.chars().take(LONGEST).chain(['…']).collect() }
+    cut(text, 60)
+}
+
+/// The user's text in a longer sentence.
+pub(super) fn cut(text: &str, longest: usize) -> String {
+    if text.chars().count() <= longest { text.to_owned() } else { text.chars().take(longest).chain(['…']).collect() }
 }

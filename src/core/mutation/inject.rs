@@ -9,13 +9,12 @@ use super::super::duration::PromDuration;
 use super::super::names;
 use super::super::patch::{Operation, Value, token};
 use super::super::plan::Assignment;
-use super::super::pod::{ContainerView, PodView, PortRef, Text};
+use super::super::pod::{ContainerView, PodView, Text};
 use super::super::sidecar_spec::{ReloadIn, SidecarFacts, config_volume, install, launcher_command, shared_mount, shared_volume};
 use super::super::store_args::{At, host_of, port_of};
 use super::super::window::Window;
-use super::eligible::Candidate;
-use super::mesh;
-use super::{Facts, Injection, Remark, Skip, Source};
+use super::eligible::{Candidate, annotated_command, is_our_sidecar};
+use super::{Facts, Injection, Remark, Skip, Source, liveness, mesh, selection};
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
@@ -43,6 +42,9 @@ pub fn inject<'a>(pod: &'a PodView<'a>, candidate: &Candidate<'a>, facts: &Facts
     }
     let (assignment, window, source) = place(candidate, facts);
     let mut remarks = Vec::new();
+    if !ours {
+        remarks.extend(selection::look(pod, candidate)?);
+    }
     let mut patch = Patch { pod, candidate, operations: Vec::with_capacity(12) };
     patch.volumes(facts);
     patch.sidecar(facts, &mut remarks);
@@ -98,7 +100,7 @@ impl<'a> Patch<'a, '_> {
 
     fn sidecar(&mut self, facts: &Facts<'a>, remarks: &mut Vec<Remark>) {
         if self.candidate.has_sidecar {
-            return;
+            return self.restart_policy();
         }
         let spec = self.sidecar_facts(facts, remarks);
         let there = self.pod.spec.init_containers.is_some();
@@ -121,6 +123,19 @@ impl<'a> Patch<'a, '_> {
         }
     }
 
+    /// What does not know native sidecars drops the policy, and then an init container of ours would never end.
+    fn restart_policy(&mut self) {
+        let init = self.pod.init_containers();
+        let Some(index) = init.iter().position(is_our_sidecar) else { return };
+        let put = match &init[index].restart_policy {
+            Some(policy) if policy.0 == "Always" => return,
+            Some(_) => Operation::replace,
+            None => Operation::add,
+        };
+        let path = format!("/spec/initContainers/{index}/restartPolicy");
+        self.operations.push(put(Cow::Owned(path), Value::Text(Cow::Borrowed("Always"))));
+    }
+
     fn sidecar_facts(&self, facts: &Facts<'a>, remarks: &mut Vec<Remark>) -> SidecarFacts<'a> {
         let container = self.candidate.container;
         let user = |context: &Option<super::super::pod::SecurityView>| context.as_ref().and_then(|context| context.run_as_user);
@@ -136,7 +151,7 @@ impl<'a> Patch<'a, '_> {
         let despite = facts.reload_despite_liveness || self.pod.annotation(names::RELOAD_DESPITE_LIVENESS) == Some("true");
         let grpc_port = self.candidate.store.grpc_port().unwrap_or(names::THANOS_GRPC_PORT);
         let reload = match facts.sharding.reload() {
-            _ if !despite && liveness_kills(container, grpc_port) => {
+            _ if !despite && liveness::kills(self.pod, container, grpc_port) => {
                 remarks.push(Remark::UnsafeLiveness(container.name.0.chars().take(60).collect()));
                 ReloadIn::Off
             }
@@ -176,6 +191,9 @@ impl<'a> Patch<'a, '_> {
         if !ours || self.candidate.store.time_flags.is_empty() {
             time_flag_edits(self.candidate, window, &mut command, &mut args);
         }
+        if let (Some(At::Args(first)), false) = (self.candidate.store.wrapped, self.candidate.store.launched) {
+            args.extend((0..first).map(|i| Edit { place: EditPlace::At(i), word: None }));
+        }
         let base = format!("/spec/containers/{}", self.candidate.index);
         let launched = self.candidate.store.launched;
         if !launched || !command.is_empty() {
@@ -192,14 +210,18 @@ impl<'a> Patch<'a, '_> {
 
     /// The command that the launcher runs: the annotation's, else the container's own, else the image's `thanos`.
     fn program(&self, container: &'a ContainerView<'a>, edits: Vec<Edit>, launched: bool, remarks: &mut Vec<Remark>) -> Vec<Cow<'a, str>> {
-        let annotated = self.pod.annotation(names::COMMAND_ANNOTATION).filter(|_| !launched);
-        match annotated.map(serde_json::from_str::<Vec<String>>) {
-            Some(Ok(words)) if !words.is_empty() => {
+        match annotated_command(self.pod).filter(|_| !launched) {
+            Some(Ok(words)) => {
                 // The annotation stands for the program only; words after it stay what they were.
-                let rest = container.command().iter().skip(1).map(|word| word.0.clone());
-                return words.into_iter().map(Cow::Owned).chain(edited(rest.collect(), edits, 1)).collect();
+                let program = match self.candidate.store.wrapped {
+                    None => 1,
+                    Some(At::Command(first)) => first,
+                    Some(At::Args(_)) => container.command().len(),
+                };
+                let rest = container.command().iter().skip(program).map(|word| word.0.clone());
+                return words.into_iter().map(Cow::Owned).chain(edited(rest.collect(), edits, program)).collect();
             }
-            Some(_) => remarks.push(Remark::BadCommandAnnotation),
+            Some(Err(())) => remarks.push(Remark::BadCommandAnnotation),
             None => {}
         }
         if container.command().is_empty() {
@@ -232,8 +254,8 @@ impl<'a> Patch<'a, '_> {
 
     fn grace(&mut self, facts: &Facts<'a>) {
         let drain = facts.sharding.termination_drain();
-        if self.candidate.store.launched || drain == PromDuration::ZERO {
-            return;
+        if self.candidate.store.launched || self.candidate.has_sidecar || drain == PromDuration::ZERO {
+            return; // The second time around it was raised already.
         }
         let path = "/spec/terminationGracePeriodSeconds";
         let given = self.pod.spec.termination_grace_period_seconds;
@@ -366,18 +388,4 @@ fn reach(address: &str, default_port: u16) -> String {
         host if host.contains("$(") => format!("$(POD_IP):{port}"),
         host => format!("{host}:{port}"),
     }
-}
-
-/// Whether a liveness probe fails for as long as thanos loads blocks: `/-/ready` and the gRPC port answer only after.
-fn liveness_kills(container: &ContainerView<'_>, grpc_port: u16) -> bool {
-    let Some(probe) = &container.liveness_probe else { return false };
-    let is_grpc = |port: Option<&PortRef<'_>>| match port {
-        Some(PortRef::Number(number)) => *number == i64::from(grpc_port),
-        Some(PortRef::Name(name)) => {
-            container.ports.iter().flatten().any(|port| port.name.0 == *name && port.container_port == i64::from(grpc_port))
-        }
-        None => false,
-    };
-    let ready = probe.http_get.as_ref().and_then(|get| get.path.as_ref()).is_some_and(|path| path.0 == "/-/ready");
-    ready || probe.grpc.is_some() || probe.tcp_socket.as_ref().is_some_and(|target| is_grpc(target.port.as_ref()))
 }

@@ -6,7 +6,9 @@
 
 mod eligible;
 mod inject;
+mod liveness;
 mod mesh;
+mod selection;
 
 use std::fmt;
 
@@ -115,6 +117,14 @@ pub enum Skip {
     TimeFlags(String),
     /// thanos store inside a shell or behind another program.
     Wrapper(String),
+    /// thanos store behind a program that is not called thanos.
+    Program(String),
+    /// Blocks are selected by a variable that differs from pod to pod.
+    PerPodSelection(String),
+    /// A version of Thanos whose store has no time flags.
+    OldImage(String),
+    /// Our sidecar is there, and the launcher no longer is; the words say what runs instead.
+    Undone(String),
     /// Arguments in a file.
     ArgsFile(String),
     /// A name that we need is taken by someone else.
@@ -124,7 +134,7 @@ pub enum Skip {
 }
 
 /// Every reason's label, for metrics and tests.
-pub const SKIP_LABELS: [&str; 13] = [
+pub const SKIP_LABELS: [&str; 16] = [
     "not_pod_creation",
     "not_statefulset",
     "opted_out",
@@ -138,6 +148,9 @@ pub const SKIP_LABELS: [&str; 13] = [
     "args_file",
     "name_taken",
     "already_injected",
+    "per_pod_selection",
+    "undone",
+    "old_image",
 ];
 
 impl Skip {
@@ -154,10 +167,13 @@ impl Skip {
             Self::UnknownImage(_) => 6,
             Self::SeveralStores(_) => 7,
             Self::TimeFlags(_) => 8,
-            Self::Wrapper(_) => 9,
+            Self::Wrapper(_) | Self::Program(_) => 9,
             Self::ArgsFile(_) => 10,
             Self::NameTaken(_) => 11,
             Self::AlreadyInjected => 12,
+            Self::PerPodSelection(_) => 13,
+            Self::Undone(_) => 14,
+            Self::OldImage(_) => 15,
         }
     }
 
@@ -176,6 +192,10 @@ impl Skip {
                 | Self::SeveralStores(_)
                 | Self::TimeFlags(_)
                 | Self::Wrapper(_)
+                | Self::Program(_)
+                | Self::PerPodSelection(_)
+                | Self::Undone(_)
+                | Self::OldImage(_)
                 | Self::ArgsFile(_)
                 | Self::NameTaken(_)
                 | Self::NoOrdinal(_)
@@ -206,6 +226,24 @@ impl fmt::Display for Skip {
             Self::Wrapper(word) => {
                 write!(f, "thanos store runs inside {word:?}, where flags cannot be added safely; make thanos the container's command")
             }
+            Self::Program(word) => write!(
+                f,
+                "{word:?} starts thanos store; make thanos the container's command, or annotate the template with thanos-timeshard.io/inject: \"true\" and thanos-timeshard.io/command: '[\"PROGRAM\"]'"
+            ),
+            Self::PerPodSelection(by) => write!(
+                f,
+                "--selector.relabel-config selects blocks by {by}, another for each pod: with windows on top most blocks would be served by no pod; remove it, or set thanos-timeshard.io/inject: \"false\""
+            ),
+            Self::OldImage(image) => {
+                write!(
+                    f,
+                    "the store of {image:?} has no --min-time and --max-time and would not start with them; use Thanos 0.7.0 or newer"
+                )
+            }
+            Self::Undone(what) => write!(
+                f,
+                "its sidecar is there, but the launcher no longer starts thanos ({what}): another webhook or tool changed the command; keep that out of this pod, or take the sidecar out of the template"
+            ),
             Self::ArgsFile(word) => {
                 write!(f, "{word:?} reads arguments from a file, which may set the time flags; write the arguments in the pod template")
             }
@@ -230,6 +268,8 @@ pub enum Remark {
     UnreadableAddress(String),
     /// A signal is asked for in a pod that sees the node's processes.
     HostPid,
+    /// The selection of blocks stands in a file of the pod's own.
+    SelectionFile(String),
     /// A service mesh takes over the sidecar's port.
     MeshedPort {
         /// Container, label or annotation that shows it.
@@ -250,6 +290,7 @@ impl Remark {
             Self::BadCommandAnnotation => "InvalidAnnotation",
             Self::UnreadableAddress(_) => "UnreadableAddress",
             Self::HostPid => "HostPid",
+            Self::SelectionFile(_) => "SelectionByPod",
             Self::MeshedPort { .. } => "MeshPort",
         }
     }
@@ -278,9 +319,13 @@ impl fmt::Display for Remark {
             Self::HostPid => f.write_str(
                 "reload: signal looks for thanos among the pod's processes, and hostPID: true shows it the node's: thanos is restarted in place instead; remove hostPID, or write reload: exec",
             ),
+            Self::SelectionFile(path) => write!(
+                f,
+                "--selector.relabel-config-file {path:?} lies on a volume of this pod's own: if the selection differs from pod to pod, most blocks are served by no pod; take it from a ConfigMap that all share"
+            ),
             Self::MeshedPort { found, exclude } => write!(
                 f,
-                "a service mesh ({found}) takes over port {}: kubelet's probe may never pass, so the pod stays in Init, and the server cannot ask the sidecar; add {} to the pod template's annotation {exclude}",
+                "a service mesh ({found}) takes over port {}: the pod may stay in Init for ever, and the server cannot ask the sidecar; add {} to the template's annotation {exclude}",
                 names::SIDECAR_PORT,
                 names::SIDECAR_PORT
             ),

@@ -35,7 +35,7 @@ die() { echo "${0##*/}: $*" >&2; exit 1; }
 debian() {
   local missing='' p
   for p in "$@"; do
-    command -v "${p%%=*}" >/dev/null || [ -e "${p%%=*}" ] || missing+=" ${p#*=}"
+    command -v "${p%%=*}" >/dev/null || [ -e "${p%%=*}" ] || case "$missing " in *" ${p#*=} "*) ;; *) missing+=" ${p#*=}" ;; esac
   done
   [ -n "$missing" ] || return 0
   if [ -n "${CI-}" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -1,0 +1,116 @@
+//! Programs before thanos, and what other webhooks and tools make of an injected pod.
+
+use super::*;
+
+fn containers(pod: &Value) -> &Value {
+    &pod["spec"]["containers"][0]
+}
+
+fn behind(container: &Value) -> Value {
+    let mut pod = store_with(container);
+    pod["metadata"]["annotations"] = json!({names::INJECT: "true", names::COMMAND_ANNOTATION: "[\"/bin/sh\", \"/etc/gw/start.sh\"]"});
+    pod
+}
+
+fn program_words(pod: &Value) -> Vec<&str> {
+    let command = containers(pod)["command"].as_array().unwrap();
+    let end = command.iter().position(|word| word == "--").unwrap();
+    command[end + 1..].iter().map(|word| word.as_str().unwrap()).collect()
+}
+
+#[test]
+fn any_program_before_thanos_is_left_alone_with_a_warning() {
+    for container in [
+        json!({"command": ["/bin/sh", "/etc/gw/start.sh"]}),
+        json!({"command": ["/etc/gw/a-name-that-is-longer-than-anyone-would-want-it.sh"], "args": ["--log.level=debug", "store"]}),
+        json!({"command": ["tini", "--", "/bin/thanos", "store"], "args": ["--data-dir=/d"]}),
+        json!({"image": "mine", "command": ["/opt/thanos-0.40.1-linux"]}),
+        json!({"image": "mine", "command": ["gosu", "1001"], "args": ["env", "A=b", "thanos", "store"]}),
+    ] {
+        let skip = admit(&store_with(&container)).unwrap_err();
+        assert!(matches!(&skip, Skip::Program(_)) && skip.label() == "wrapper" && skip.surprises(), "{skip:?}: {container}");
+        let said = format!("thanos-timeshard left this pod alone: {skip}");
+        assert!(said.chars().count() <= crate::core::notice::MAX_WARNING_CHARS, "{}: {said}", said.chars().count());
+    }
+}
+
+#[test]
+fn a_program_that_is_vouched_for_is_taken_in() {
+    let tail = ["--min-time=-247d16h", "--max-time=-123d8h"];
+    for (container, command, args) in [
+        (json!({"command": ["/bin/sh", "/etc/gw/start.sh"]}), vec![], vec!["store", "--data-dir=/d"]),
+        (json!({"command": ["/x.sh"], "args": ["--log.level", "debug", "store"]}), vec![], vec!["--log.level", "debug", "store"]),
+        (json!({"command": ["tini", "--", "thanos", "store"], "args": ["-x"]}), vec!["store"], vec!["-x"]),
+        (json!({"command": ["tini"], "args": ["--", "thanos", "store", "-x"]}), vec![], vec!["store", "-x"]),
+        (json!({"command": ["/opt/thanos-0.40"], "args": ["store"]}), vec![], vec!["store"]),
+    ] {
+        let pod = injected(&behind(&container));
+        assert_eq!(program_words(&pod), [vec!["/bin/sh", "/etc/gw/start.sh"], command].concat(), "{container}");
+        let got = args_of(&pod);
+        let (own, ours) = got.split_at(got.len() - 2);
+        assert_eq!(own, args, "{container}");
+        assert!(ours.iter().zip(tail).all(|(got, want)| got.split('=').next() == want.split('=').next()), "{ours:?}");
+        assert_eq!(admit(&pod).unwrap_err(), Skip::AlreadyInjected, "{container}");
+    }
+    // Time flags of the user's own are respected there, too.
+    let flags = behind(&json!({"command": ["/x.sh"], "args": ["store", "--min-time=-1d"]}));
+    assert_eq!(admit(&flags).unwrap_err(), Skip::TimeFlags("--min-time".to_owned()));
+    // Half of the two is not enough.
+    for (inject, command) in [("false", "[\"/x\"]"), ("true", "/x"), ("true", "[]")] {
+        let mut pod = behind(&json!({"command": ["/x.sh"]}));
+        pod["metadata"]["annotations"] = json!({names::INJECT: inject, names::COMMAND_ANNOTATION: command});
+        assert!(admit(&pod).is_err(), "{inject} {command}");
+    }
+}
+
+#[test]
+fn what_others_took_from_an_injection_is_put_back_once() {
+    let whole = injected(&store_with(&json!({})));
+    let grace = whole["spec"]["terminationGracePeriodSeconds"].clone();
+    let mut policy = whole.clone();
+    policy["spec"]["initContainers"][0].as_object_mut().unwrap().shift_remove("restartPolicy");
+    assert_eq!(injected(&policy)["spec"]["initContainers"], whole["spec"]["initContainers"]);
+    let mut command = whole.clone();
+    command["spec"]["containers"][0].as_object_mut().unwrap().shift_remove("command");
+    let after = injected(&command);
+    assert_eq!(containers(&after)["command"], containers(&whole)["command"]);
+    assert_eq!(args_of(&after), args_of(&whole));
+    assert_eq!(after["spec"]["terminationGracePeriodSeconds"], grace, "raised once");
+    for program in [json!(["thanos"]), json!(["/bin/thanos"])] {
+        let mut replaced = whole.clone();
+        replaced["spec"]["containers"][0]["command"] = program;
+        let after = injected(&replaced);
+        assert_eq!(containers(&after)["command"][0], names::AGENT_IN_SHARED_DIR);
+        assert_eq!(after["spec"]["terminationGracePeriodSeconds"], grace, "raised once");
+    }
+}
+
+#[test]
+fn a_program_before_the_launcher_or_the_sidecar_changes_nothing() {
+    let whole = injected(&store_with(&json!({})));
+    // Before the command; and as some do it, with all words moved to the arguments.
+    let mut before = whole.clone();
+    before["spec"]["containers"][0]["command"].as_array_mut().unwrap().insert(0, json!("/vault/vault-env"));
+    let mut moved = whole.clone();
+    let words = [&containers(&whole)["command"], &containers(&whole)["args"]].map(|list| list.as_array().unwrap().clone()).concat();
+    moved["spec"]["containers"][0]["command"] = json!(["/vault/vault-env"]);
+    moved["spec"]["containers"][0]["args"] = json!(words);
+    let mut sidecar = whole.clone();
+    sidecar["spec"]["initContainers"][0]["command"].as_array_mut().unwrap().insert(0, json!("/vault/vault-env"));
+    for pod in [before, moved, sidecar] {
+        assert_eq!(admit(&pod).unwrap_err(), Skip::AlreadyInjected, "{pod}");
+    }
+}
+
+#[test]
+fn a_command_that_hides_thanos_after_the_injection_is_told_as_that() {
+    let whole = injected(&store_with(&json!({})));
+    for command in [json!(["/bin/sh", "/other.sh"]), json!(["sh", "-c", "exec thanos store"]), json!(["/bin/sleep"])] {
+        let mut pod = whole.clone();
+        pod["spec"]["containers"][0]["command"] = command;
+        let skip = admit(&pod).unwrap_err();
+        assert!(matches!(&skip, Skip::Undone(_)) && skip.surprises(), "{skip:?}");
+        let said = format!("thanos-timeshard left this pod alone: {skip}");
+        assert!(said.chars().count() <= crate::core::notice::MAX_WARNING_CHARS, "{}: {said}", said.chars().count());
+    }
+}
