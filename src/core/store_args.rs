@@ -15,11 +15,16 @@ pub enum At {
     Args(usize),
 }
 
+/// Arguments of one container that are looked at, of `command` and `args` together. No gateway has a tenth of this.
+pub const MAX_ARGUMENTS: usize = 1_000;
+
 /// What a container runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Runs<'a> {
     /// `thanos store`.
     Store(Store<'a>),
+    /// `thanos store` with more arguments than are looked at: this many.
+    TooManyArguments(usize),
     /// Another subcommand of thanos; empty when there is none.
     OtherThanos(&'a str),
     /// Something that starts thanos store by way of a shell or another program.
@@ -78,7 +83,9 @@ pub fn recognise<'a>(container: &'a ContainerView<'a>, vouched: bool) -> Runs<'a
     let words: Vec<(At, &'a str)> = (skip..command.len())
         .map(|i| (At::Command(i), command[i].0.as_ref()))
         .chain((0..args.len()).map(|i| (At::Args(i), args[i].0.as_ref())))
+        .take(MAX_ARGUMENTS)
         .collect();
+    let count = command.len() + args.len();
     let own_program = launched || !command.is_empty();
     let (is_thanos, rest) = if own_program {
         let Some(((_, program), rest)) = words.split_first() else {
@@ -104,6 +111,7 @@ pub fn recognise<'a>(container: &'a ContainerView<'a>, vouched: bool) -> Runs<'a
         _ if rest.iter().any(|(_, word)| word.starts_with('@')) => {
             Runs::ArgsFile(rest.iter().map(|(_, word)| *word).find(|word| word.starts_with('@')).unwrap_or_default())
         }
+        Some(i) if rest[i].1 == "store" && count > MAX_ARGUMENTS => Runs::TooManyArguments(count),
         Some(i) if rest[i].1 == "store" => Runs::Store(store(launched, &rest[i + 1..])),
         Some(i) if mentions_store(rest[i].1) || rest[i..].iter().any(|(_, word)| mentions_store(word)) => Runs::Wrapper(rest[i].1),
         Some(i) => Runs::OtherThanos(rest[i].1),
@@ -258,6 +266,19 @@ mod tests {
         ] {
             run(json, |runs| assert_eq!(runs, want, "{json}"));
         }
+    }
+
+    #[test]
+    fn arguments_beyond_the_limit_are_not_looked_at() {
+        let with = |program: &str, flags: usize| {
+            let args: Vec<&str> = std::iter::once(program).chain(std::iter::repeat_n("--min-time=-1d", flags)).collect();
+            serde_json::json!({"image": "thanos", "args": args}).to_string()
+        };
+        run(&with("store", MAX_ARGUMENTS - 1), |runs| {
+            assert!(matches!(&runs, Runs::Store(store) if store.time_flags.len() == MAX_ARGUMENTS - 1), "{runs:?}");
+        });
+        run(&with("store", 200_000), |runs| assert_eq!(runs, Runs::TooManyArguments(200_001)));
+        run(&with("query", 200_000), |runs| assert_eq!(runs, Runs::OtherThanos("query")));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::super::names;
 use super::super::pod::{ContainerView, OwnerView, PodView};
+use super::super::printable::cut;
 use super::super::store_args::{Runs, Store, port_of, recognise};
 use super::Skip;
 
@@ -59,6 +60,7 @@ fn the_store<'a>(pod: &'a PodView<'a>) -> Result<(usize, Store<'a>), Skip> {
                 continue;
             }
             Runs::Other => continue,
+            Runs::TooManyArguments(count) => Skip::TooManyArguments(count),
             Runs::OtherThanos("") => Skip::NoStore(format!("{} runs thanos without a command", short(&container.name.0))),
             Runs::OtherThanos(what) => Skip::NoStore(format!("{} runs thanos {}", short(&container.name.0), short(what))),
             Runs::Wrapper(word) => Skip::Wrapper(short(word)),
@@ -127,5 +129,5 @@ fn check_names(pod: &PodView<'_>, container: &ContainerView<'_>, store: &Store<'
 /// The user's text, short enough for a warning (256 characters in all).
 fn short(text: &str) -> String {
     const LONGEST: usize = 60;
-    if text.chars().count() <= LONGEST { text.to_owned() } else { text.chars().take(LONGEST).chain(['…']).collect() }
+    cut(text, LONGEST).into_owned()
 }

@@ -15,13 +15,14 @@ use chrono::{DateTime, Utc};
 pub use eligible::{Candidate, eligible};
 pub use inject::inject;
 
-use super::config::{Config, Sharding};
+use super::config::{Config, Sharding, more_annotations};
 use super::entry::Entry;
 use super::fleet::Known;
 use super::names;
 use super::patch::Operation;
 use super::plan::{Assignment, Plan};
 use super::sidecar_spec::RenderedSidecar;
+use super::store_args::MAX_ARGUMENTS;
 use super::window::Window;
 
 /// What is known of a pod's StatefulSet when the pod is admitted.
@@ -121,10 +122,12 @@ pub enum Skip {
     NameTaken(&'static str),
     /// Everything is there already.
     AlreadyInjected,
+    /// More arguments than are looked at.
+    TooManyArguments(usize),
 }
 
 /// Every reason's label, for metrics and tests.
-pub const SKIP_LABELS: [&str; 13] = [
+pub const SKIP_LABELS: [&str; 14] = [
     "not_pod_creation",
     "not_statefulset",
     "opted_out",
@@ -138,6 +141,7 @@ pub const SKIP_LABELS: [&str; 13] = [
     "args_file",
     "name_taken",
     "already_injected",
+    "too_many_arguments",
 ];
 
 impl Skip {
@@ -158,6 +162,7 @@ impl Skip {
             Self::ArgsFile(_) => 10,
             Self::NameTaken(_) => 11,
             Self::AlreadyInjected => 12,
+            Self::TooManyArguments(_) => 13,
         }
     }
 
@@ -179,6 +184,7 @@ impl Skip {
                 | Self::ArgsFile(_)
                 | Self::NameTaken(_)
                 | Self::NoOrdinal(_)
+                | Self::TooManyArguments(_)
         )
     }
 }
@@ -211,6 +217,9 @@ impl fmt::Display for Skip {
             }
             Self::NameTaken(name) => write!(f, "{name:?} is used by something else in this pod; rename that"),
             Self::AlreadyInjected => f.write_str("already injected"),
+            Self::TooManyArguments(count) => {
+                write!(f, "thanos store has {count} arguments, and at most {MAX_ARGUMENTS} are looked at; remove repeated flags")
+            }
         }
     }
 }
@@ -230,6 +239,8 @@ pub enum Remark {
     UnreadableAddress(String),
     /// A signal is asked for in a pod that sees the node's processes.
     HostPid,
+    /// There are more annotations without effect than are named.
+    MoreAnnotations(usize),
     /// A service mesh takes over the sidecar's port.
     MeshedPort {
         /// Container, label or annotation that shows it.
@@ -246,7 +257,7 @@ impl Remark {
         match self {
             Self::UnsafeLiveness(_) => "UnsafeLivenessProbe",
             Self::KeyOnPod(_) => "KeyOnPodIgnored",
-            Self::UnknownAnnotation(_) => "UnknownAnnotation",
+            Self::UnknownAnnotation(_) | Self::MoreAnnotations(_) => "UnknownAnnotation",
             Self::BadCommandAnnotation => "InvalidAnnotation",
             Self::UnreadableAddress(_) => "UnreadableAddress",
             Self::HostPid => "HostPid",
@@ -266,6 +277,7 @@ impl fmt::Display for Remark {
                 write!(f, "annotation {key} on the pod has no effect: annotate the StatefulSet itself, not its pod template")
             }
             Self::UnknownAnnotation(said) => f.write_str(said),
+            Self::MoreAnnotations(count) => f.write_str(&more_annotations(*count)),
             Self::BadCommandAnnotation => f.write_str(
                 "annotation thanos-timeshard.io/command is not a JSON array of strings such as [\"/bin/thanos\"]; it was ignored",
             ),

@@ -8,6 +8,8 @@ use crate::core::fleet::Fleet;
 use crate::core::names;
 use crate::core::pod::PodView;
 
+mod bounds;
+
 const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 /// Decides about a pod as the webhook does, and gives the pod after its patch.
