@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("timeshard: {failure}");
+            eprintln!("timeshard: {}", cli::for_terminal(&failure.to_string()));
             failure.exit_code()
         }
     }

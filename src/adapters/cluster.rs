@@ -24,17 +24,17 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::clock;
 use super::lean::Lean;
 use super::store_words::may_run_store;
 use super::watches::{WatchHealth, config, keep, of_namespace};
-use crate::core::entry::Entry;
-use crate::core::fleet::{Entries, Fleet};
+use crate::core::fleet::Fleet;
 use crate::core::names;
 use crate::core::notice::Notice;
 
+mod entries;
 mod facts;
 
+use self::entries::entries;
 pub use self::facts::selector;
 use self::facts::{containers, facts};
 
@@ -287,23 +287,6 @@ impl Watches {
         };
         tokio::join!(keep_sets, keep_maps, listed);
     }
-}
-
-fn entries(map: &ConfigMap, observed: &Observed) -> Entries {
-    let mut entries = Entries::new();
-    for (key, text) in map.data.iter().flatten() {
-        let Some(pod) = key.strip_suffix(".yaml") else { continue };
-        match Entry::parse(text, clock::now()) {
-            Ok(entry) => {
-                entries.insert(pod.to_owned(), entry);
-            }
-            Err(error) => {
-                observed.bad_entries.fetch_add(1, Relaxed);
-                tracing::warn!(configmap = map.name_any(), key, %error, "an entry is not usable; its pod gets the planned window");
-            }
-        }
-    }
-    entries
 }
 
 /// Registered as a collector, so that the values are those of the scrape.

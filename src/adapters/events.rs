@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::core::names;
 use crate::core::notice::Notice;
+use crate::core::printable::short_line;
 
 /// Notices that may wait.
 pub const QUEUE: usize = 256;
@@ -48,7 +49,7 @@ pub async fn write(client: Client, mut notices: mpsc::Receiver<Notice>) {
         let event = Event {
             type_: EventType::Warning,
             reason: notice.reason.to_owned(),
-            note: Some(notice.message.chars().take(NOTE_CHARS).collect()),
+            note: Some(short_line(&notice.message, NOTE_CHARS)),
             action: "Admission".to_owned(),
             secondary: None,
         };

@@ -21,6 +21,8 @@ pub mod lean;
 #[cfg(feature = "server")]
 pub mod lease;
 pub mod listen;
+#[cfg(feature = "server")]
+pub mod log_text;
 pub mod logfmt;
 #[cfg(feature = "server")]
 pub mod self_signed;

@@ -147,6 +147,8 @@ fn documents(text: &str, name: &str) -> Result<Vec<Value>, Failure> {
             // kubectl reads YAML 1.1, where 0644 is octal.
             legacy_octal_numbers: true,
             duplicate_keys: duplicate_keys,
+            // Anchors are common in manifests that people write; what they add to one is small.
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 200_000 },
             budget: serde_saphyr::budget! {
                 max_events: 20_000_000, max_nodes: 10_000_000, max_documents: 100_000,
                 max_total_scalar_bytes: MAX_MANIFEST_BYTES, max_buffered_comment_events: 1_000_000,

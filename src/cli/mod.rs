@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::core::printable::one_line;
 use crate::core::version;
 
 /// Time-sharded Thanos Store Gateways by admission.
@@ -143,5 +144,11 @@ fn print(text: &str) -> Result<(), Failure> {
 /// Says something to the person, beside the output.
 #[allow(clippy::print_stderr, reason = "remarks for the person must not mix with output that is piped on")]
 fn say(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", for_terminal(text));
+}
+
+/// Lines of text without what a terminal would obey: names and messages come from other people's objects.
+#[must_use]
+pub fn for_terminal(text: &str) -> String {
+    text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
 }

@@ -23,7 +23,7 @@ use crate::adapters::lease::{self, Leadership, LeadershipMetrics};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::signals::Stage;
 use crate::adapters::tls::Certificates;
-use crate::adapters::{clock, events, listen, self_signed, signals};
+use crate::adapters::{clock, events, listen, log_text, self_signed, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
@@ -126,7 +126,7 @@ fn log(args: &Args) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call, as in tests, keeps the first subscriber.
     let _ = match args.log_format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Text => builder.with_ansi(false).fmt_fields(log_text::fields()).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
 }

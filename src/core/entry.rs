@@ -8,11 +8,14 @@ use std::fmt::Write as _;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
+use super::bounded_yaml::{why, without_aliases};
 use super::duration::{DurationError, PromDuration};
 use super::window::{Bound, BoundError, InvertedWindow, Window};
 
 /// An entry is a few lines; anything larger is not one of ours. Bytes.
 pub const MAX_ENTRY_BYTES: usize = 16 * 1024;
+/// Keys and values of an entry; newer servers may write more than we know of.
+const MAX_ENTRY_NODES: usize = 1_000;
 
 /// What the ConfigMap says about one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,12 @@ struct Raw {
     released: Option<u64>,
 }
 
+fn unreadable(error: &serde_saphyr::Error) -> EntryError {
+    let error = error.without_snippet();
+    let place = error.location().map_or_else(String::new, |at| format!(" at line {}, column {}", at.line(), at.column()));
+    EntryError::Yaml(why(error) + &place)
+}
+
 impl Entry {
     /// An entry with nothing but a place and a window.
     #[must_use]
@@ -93,7 +102,7 @@ impl Entry {
         if text.len() > MAX_ENTRY_BYTES {
             return Err(EntryError::TooLarge(text.len()));
         }
-        let raw: Raw = serde_saphyr::from_str(text).map_err(|e| EntryError::Yaml(e.without_snippet().to_string()))?;
+        let raw: Raw = serde_saphyr::from_str_with_options(text, without_aliases(MAX_ENTRY_NODES)).map_err(|e| unreadable(&e))?;
         let bound = |key, text: &str| text.parse::<Bound>().map_err(|why| EntryError::Bound { key, why });
         let window = Window { min: bound("min_time", &raw.min_time)?, max: bound("max_time", &raw.max_time)? }.checked(now)?;
         let drain = raw.drain.map(|text| text.parse::<PromDuration>()).transpose()?;
@@ -168,6 +177,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let long = "x".repeat(MAX_ENTRY_BYTES + 1);
+        let many = format!("shard: 0\nmin_time: -1d\nmax_time: 0s\nx: [{}]\n", "1,".repeat(2_000));
         for (text, why) in [
             ("", "expected the keys"),
             ("[]", "expected the keys"),
@@ -181,6 +191,8 @@ mod tests {
             ("shard: 0\nmin_time: -1d\nmax_time: 0s\ngeneration: many\n", "line 4"),
             ("shard: 0\nshard: 1\nmin_time: -1d\nmax_time: 0s\n", "duplicate"),
             (long.as_str(), "bytes"),
+            ("x: &x [1, 1]\ny: [*x, *x]\nshard: 0\nmin_time: -1d\nmax_time: 0s\n", "aliases (*name) are not accepted"),
+            (many.as_str(), "too many values"),
         ] {
             let error = Entry::parse(text, now()).unwrap_err().to_string();
             assert!(error.contains(why), "{text:.40}: {error}");

@@ -6,13 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::config::{Config, Sharding, unknown_annotation};
+use super::config::{Config, Sharding, unknown_annotations};
 use super::entry::Entry;
 use super::max_unavailable::{AllAtOnce, MaxUnavailable, all_at_once};
 use super::names;
 use super::observed::Selector;
 use super::plan::Plan;
+use super::printable::cut;
 use super::sidecar_spec::RenderedSidecar;
+
+/// The longest value of an annotation that is repeated. Characters.
+const LONGEST_VALUE: usize = 48;
 
 /// What is observed of a StatefulSet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,7 +129,7 @@ impl Known {
             // A target beyond what is there would plan for pods that do not exist.
             Some(Ok(target)) if target > 0 => target.min(facts.replicas),
             Some(_) => {
-                let text = facts.annotations.get(names::TARGET_REPLICAS).map_or("", String::as_str);
+                let text = cut(facts.annotations.get(names::TARGET_REPLICAS).map_or("", String::as_str), LONGEST_VALUE);
                 problem.get_or_insert_with(|| {
                     format!(
                         "annotation {}: {text:?} is not accepted: write the number of pods to scale down to, at least 1",
@@ -154,7 +158,8 @@ impl Known {
     #[must_use]
     pub fn remarks(&self) -> Vec<(&'static str, String)> {
         let notes = self.plan.notes().iter().map(|note| (note.reason(), note.to_string()));
-        let unknown = self.facts.annotations.keys().filter_map(|key| unknown_annotation(key)).map(|said| ("UnknownAnnotation", said));
+        let unknown =
+            unknown_annotations(self.facts.annotations.keys().map(String::as_str)).into_iter().map(|said| ("UnknownAnnotation", said));
         let at_once = self.all_at_once().map(|all| ("MaxUnavailable", all.sentence(&self.facts)));
         self.problem.iter().map(|problem| ("InvalidAnnotation", problem.clone())).chain(at_once).chain(unknown).chain(notes).collect()
     }

@@ -8,8 +8,12 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-/// Longer messages repeat the input. Characters.
-const LONGEST_WHY: usize = 200;
+use super::bounded_yaml::{why, without_aliases};
+
+/// What all aliases of a configuration file may add to it. Parser events, of which a value is one and a list two.
+const MAX_REPLAYED_EVENTS: usize = 10_000;
+/// Values in one annotation: a list has one for each shard, and a name. Each takes about 150 bytes of memory.
+const MAX_VALUE_NODES: usize = 10_100;
 
 /// A value and where it stands.
 pub type Node = Spanned<Kind>;
@@ -44,7 +48,7 @@ pub struct ReadError {
     pub why: String,
 }
 
-/// Reads one YAML document.
+/// Reads one YAML document that an administrator wrote: aliases are accepted as long as they add little.
 ///
 /// # Errors
 /// [`ReadError`] with the place, also for duplicated keys and for documents that exceed the parser's budget
@@ -53,31 +57,28 @@ pub fn read(text: &str) -> Result<Node, ReadError> {
     let options = serde_saphyr::options! {
         // .nan and .inf become values that the schema refuses in its own words, with the key.
         non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED_EVENTS },
         // Long comments are common in configuration files.
         budget: serde_saphyr::budget! { max_buffered_comment_events: 100_000 },
     };
+    read_with(text, options)
+}
+
+/// Reads the value of an annotation, which anyone may write: no aliases, few values, hardly any nesting. Time and memory are
+/// proportional to the text, whose length the caller bounds.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_value(text: &str) -> Result<Node, ReadError> {
+    read_with(text, without_aliases(MAX_VALUE_NODES))
+}
+
+fn read_with(text: &str, options: serde_saphyr::Options) -> Result<Node, ReadError> {
     serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let error = error.without_snippet();
         let (line, column) = error.location().map_or((0, 0), |l| (l.line(), l.column()));
-        let message = error.to_string();
-        // The parser repeats the place at the end of its sentence; ours stands in front.
-        let why = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
-        ReadError { line, column, why: for_people(why) }
+        ReadError { line, column, why: why(error) }
     })
-}
-
-/// The parser's words where they speak to programmers, in ours.
-fn for_people(why: &str) -> String {
-    if why.starts_with("multiple YAML documents") {
-        "there is a second document; keep one and remove the line ---".to_owned()
-    } else if why.starts_with("recursive references") {
-        "an alias stands inside the anchor that it refers to; write the value out".to_owned()
-    } else if let Some(rest) = why.strip_prefix("duplicate mapping key") {
-        let key = rest.split([',', ';']).next().unwrap_or_default();
-        format!("duplicate key{key}; keep one of the two")
-    } else {
-        why.chars().take(LONGEST_WHY).collect()
-    }
 }
 
 impl Kind {
@@ -195,5 +196,31 @@ mod tests {
         }
         let deep = "[".repeat(100_000);
         assert!(read(&deep).is_err());
+    }
+
+    /// Some 280 bytes that stand for 10^5 values; two more lines make it 10^7.
+    fn laughs() -> String {
+        let ten = |name: &str| vec![format!("*{name}"); 10].join(",");
+        format!("[&a [x,x,x,x,x,x,x,x,x,x],&b [{}],&c [{}],&d [{}],&e [{}]]", ten("a"), ten("b"), ten("c"), ten("d"))
+    }
+
+    #[test]
+    fn aliases_multiply_nothing() {
+        let error = read(&laughs()).unwrap_err();
+        assert!(error.why.contains("stand for too many values"), "{error:?}");
+        for text in [laughs(), "[&a x, *a]".to_owned(), "{a: &a 1, b: *a}".to_owned(), "&a [*a]".to_owned()] {
+            let error = read_value(&text).unwrap_err();
+            assert!(error.why.contains("aliases (*name) are not accepted here"), "{text}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_anyone_is_small() {
+        let list = |items: usize| format!("[{}]", vec!["1"; items].join(","));
+        assert!(read_value(&list(9_999)).is_ok(), "the longest list of boundaries");
+        assert!(read_value(&list(11_000)).unwrap_err().why.contains("too many values"));
+        assert!(read_value(&format!("{}{}", "[".repeat(20), "]".repeat(20))).is_err());
+        let long = format!("{{? {0} : 1, ? {0} : 2}}", "k".repeat(50_000));
+        assert!(read_value(&long).unwrap_err().why.len() < 400);
     }
 }

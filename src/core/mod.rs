@@ -6,6 +6,7 @@
 pub mod agent_status;
 #[cfg(feature = "server")]
 pub mod blocks;
+pub mod bounded_yaml;
 #[cfg(feature = "server")]
 pub mod budgets;
 #[cfg(feature = "server")]
@@ -48,6 +49,8 @@ pub mod patch;
 pub mod plan;
 #[cfg(feature = "server")]
 pub mod pod;
+#[cfg(feature = "server")]
+pub mod printable;
 #[cfg(feature = "server")]
 pub mod reconcile;
 pub mod reload;

@@ -18,11 +18,16 @@ pub enum At {
     Args(usize),
 }
 
+/// Arguments of one container that are looked at, of `command` and `args` together. No gateway has a tenth of this.
+pub const MAX_ARGUMENTS: usize = 1_000;
+
 /// What a container runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Runs<'a> {
     /// `thanos store`.
     Store(Store<'a>),
+    /// `thanos store` with more arguments than are looked at: this many.
+    TooManyArguments(usize),
     /// Another subcommand of thanos; empty when there is none.
     OtherThanos(&'a str),
     /// A shell's script that starts thanos store: its flags stand within one word.
@@ -89,10 +94,20 @@ const STORE_FLAGS: [&str; 4] = ["--objstore.config", "--index-cache", "--chunk-p
 /// What a container runs. `vouched` says that the user vouches for the image.
 #[must_use]
 pub fn recognise<'a>(container: &'a ContainerView<'a>, vouched: bool) -> Runs<'a> {
+    let count = container.command().len() + container.args().len();
+    match by_arguments(container, vouched) {
+        Runs::Store(_) | Runs::Program(..) if count > MAX_ARGUMENTS => Runs::TooManyArguments(count),
+        runs => runs,
+    }
+}
+
+/// What the first [`MAX_ARGUMENTS`] arguments say.
+fn by_arguments<'a>(container: &'a ContainerView<'a>, vouched: bool) -> Runs<'a> {
     let (command, args) = (container.command(), container.args());
     let words: Vec<(At, &'a str)> = (0..command.len())
         .map(|i| (At::Command(i), command[i].0.as_ref()))
         .chain((0..args.len()).map(|i| (At::Args(i), args[i].0.as_ref())))
+        .take(MAX_ARGUMENTS)
         .collect();
     if let Some(behind) = behind_launcher(&words) {
         return launched(&words[behind..]);
@@ -342,6 +357,19 @@ mod tests {
         ] {
             run(json, |runs| assert!(matches!(&runs, Runs::Store(store) if store.launched), "{json}: {runs:?}"));
         }
+    }
+
+    #[test]
+    fn arguments_beyond_the_limit_are_not_looked_at() {
+        let with = |program: &str, flags: usize| {
+            let args: Vec<&str> = std::iter::once(program).chain(std::iter::repeat_n("--min-time=-1d", flags)).collect();
+            serde_json::json!({"image": "thanos", "args": args}).to_string()
+        };
+        run(&with("store", MAX_ARGUMENTS - 1), |runs| {
+            assert!(matches!(&runs, Runs::Store(store) if store.time_flags.len() == MAX_ARGUMENTS - 1), "{runs:?}");
+        });
+        run(&with("store", 200_000), |runs| assert_eq!(runs, Runs::TooManyArguments(200_001)));
+        run(&with("query", 200_000), |runs| assert_eq!(runs, Runs::OtherThanos("query")));
     }
 
     #[test]

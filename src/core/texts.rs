@@ -135,8 +135,7 @@ mod tests {
                     args: [store, 10]\n        env:\n        - {name: A, value: true}\n";
         let value: Value = serde_saphyr::from_str(text).unwrap();
         let node = read(text).unwrap();
-        let found: Vec<(String, String, Option<(u64, u64)>)> =
-            not_texts(&value).into_iter().map(|one| (one.key(), one.shown.clone(), place(&node, &one.path))).collect();
+        let found: Vec<_> = not_texts(&value).into_iter().map(|one| (one.key(), one.shown.clone(), place(&node, &one.path))).collect();
         let want = [
             ("metadata.labels.f", "1.5", (5, 8)),
             ("metadata.annotations[a.b/n]", "2", (3, 24)),

@@ -29,6 +29,7 @@ use crate::core::agent_status::AgentStatus;
 use crate::core::loaded::{BlockRef, LoadedBlocks, MAX_MISSING, ULID_CHARS};
 use crate::core::names;
 use crate::core::observed::{Answer, PodFacts};
+use crate::core::printable::short_line;
 
 /// What one question may take.
 const LIMITS: GetLimits = GetLimits { deadline: Duration::from_secs(2), max_answer_bytes: 64 * 1024 };
@@ -285,8 +286,9 @@ fn unreadable(target: &Target, body: &[u8], error: &serde_json::Error) -> String
     }
 }
 
+/// What a pod says, short and in one line: it is logged, told in Events and shown in terminals.
 fn short(text: &str) -> String {
-    if text.chars().count() <= MAX_KEPT_CHARS { text.to_owned() } else { text.chars().take(MAX_KEPT_CHARS).chain(['…']).collect() }
+    short_line(text, MAX_KEPT_CHARS + 1)
 }
 
 /// Registered as a collector, so that the values are those of the scrape.

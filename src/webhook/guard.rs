@@ -8,6 +8,12 @@ use super::review::{FORBIDDEN, RequestView, ResponseOut, ReviewView, Reviewer, c
 use crate::core::fleet::{Fleet, Known, StatefulSetFacts};
 use crate::core::guard::{Concern, Facing, PodSource, PodsSeen, Set, SetView, Verdict, judge};
 use crate::core::notice::warning;
+use crate::core::printable::cut;
+
+/// Kubernetes' longest name. Characters.
+const MAX_NAME_CHARS: usize = 253;
+/// What is logged of a refusal. Characters.
+const MAX_LOGGED_CHARS: usize = 1_000;
 
 /// What the guard answers.
 #[derive(Debug)]
@@ -62,8 +68,9 @@ impl Reviewer {
             About::StatefulSet => seen.set(request.old_object, request.object),
         };
         if let Some(denial) = verdict.denial.as_ref().filter(|_| request.dry_run != Some(true)) {
-            let statefulset = request.name.as_ref().map_or("", |name| &name.0);
-            tracing::info!(namespace, statefulset, "refused: {}", denial.lines().next().unwrap_or_default());
+            let statefulset = cut(request.name.as_ref().map_or("", |name| &name.0), MAX_NAME_CHARS);
+            let denial = cut(denial.lines().next().unwrap_or_default(), MAX_LOGGED_CHARS);
+            tracing::info!(namespace, statefulset = &*statefulset, "refused: {denial}");
         }
         answer(&request.uid.0, verdict)
     }

@@ -17,6 +17,7 @@ use crate::core::guard::PodSource;
 use crate::core::mutation::{Candidate, Facts, Injection, Skip, eligible, inject};
 use crate::core::notice::{Notice, warning};
 use crate::core::pod::{PodView, Text};
+use crate::core::printable::short_line;
 
 /// Decides about reviews, on the fleet as it is known at that moment.
 #[derive(Clone)]
@@ -135,6 +136,8 @@ const KIND: &str = "AdmissionReview";
 const BAD_REQUEST: u16 = 400;
 /// HTTP status of what a policy refuses; kubectl says `Error from server (Forbidden)`.
 pub(super) const FORBIDDEN: u16 = 403;
+/// What is said of bytes that cannot be read; the parser's words repeat them. Characters.
+const MAX_ERROR_CHARS: usize = 300;
 /// Room for a usual patch. Bytes.
 const PATCH_BYTES: usize = 4096;
 /// Room for an answer without its patch. Bytes.
@@ -224,13 +227,17 @@ fn unreadable(body: &[u8], error: &serde_json::Error) -> Answer {
     match check(&review.api_version.0, &review.kind.0, review.request) {
         Err(why) => refuse(why),
         Ok(request) if !request.creates_a_pod() => skip(&request, Skip::NotPodCreation, None),
-        Ok(request) => deny(&request.uid.0, format!("the pod is not readable: {error}")),
+        Ok(request) => deny(&request.uid.0, format!("the pod is not readable: {}", short_line(&error.to_string(), MAX_ERROR_CHARS))),
     }
 }
 
 /// What is wrong with bytes that cannot be answered as a review.
 pub(super) fn not_a_review(body: &[u8], error: &serde_json::Error) -> String {
-    let what = if body.is_empty() { "the body is empty".to_owned() } else { format!("the body is not an AdmissionReview: {error}") };
+    let what = if body.is_empty() {
+        "the body is empty".to_owned()
+    } else {
+        format!("the body is not an AdmissionReview: {}", short_line(&error.to_string(), MAX_ERROR_CHARS))
+    };
     format!("{what}; expected JSON of kind {KIND:?}, apiVersion {API_VERSION:?}")
 }
 

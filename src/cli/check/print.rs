@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::cli::Failure;
 use crate::core::check::{Finding, Outcome, Report};
+use crate::core::printable::acts;
 
 /// Findings of one check that are shown one by one; `-o json` has all.
 const MOST_SHOWN: usize = 20;
@@ -109,6 +110,6 @@ fn line(style: Style, finding: &Finding) -> String {
 
 /// Foreign text without what a terminal would act upon.
 fn plain(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect();
+    let lines: Vec<String> = text.lines().map(|line| line.chars().filter(|c| !acts(*c)).collect()).collect();
     lines.join("\n    ")
 }

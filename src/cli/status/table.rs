@@ -5,6 +5,7 @@
 use super::Failure;
 use super::blocks;
 use super::document::Document;
+use crate::core::printable::acts;
 use crate::core::report::{PodReport, PodState, SetReport, State};
 use crate::core::window::Window;
 
@@ -216,7 +217,7 @@ fn age(seconds: u64) -> String {
 
 /// Without characters that a terminal would obey: sentences come from other machines.
 pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if acts(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

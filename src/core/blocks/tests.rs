@@ -99,7 +99,7 @@ fn every_refusal_has_its_place_and_says_what_is_right() {
         ("ULID,FROM,UNTIL\n".to_owned(), 1, 1, command),
         ("ULID\tFROM\n".to_owned(), 1, 1, "a table does not tell"),
         (format!("{good}{}", &good[..40]), 9, 1, "the text ends within this block"),
-        (answer(&[good.clone()])[..150].to_owned(), 1, 50, "the text ends within this block"),
+        (answer(std::slice::from_ref(&good))[..150].to_owned(), 1, 50, "the text ends within this block"),
         (format!("{good}{}", meta(1, 5, 9, 1)), 9, 1, "was listed already on line 1"),
         (format!("{good}{}", meta(2, 9, 5, 1)), 9, 1, "begins at 9 and ends at 5"),
         (meta(2, 0, i64::MAX, 1), 1, 1, "milliseconds since 1970"),

@@ -279,7 +279,11 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
                 ignored = true;
                 report.fail(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
             }
-            Remark::KeyOnPod(_) | Remark::UnknownAnnotation(_) | Remark::UnreadableAddress(_) | Remark::HostPid => {
+            Remark::KeyOnPod(_)
+            | Remark::UnknownAnnotation(_)
+            | Remark::MoreAnnotations(_)
+            | Remark::UnreadableAddress(_)
+            | Remark::HostPid => {
                 ignored = true;
                 report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
             }

@@ -19,6 +19,31 @@ const OTHERS: [&str; 12] = [
     names::HURRIED,
 ];
 
+/// Whether an annotation is one that this server knows, wherever it belongs.
+#[must_use]
+pub fn is_ours(key: &str) -> bool {
+    OTHERS.contains(&key)
+}
+
+/// Annotations that are named one by one; one object may hold ten thousand.
+const MAX_NAMED: usize = 4;
+
+/// A sentence for each of the first few annotations with our prefix that are none of ours, and one that counts the others.
+pub fn unknown_annotations<'a>(keys: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut unknown = keys.filter(|key| key.starts_with(names::PREFIX) && !OTHERS.contains(key) && sharding_key(key).is_none());
+    let mut said: Vec<String> = unknown.by_ref().take(MAX_NAMED).filter_map(unknown_annotation).collect();
+    let more = unknown.count();
+    said.extend((more > 0).then(|| more_annotations(more)));
+    said
+}
+
+/// A sentence for annotations without effect that are not named.
+#[must_use]
+pub fn more_annotations(count: usize) -> String {
+    let (annotations, have) = if count == 1 { ("annotation", "has") } else { ("annotations", "have") };
+    format!("{count} more {annotations} beginning with {} {have} no effect", names::PREFIX)
+}
+
 /// A sentence for an annotation with our prefix that is none of ours, with the nearest one that is; `None` for all others.
 #[must_use]
 pub fn unknown_annotation(key: &str) -> Option<String> {
@@ -58,5 +83,15 @@ mod tests {
             assert_eq!(said(known), None, "{known}");
         }
         assert_eq!(unknown_annotation("example.com/total-shard"), None);
+    }
+
+    #[test]
+    fn of_many_annotations_a_few_are_named_and_the_others_counted() {
+        let keys: Vec<String> =
+            (0..100_000).map(|i| format!("thanos-timeshard.io/x{i}")).chain(["thanos-timeshard.io/pause".to_owned()]).collect();
+        let said = unknown_annotations(keys.iter().map(String::as_str));
+        assert_eq!(said.len(), MAX_NAMED + 1);
+        assert_eq!(said[MAX_NAMED], "99996 more annotations beginning with thanos-timeshard.io/ have no effect");
+        assert_eq!(unknown_annotations(keys[..2].iter().map(String::as_str)).len(), 2);
     }
 }

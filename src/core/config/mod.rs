@@ -12,7 +12,7 @@ mod sharding;
 
 use std::collections::BTreeMap;
 
-pub use annotation::unknown_annotation;
+pub use annotation::{is_ours, more_annotations, unknown_annotation, unknown_annotations};
 pub use difference::Difference;
 pub use draft::SHARDING_KEYS;
 pub use draft::unknown_key;
@@ -21,7 +21,7 @@ pub use problem::{Problem, Refusal};
 pub use sharding::{LOAD_ALLOWANCE, Sharding};
 
 use super::foreign::not_a_configuration;
-use super::located::{Kind, Node, read};
+use super::located::{Kind, Node, read, read_value};
 use super::names;
 
 /// The most shards. Ten years in shards of a third of a day is already too many to operate.
@@ -34,6 +34,8 @@ pub const MAX_PODS: u32 = 100_000;
 pub const MAX_RETENTION_DAYS: i64 = 36_500;
 /// The largest configuration file, in bytes; a ConfigMap holds no more.
 pub const MAX_CONFIG_BYTES: usize = 1024 * 1024;
+/// Annotations of one StatefulSet that are read, together; the API server accepts no more. Bytes.
+const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
 
 /// N, or derived from the number of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,10 +234,17 @@ impl Config {
         if ours.is_empty() {
             return Ok(self.sharding.clone());
         }
+        let mut left = MAX_ANNOTATIONS_BYTES;
         for (name, text) in ours {
             let Some(key) = sharding_key(name) else { continue };
             let source = format!("annotation {name}");
-            match read(text) {
+            let Some(rest) = left.checked_sub(text.len()) else {
+                let why = format!("the annotations are longer than {MAX_ANNOTATIONS_BYTES} bytes together; write shorter ones");
+                problems.push(Problem { source, line: 0, column: 0, key: key.to_owned(), why });
+                break;
+            };
+            left = rest;
+            match read_value(text) {
                 Ok(node) => layer.set(Place::of(&source, key, &node), key, &node, &mut problems),
                 Err(e) => problems.push(Problem { source, line: e.line, column: e.column, key: key.to_owned(), why: e.why }),
             }

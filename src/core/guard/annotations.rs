@@ -1,6 +1,6 @@
 //! Annotations on a StatefulSet: what the guard reads of them, and which of them do not mean what their user thinks.
 
-use crate::core::config::{GuardMode, SHARDING_KEYS, sharding_key, unknown_key};
+use crate::core::config::{GuardMode, SHARDING_KEYS, is_ours, more_annotations, sharding_key, unknown_key};
 use crate::core::fleet::Known;
 use crate::core::names;
 use crate::core::pod::PodView;
@@ -12,6 +12,8 @@ const SWITCHES: [&str; 3] = [names::REPLACE_TIME_FLAGS, names::RELOAD_DESPITE_LI
 const OF_PODS: [&str; 2] = [names::INJECT, names::COMMAND_ANNOTATION];
 /// Longest value that is repeated. Characters.
 const LONGEST: usize = 40;
+/// Unknown annotations that are named; a request may hold a hundred thousand, and what each was meant to be is much work.
+const MAX_UNKNOWN: usize = 20;
 
 /// The guard's mode for this StatefulSet, if it says one.
 pub(super) fn mode(known: &Known) -> Option<GuardMode> {
@@ -32,8 +34,21 @@ pub(super) fn paused(known: &Known) -> bool {
 /// A sentence for each that is wrong or in the wrong place.
 pub(super) fn problems(known: &Known, pod: Option<&PodView<'_>>) -> Vec<String> {
     let refused = known.problem.iter().flat_map(|problem| problem.lines().map(str::to_owned));
-    let others = known.facts().annotations.iter().filter_map(|(name, value)| problem(known, pod, name, value));
-    refused.chain(others).collect()
+    let mut problems: Vec<String> = refused.collect();
+    let (mut unknown, mut more) = (0, 0);
+    for (name, value) in &known.facts().annotations {
+        // Those of ours are few.
+        if !is_ours(name) && sharding_key(name).is_none() {
+            unknown += 1;
+            if unknown > MAX_UNKNOWN {
+                more += 1;
+                continue;
+            }
+        }
+        problems.extend(problem(known, pod, name, value));
+    }
+    problems.extend((more > 0).then(|| more_annotations(more)));
+    problems
 }
 
 fn problem(known: &Known, pod: Option<&PodView<'_>>, name: &str, value: &str) -> Option<String> {

@@ -232,7 +232,7 @@ fn replaced_at_once(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>) -> O
     let windows = |which: &dyn Fn(u32) -> bool| -> Vec<Window> {
         (0..).zip(&members).filter(|(index, _)| which(*index)).map(|(_, member)| member.published.window).collect()
     };
-    let (now, then) = (windows(&|_| true), windows(&|index| !all.pods.contains(&index)));
+    let (now, then) = (windows(&|_| true), windows(&|index| all.pods.binary_search(&index).is_err()));
     holders([&now, &then], required(after.known), facing.now).iter().any(|(_, [now, then])| *now > 0 && *then == 0).then_some(all)
 }
 

@@ -10,6 +10,7 @@ use crate::core::fleet::StatefulSetFacts;
 use crate::core::notice::MAX_WARNING_CHARS;
 use crate::core::rollout::Change;
 
+mod bounds;
 mod pods;
 
 fn now() -> DateTime<Utc> {

@@ -2,6 +2,7 @@
 
 use super::super::names;
 use super::super::pod::{ContainerView, OwnerView, PodView};
+use super::super::printable::cut;
 use super::super::store_args::{Runs, Store, image_is_too_old, port_of, recognise};
 use super::super::text::listed;
 use super::Skip;
@@ -68,7 +69,8 @@ fn the_store<'a>(pod: &'a PodView<'a>) -> Result<(usize, Store<'a>), Skip> {
                 continue;
             }
             Runs::Other => continue,
-            Runs::Program(word, _) => Skip::Program(cut(word, MAX_PROGRAM_CHARS)),
+            Runs::Program(word, _) => Skip::Program(cut(word, MAX_PROGRAM_CHARS).into_owned()),
+            Runs::TooManyArguments(count) => Skip::TooManyArguments(count),
             Runs::OtherThanos("") => Skip::NoStore(format!("{} runs thanos without a command", short(&container.name.0))),
             Runs::OtherThanos(what) => Skip::NoStore(format!("{} runs thanos {}", short(&container.name.0), short(what))),
             Runs::Wrapper(word) => Skip::Wrapper(short(word)),
@@ -125,7 +127,7 @@ pub(super) fn annotated_command(pod: &PodView<'_>) -> Option<Result<Vec<String>,
 fn undone(skip: Skip) -> Skip {
     match skip {
         Skip::Program(what) | Skip::Wrapper(what) | Skip::NoStore(what) | Skip::UnknownImage(what) => {
-            Skip::Undone(cut(&what, MAX_PROGRAM_CHARS))
+            Skip::Undone(cut(&what, MAX_PROGRAM_CHARS).into_owned())
         }
         other => other,
     }
@@ -162,10 +164,6 @@ fn check_names(pod: &PodView<'_>, container: &ContainerView<'_>, store: &Store<'
 
 /// The user's text, short enough for a warning (256 characters in all).
 fn short(text: &str) -> String {
-    cut(text, 60)
-}
-
-/// The user's text in a longer sentence.
-pub(super) fn cut(text: &str, longest: usize) -> String {
-    if text.chars().count() <= longest { text.to_owned() } else { text.chars().take(longest).chain(['…']).collect() }
+    const LONGEST: usize = 60;
+    cut(text, LONGEST).into_owned()
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::super::config::{Reload, sharding_key, unknown_annotation};
+use super::super::config::{Reload, is_ours, sharding_key, unknown_annotation};
 use super::super::duration::PromDuration;
 use super::super::names;
 use super::super::patch::{Operation, Value, token};
@@ -18,6 +18,8 @@ use super::{Facts, Injection, Remark, Skip, Source, liveness, mesh, selection};
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
+/// Annotations without effect that are named, one warning each.
+const MAX_ANNOTATION_REMARKS: usize = 4;
 
 /// What the status annotation says.
 #[derive(Serialize)]
@@ -52,18 +54,32 @@ pub fn inject<'a>(pod: &'a PodView<'a>, candidate: &Candidate<'a>, facts: &Facts
     patch.command_and_args(facts, window, ours, &mut remarks);
     patch.grace(facts);
     patch.metadata(facts, assignment, window, source);
-    for (key, _) in pod.metadata.annotations.iter().flat_map(|ours| &ours.0) {
-        if sharding_key(key).is_some() {
-            remarks.push(Remark::KeyOnPod(key.to_string()));
-        } else if let Some(said) = unknown_annotation(key) {
-            remarks.push(Remark::UnknownAnnotation(said));
-        }
-    }
     remarks.extend(mesh::remark(pod));
+    remarks.extend(annotation_remarks(pod));
     if patch.operations.is_empty() {
         return Err(Skip::AlreadyInjected);
     }
     Ok(Injection { operations: patch.operations, assignment, window, source, remarks })
+}
+
+/// Names the first few annotations that have no effect, and counts the others. A body may hold a hundred thousand, and finding
+/// out what each was meant to be is much work.
+fn annotation_remarks(pod: &PodView<'_>) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    let mut more = 0;
+    for (key, _) in
+        pod.metadata.annotations.iter().flat_map(|ours| &ours.0).filter(|(key, _)| key.starts_with(names::PREFIX) && !is_ours(key))
+    {
+        if remarks.len() >= MAX_ANNOTATION_REMARKS {
+            more += 1;
+        } else if sharding_key(key).is_some() {
+            remarks.push(Remark::KeyOnPod(key.to_string()));
+        } else {
+            remarks.extend(unknown_annotation(key).map(Remark::UnknownAnnotation));
+        }
+    }
+    remarks.extend((more > 0).then_some(Remark::MoreAnnotations(more)));
+    remarks
 }
 
 /// The published entry if there is one, else the plan.
@@ -362,21 +378,30 @@ fn time_flag_edits(candidate: &Candidate<'_>, window: Window, command: &mut Vec<
     }
 }
 
-/// Applies edits to words, of which the first `offset` were taken away.
+/// Applies edits to words, of which the first `offset` were taken away. Each word is moved once: removals in the middle of a
+/// long list would move all that follow, each time.
 fn edited(words: Vec<Cow<'_, str>>, mut edits: Vec<Edit>, offset: usize) -> Vec<Cow<'_, str>> {
-    let mut words = words;
-    edits.sort_by_key(|edit| std::cmp::Reverse(edit.index()));
-    for edit in edits {
-        let i = edit.index().saturating_sub(offset);
-        match (edit.place, edit.word) {
-            (EditPlace::Before(_), Some(word)) if i <= words.len() => words.insert(i, Cow::Owned(word)),
-            (EditPlace::At(_), Some(word)) if i < words.len() => words[i] = Cow::Owned(word),
-            (EditPlace::At(_), None) if i < words.len() => drop(words.remove(i)),
-            (_, Some(word)) => words.push(Cow::Owned(word)),
-            (_, None) => {}
+    // Stable, and an insertion comes before what happens to the word there.
+    edits.sort_by_key(|edit| (edit.index().saturating_sub(offset), matches!(edit.place, EditPlace::At(_))));
+    let at_end = edits.iter().filter(|edit| edit.place == EditPlace::End).count();
+    let mut result = Vec::with_capacity(words.len() + edits.len());
+    let mut appended = Vec::with_capacity(at_end);
+    let mut edits = edits.into_iter().peekable();
+    for (i, word) in words.into_iter().enumerate() {
+        let mut kept = Some(word);
+        while let Some(edit) = edits.next_if(|edit| edit.place == EditPlace::End || edit.index().saturating_sub(offset) <= i) {
+            match (edit.place, edit.word) {
+                (EditPlace::End, word) => appended.extend(word),
+                (EditPlace::Before(_), word) => result.extend(word.map(Cow::Owned)),
+                (EditPlace::At(_), word) => kept = word.map(Cow::Owned),
+            }
         }
+        result.extend(kept);
     }
-    words
+    // What stands behind the last word, in the order in which it was asked for.
+    appended.extend(edits.filter_map(|edit| edit.word));
+    result.extend(appended.into_iter().map(Cow::Owned));
+    result
 }
 
 /// How the sidecar reaches a listen address of thanos.

@@ -17,13 +17,14 @@ use chrono::{DateTime, Utc};
 pub use eligible::{Candidate, eligible};
 pub use inject::inject;
 
-use super::config::{Config, Sharding};
+use super::config::{Config, Sharding, more_annotations};
 use super::entry::Entry;
 use super::fleet::Known;
 use super::names;
 use super::patch::Operation;
 use super::plan::{Assignment, Plan};
 use super::sidecar_spec::RenderedSidecar;
+use super::store_args::MAX_ARGUMENTS;
 use super::window::Window;
 
 /// What is known of a pod's StatefulSet when the pod is admitted.
@@ -131,10 +132,12 @@ pub enum Skip {
     NameTaken(&'static str),
     /// Everything is there already.
     AlreadyInjected,
+    /// More arguments than are looked at.
+    TooManyArguments(usize),
 }
 
 /// Every reason's label, for metrics and tests.
-pub const SKIP_LABELS: [&str; 16] = [
+pub const SKIP_LABELS: [&str; 17] = [
     "not_pod_creation",
     "not_statefulset",
     "opted_out",
@@ -151,6 +154,7 @@ pub const SKIP_LABELS: [&str; 16] = [
     "per_pod_selection",
     "undone",
     "old_image",
+    "too_many_arguments",
 ];
 
 impl Skip {
@@ -174,6 +178,7 @@ impl Skip {
             Self::PerPodSelection(_) => 13,
             Self::Undone(_) => 14,
             Self::OldImage(_) => 15,
+            Self::TooManyArguments(_) => 16,
         }
     }
 
@@ -199,6 +204,7 @@ impl Skip {
                 | Self::ArgsFile(_)
                 | Self::NameTaken(_)
                 | Self::NoOrdinal(_)
+                | Self::TooManyArguments(_)
         )
     }
 }
@@ -249,6 +255,9 @@ impl fmt::Display for Skip {
             }
             Self::NameTaken(name) => write!(f, "{name:?} is used by something else in this pod; rename that"),
             Self::AlreadyInjected => f.write_str("already injected"),
+            Self::TooManyArguments(count) => {
+                write!(f, "thanos store has {count} arguments, and at most {MAX_ARGUMENTS} are looked at; remove repeated flags")
+            }
         }
     }
 }
@@ -270,6 +279,8 @@ pub enum Remark {
     HostPid,
     /// The selection of blocks stands in a file of the pod's own.
     SelectionFile(String),
+    /// There are more annotations without effect than are named.
+    MoreAnnotations(usize),
     /// A service mesh takes over the sidecar's port.
     MeshedPort {
         /// Container, label or annotation that shows it.
@@ -286,7 +297,7 @@ impl Remark {
         match self {
             Self::UnsafeLiveness(_) => "UnsafeLivenessProbe",
             Self::KeyOnPod(_) => "KeyOnPodIgnored",
-            Self::UnknownAnnotation(_) => "UnknownAnnotation",
+            Self::UnknownAnnotation(_) | Self::MoreAnnotations(_) => "UnknownAnnotation",
             Self::BadCommandAnnotation => "InvalidAnnotation",
             Self::UnreadableAddress(_) => "UnreadableAddress",
             Self::HostPid => "HostPid",
@@ -307,6 +318,7 @@ impl fmt::Display for Remark {
                 write!(f, "annotation {key} on the pod has no effect: annotate the StatefulSet itself, not its pod template")
             }
             Self::UnknownAnnotation(said) => f.write_str(said),
+            Self::MoreAnnotations(count) => f.write_str(&more_annotations(*count)),
             Self::BadCommandAnnotation => f.write_str(
                 "annotation thanos-timeshard.io/command is not a JSON array of strings such as [\"/bin/thanos\"]; it was ignored",
             ),

@@ -5,7 +5,8 @@
 //! is left alone anyway.
 
 use super::super::pod::{ContainerView, EnvView, PodView};
-use super::eligible::{Candidate, cut};
+use super::super::printable::cut;
+use super::eligible::Candidate;
 use super::{Remark, Skip};
 
 /// What is shown of a reference. Characters.
@@ -25,7 +26,7 @@ pub(super) fn look(pod: &PodView<'_>, candidate: &Candidate<'_>) -> Result<Optio
         }
     }
     let own = store.selector_file.filter(|path| of_the_pod(path, pod, container));
-    Ok(own.map(|path| Remark::SelectionFile(cut(path, MAX_PATH_CHARS))))
+    Ok(own.map(|path| Remark::SelectionFile(cut(path, MAX_PATH_CHARS).into_owned())))
 }
 
 /// The first variable in a text that has another value in each pod.

@@ -8,6 +8,7 @@ use crate::core::fleet::Fleet;
 use crate::core::names;
 use crate::core::pod::PodView;
 
+mod bounds;
 mod others;
 
 const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;

@@ -21,14 +21,23 @@ pub fn coverage(windows: &[Window], required: Window, now: DateTime<Utc>) -> (u3
 #[must_use]
 pub fn holders<const LISTS: usize>(lists: [&[Window]; LISTS], required: Window, now: DateTime<Utc>) -> Vec<(Range, [u32; LISTS])> {
     let segments = Segments::cut(lists.iter().copied().flatten().copied(), required, now);
-    let mut held = vec![[0; LISTS]; segments.len()];
+    // Where windows begin and end, summed up afterwards: windows that are all long would be counted in every segment each.
+    let mut begin_or_end = vec![[0_i64; LISTS]; segments.len() + 1];
     for (list, windows) in lists.iter().enumerate() {
         for window in *windows {
-            for counts in &mut held[segments.held(*window)] {
-                counts[list] += 1;
-            }
+            let held = segments.held(*window);
+            begin_or_end[held.start][list] += 1;
+            begin_or_end[held.end][list] -= 1;
         }
     }
+    let mut now_held = [0_i64; LISTS];
+    let sum = |changes: [i64; LISTS]| {
+        for (count, change) in now_held.iter_mut().zip(changes) {
+            *count += change;
+        }
+        now_held.map(|count| u32::try_from(count).unwrap_or(0))
+    };
+    let held: Vec<[u32; LISTS]> = begin_or_end.into_iter().take(segments.len()).map(sum).collect();
     let at = |millis| now + chrono::TimeDelta::milliseconds(millis);
     let range = |segment: usize| (at(segments.ends(segment).0), at(segments.ends(segment).1));
     held.into_iter().enumerate().map(|(segment, counts)| (range(segment), counts)).collect()
