@@ -318,7 +318,10 @@ impl Tenure {
         for name in changed(gathered.map.as_ref().map(|map| &map.data), data) {
             let Some(pod) = gathered.facts.pods.get(&name) else { continue };
             let entry = data.get(&entry::key(&name)).and_then(|text| entry::Entry::parse(text, clock::now()).ok());
-            if entry.is_some_and(|entry| runs_otherwise(gathered.answers.get(&pod.uid), &entry)) {
+            // One that somebody gave another window is led back at once, too: its sidecar refuses an edit only for so long.
+            let before = gathered.map.as_ref().and_then(|map| entry::Entry::parse(map.data.get(&entry::key(&name))?, clock::now()).ok());
+            let led_back = |entry: &entry::Entry| before.is_some_and(|before| before.window != entry.window);
+            if entry.is_some_and(|entry| led_back(&entry) || runs_otherwise(gathered.answers.get(&pod.uid), &entry)) {
                 urgent.push(name);
             } else {
                 memory.hurried.insert(pod.uid.clone(), now);
