@@ -173,7 +173,7 @@ eventually 30 "they are removed" gone statefulset-eligible $ns/odd
 template '[{"op": "add", "path": "'$container'/args/-", "value": "--sync-block-duration=2d"}]'
 found "an overlap shorter than --sync-block-duration" fail statefulset-overlap $ns/odd "shorter than"
 kubectl -n $ns scale statefulset odd --replicas=1 >/dev/null
-found "replicas that do not fit" warn statefulset-replicas $ns/odd "1 pods for 3 shards"
+found "replicas that do not fit" warn statefulset-replicas $ns/odd "1 pod for 3 shards"
 kubectl -n $ns delete statefulset odd >/dev/null
 kubectl -n $ns delete service odd >/dev/null
 silent "that gateway is gone"
