@@ -128,13 +128,10 @@ impl Known {
             Some(_) => {
                 // In characters.
                 const LONGEST_VALUE: usize = 48;
-                let text = cut(facts.annotations.get(names::TARGET_REPLICAS).map_or("", String::as_str), LONGEST_VALUE);
-                problem.get_or_insert_with(|| {
-                    format!(
-                        "annotation {}: {text:?} is not accepted: write the number of pods to scale down to, at least 1",
-                        names::TARGET_REPLICAS
-                    )
-                });
+                let key = names::TARGET_REPLICAS;
+                let text = cut(facts.annotations.get(key).map_or("", String::as_str), LONGEST_VALUE);
+                let why = "write the number of pods to scale down to, at least 1";
+                problem.get_or_insert_with(|| format!("annotation {key}: {text:?} is not accepted: {why}"));
                 facts.replicas
             }
         };
