@@ -96,19 +96,19 @@ same "one leads" "pod=other 0
 pod=this-machine 1" value 'max by (pod) (timeshard_leader)'
 
 # ---- alerts ---------------------------------------------------------------------------------------------------------------------
-alerts() { value "ALERTS{alertname=~\"$1\",namespace=~\"|$ns\"}" | tr ' ' '\n' | sed -nE '/^(alertname|alertstate|statefulset)=/p' | cut -d= -f2 | paste -sd' '; }
+alerts() { value "ALERTS{alertname=~\"$1\"${2-}}" | tr ' ' '\n' | sed -nE '/^(alertname|alertstate|statefulset)=/p' | cut -d= -f2 | paste -sd' '; }
 until_same 30 "pods without injection: the alert waits for a quarter of an hour, and fires without its patience" \
   "TimeshardPodWithoutInjection pending bare" alerts TimeshardPodWithoutInjection
-same "and none of a gap there: they serve what they were told to" "NowCoverageGap firing store" alerts NowCoverageGap
+same "and none of a gap there: they serve what they were told to" "NowCoverageGap firing store" alerts NowCoverageGap ",namespace=\"$ns\""
 same "it counts them" "namespace=$ns statefulset=bare 2" value "max by (namespace, statefulset) (timeshard_uninjected_store_pods{namespace=\"$ns\"}) > 0"
 until_same 30 "firing" "NowPodWithoutInjection firing bare" alerts NowPodWithoutInjection
 kubectl -n $ns delete pods -l app=bare --grace-period=0 --force >/dev/null 2>&1
 until_same 60 "they are deleted and admitted anew: it ends" "" alerts "(Timeshard|Now)PodWithoutInjection"
 # nobody runs these pods, so nobody serves anything
-until_same 30 "no pod of it is ready: a gap" "NowCoverageGap firing bare NowCoverageGap firing store" alerts NowCoverageGap
+until_same 30 "no pod of it is ready: a gap" "NowCoverageGap firing bare NowCoverageGap firing store" alerts NowCoverageGap ",namespace=\"$ns\""
 same "of the whole retention and the time to come" "namespace=$ns statefulset=store $((371 * 86400))" value "max by (namespace, statefulset) (timeshard_coverage_gap_seconds{namespace=\"$ns\",statefulset=\"store\"})"
 kubectl -n $ns delete statefulset store >/dev/null
-until_same 60 "a StatefulSet is deleted: its series end, and so does the alert" "NowCoverageGap firing bare" alerts NowCoverageGap
+until_same 60 "a StatefulSet is deleted: its series end, and so does the alert" "NowCoverageGap firing bare" alerts NowCoverageGap ",namespace=\"$ns\""
 same "the configuration is in force" "" alerts NowConfigNotLoaded
 echo 'sharding: {total_shards: none}' >"$WORK/config/config.yaml"
 until_same 30 "it is edited and wrong: both replicas tell" "NowConfigNotLoaded firing NowConfigNotLoaded firing" alerts NowConfigNotLoaded
