@@ -32,7 +32,8 @@ at_least() { local value; value=$(metric "$1") && [ "${value%.*}" -ge "$2" ]; }
 busiest() { awk '{ at[NR] = $1 } END { first = 1; for (i = 1; i <= NR; i++) { while (at[i] - at[first] >= 1000) first++; n = i - first + 1; if (n > most) most = n } print most + 0 }'; }
 by_kind() { awk '{ n[$2 " " $3]++ } END { for (k in n) printf "%s%s %d", s++ ? ", " : "", k, n[k] }'; }
 writes() { awk '$2 ~ /^(create|update|patch|delete)$/ && $3 != "leases"'; }
-settled() { at_least timeshard_confirmed_pods "$all" && [ "$(metric timeshard_rollout_moves_left)" = 0 ] && [ "$(metric timeshard_managed_statefulsets)" = "$sets" ]; }
+# Other scenarios' gateways without pods are managed, too.
+settled() { at_least timeshard_confirmed_pods "$all" && [ "$(metric timeshard_rollout_moves_left)" = 0 ] && at_least timeshard_managed_statefulsets "$sets"; }
 # quiet: settled, and what was written before has been seen by all who count it: nothing but the lease for two seconds
 quiet() { settled && [ -z "$(asked $(($(now_ms) - 2000)) | writes)" ]; }
 limit() { # WHAT VALUE MOST
