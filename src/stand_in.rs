@@ -64,7 +64,8 @@ fn options(args: &[OsString]) -> Options {
         sync_every: SYNC_EVERY,
         ..Options::default()
     };
-    options.data = args::data_dir(args).unwrap_or_default();
+    // Where thanos keeps nothing on disk, neither does this: nothing can be made there.
+    options.data = args::data_dir(args).unwrap_or_else(|_| PathBuf::from("/proc/no-such-directory"));
     for arg in args {
         let text = arg.to_string_lossy();
         let (flag, value) = text.split_once('=').unwrap_or((&text, ""));
