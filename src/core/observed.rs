@@ -141,6 +141,17 @@ pub enum Answer {
     Unreachable(String),
 }
 
+impl Answer {
+    /// Its document, if there is one.
+    #[must_use]
+    pub fn status(&self) -> Option<&AgentStatus> {
+        match self {
+            Self::Status(status) => Some(status),
+            Self::Unreachable(_) => None,
+        }
+    }
+}
+
 impl PodFacts {
     /// The number in its shard label, if it is one.
     #[must_use]

@@ -8,9 +8,9 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use super::{Expected, View};
 use crate::core::agent_status::AgentStatus;
 use crate::core::loaded::BlockRef;
-use crate::core::observed::Answer;
 use crate::core::report::{BlockReport, BlocksReport};
 use crate::core::rollout::{self, Block, Member, Terms};
+use crate::core::text::listed;
 
 /// More blocks than this are not planned with one by one: the rollout waits until fewer are missing.
 const MAX_BLOCKS: usize = 1_024;
@@ -34,10 +34,7 @@ pub(super) struct Missing {
 }
 
 fn status<'a>(pod: &Expected<'a>) -> Option<&'a AgentStatus> {
-    match pod.view?.answer {
-        Some(Answer::Status(status)) => Some(status),
-        Some(Answer::Unreachable(_)) | None => None,
-    }
+    pod.view?.answer?.status()
 }
 
 impl Missing {
@@ -84,9 +81,9 @@ impl Missing {
         let more = if held.len() > 1 { format!(" (and {} more blocks)", held.len() - 1) } else { String::new() };
         format!(
             "waits for {} to load block {}{more}; until then {} must keep serving it. Thanos tries again at its next sync (--sync-block-duration)",
-            named(&lacking),
+            listed(&lacking, MAX_NAMED),
             shown(id),
-            named(&holders)
+            listed(&holders, MAX_NAMED)
         )
     }
 
@@ -165,12 +162,6 @@ pub(super) fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-fn named(pods: &[&str]) -> String {
-    let more = pods.len().saturating_sub(MAX_NAMED);
-    let names = pods[..pods.len().min(MAX_NAMED)].join(", ");
-    if more == 0 { names } else { format!("{names} and {more} more") }
-}
-
 /// What to add to a settled rollout's message while blocks are not loaded.
 pub(super) fn addition(report: &BlocksReport) -> String {
     let first = |blocks: &[BlockReport]| {
@@ -197,7 +188,7 @@ pub(super) fn notices(report: &BlocksReport) -> Vec<(&'static str, String)> {
             block.ulid,
             block.from,
             block.to,
-            named(&block.missing_on.iter().map(String::as_str).collect::<Vec<_>>())
+            listed(&block.missing_on, MAX_NAMED)
         );
         notices.push(("BlocksUnserved", text));
     }
@@ -208,7 +199,7 @@ pub(super) fn notices(report: &BlocksReport) -> Vec<(&'static str, String)> {
             block.ulid,
             block.from,
             block.to,
-            named(&block.missing_on.iter().map(String::as_str).collect::<Vec<_>>())
+            listed(&block.missing_on, MAX_NAMED)
         );
         notices.push(("BlocksNotLoaded", text));
     }

@@ -134,7 +134,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     let (mut expected, others) = expected(view);
     let mut decision = Decision { shards: shards(view, &expected), ..Decision::default() };
     // The entries as they should be before any step.
-    entries::keep(view, &mut expected, entries::next_generation(view));
+    entries::keep(view, &mut expected);
     for pod in expected.iter_mut().filter(|_| view.known.split_unknown) {
         if let Some(entry) = pod.entry {
             (pod.desired, pod.surplus) = (place(&entry), false);

@@ -118,7 +118,7 @@ fn joined(seen: &PodView<'_>, shard: u32, view: &View<'_>) -> Judged {
         }
         known_for = known_for.min(seen.labelled_for);
     }
-    if let Some(why) = seen_blocks(seen).and_then(|blocks| not_whole(blocks, view)) {
+    if let Some(why) = seen.answer.and_then(|answer| not_whole(answer.status()?.blocks.as_ref()?, view)) {
         return settling(PodState::Settling, false, why);
     }
     if known_for >= delay {
@@ -134,13 +134,6 @@ fn joined(seen: &PodView<'_>, shard: u32, view: &View<'_>) -> Judged {
     let left = delay.saturating_sub(known_for);
     let why = format!("queriers learn of it within {} s", left.as_secs().max(1));
     Judged { joins_in: Some(left), ..settling(PodState::Joining, true, why) }
-}
-
-fn seen_blocks<'a>(seen: &PodView<'a>) -> Option<&'a LoadedBlocks> {
-    match seen.answer {
-        Some(Answer::Status(status)) => status.blocks.as_ref(),
-        Some(Answer::Unreachable(_)) | None => None,
-    }
 }
 
 /// Why it is not known what of its window a pod serves: too much is missing to be named, or thanos has not read the bucket for

@@ -17,6 +17,10 @@ pub(super) fn holding(members: &[Member], blocks: &[Block], terms: &Terms, open:
 /// For each block, the confirmed pod that alone serves a part of it within the required range, if there is one.
 #[must_use]
 pub fn single_holders(members: &[Member], blocks: &[Block], terms: &Terms) -> Vec<(usize, usize)> {
+    if blocks.is_empty() {
+        // As in nearly every reconcile.
+        return Vec::new();
+    }
     let cells = Cells::new(members, blocks, terms);
     let mut found = Vec::new();
     for (b, block) in blocks.iter().enumerate() {
@@ -40,6 +44,9 @@ pub fn single_holders(members: &[Member], blocks: &[Block], terms: &Terms) -> Ve
 /// Services, how many Services do by all of their confirmed members. `None` for a block outside of that range.
 #[must_use]
 pub fn served_by(members: &[Member], blocks: &[Block], terms: &Terms) -> Vec<Option<u32>> {
+    if blocks.is_empty() {
+        return Vec::new();
+    }
     let cells = Cells::new(members, blocks, terms);
     let confirmed = |(_, member): &(usize, &Member)| member.standing == Standing::Confirmed;
     let mut pods = vec![0_u32; cells.len()];
