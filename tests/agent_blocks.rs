@@ -8,20 +8,12 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{POD, Pod, get, missing, wait_for};
+use support::{POD, Pod, get, missing, wait_for, wait_missing};
 
 fn pod(flags: &[&str]) -> Pod {
     let mut pod = Pod::stand_in(flags);
     pod.publish("-30d", "1d");
     pod
-}
-
-fn wait_missing(pod: &Pod, expected: &[&str]) -> Value {
-    wait_for(&format!("{expected:?} to be missing"), || {
-        let status = pod.status()?;
-        let named = missing(&status).is_some_and(|missing| missing == expected);
-        if named && pod.ready() { Ok(status) } else { Err(format!("{status}\n{}", pod.logs())) }
-    })
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Pod, get, missing, real_thanos, wait_for};
+use support::{Pod, get, missing, real_thanos, wait_for, wait_missing};
 
 const DAY: i64 = 86_400;
 /// Blocks of the bucket, one for each day.
@@ -82,14 +82,6 @@ fn breaks(pod: &Pod, block: &str) {
 fn heals(pod: &Pod, block: &str) {
     let (index, away) = index(pod, block);
     fs::rename(away, index).unwrap();
-}
-
-fn wait_missing(pod: &Pod, expected: &[&str]) -> Value {
-    wait_for(&format!("{expected:?} to be missing"), || {
-        let status = pod.status()?;
-        let named = missing(&status).is_some_and(|missing| missing == expected);
-        if named && pod.ready() { Ok(status) } else { Err(format!("{status}\n{}", pod.logs())) }
-    })
 }
 
 #[test]

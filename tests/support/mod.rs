@@ -354,3 +354,12 @@ pub fn children_of(parent: u32) -> Vec<(u32, String)> {
     })
     .collect()
 }
+
+/// Waits until the pod is Ready and reports just these blocks as missing; gives its `/status`.
+pub fn wait_missing(pod: &Pod, expected: &[&str]) -> serde_json::Value {
+    wait_for(&format!("{expected:?} to be missing"), || {
+        let status = pod.status()?;
+        let named = missing(&status).is_some_and(|missing| missing == expected);
+        if named && pod.ready() { Ok(status) } else { Err(format!("{status}\n{}", pod.logs())) }
+    })
+}
