@@ -43,6 +43,8 @@ pub mod observed;
 pub mod owned;
 #[cfg(feature = "server")]
 pub mod patch;
+#[cfg(feature = "agent")]
+pub mod places;
 #[cfg(feature = "server")]
 pub mod plan;
 #[cfg(feature = "server")]
