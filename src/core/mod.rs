@@ -20,6 +20,8 @@ pub mod entry;
 #[cfg(feature = "server")]
 pub mod expand;
 #[cfg(feature = "server")]
+pub mod fair_queue;
+#[cfg(feature = "server")]
 pub mod fleet;
 #[cfg(feature = "server")]
 pub mod guard;
