@@ -15,9 +15,6 @@ use super::plan::Plan;
 use super::printable::cut;
 use super::sidecar_spec::RenderedSidecar;
 
-/// The longest value of an annotation that is repeated. Characters.
-const LONGEST_VALUE: usize = 48;
-
 /// What is observed of a StatefulSet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatefulSetFacts {
@@ -126,6 +123,8 @@ impl Known {
             // A target beyond what is there would plan for pods that do not exist.
             Some(Ok(target)) if target > 0 => target.min(facts.replicas),
             Some(_) => {
+                // In characters.
+                const LONGEST_VALUE: usize = 48;
                 let text = cut(facts.annotations.get(names::TARGET_REPLICAS).map_or("", String::as_str), LONGEST_VALUE);
                 problem.get_or_insert_with(|| {
                     format!(
