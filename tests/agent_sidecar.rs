@@ -288,3 +288,41 @@ fn a_kill_at_any_point_of_a_reload_ends_in_a_serving_thanos() {
         windows[1] = served;
     }
 }
+
+/// Opens this many connections to the sidecar from a loopback address, says `words` on each, and keeps them open.
+fn crowd(from: &str, port: u16, count: usize, words: &[u8]) -> (tokio::runtime::Runtime, Vec<tokio::net::TcpStream>) {
+    use tokio::io::AsyncWriteExt as _;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let streams = runtime.block_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..count {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((from.parse::<std::net::Ipv4Addr>().unwrap(), 0).into()).unwrap();
+            let mut stream = socket.connect((std::net::Ipv4Addr::LOCALHOST, port).into()).await.unwrap();
+            // Those that were closed for later ones do not matter.
+            let _ = stream.write_all(words).await;
+            streams.push(stream);
+        }
+        streams
+    });
+    (runtime, streams)
+}
+
+/// Anyone on the pod network may open connections and say nothing; kubelet's probes must be answered all the same.
+#[test]
+fn silent_connections_keep_no_probe_out() {
+    let mut pod = Pod::stand_in(&[]);
+    pod.publish("-30d", "1d");
+    let (_sidecar, _launcher) = pod.start();
+    pod.wait("serving", "-30d");
+    // From another address than the probes', and from the same; without a byte, and with half a header.
+    for (from, words) in [("127.0.0.2", &b""[..]), ("127.0.0.1", b""), ("127.0.0.2", b"GET /livez HTTP/1.1\r\nhost:")] {
+        let crowd = crowd(from, pod.port, 200, words);
+        for _ in 0..20 {
+            let began = Instant::now();
+            assert_eq!(get(pod.port, "/livez").map(|answer| answer.0), Ok(200), "{from}");
+            assert!(began.elapsed() < Duration::from_secs(1), "{from}: {:?}", began.elapsed());
+        }
+        drop(crowd);
+    }
+}

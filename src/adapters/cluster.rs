@@ -24,6 +24,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::events;
 use super::lean::Lean;
 use super::store_words::may_run_store;
 use super::watches::{WatchHealth, config, keep, of_namespace};
@@ -125,7 +126,7 @@ enum Told {
 }
 
 /// Watches until the process ends. What a StatefulSet's user should know goes to `notices`, without waiting, if given.
-pub async fn follow(client: Client, observed: Arc<Observed>, notices: Option<mpsc::Sender<Notice>>) {
+pub async fn follow(client: Client, observed: Arc<Observed>, notices: Option<events::Sender>) {
     let labelled = format!("{}={}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED);
     let config = config("namespaces").labels(&labelled);
     let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config).default_backoff();
@@ -166,7 +167,7 @@ pub async fn follow(client: Client, observed: Arc<Observed>, notices: Option<mps
 struct Tracked {
     client: Client,
     observed: Arc<Observed>,
-    notices: Option<mpsc::Sender<Notice>>,
+    notices: Option<events::Sender>,
     tasks: HashMap<String, JoinSet<()>>,
     unlisted: BTreeSet<String>,
     tell: mpsc::Sender<Told>,
@@ -213,7 +214,7 @@ impl Tracked {
 struct Watches {
     observed: Arc<Observed>,
     namespace: String,
-    notices: Option<mpsc::Sender<Notice>>,
+    notices: Option<events::Sender>,
 }
 
 impl Watches {

@@ -13,7 +13,6 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 
 use super::{Failure, page_source};
 use crate::adapters::admin::{self, Admin};
@@ -204,7 +203,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
 
 /// What a server with a cluster has beside the webhook.
 struct Joined {
-    notices: mpsc::Sender<crate::core::notice::Notice>,
+    notices: events::Sender,
     seen: Arc<Seen>,
     refresher: Option<Candidate>,
     self_signed: Option<Arc<self_signed::State>>,
@@ -246,7 +245,7 @@ async fn join_cluster(
         Failure::Failed(format!("no cluster: {error}; run in a pod with a ServiceAccount, set KUBECONFIG, or use --webhook-only"))
     })?;
     let self_signed = args.own.start(&client, args.pod_namespace.as_deref(), certificates, tasks, registry)?;
-    let (notices, receiver) = mpsc::channel(events::QUEUE);
+    let (notices, receiver) = events::queue();
     // Where a refresher runs, its leader alone tells what is new about plans.
     let remarks = Some(notices.clone()).filter(|_| args.no_refresher);
     tasks.spawn(cluster::follow(client.clone(), observed.clone(), remarks));

@@ -20,6 +20,8 @@ pub mod entry;
 #[cfg(feature = "server")]
 pub mod expand;
 #[cfg(feature = "server")]
+pub mod fair_queue;
+#[cfg(feature = "server")]
 pub mod fleet;
 #[cfg(feature = "server")]
 pub mod foreign;
@@ -45,6 +47,8 @@ pub mod observed;
 pub mod owned;
 #[cfg(feature = "server")]
 pub mod patch;
+#[cfg(feature = "agent")]
+pub mod places;
 #[cfg(feature = "server")]
 pub mod plan;
 #[cfg(feature = "server")]

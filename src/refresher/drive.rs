@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
@@ -27,9 +26,9 @@ use super::reports::Reports;
 use super::seen::{Seen, SetName};
 use super::write::Writer;
 use crate::adapters::cluster::Observed;
+use crate::adapters::events;
 use crate::adapters::lease::Leadership;
 use crate::adapters::signals::{Shutdown, Stage};
-use crate::core::notice::Notice;
 
 /// What a tenure works with.
 pub(super) struct Tenure {
@@ -39,7 +38,7 @@ pub(super) struct Tenure {
     pub(super) writer: Arc<Writer>,
     pub(super) leadership: Leadership,
     pub(super) reports: Arc<Reports>,
-    pub(super) notices: mpsc::Sender<Notice>,
+    pub(super) notices: events::Sender,
     pub(super) replica: Replica,
     pub(super) shutdown: Shutdown,
     pub(super) memories: HashMap<SetName, Memory>,

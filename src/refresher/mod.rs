@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio::sync::mpsc;
 
 use self::drive::Tenure;
 use self::poll::{PollMetrics, Poller};
@@ -36,9 +35,9 @@ use self::reports::Reports;
 use self::seen::Seen;
 use self::write::Writer;
 use crate::adapters::cluster::Observed;
+use crate::adapters::events;
 use crate::adapters::lease::Leadership;
 use crate::adapters::signals::{Shutdown, Stage};
-use crate::core::notice::Notice;
 
 /// What a replica needs to lead.
 pub struct Refresher {
@@ -48,7 +47,7 @@ pub struct Refresher {
     writer: Arc<Writer>,
     leadership: Leadership,
     reports: Arc<Reports>,
-    notices: mpsc::Sender<Notice>,
+    notices: events::Sender,
     replica: Replica,
     shutdown: Shutdown,
 }
@@ -60,7 +59,7 @@ impl Refresher {
         client: Client,
         seen: Arc<Seen>,
         leadership: Leadership,
-        notices: mpsc::Sender<Notice>,
+        notices: events::Sender,
         (replica, shutdown): (Replica, Shutdown),
         registry: &mut Registry,
     ) -> Self {

@@ -4,14 +4,12 @@
 
 use serde::de::IgnoredAny;
 
-use super::review::{FORBIDDEN, RequestView, ResponseOut, ReviewView, Reviewer, check, encode, not_a_review};
+use super::review::{FORBIDDEN, MAX_NAME_CHARS, RequestView, ResponseOut, ReviewView, Reviewer, check, encode, not_a_review};
 use crate::core::fleet::{Fleet, Known, StatefulSetFacts};
 use crate::core::guard::{Concern, Facing, PodSource, PodsSeen, Set, SetView, Verdict, judge};
 use crate::core::notice::warning;
 use crate::core::printable::cut;
 
-/// Kubernetes' longest name. Characters.
-const MAX_NAME_CHARS: usize = 253;
 /// What is logged of a refusal. Characters.
 const MAX_LOGGED_CHARS: usize = 1_000;
 

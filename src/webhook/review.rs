@@ -17,7 +17,7 @@ use crate::core::guard::PodSource;
 use crate::core::mutation::{Candidate, Facts, Injection, Skip, eligible, inject};
 use crate::core::notice::{Notice, warning};
 use crate::core::pod::{PodView, Text};
-use crate::core::printable::short_line;
+use crate::core::printable::{cut, short_line};
 
 /// Decides about reviews, on the fleet as it is known at that moment.
 #[derive(Clone)]
@@ -35,8 +35,11 @@ pub struct Answer {
     pub body: Result<Vec<u8>, String>,
     /// What happened.
     pub verdict: Verdict,
-    /// Events to write; none on dry run.
+    /// What the pod's user should know; nothing on dry run.
     pub notices: Vec<Notice>,
+    /// Whether the StatefulSet that these are about exists as the request says: a labelled namespace has it, with this UID. Anyone
+    /// on the network may send a review of any pod; only for these may it have effects outside the answer.
+    pub owner_known: bool,
 }
 
 /// How a review ended.
@@ -138,6 +141,10 @@ const BAD_REQUEST: u16 = 400;
 pub(super) const FORBIDDEN: u16 = 403;
 /// What is said of bytes that cannot be read; the parser's words repeat them. Characters.
 const MAX_ERROR_CHARS: usize = 300;
+/// Kubernetes' longest name. Characters.
+pub(super) const MAX_NAME_CHARS: usize = 253;
+/// Events and log lines of one review.
+const MAX_NOTICES: usize = 8;
 /// Room for a usual patch. Bytes.
 const PATCH_BYTES: usize = 4096;
 /// Room for an answer without its patch. Bytes.
@@ -177,7 +184,9 @@ impl Reviewer {
             Ok(candidate) => candidate,
             Err(reason) => {
                 let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind.0 == "StatefulSet");
-                return skip(&request, reason, owner.map(|owner| (owner.name.0.as_ref(), owner.uid.0.as_ref())));
+                let owner = owner.map(|owner| (owner.name.0.as_ref(), owner.uid.0.as_ref()));
+                let owner_known = owner.is_some_and(|(name, uid)| knows(&self.fleet.load(), request.namespace(), name, uid));
+                return Answer { owner_known, ..skip(&request, reason, owner) };
             }
         };
         self.decide(&request, pod, &candidate)
@@ -185,19 +194,30 @@ impl Reviewer {
 
     fn decide<'a>(&self, request: &RequestView<'a, PodView<'a>>, pod: &PodView<'a>, candidate: &Candidate<'_>) -> Answer {
         let fleet = self.fleet.load();
-        let namespace = request.namespace.as_ref().map_or("", |namespace| &namespace.0);
+        let namespace = request.namespace();
         let (statefulset, uid) = (&*candidate.owner.name.0, &*candidate.owner.uid.0);
         let known = fleet.known(namespace, statefulset);
         let published = fleet.published(namespace, statefulset, pod.name());
         let facts = Facts { published, ..Facts::of(known, fleet.config(), namespace, (self.clock)()) };
-        match inject(pod, candidate, &facts) {
+        let answer = match inject(pod, candidate, &facts) {
             Ok(injection) => injected(request, &injection, (namespace, statefulset, uid)),
             Err(reason) => skip(request, reason, Some((statefulset, uid))),
-        }
+        };
+        Answer { owner_known: knows(&fleet, namespace, statefulset, uid), ..answer }
     }
 }
 
+/// Whether a labelled namespace has this StatefulSet with this UID.
+fn knows(fleet: &Fleet, namespace: &str, statefulset: &str, uid: &str) -> bool {
+    let facts = fleet.known(namespace, statefulset).facts();
+    !uid.is_empty() && facts.uid == uid && facts.namespace == namespace
+}
+
 impl<O> RequestView<'_, O> {
+    fn namespace(&self) -> &str {
+        self.namespace.as_ref().map_or("", |namespace| &namespace.0)
+    }
+
     fn creates_a_pod(&self) -> bool {
         let whole = self.sub_resource.as_ref().is_none_or(|sub| sub.0.is_empty());
         self.operation.0 == "CREATE" && self.kind.kind.0 == "Pod" && self.kind.group.0.is_empty() && whole
@@ -242,12 +262,12 @@ pub(super) fn not_a_review(body: &[u8], error: &serde_json::Error) -> String {
 }
 
 fn refuse(why: String) -> Answer {
-    Answer { body: Err(why), verdict: Verdict::Error, notices: Vec::new() }
+    Answer { body: Err(why), verdict: Verdict::Error, notices: Vec::new(), owner_known: false }
 }
 
 fn deny(uid: &str, message: String) -> Answer {
     let response = ResponseOut { uid, denial: Some((BAD_REQUEST, message)), patch: None, warnings: Vec::new() };
-    Answer { body: encode(response), verdict: Verdict::Denied, notices: Vec::new() }
+    Answer { body: encode(response), verdict: Verdict::Denied, notices: Vec::new(), owner_known: false }
 }
 
 fn skip<O>(request: &RequestView<'_, O>, reason: Skip, owner: Option<(&str, &str)>) -> Answer {
@@ -256,13 +276,12 @@ fn skip<O>(request: &RequestView<'_, O>, reason: Skip, owner: Option<(&str, &str
     if reason.surprises() {
         let message = format!("thanos-timeshard left this pod alone: {reason}");
         if let Some((statefulset, uid)) = owner.filter(|_| request.dry_run != Some(true)) {
-            let namespace = request.namespace.as_ref().map_or("", |namespace| &namespace.0);
-            notices.push(notice((namespace, statefulset, uid), "NotInjected", message.clone()));
+            notices.push(notice((request.namespace(), statefulset, uid), "NotInjected", message.clone()));
         }
         warnings.push(warning(message));
     }
     let response = ResponseOut { uid: &request.uid.0, denial: None, patch: None, warnings };
-    Answer { body: encode(response), verdict: Verdict::Skipped(reason), notices }
+    Answer { body: encode(response), verdict: Verdict::Skipped(reason), notices, owner_known: false }
 }
 
 fn injected<O>(request: &RequestView<'_, O>, injection: &Injection<'_>, owner: (&str, &str, &str)) -> Answer {
@@ -274,14 +293,15 @@ fn injected<O>(request: &RequestView<'_, O>, injection: &Injection<'_>, owner: (
     let notices = if request.dry_run == Some(true) {
         Vec::new()
     } else {
-        injection.remarks.iter().map(|remark| notice(owner, remark.reason(), remark.to_string())).collect()
+        injection.remarks.iter().take(MAX_NOTICES).map(|remark| notice(owner, remark.reason(), remark.to_string())).collect()
     };
     let response = ResponseOut { uid: &request.uid.0, denial: None, patch: Some(patch), warnings };
-    Answer { body: encode(response), verdict: Verdict::Injected, notices }
+    Answer { body: encode(response), verdict: Verdict::Injected, notices, owner_known: false }
 }
 
 fn notice((namespace, statefulset, uid): (&str, &str, &str), reason: &'static str, message: String) -> Notice {
-    Notice { namespace: namespace.to_owned(), statefulset: statefulset.to_owned(), uid: uid.to_owned(), reason, message }
+    let [namespace, statefulset, uid] = [namespace, statefulset, uid].map(|name| cut(name, MAX_NAME_CHARS).into_owned());
+    Notice { namespace, statefulset, uid, reason, message }
 }
 
 /// Writes the answer. By hand where it is long: base64 needs no look at each of its characters.

@@ -10,11 +10,12 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http_body_util::BodyExt as _;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::guard::{Guarded, Outcome};
 use super::metrics::Metrics;
 use super::review::{Answer, Reviewer, Verdict};
+use crate::adapters::events;
 use crate::core::names;
 use crate::core::notice::Notice;
 
@@ -35,13 +36,13 @@ const DISCARD: Duration = Duration::from_secs(1);
 struct Shared {
     reviewer: Reviewer,
     metrics: Metrics,
-    notices: Option<mpsc::Sender<Notice>>,
+    notices: Option<events::Sender>,
     body_bytes: Semaphore,
     small_body_bytes: Semaphore,
 }
 
 /// `POST /mutate` and `POST /guard`. Notices go to `notices` without waiting; when it is full they are counted and logged.
-pub fn router(reviewer: Reviewer, metrics: Metrics, notices: Option<mpsc::Sender<Notice>>) -> Router {
+pub fn router(reviewer: Reviewer, metrics: Metrics, notices: Option<events::Sender>) -> Router {
     let (body_bytes, small_body_bytes) = (Semaphore::new(MAX_BODY_BYTES_IN_FLIGHT), Semaphore::new(SMALL_BODY_BYTES_IN_FLIGHT));
     let shared = Arc::new(Shared { reviewer, metrics, notices, body_bytes, small_body_bytes });
     Router::new().route(names::MUTATE_PATH, post(mutate)).route(names::GUARD_PATH, post(guard)).fallback(not_found).with_state(shared)
@@ -160,15 +161,18 @@ async fn read<'a>(
 impl Shared {
     fn respond(&self, answer: Answer, took: Duration) -> Response {
         self.metrics.ended(&answer.verdict, took);
-        for notice in answer.notices {
-            self.notify(notice);
+        // Of an owner that is not known one line is enough: whoever sends such a review chooses what stands in it.
+        let lines = if answer.owner_known { answer.notices.len() } else { 1 };
+        for notice in answer.notices.into_iter().take(lines) {
+            self.notify(notice, answer.owner_known);
         }
         sent(answer.body)
     }
 
-    fn notify(&self, notice: Notice) {
-        tracing::info!(namespace = notice.namespace, statefulset = notice.statefulset, reason = notice.reason, "{}", notice.message);
-        if let Some(notices) = &self.notices
+    fn notify(&self, notice: Notice, owner_known: bool) {
+        let Notice { namespace, statefulset, reason, message, .. } = &notice;
+        tracing::info!(namespace, statefulset, reason, owner_known, "{message}");
+        if let Some(notices) = self.notices.as_ref().filter(|_| owner_known)
             && notices.try_send(notice).is_err()
         {
             self.metrics.notice_dropped();
@@ -190,4 +194,42 @@ fn sent(body: Result<Vec<u8>, String>) -> Response {
 
 fn sentence(status: StatusCode, text: String) -> Response {
     (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use arc_swap::ArcSwap;
+    use serde_json::json;
+
+    use super::*;
+    use crate::core::config::Config;
+    use crate::core::fleet::{Fleet, StatefulSetFacts};
+
+    /// How many Events come of the review of a pod with time flags of its own that says to be of `store` with this UID.
+    fn events_of(namespace: &str, uid: &str) -> usize {
+        let (ns, store, known_uid) = ("ns".to_owned(), "store".to_owned(), "u-1".to_owned());
+        let facts = StatefulSetFacts { namespace: ns, name: store, uid: known_uid, replicas: 6, ..StatefulSetFacts::default() };
+        let fleet = Fleet::new(Arc::new(Config::default())).with_statefulset(facts).unwrap();
+        let reviewer = Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet)), || chrono::DateTime::UNIX_EPOCH);
+        let (sender, mut receiver) = events::queue();
+        let (body_bytes, small_body_bytes) = (Semaphore::new(1), Semaphore::new(1));
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let shared = Shared { reviewer, metrics, notices: Some(sender), body_bytes, small_body_bytes };
+        let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": uid});
+        let pod = json!({"metadata": {"name": "store-0", "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": "t", "image": "thanos", "args": ["store", "--min-time=-1d"]}]}});
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "x", "kind": {"kind": "Pod"},
+            "namespace": namespace, "operation": "CREATE", "object": pod}});
+        let response = shared.respond(shared.reviewer.review(review.to_string().as_bytes()), Duration::ZERO);
+        assert_eq!(response.status(), StatusCode::OK);
+        std::iter::from_fn(|| receiver.try_recv()).count()
+    }
+
+    #[test]
+    fn only_a_known_owner_gets_events() {
+        assert_eq!(events_of("ns", "u-1"), 1);
+        for (namespace, uid) in [("kube-system", "u-1"), ("default", ""), ("ns", "u-2"), ("ns", ""), ("", "")] {
+            assert_eq!(events_of(namespace, uid), 0, "{namespace} {uid}");
+        }
+    }
 }

@@ -8,15 +8,14 @@ use kube::Client;
 use kube::client::Body;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use super::*;
 use crate::adapters::cluster::Observed;
+use crate::adapters::events;
 use crate::adapters::lease::Leadership;
 use crate::adapters::signals::Shutdown;
 use crate::core::config::Config;
 use crate::core::fleet::{Fleet, StatefulSetFacts};
-use crate::core::notice::Notice;
 use crate::core::report::SetReport;
 use crate::core::report::State;
 use crate::refresher::poll::Poller;
@@ -53,7 +52,7 @@ impl Api {
 struct World {
     api: Api,
     tenure: Tenure,
-    notices: mpsc::Receiver<Notice>,
+    notices: events::Receiver,
     memory: Memory,
 }
 
@@ -81,7 +80,7 @@ impl World {
         let api = Api::default();
         let server = api.clone();
         let client = Client::new(tower::service_fn(move |request| server.clone().answer(request)), "default");
-        let (notices, told) = mpsc::channel(64);
+        let (notices, told) = events::queue();
         let tenure = Tenure {
             observed: seen.observed.clone(),
             poller: Poller::new(seen.clone()),
@@ -114,7 +113,7 @@ impl World {
     }
 
     fn events(&mut self) -> Vec<(&'static str, String)> {
-        std::iter::from_fn(|| self.notices.try_recv().ok()).map(|notice| (notice.reason, notice.message)).collect()
+        std::iter::from_fn(|| self.notices.try_recv()).map(|notice| (notice.reason, notice.message)).collect()
     }
 
     fn sent(&self, part: &str) -> usize {

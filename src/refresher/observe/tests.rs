@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::adapters::cluster::{self, Observed};
+use crate::adapters::events;
 use crate::core::config::Config;
 use crate::core::fleet::Fleet;
 use crate::refresher::seen::Leads;
@@ -175,7 +176,7 @@ impl World {
         let observed = Observed::new(Fleet::new(Arc::new(Config::default())));
         let seen = Seen::new(observed.clone());
         let mut tasks = JoinSet::new();
-        let (notices, _) = mpsc::channel(1);
+        let (notices, _) = events::queue();
         tasks.spawn(cluster::follow(api.client(), observed, Some(notices)));
         Self { api, seen, tasks, leads: None }
     }

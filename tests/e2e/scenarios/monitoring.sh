@@ -118,7 +118,7 @@ server_stop
 until_same 60 "the leader ends: the other one has the series now, and the old ones are gone" "$ns bare of other" \
   eval 'value "timeshard_coverage_gap_seconds{namespace=\"$ns\"}" | sed "s/.*namespace=\([^ ]*\) pod=\([^ ]*\) statefulset=\([^ ]*\) .*/\1 \3 of \2/"'
 same "so a query that does not name a replica goes on" "namespace=$ns statefulset=bare $((371 * 86400))" value "max by (namespace, statefulset) (timeshard_coverage_gap_seconds{namespace=\"$ns\"})"
-same "no leader is missing, and no webhook" "" alerts "(Timeshard|Now)(NoLeader|Down)"
+until_same 30 "no leader is missing, and no webhook" "" alerts "(Timeshard|Now)(NoLeader|Down)"
 kill "${pids[0]}"
 until_same 30 "the last one ends: the webhook is down" "NowDown firing TimeshardDown pending" alerts "(Timeshard|Now)Down"
 server_start
