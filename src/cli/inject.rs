@@ -12,7 +12,7 @@ use super::{ConfigArgs, Failure, input, print, say};
 use crate::adapters::clock;
 use crate::core::config::{MAX_PODS, unknown_annotation};
 use crate::core::expand;
-use crate::core::fleet::Fleet;
+use crate::core::fleet::{Fleet, StatefulSetFacts};
 use crate::core::foreign::first_step;
 use crate::core::guard::{annotation_problems, summary};
 use crate::core::mutation::Skip;
@@ -134,16 +134,8 @@ fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
             }
             Some("StatefulSet") => {
                 let facts = expand::facts(&object, &namespace, args.replicas);
-                let refuse = |why: String| Err(Failure::Invalid(format!("{}: {title}: {why}", input::name(&args.filename))));
-                if let Some((key, value)) = expand::unusable_number(&object) {
-                    return refuse(format!("{key} is {value}: write a whole number from 0 to 2147483647"));
-                }
-                if facts.name.is_empty() {
-                    return refuse("metadata.name is missing".to_owned());
-                }
-                if facts.replicas > MAX_PODS {
-                    return refuse(format!("spec.replicas is {}, more than the {MAX_PODS} that are planned", facts.replicas));
-                }
+                let refuse = |why: String| Failure::Invalid(format!("{}: {title}: {why}", input::name(&args.filename)));
+                check_facts(&object, &facts).map_err(refuse)?;
                 if facts.replicas == 0 {
                     say(&format!("skipped {title}: it has no replicas"));
                 }
@@ -152,7 +144,7 @@ fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
                 }
                 fleet = fleet.with_statefulset(facts.clone()).unwrap_or(fleet);
                 if let Some(problem) = &fleet.known(&facts.namespace, &facts.name).problem {
-                    return refuse(problem.clone());
+                    return Err(refuse(problem.clone()));
                 }
                 let pods = expand::pods(&object, &facts).into_iter();
                 wanted.extend(pods.map(|pod| Wanted { title: title.clone(), namespace: namespace.clone(), pod }));
@@ -165,6 +157,20 @@ fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
         }
     }
     Ok((fleet, wanted))
+}
+
+/// Checks that pods can be made of a StatefulSet; the error says what is wrong with it.
+fn check_facts(object: &Value, facts: &StatefulSetFacts) -> Result<(), String> {
+    if let Some((key, value)) = expand::unusable_number(object) {
+        return Err(format!("{key} is {value}: write a whole number from 0 to 2147483647"));
+    }
+    if facts.name.is_empty() {
+        return Err("metadata.name is missing".to_owned());
+    }
+    if facts.replicas > MAX_PODS {
+        return Err(format!("spec.replicas is {}, more than the {MAX_PODS} that are planned", facts.replicas));
+    }
+    Ok(())
 }
 
 /// Has one pod admitted by the webhook's code and applies the patch that comes back.

@@ -22,11 +22,14 @@ use serde_json::Value;
 
 pub use ask::Progress;
 use ask::{Account, Asker, CONCURRENT, Form, escaped};
+use installation::Installation;
 
 use super::clock;
 use super::server_status::{AskError, Server};
 use crate::core::check::namespaces::is_labelled;
-use crate::core::check::objects::{BudgetView, ConfigText, Meta, NodeView, Object, ServerDeployment, ServiceView, Workload};
+use crate::core::check::objects::{
+    BudgetView, ConfigText, Meta, NodeView, Object, ServerDeployment, ServerPod, ServiceView, WebhookConfiguration, Workload,
+};
 use crate::core::check::{ApiFacts, DnsFacts, Got, INSTALLED, Lack, Preflight, ServerStatus, Snapshot, Space, rights};
 use crate::core::duration::PromDuration;
 use crate::core::names;
@@ -56,30 +59,16 @@ pub async fn gather(client: Client, wanted: &Wanted, progress: Progress) -> Snap
         return nothing(wanted, api.clone(), lack);
     }
     let system = wanted.system.as_str();
-    let server_pods = format!("&labelSelector={}", escaped(names::SERVER_PODS));
-    let managed = format!("&labelSelector={}", escaped(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY)));
-    let in_system = |group: &str, kind: &str| format!("{group}/namespaces/{system}/{kind}");
-    let named = |kind: &str| format!("list {kind} in namespace {system}");
-    let hooks = "mutatingwebhookconfigurations";
-    let (namespaces, webhooks, deployments, pods, maps, nodes, status) = tokio::join!(
-        asker.list::<Object>("list namespaces", "/api/v1/namespaces", "", Form::Metadata),
-        asker.list(format!("list {hooks}"), format!("/apis/admissionregistration.k8s.io/v1/{hooks}"), "", Form::Whole),
-        asker.list::<ServerDeployment>(named("deployments"), in_system("/apis/apps/v1", "deployments"), &server_pods, Form::Whole),
-        asker.list(named("pods"), in_system("/api/v1", "pods"), &server_pods, Form::Whole),
-        asker.list::<Object>("list configmaps of the cluster", "/api/v1/configmaps", &managed, Form::Metadata),
-        asker.list::<NodeView>("list nodes", "/api/v1/nodes", "", Form::Whole),
-        status(&asker, wanted),
-    );
+    let ClusterLists { nodes, namespaces, webhooks, deployments, server_pods, maps, status } = cluster_lists(&asker, wanted).await;
     let labelled = labelled(&namespaces, wanted);
-    let installation =
-        installation::Installation { asker: &asker, system, deployment: deployments.as_ref().ok().and_then(|all| all.first()) };
+    let installation = Installation { asker: &asker, system, deployment: deployments.as_ref().ok().and_then(|all| all.first()) };
     let account = Account { namespace: system.to_owned(), name: installation.account() };
     let (statefulsets, workloads, spaces, denied, config, dry_run, seen, dns) = tokio::join!(
         asker.everywhere::<Value>("statefulsets", "/apis/apps/v1", &labelled, Form::Whole),
         asker.everywhere::<Workload>("deployments", "/apis/apps/v1", &labelled, Form::Whole),
         spaces(&asker, &labelled),
         asker.denied(Some(&account), rights::server(), system, &labelled),
-        async { if let Some(text) = &wanted.config { Ok(Some(text.clone())) } else { installation.config().await } },
+        config(&installation, wanted),
         installation.dry_run(labelled.iter().find(|name| *name != "kube-system").map(String::as_str)),
         installation.certificate(&webhooks),
         dns::facts(&asker, wanted.dns_cache),
@@ -94,7 +83,7 @@ pub async fn gather(client: Client, wanted: &Wanted, progress: Progress) -> Snap
         namespaces,
         webhooks,
         deployments,
-        server_pods: pods,
+        server_pods,
         service: seen.service,
         endpoints: seen.endpoints,
         authorities: seen.authorities,
@@ -107,9 +96,46 @@ pub async fn gather(client: Client, wanted: &Wanted, progress: Progress) -> Snap
         statefulsets,
         workloads,
         dns,
-        maps: maps.map(|all| all.into_iter().map(|map| map.metadata).collect()),
+        maps,
         spaces,
     }
+}
+
+/// The configuration that the user gives, else the server's.
+async fn config(installation: &Installation<'_>, wanted: &Wanted) -> Got<Option<ConfigText>> {
+    if let Some(text) = &wanted.config { Ok(Some(text.clone())) } else { installation.config().await }
+}
+
+/// Cluster-wide lists and the server's own objects: what the questions to single namespaces depend on.
+struct ClusterLists {
+    nodes: Got<Vec<NodeView>>,
+    namespaces: Got<Vec<Object>>,
+    webhooks: Got<Vec<WebhookConfiguration>>,
+    deployments: Got<Vec<ServerDeployment>>,
+    server_pods: Got<Vec<ServerPod>>,
+    maps: Got<Vec<Meta>>,
+    status: Got<ServerStatus>,
+}
+
+/// Lists what is cluster-wide and what belongs to the server, and asks the server for its status.
+async fn cluster_lists(asker: &Asker, wanted: &Wanted) -> ClusterLists {
+    let system = wanted.system.as_str();
+    let of_server = format!("&labelSelector={}", escaped(names::SERVER_PODS));
+    let managed = format!("&labelSelector={}", escaped(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY)));
+    let in_system = |group: &str, kind: &str| format!("{group}/namespaces/{system}/{kind}");
+    let named = |kind: &str| format!("list {kind} in namespace {system}");
+    let hooks = "mutatingwebhookconfigurations";
+    let (namespaces, webhooks, deployments, server_pods, maps, nodes, status) = tokio::join!(
+        asker.list("list namespaces", "/api/v1/namespaces", "", Form::Metadata),
+        asker.list(format!("list {hooks}"), format!("/apis/admissionregistration.k8s.io/v1/{hooks}"), "", Form::Whole),
+        asker.list(named("deployments"), in_system("/apis/apps/v1", "deployments"), &of_server, Form::Whole),
+        asker.list(named("pods"), in_system("/api/v1", "pods"), &of_server, Form::Whole),
+        asker.list::<Object>("list configmaps of the cluster", "/api/v1/configmaps", &managed, Form::Metadata),
+        asker.list("list nodes", "/api/v1/nodes", "", Form::Whole),
+        status(asker, wanted),
+    );
+    let maps = maps.map(|all| all.into_iter().map(|map| map.metadata).collect());
+    ClusterLists { nodes, namespaces, webhooks, deployments, server_pods, maps, status }
 }
 
 /// Looks at a cluster before anything is installed.
