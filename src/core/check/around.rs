@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Report;
 use super::api::listed;
 use super::ids::{STATEFULSET_BUDGETS, STATEFULSET_SERVICES, STATEFULSET_SHARD_SERVICES};
+use super::objects::Meta;
 use super::sets::Gateway;
 use super::snapshot::{Got, Snapshot};
 use crate::core::names;
 use crate::core::observed::{BudgetFacts, NamespaceFacts, PodFacts, ServiceFacts};
 use crate::core::owned::{Owner, ShardedSet};
-use crate::core::shard_services::{self, ServiceWrite};
+use crate::core::shard_services::{self, ServicePlan, ServiceWrite};
 
 pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut Report) {
     for gateway in gateways {
@@ -115,26 +116,8 @@ fn shard_services(gateway: &Gateway<'_>, services: &Got<Vec<ServiceFacts>>, repo
         Ok(services) => services,
         Err(lack) => return report.lacks(check, &title, lack),
     };
-    let pod = |meta: &&super::objects::Meta| {
-        let facts = PodFacts {
-            name: meta.name.clone(),
-            statefulset: gateway.name.clone(),
-            shard_label: meta.labels.get(names::SHARD_LABEL).cloned(),
-            labels: meta.labels.clone(),
-            ..PodFacts::default()
-        };
-        (meta.name.clone(), facts)
-    };
-    let facts = NamespaceFacts {
-        pods: gateway.pods.iter().map(pod).collect(),
-        services: services.iter().map(|service| (service.name.clone(), service.clone())).collect(),
-        ..NamespaceFacts::default()
-    };
-    let owner = Owner { name: gateway.name.clone(), uid: gateway.uid.clone() };
-    let set = ShardedSet { owner, selector: gateway.selector.clone(), grpc_port: gateway.grpc_port, ..ShardedSet::default() };
     let shards = u32::try_from(known.plan.shards().len()).unwrap_or(u32::MAX);
-    // The refresher's own answer to what should be there.
-    let plan = shard_services::wanted(&set, true, &(0..shards).collect::<BTreeSet<_>>(), &facts);
+    let plan = planned_services(gateway, services, shards);
     let before = report.findings.len();
     for conflict in &plan.conflicts {
         report.fail(check, &title, conflict.clone(), "until then queriers with --endpoint-group do not find that shard");
@@ -151,4 +134,26 @@ fn shard_services(gateway: &Gateway<'_>, services: &Got<Vec<ServiceFacts>>, repo
     if report.findings.len() == before {
         report.pass(check, &title, format!("{shards} shards have a Service each"));
     }
+}
+
+/// The refresher's own answer to which Services of shards should be there.
+fn planned_services(gateway: &Gateway<'_>, services: &[ServiceFacts], shards: u32) -> ServicePlan {
+    let pod = |meta: &&Meta| {
+        let facts = PodFacts {
+            name: meta.name.clone(),
+            statefulset: gateway.name.clone(),
+            shard_label: meta.labels.get(names::SHARD_LABEL).cloned(),
+            labels: meta.labels.clone(),
+            ..PodFacts::default()
+        };
+        (meta.name.clone(), facts)
+    };
+    let facts = NamespaceFacts {
+        pods: gateway.pods.iter().map(pod).collect(),
+        services: services.iter().map(|service| (service.name.clone(), service.clone())).collect(),
+        ..NamespaceFacts::default()
+    };
+    let owner = Owner { name: gateway.name.clone(), uid: gateway.uid.clone() };
+    let set = ShardedSet { owner, selector: gateway.selector.clone(), grpc_port: gateway.grpc_port, ..ShardedSet::default() };
+    shard_services::wanted(&set, true, &(0..shards).collect::<BTreeSet<_>>(), &facts)
 }

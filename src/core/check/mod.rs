@@ -6,6 +6,7 @@
 mod api;
 mod around;
 mod blocks;
+mod certificates;
 mod corefile;
 mod findings;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod install;
 pub mod namespaces;
 pub mod objects;
 pub mod periods;
+mod pods;
 mod queriers;
 pub mod rights;
 mod rollouts;
@@ -84,6 +86,7 @@ pub fn run(snapshot: &Snapshot) -> Report {
     webhook::look(snapshot, &mut report);
     namespaces::look(snapshot, &mut report);
     let gateways = sets::look(snapshot, config.as_ref(), &mut report);
+    pods::look(snapshot, &gateways, &mut report);
     around::look(snapshot, &gateways, &mut report);
     rollouts::look(snapshot, &gateways, &mut report);
     let intervals = queriers::look(snapshot, &gateways, &mut report);

@@ -7,10 +7,9 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::Report;
-use super::api::listed;
 use super::ids::{
-    PODS_AGENTS, PODS_INJECTED, STATEFULSET_ANNOTATIONS, STATEFULSET_ELIGIBLE, STATEFULSET_OVERLAP, STATEFULSET_PROBES,
-    STATEFULSET_REPLICAS, STATEFULSET_TEMPLATE, STATEFULSET_UPDATE,
+    STATEFULSET_ANNOTATIONS, STATEFULSET_ELIGIBLE, STATEFULSET_OVERLAP, STATEFULSET_PROBES, STATEFULSET_REPLICAS, STATEFULSET_TEMPLATE,
+    STATEFULSET_UPDATE,
 };
 use super::objects::{Meta, SelectorView, Workload};
 use super::queriers::flag;
@@ -19,12 +18,11 @@ use crate::core::config::{Config, GuardMode, sharding_key};
 use crate::core::duration::PromDuration;
 use crate::core::expand;
 use crate::core::fleet::{Fleet, Known};
-use crate::core::mutation::{Facts, Remark, Skip, eligible, inject};
+use crate::core::mutation::{Candidate, Facts, Remark, Skip, eligible, inject};
 use crate::core::names;
 use crate::core::observed::Selector;
 use crate::core::plan::Note;
 use crate::core::pod::PodView;
-use crate::core::report::PodState;
 
 /// Thanos' default for `--sync-block-duration`.
 const SYNC_BLOCK_DURATION: PromDuration = PromDuration::from_secs(900);
@@ -104,27 +102,31 @@ fn one<'a>(
         }
     };
     if planned {
-        let shards = known.plan.shards().len();
-        report.pass(
-            &STATEFULSET_ELIGIBLE,
-            &title,
-            format!("{} replicas, {shards} shard{}", known.facts().replicas, if shards == 1 { "" } else { "s" }),
-        );
-        replicas(&title, known, report);
-        overlap(&title, known, &words(object, candidate.index), report);
-        update(&title, known, report);
+        plan(&title, known, &words(object, candidate.index), report);
     } else {
         report.pass(&STATEFULSET_ELIGIBLE, &title, STATEFULSET_ELIGIBLE.title);
-        report.skip(&STATEFULSET_REPLICAS, &title, "the configuration is not known");
-        report.skip(&STATEFULSET_OVERLAP, &title, "the configuration is not known");
-        report.skip(&STATEFULSET_UPDATE, &title, "the configuration is not known");
+        for check in [&STATEFULSET_REPLICAS, &STATEFULSET_OVERLAP, &STATEFULSET_UPDATE] {
+            report.skip(check, &title, "the configuration is not known");
+        }
     }
     annotations(&title, known, planned, report);
     template(&title, &remarks, report);
+    Some(gateway(snapshot, object, namespace, &candidate, (known, planned)))
+}
+
+/// What later checks need of a StatefulSet whose pods are injected.
+fn gateway<'a>(
+    snapshot: &'a Snapshot,
+    object: &Value,
+    namespace: &str,
+    candidate: &Candidate<'_>,
+    (known, planned): (&Known, bool),
+) -> Gateway<'a> {
+    let name = known.facts().name.clone();
     let template: Workload = serde_json::from_value(object.clone()).unwrap_or_default();
     let pods = snapshot.spaces.get(namespace).and_then(|space| space.pods.as_deref().ok()).unwrap_or_default();
     let own = |pod: &&Meta| pod.statefulset().is_some_and(|owner| owner.name == name) && pod.deletion_timestamp.is_none();
-    let gateway = Gateway {
+    Gateway {
         uid: template.metadata.uid.clone(),
         labels: template.spec.template.metadata.labels,
         selector: object.pointer("/spec/selector").and_then(|selector| SelectorView::deserialize(selector).ok()).unwrap_or_default().into(),
@@ -134,9 +136,17 @@ fn one<'a>(
         pods: pods.iter().filter(own).collect(),
         namespace: namespace.to_owned(),
         name,
-    };
-    running(snapshot, &gateway, report);
-    Some(gateway)
+    }
+}
+
+/// The checks that need the plan: replicas, overlap and update strategy.
+fn plan(title: &str, known: &Known, words: &[String], report: &mut Report) {
+    let shards = known.plan.shards().len();
+    let message = format!("{} replicas, {shards} shard{}", known.facts().replicas, if shards == 1 { "" } else { "s" });
+    report.pass(&STATEFULSET_ELIGIBLE, title, message);
+    replicas(title, known, report);
+    overlap(title, known, words, report);
+    update(title, known, report);
 }
 
 /// Why a StatefulSet is not sharded, if its user may have expected that it is.
@@ -302,46 +312,5 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
     }
     if !ignored {
         report.pass(&STATEFULSET_TEMPLATE, title, STATEFULSET_TEMPLATE.title);
-    }
-}
-
-/// The pods that there are.
-fn running(snapshot: &Snapshot, gateway: &Gateway<'_>, report: &mut Report) {
-    let title = gateway.title();
-    if let Some(Err(lack)) = snapshot.spaces.get(&gateway.namespace).map(|space| &space.pods) {
-        report.lacks(&PODS_INJECTED, &title, lack);
-    } else {
-        let opted_out =
-            |pod: &Meta| [&pod.labels, &pod.annotations].iter().any(|map| map.get(names::INJECT).is_some_and(|value| value == "false"));
-        let bare = gateway.pods.iter().filter(|pod| !pod.annotations.contains_key(names::STATUS_ANNOTATION) && !opted_out(pod));
-        let bare: Vec<&str> = bare.map(|pod| pod.name.as_str()).collect();
-        if bare.is_empty() {
-            report.pass(
-                &PODS_INJECTED,
-                &title,
-                match gateway.pods.len() {
-                    1 => "1 pod is injected".to_owned(),
-                    many => format!("{many} pods are injected"),
-                },
-            );
-        } else {
-            let message = format!("admitted without injection, so nothing keeps the window right: {}", listed(&bare, ", "));
-            let hint = format!("have them admitted anew, one after the other: kubectl -n {} delete pod NAME", gateway.namespace);
-            report.warn(&PODS_INJECTED, &title, message, hint);
-        }
-    }
-    let Ok(status) = &snapshot.status else { return };
-    let Some(Ok(said)) = status.report(&gateway.namespace, &gateway.name) else { return };
-    let present = || said.pods.iter().filter(|pod| !matches!(pod.state, PodState::Absent | PodState::NotInjected));
-    if !present().any(|pod| pod.agent_version.is_some()) {
-        return report.skip(&PODS_AGENTS, &title, "no agent has said yet of which version it is");
-    }
-    let other = present().filter_map(|pod| Some((pod, pod.agent_version.as_ref()?))).filter(|(_, version)| **version != status.version);
-    let other: Vec<String> = other.map(|(pod, version)| format!("{} ({version})", pod.pod)).collect();
-    if other.is_empty() {
-        report.pass(&PODS_AGENTS, &title, PODS_AGENTS.title);
-    } else {
-        let message = format!("agents of another version than the server's {}: {}", status.version, listed(&other, ", "));
-        report.warn(&PODS_AGENTS, &title, message, "they go on working; kubectl rollout restart brings the new one when it suits");
     }
 }

@@ -4,22 +4,19 @@ use std::collections::BTreeMap;
 
 use super::Report;
 use super::api::listed;
-use super::ids::{
-    WEBHOOK_ADMISSION, WEBHOOK_CA, WEBHOOK_CERTIFICATE, WEBHOOK_OTHERS, WEBHOOK_POLICY, WEBHOOK_REGISTERED, WEBHOOK_SCOPE, WEBHOOK_SERVICE,
-};
+use super::certificates::{authorities, certificate};
+use super::ids::{WEBHOOK_ADMISSION, WEBHOOK_OTHERS, WEBHOOK_POLICY, WEBHOOK_REGISTERED, WEBHOOK_SCOPE, WEBHOOK_SERVICE};
 use super::objects::{Webhook, WebhookConfiguration};
-use super::snapshot::{Certificate, DryRun, Snapshot, Trouble};
+use super::snapshot::{DryRun, Snapshot};
 use crate::core::names;
 use crate::core::observed::Selector;
 
 /// What the API server asks before it calls, as `deploy/` has it.
 const MATCH_CONDITIONS: [&str; 3] = ["statefulset-pod", "may-run-thanos-store", "not-opted-out"];
+/// What restores a registration that was changed.
+const APPLY_AGAIN: &str = "apply deploy/ again, or upgrade the Helm release";
 /// A longer timeout holds up a pod for longer than anybody expects, in seconds.
 const LONGEST_TIMEOUT_SECONDS: i64 = 10;
-/// A serving certificate that ends earlier should have been renewed already, in seconds.
-const CERTIFICATE_WARN_SECONDS: i64 = 3 * 86_400;
-/// An authority that ends earlier needs a hand, in seconds.
-const AUTHORITY_WARN_SECONDS: i64 = 14 * 86_400;
 
 /// Registrations of ours, in the order in which the API server calls them.
 pub(super) fn ours<'a>(all: &'a [WebhookConfiguration], system: &str) -> Vec<(&'a WebhookConfiguration, &'a Webhook)> {
@@ -81,25 +78,38 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
 
 fn scope(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut Report) {
     let before = report.findings.len();
-    let namespaces = Selector::from(webhook.namespace_selector.clone());
-    let objects = Selector::from(webhook.object_selector.clone());
-    let labels =
-        |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>();
-    let again = "apply deploy/ again, or upgrade the Helm release";
     if !webhook.sees_pods() {
-        report.fail(&WEBHOOK_SCOPE, subject, "its rules leave out the creation of pods: no gateway gets a window", again);
+        report.fail(&WEBHOOK_SCOPE, subject, "its rules leave out the creation of pods: no gateway gets a window", APPLY_AGAIN);
     }
+    namespace_selector(snapshot, subject, webhook, report);
+    if Selector::from(webhook.object_selector.clone()).selects(&labels(&[(names::INJECT, "false")])) {
+        let message = format!("its objectSelector does not leave out pods labelled {}=false", names::INJECT);
+        report.warn(&WEBHOOK_SCOPE, subject, message, APPLY_AGAIN);
+    }
+    match_conditions(subject, webhook, report);
+    if report.findings.len() == before {
+        report.pass(&WEBHOOK_SCOPE, subject, WEBHOOK_SCOPE.title);
+    }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Checks that the namespaceSelector selects the labelled namespaces and no others.
+fn namespace_selector(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut Report) {
+    let namespaces = Selector::from(webhook.namespace_selector.clone());
     if namespaces.selects(&labels(&[("kubernetes.io/metadata.name", "default")])) {
         report.fail(
             &WEBHOOK_SCOPE,
             subject,
             "its namespaceSelector selects namespaces without our label: pods of the whole cluster wait for it",
-            format!("select {} In [{}]; {again}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED),
+            format!("select {} In [{}]; {APPLY_AGAIN}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED),
         );
     } else if namespaces
         .selects(&labels(&[(names::NAMESPACE_LABEL, names::INJECTION_ENABLED), ("kubernetes.io/metadata.name", "kube-system")]))
     {
-        report.warn(&WEBHOOK_SCOPE, subject, "its namespaceSelector does not exclude kube-system", again);
+        report.warn(&WEBHOOK_SCOPE, subject, "its namespaceSelector does not exclude kube-system", APPLY_AGAIN);
     }
     let left_out: Vec<&str> = snapshot
         .namespaces
@@ -112,10 +122,10 @@ fn scope(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut Rep
         let message = format!("its namespaceSelector leaves out labelled namespaces: {}", listed(&left_out, ", "));
         report.fail(&WEBHOOK_SCOPE, subject, message, "unlabel these, or change the selector (the chart's webhook.namespaceExpressions)");
     }
-    if objects.selects(&labels(&[(names::INJECT, "false")])) {
-        let message = format!("its objectSelector does not leave out pods labelled {}=false", names::INJECT);
-        report.warn(&WEBHOOK_SCOPE, subject, message, again);
-    }
+}
+
+/// Checks that the API server asks only for pods that may be gateways: without it, other pods wait for the server, too.
+fn match_conditions(subject: &str, webhook: &Webhook, report: &mut Report) {
     let missing: Vec<&str> =
         MATCH_CONDITIONS.into_iter().filter(|name| !webhook.match_conditions.iter().any(|there| there.name == *name)).collect();
     if !missing.is_empty() && webhook.failure_policy.as_deref() != Some("Ignore") {
@@ -123,10 +133,7 @@ fn scope(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut Rep
             "matchConditions are missing ({}): while no server answers, other pods of labelled namespaces wait, too",
             listed(&missing, ", ")
         );
-        report.warn(&WEBHOOK_SCOPE, subject, message, format!("{again}; before Kubernetes 1.28, set failurePolicy: Ignore"));
-    }
-    if report.findings.len() == before {
-        report.pass(&WEBHOOK_SCOPE, subject, WEBHOOK_SCOPE.title);
+        report.warn(&WEBHOOK_SCOPE, subject, message, format!("{APPLY_AGAIN}; before Kubernetes 1.28, set failurePolicy: Ignore"));
     }
 }
 
@@ -184,98 +191,6 @@ fn service(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut R
     }
 }
 
-fn authorities(snapshot: &Snapshot, subject: &str, report: &mut Report) {
-    let issue = "with cert-manager see kubectl get certificate, and the annotation cert-manager.io/inject-ca-from; without it set the caBundle to the CA that signed the server's certificate";
-    match &snapshot.authorities {
-        None => report.skip(&WEBHOOK_CA, subject, "there is no caBundle to look at"),
-        Some(Err(why)) => report.fail(&WEBHOOK_CA, subject, format!("the caBundle cannot be used: {why}"), issue),
-        Some(Ok(authorities)) => {
-            let now = snapshot.now_seconds();
-            let latest = authorities.iter().map(|(_, end)| *end).max().unwrap_or(0);
-            if latest <= now {
-                report.fail(
-                    &WEBHOOK_CA,
-                    subject,
-                    format!("every certificate of the caBundle has expired, the last one {}", ago(now - latest)),
-                    issue,
-                );
-            } else if latest - now < AUTHORITY_WARN_SECONDS {
-                let message = format!("the caBundle ends in {}, and the webhook with it", long(latest - now));
-                report.warn(&WEBHOOK_CA, subject, message, issue);
-            } else {
-                report.pass(&WEBHOOK_CA, subject, format!("the caBundle is valid for {}", long(latest - now)));
-            }
-        }
-    }
-}
-
-fn certificate(snapshot: &Snapshot, subject: &str, report: &mut Report) {
-    let trusted = matches!(&snapshot.dry_run, DryRun::Admitted { injected: true, .. });
-    if !matches!(snapshot.authorities, Some(Ok(_))) {
-        return report.skip(&WEBHOOK_CERTIFICATE, subject, "there is no usable caBundle to compare with");
-    }
-    let unreachable = match &snapshot.served {
-        Ok(shown) => return judge(snapshot, subject, shown, "", report),
-        Err(why) => why,
-    };
-    match &snapshot.secret {
-        Ok(Some(there)) if there.trouble.is_some() => judge(snapshot, subject, there, "", report),
-        Ok(Some(there)) if trusted => {
-            judge(snapshot, subject, there, "; the server cannot be connected to from here, and the dry run got through", report);
-        }
-        _ if trusted => {
-            let end = snapshot.status.as_ref().ok().and_then(|status| status.certificate_not_after_unix_seconds);
-            let from = "what the server serves".to_owned();
-            let shown = Certificate { from, not_after: end.unwrap_or(i64::MAX), trouble: None };
-            judge(snapshot, subject, &shown, "; the API server talks to it: the dry run got through", report);
-        }
-        Ok(Some(there)) => report.warn(
-            &WEBHOOK_CERTIFICATE,
-            subject,
-            format!("the server cannot be connected to from here ({unreachable}); {} fits the caBundle", there.from),
-            "what is served may be older than the Secret for up to two minutes: see webhook-admission, or run this in a pod of the cluster",
-        ),
-        Ok(None) => report.warn(
-            &WEBHOOK_CERTIFICATE,
-            subject,
-            format!("the server cannot be connected to from here ({unreachable}), and its Secret is not there"),
-            "see webhook-admission; make the Secret, with tls.crt and tls.key, or look at kubectl get certificate",
-        ),
-        Err(lack) => {
-            report.lacks(&WEBHOOK_CERTIFICATE, subject, lack);
-            let hint = "see webhook-admission, or run this in a pod of the cluster";
-            report.warn(&WEBHOOK_CERTIFICATE, subject, format!("the server cannot be connected to from here ({unreachable})"), hint);
-        }
-    }
-}
-
-fn judge(snapshot: &Snapshot, subject: &str, certificate: &Certificate, beside: &str, report: &mut Report) {
-    let (from, now) = (&certificate.from, snapshot.now_seconds());
-    let left = certificate.not_after.saturating_sub(now);
-    let renew = "renew it: with cert-manager see kubectl get certificate; without it write a new tls.crt and tls.key into the Secret";
-    let (message, hint) = match &certificate.trouble {
-        Some(Trouble::UnknownIssuer) => (
-            "is not signed by an authority of the caBundle: every store gateway is refused".to_owned(),
-            "set the caBundle to the CA that signed it (cert-manager: the annotation cert-manager.io/inject-ca-from), or restart what was never reloaded",
-        ),
-        Some(Trouble::Expired) => (format!("has expired {}: every store gateway is refused", ago(-left)), renew),
-        Some(Trouble::NotYetValid) => ("is not valid yet: every store gateway is refused".to_owned(), "compare the clocks: see api-clock"),
-        Some(Trouble::OtherName) => (
-            "is for another name than the API server calls (SERVICE.NAMESPACE.svc): every store gateway is refused".to_owned(),
-            "issue it for that name",
-        ),
-        Some(Trouble::Other(why)) => (format!("would be refused by the API server: {why}"), renew),
-        None if left < CERTIFICATE_WARN_SECONDS => {
-            return report.warn(&WEBHOOK_CERTIFICATE, subject, format!("{from} ends in {}, and nobody has renewed it", long(left)), renew);
-        }
-        None if certificate.not_after == i64::MAX => {
-            return report.pass(&WEBHOOK_CERTIFICATE, subject, format!("{from} is trusted{beside}"));
-        }
-        None => return report.pass(&WEBHOOK_CERTIFICATE, subject, format!("{from} is trusted, for {}{beside}", long(left))),
-    };
-    report.fail(&WEBHOOK_CERTIFICATE, subject, format!("{from} {message}"), hint);
-}
-
 fn admission(snapshot: &Snapshot, report: &mut Report) {
     match &snapshot.dry_run {
         DryRun::NotTried(why) => report.skip(&WEBHOOK_ADMISSION, "", why.clone()),
@@ -316,17 +231,4 @@ fn others(snapshot: &Snapshot, all: &[WebhookConfiguration], ours: &[(&WebhookCo
         .filter(|webhook| not_ours(webhook) && reaches(webhook))
         .map(|webhook| webhook.name.clone())
         .collect()
-}
-
-fn ago(seconds: i64) -> String {
-    format!("{} ago", long(seconds))
-}
-
-fn long(seconds: i64) -> String {
-    match seconds {
-        s if s >= 2 * 86_400 => format!("{} days", s / 86_400),
-        s if s >= 2 * 3_600 => format!("{} hours", s / 3_600),
-        s if s >= 120 => format!("{} minutes", s / 60),
-        s => format!("{} s", s.max(0)),
-    }
 }

@@ -31,32 +31,38 @@ fn queriers() {
     });
 }
 
+fn config(text: &'static str) -> impl Fn(&mut Snapshot) {
+    move |s: &mut Snapshot| s.config = Ok(Some(ConfigText { text: text.to_owned(), of_server: true, ..ConfigText::default() }))
+}
+
+/// What to do about periods that are too short.
+fn hint(change: impl Fn(&mut Snapshot)) -> String {
+    let mut snapshot = healthy();
+    change(&mut snapshot);
+    let report = run(&snapshot);
+    report.findings.iter().find(|one| one.check == &ids::DISCOVERY_PERIODS && one.result == Outcome::Warn).unwrap().hint.clone()
+}
+
 #[test]
 fn periods_are_compared_with_what_discovery_takes() {
     const PARTS: &str =
         "within 1m9s (readiness 3s, EndpointSlice 1s, DNS cache 30s by the Corefile, querier's interval 30s, its update 5s), but ";
-    let config = |text: &'static str| {
-        move |s: &mut Snapshot| s.config = Ok(Some(ConfigText { text: text.to_owned(), of_server: true, ..ConfigText::default() }))
-    };
     finds(
         &[&format!("warn discovery-periods: {PARTS}drain is 1m, termination_drain is 45s, discovery_delay is 1m: queries")],
         config("sharding: {drain: 60s, termination_drain: 45s, discovery_delay: 60s}"),
     );
     finds(&[], config("sharding: {drain: 69s, termination_drain: 69s, discovery_delay: 69s}"));
     finds(&["warn config-sound: termination_drain is 0s"], config("sharding: {termination_drain: 0s}"));
-    let hint = |change: &dyn Fn(&mut Snapshot)| {
-        let mut snapshot = healthy();
-        change(&mut snapshot);
-        let report = run(&snapshot);
-        report.findings.iter().find(|one| one.check == &ids::DISCOVERY_PERIODS && one.result == Outcome::Warn).unwrap().hint.clone()
-    };
-    assert_eq!(hint(&config("sharding: {drain: 60s}")), "set drain to at least 1m30s");
+    assert_eq!(hint(config("sharding: {drain: 60s}")), "set drain to at least 1m30s");
     // Of a StatefulSet that is annotated.
     finds(&["warn discovery-periods: but termination_drain is 40s"], |s| {
         let sets = s.statefulsets.as_mut().unwrap();
         sets[0]["metadata"]["annotations"] = json!({"thanos-timeshard.io/termination-drain": "40s"});
     });
-    // Its controller replaces pods before queriers know the one before.
+}
+
+#[test]
+fn a_controller_that_replaces_pods_before_queriers_know_the_one_before() {
     for (seconds, found) in [
         (0, &["warn discovery-periods: minReadySeconds is 0: in a rolling restart strict queries are incomplete"][..]),
         (35, &["warn discovery-periods: minReadySeconds is 35"]),
@@ -68,13 +74,16 @@ fn periods_are_compared_with_what_discovery_takes() {
         s.statefulsets.as_mut().unwrap()[0]["spec"]["minReadySeconds"] = json!(0);
         s.dns.told = Some(PromDuration::ZERO);
     });
-    // Pods that were admitted before.
+}
+
+#[test]
+fn pods_with_an_earlier_termination_drain_are_named() {
     let earlier = |s: &mut Snapshot| {
         let drains = s.spaces.get_mut("monitoring").unwrap().termination_drains.as_mut().unwrap();
         drains.extend([("store-1".to_owned(), PromDuration::from_secs(45)), ("other-0".to_owned(), PromDuration::ZERO)]);
     };
     finds(&["warn discovery-periods: keep it until they are replaced: store-1 (45s)"], earlier);
-    assert!(hint(&earlier).contains("operations.md#pods-with-an-earlier-termination-drain"));
+    assert!(hint(earlier).contains("operations.md#pods-with-an-earlier-termination-drain"));
     finds(&["warn api-permissions: list pods in namespace monitoring"], |s| {
         s.spaces.get_mut("monitoring").unwrap().termination_drains = forbidden("list pods in namespace monitoring");
     });
