@@ -17,31 +17,28 @@
 
 mod annotations;
 mod pods;
+mod preview;
 mod removal;
 #[cfg(test)]
 mod tests;
 mod view;
 mod words;
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
 
-use super::config::{Config, GuardMode, MAX_PODS, WindowFormat};
+use super::config::{Config, GuardMode};
 use super::fleet::{Entries, Known};
 use super::max_unavailable::{AllAtOnce, all_at_once};
 use super::mutation::{Facts, Remark, Skip, eligible, inject};
 use super::notice::{MAX_WARNINGS_CHARS, warning};
 use super::pod::PodView;
-use super::rollout::{Discovery, Gap, Member, Place, Standing, Step, Terms, holders, preview};
+use super::rollout::holders;
 use super::window::Window;
 pub use pods::{PodCondition, PodSource, PodsSeen};
+use preview::{members, out_of_place, required, steps};
 use removal::{Going, Ordinals, Removal, removal};
 pub use view::SetView;
 pub use words::summary;
-
-/// A rollout of more pods is not gone through: the answer must be quick.
-const MOST_PREVIEWED: usize = 100;
 
 /// A StatefulSet before or after the change.
 #[derive(Clone, Copy, Debug)]
@@ -162,12 +159,10 @@ fn deleted(set: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
 }
 
 fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
-    let now_injected = injection(after, facing);
-    let was_injected = injection(before, facing);
-    let ours = after.pod.is_some() || facing.published.is_some();
+    let (was_injected, now_injected) = (injection(before, facing), injection(after, facing));
     let ordinals = Ordinals { before: ordinals(before.known), after: ordinals(after.known) };
     let lost = loss(before.known, Some(after.known), &ordinals, facing);
-    let waiting = if ordinals.remove() { out_of_place(before.known, facing) } else { Vec::new() };
+    let waiting = if ordinals.remove() { out_of_place(before.known, facing.published, facing.now) } else { Vec::new() };
     if lost.is_a_loss() {
         said.against(Concern::CoverageGap, words::loss(before.known, after.known, &lost, facing.now));
     } else if annotations::target(before.known).is_some_and(|target| target <= after.known.facts().replicas)
@@ -186,7 +181,8 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
         }
         (_, Ok(remarks)) => remarks,
     };
-    if !ours {
+    if after.pod.is_none() && facing.published.is_none() {
+        // Not a gateway of ours, as far as can be seen.
         return;
     }
     if let Some(thin) = lost.thin.filter(|_| lost.gaps.is_empty()) {
@@ -195,8 +191,22 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     if said.concern.is_none() && !waiting.is_empty() {
         said.warnings.push(words::under_way(after.known));
     }
+    replacement_warnings(before, after, facing, said);
+    object_warnings(before, after, &remarks, was_injected.as_deref().ok(), said);
+    // Without pods the plan is that of all pods, so that the first ones find their windows.
+    let empty = |set: &Set<'_>| set.known.facts().replicas == 0;
+    if before.known.plan.shards() != after.known.plan.shards() || empty(before) != empty(after) || was_injected.is_err() {
+        said.warnings.push(words::summary(after.known, facing.now));
+    }
+    if lost.gaps.is_empty() {
+        said.warnings.extend(steps(before.known, after.known, facing.published, facing.now));
+    }
+}
+
+/// Warns about how the controller will replace the pods: during a rollout, several at once, or quickly.
+fn replacement_warnings(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
     let replaces = after.parallel && before.template != after.template;
-    if replaces && !out_of_place(before.known, facing).is_empty() {
+    if replaces && !out_of_place(before.known, facing.published, facing.now).is_empty() {
         said.warnings.push(words::replaced_meanwhile(after.known));
     }
     let at_once = |known: &Known| known.all_at_once().map(|all| all.sentence(known.facts()));
@@ -204,29 +214,24 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     if before.template.is_some() && before.template != after.template {
         said.warnings.extend(words::replaced_quickly(after.known));
     }
+}
+
+/// Warns about what is wrong with the object itself and was not so before: annotations, pod template, plan.
+fn object_warnings(before: &Set<'_>, after: &Set<'_>, remarks: &[Remark], remarks_before: Option<&[Remark]>, said: &mut Said) {
     if after.pod.is_some() {
         said.warnings.extend(annotations::problems(after.known, after.pod));
     }
-    // What was so before has been said.
-    let known: &[Remark] = was_injected.as_deref().unwrap_or_default();
+    let known = remarks_before.unwrap_or_default();
     said.warnings.extend(remarks.iter().filter(|remark| !known.contains(remark)).map(ToString::to_string));
     let notes = before.known.plan.notes();
     said.warnings.extend(after.known.plan.notes().iter().filter(|note| !notes.contains(note)).map(ToString::to_string));
-    // Without pods the plan is that of all pods, so that the first ones find their windows.
-    let empty = |set: &Set<'_>| set.known.facts().replicas == 0;
-    if before.known.plan.shards() != after.known.plan.shards() || empty(before) != empty(after) || was_injected.is_err() {
-        said.warnings.push(words::summary(after.known, facing.now));
-    }
-    if lost.gaps.is_empty() {
-        said.warnings.extend(steps(before.known, after.known, facing));
-    }
 }
 
 /// The replicas of a shard that another template has its controller replace together, where by what is published no other pod
 /// serves a part of the time then.
 fn replaced_at_once(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>) -> Option<AllAtOnce> {
     facing.published.filter(|entries| !entries.is_empty() && after.template.is_some() && before.template != after.template)?;
-    let members = members(after.known, facing);
+    let members = members(after.known, facing.published, facing.now);
     let shard = |index: u32| members.get(index as usize).map_or(u32::MAX, |member| member.published.shard);
     let all = all_at_once(after.known.facts(), shard).filter(|all| all.certain)?;
     let windows = |which: &dyn Fn(u32) -> bool| -> Vec<Window> {
@@ -267,73 +272,6 @@ fn loss<'a>(before: &Known, after: Option<&Known>, ordinals: &Ordinals, facing: 
     let Some(entries) = facing.published else { return Removal::default() };
     let (plan, required) = (after.map(|known| &known.plan), required(after.unwrap_or(before)));
     removal(&Going { set: &before.facts().name, ordinals, entries, pods: facing.pods, now: facing.now }, plan, required)
-}
-
-fn required(known: &Known) -> Window {
-    Window::relative(-known.sharding.retention(), known.sharding.future_buffer())
-}
-
-/// Pods that are not published where the plan wants them, by ordinal.
-fn out_of_place(known: &Known, facing: &Facing<'_>) -> Vec<u32> {
-    // Absolute windows are behind the plan for a while whenever they move on.
-    let rolls = known.sharding.window_format() == WindowFormat::Relative;
-    let differs =
-        |member: &Member| member.published.shard != member.desired.shard || (rolls && member.published.window != member.desired.window);
-    let waiting = (0..).zip(members(known, facing)).filter(|(_, member)| differs(member));
-    waiting.map(|(index, _)| known.ordinals_start.saturating_add(index)).collect()
-}
-
-/// Its pods, those without an entry where the plan wants them.
-fn members(known: &Known, facing: &Facing<'_>) -> Vec<Member> {
-    let facts = known.facts();
-    (0..facts.replicas.min(MAX_PODS))
-        .map(|index| {
-            let at = known.plan.assign(index);
-            let desired = Place { shard: at.shard, replica: at.replica, window: known.plan.window(at.shard, facing.now) };
-            let name = format!("{}-{}", facts.name, known.ordinals_start.saturating_add(index));
-            let entry = facing.published.and_then(|entries| entries.get(&name));
-            let published = entry.map_or(desired, |entry| Place { shard: entry.shard, replica: entry.replica, window: entry.window });
-            Member { published, desired, surplus: at.surplus, standing: Standing::Confirmed }
-        })
-        .collect()
-}
-
-/// What the refresher will do because of the change.
-fn steps(before: &Known, after: &Known, facing: &Facing<'_>) -> Vec<String> {
-    let differences = before.sharding.differences(&after.sharding);
-    let same_target = annotations::target(before) == annotations::target(after);
-    if before.plan.shards() == after.plan.shards() && differences.is_empty() && same_target {
-        return Vec::new();
-    }
-    let members = members(after, facing);
-    if members.len() > MOST_PREVIEWED {
-        let moves = members.iter().filter(|member| member.published.window != member.desired.window).count();
-        return words::moves(after, &differences, moves).into_iter().collect();
-    }
-    let terms = Terms {
-        required: required(after),
-        discovery: if after.sharding.shard_services() { Discovery::ShardServices } else { Discovery::Pods },
-        allow_gap: after.sharding.allow_coverage_gap(),
-        now: facing.now,
-    };
-    let (steps, mut gap) = preview(members.clone(), &terms);
-    let mut at: Vec<Window> = members.iter().map(|member| member.published.window).collect();
-    let (mut restarts, mut pods, mut count) = (0, BTreeSet::new(), 0);
-    for step in steps {
-        let Step::Move { changes, gap: accepted } = step else { continue };
-        let moved = changes.iter().filter(|change| std::mem::replace(&mut at[change.member], change.to.window) != change.to.window);
-        let moved: Vec<usize> = moved.map(|change| change.member).collect();
-        restarts += moved.len();
-        count += usize::from(!moved.is_empty());
-        pods.extend(moved);
-        gap = gap.or(accepted);
-    }
-    words::steps(after, &differences, (pods.len(), restarts, count), gap.map(|gap| (pod_of(after, &gap), gap)), facing.now)
-}
-
-fn pod_of(known: &Known, gap: &Gap) -> String {
-    let index = u32::try_from(gap.member).unwrap_or(u32::MAX);
-    format!("{}-{}", known.facts().name, known.ordinals_start.saturating_add(index))
 }
 
 impl Said {

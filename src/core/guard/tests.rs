@@ -1,17 +1,17 @@
 use std::collections::BTreeMap;
 
-use chrono::{TimeDelta, TimeZone};
-use proptest::prelude::*;
+use chrono::TimeZone;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::core::entry::Entry;
 use crate::core::fleet::StatefulSetFacts;
-use crate::core::notice::MAX_WARNING_CHARS;
-use crate::core::rollout::Change;
 
 mod bounds;
+mod messages;
 mod pods;
+mod properties;
+mod templates;
 
 fn now() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap()
@@ -78,16 +78,21 @@ fn judged_with(
     before: Option<&Made>,
     after: Option<&Made>,
 ) -> Verdict {
-    let facing = Facing { config, published, pods, now: now() };
-    let json = [before, after].map(|made| made.map(|made| made.json().to_string()));
+    let json = [before, after].map(|made| made.map(Made::json));
+    judged_objects(&Facing { config, published, pods, now: now() }, json[0].as_ref(), json[1].as_ref())
+}
+
+/// The same for objects that say more than [`Made`] does.
+fn judged_objects(facing: &Facing<'_>, before: Option<&Value>, after: Option<&Value>) -> Verdict {
+    let json = [before, after].map(|object| object.map(Value::to_string));
     let view = |which: usize| json[which].as_ref().map(|json| serde_json::from_str::<SetView<'_>>(json).unwrap());
-    let known = [before, after].map(|made| made.map(|made| made.known(config)));
+    let known = [0, 1].map(|which| view(which).map(|view| Known::new(facing.config, view.facts("ns"), None)));
     let pods = [0, 1].map(|which| view(which).map(|view| (view.template(), view.is_parallel(), view.into_first_pod())));
     let set = |which: usize| {
         let (template, parallel, pod) = pods[which].as_ref()?;
         known[which].as_ref().map(|known| Set { known, pod: Some(pod), template: *template, parallel: *parallel })
     };
-    judge(set(0).as_ref(), set(1).as_ref(), &facing)
+    judge(set(0).as_ref(), set(1).as_ref(), facing)
 }
 
 /// As the webhook does it for a `Scale`.
@@ -104,46 +109,6 @@ fn scaled_with(config: &Config, published: Option<&Entries>, pods: Option<&PodsS
 
 fn config(text: &str) -> Config {
     Config::parse(text, "test").unwrap()
-}
-
-#[test]
-fn a_creation_tells_the_windows() {
-    let said = |made: &Made| judged(&Config::default(), None, None, Some(made));
-    assert_eq!(said(&made(6, &[])).warnings, ["6 pods: 3 shards of 2 replicas, newest -124d8h .. 1d, oldest -370d .. -246d16h"]);
-    let few = said(&made(5, &[])).warnings;
-    assert!(few[0].starts_with("5 pods where 6 fill the plan"), "{few:?}");
-    assert_eq!(few.last().unwrap(), "5 pods: 3 shards of 2, 2, 1 replicas, newest -124d8h .. 1d, oldest -370d .. -246d16h");
-    assert_eq!(said(&made(0, &[])).warnings, ["no pods: nothing is served"]);
-    let one = said(&made(1, &[("total-shards", "1"), ("replicas-per-shard", "1")])).warnings;
-    assert_eq!(one.last().unwrap(), "1 pod: 1 shard of 1 replica, -370d .. 1d");
-    let probe = json!({"httpGet": {"path": "/-/ready", "port": 10902}});
-    assert!(said(&made(6, &[]).with("livenessProbe", probe)).warnings[0].contains("liveness probe of thanos"));
-    assert!(said(&made(6, &[]).with("name", json!("linkerd-proxy"))).warnings[0].contains("a service mesh (linkerd-proxy)"));
-    let flags = json!(["store", "--min-time=-7d"]);
-    assert_eq!(
-        said(&made(6, &[]).with("args", flags)).warnings,
-        [
-            "thanos-timeshard leaves these pods alone: --min-time is set by hand and respected; remove it, or annotate the StatefulSet with thanos-timeshard.io/replace-time-flags: \"true\""
-        ]
-    );
-    assert_eq!(said(&made(6, &[]).with("args", json!(["query"]))), Verdict::default(), "not a gateway");
-}
-
-#[test]
-fn annotations_that_do_nothing_are_named() {
-    for (key, value, words) in [
-        ("total-shard", "4", "annotation thanos-timeshard.io/total-shard: this key is unknown; did you mean total-shards?"),
-        ("total-shards", "many", "total_shards: \"many\" is not accepted: write a whole number"),
-        ("overlap", "10m", "an overlap of 10m is below minimum_overlap"),
-        ("pause", "yes", "annotation thanos-timeshard.io/pause: \"yes\" has no effect: write \"true\", or remove it"),
-        ("guard", "false", "annotation thanos-timeshard.io/guard: \"false\" is not accepted: write deny, warn or off"),
-        ("target-replicas", "8", "has no effect: there are 6 pods; it is for scaling down"),
-        ("target-replicas", "-1", "\"-1\" is not accepted: write the number of pods to scale down to"),
-        ("inject", "false", "has no effect on the StatefulSet: write it in its pod template"),
-    ] {
-        let said = judged(&Config::default(), None, None, Some(&made(6, &[(key, value)])));
-        assert!(said.warnings[0].contains(words) && said.denial.is_none(), "{key}: {said:?}");
-    }
 }
 
 #[test]
@@ -242,101 +207,6 @@ fn the_safe_way_passes_in_silence() {
 }
 
 #[test]
-fn a_template_that_ends_injection_is_refused_while_windows_are_published() {
-    let (config, before) = (Config::default(), made(6, &[]));
-    let published = before.settled(&config);
-    for (key, value, words) in [
-        (
-            "args",
-            json!(["store", "--max-time=-2w"]),
-            "pods of this template would no longer be given their windows: --max-time is set by hand",
-        ),
-        ("args", json!(["query"]), "would come back without a window, each with the whole bucket: no container runs thanos store"),
-        ("command", json!(["sh", "-c", "exec thanos store"]), "thanos store runs inside \"exec thanos store\""),
-        ("image", json!("registry/monitoring:1"), "is not named thanos"),
-    ] {
-        let after = before.clone().with(key, value);
-        let verdict = judged(&config, Some(&published), Some(&before), Some(&after));
-        let denial = verdict.denial.unwrap_or_default();
-        assert!(verdict.concern == Some(Concern::NotInjected) && denial.contains(words) && denial.contains("guard=off"), "{denial}");
-        for unknown in [None, Some(&Entries::new())] {
-            let verdict = judged(&config, unknown, Some(&before), Some(&after));
-            assert!(verdict.denial.is_none() && verdict.warnings[0].contains(words), "{verdict:?}");
-        }
-        assert_eq!(judged(&config, Some(&published), Some(&after), Some(&after)).denial, None, "it was so before");
-    }
-    // An annotation that goes away ends it as well.
-    let flags = json!(["store", "--min-time=-7d"]);
-    let replaced = made(6, &[("replace-time-flags", "true")]).with("args", flags.clone());
-    let verdict = judged(&config, Some(&published), Some(&replaced), Some(&made(6, &[]).with("args", flags)));
-    assert_eq!(verdict.concern, Some(Concern::NotInjected));
-}
-
-#[test]
-fn an_opt_out_is_meant() {
-    let (config, before) = (Config::default(), made(6, &[]));
-    let mut out = before.json();
-    out["spec"]["template"]["metadata"] = json!({"labels": {"thanos-timeshard.io/inject": "false"}});
-    let (before_json, out) = (before.json().to_string(), out.to_string());
-    let view = |json: &'static str| serde_json::from_str::<SetView<'static>>(json).unwrap().into_first_pod();
-    let (pod, out) = (view(before_json.leak()), view(out.leak()));
-    let (known, published) = (before.known(&config), before.settled(&config));
-    let facing = Facing { config: &config, published: Some(&published), pods: None, now: now() };
-    let set = |pod| Set { known: &known, pod: Some(pod), template: None, parallel: false };
-    let verdict = judge(Some(&set(&pod)), Some(&set(&out)), &facing);
-    assert!(verdict.denial.is_none() && verdict.warnings[0].contains("opted out"), "{verdict:?}");
-}
-
-#[test]
-fn another_template_in_the_middle_of_a_rollout_is_told_where_the_controller_waits_for_nobody() {
-    let config = Config::default();
-    for (policy, others, image, tells) in [
-        ("Parallel", true, "thanos:v2", true),
-        ("OrderedReady", true, "thanos:v2", false),
-        ("Parallel", false, "thanos:v2", false),
-        ("Parallel", true, "thanos", false),
-    ] {
-        let before = Made { policy, ..made(6, &[]) };
-        let mut published = before.settled(&config);
-        if others {
-            published.get_mut("store-3").unwrap().window = Window { min: "-370d".parse().unwrap(), max: "1d".parse().unwrap() };
-        }
-        let after = before.clone().with("image", json!(image));
-        let verdict = judged(&config, Some(&published), Some(&before), Some(&after));
-        let told = verdict.warnings.iter().any(|warning| warning.contains("podManagementPolicy: Parallel has a pod replaced"));
-        assert_eq!((told, &verdict.denial), (tells, &None), "{policy} {others} {image}: {verdict:?}");
-    }
-}
-
-#[test]
-fn a_rolling_update_that_outruns_the_queriers_is_told() {
-    let config = Config::default();
-    let set = |image: &str, ready: i64, strategy: &str| {
-        json!({"metadata": {"name": "store"}, "spec": {"replicas": 6, "minReadySeconds": ready, "updateStrategy": {"type": strategy},
-            "template": {"spec": {"containers": [{"name": "thanos", "image": image, "args": ["store"]}]}}}})
-        .to_string()
-    };
-    for (image, ready, strategy, tells) in [
-        ("thanos:v2", 0, "RollingUpdate", true),
-        ("thanos:v2", 89, "RollingUpdate", true),
-        ("thanos:v2", 90, "RollingUpdate", false),
-        ("thanos:v2", 0, "OnDelete", false),
-        ("thanos", 0, "RollingUpdate", false),
-    ] {
-        let texts = [set("thanos", ready, strategy), set(image, ready, strategy)];
-        let views = texts.each_ref().map(|text| serde_json::from_str::<SetView<'_>>(text).unwrap());
-        let known = views.each_ref().map(|view| Known::new(&config, view.facts("ns"), None));
-        let templates = views.each_ref().map(SetView::template);
-        let pods = views.map(SetView::into_first_pod);
-        let of = |which: usize| Set { known: &known[which], pod: Some(&pods[which]), template: templates[which], parallel: false };
-        let facing = Facing { config: &config, published: None, pods: None, now: now() };
-        let verdict = judge(Some(&of(0)), Some(&of(1)), &facing);
-        let told = verdict.warnings.iter().any(|warning| warning.contains("set spec.minReadySeconds to 90"));
-        assert_eq!((told, &verdict.denial), (tells, &None), "{image} {ready} {strategy}: {verdict:?}");
-    }
-}
-
-#[test]
 fn a_deletion_is_a_warning() {
     let (config, before) = (Config::default(), made(6, &[]));
     let verdict = judged(&config, Some(&before.settled(&config)), Some(&before), None);
@@ -352,174 +222,10 @@ fn a_deletion_is_a_warning() {
 }
 
 #[test]
-fn an_update_tells_what_the_rollout_does() {
-    let (config, before) = (Config::default(), made(8, &[]));
-    let published = before.settled(&config);
-    let to = |annotations: &[(&str, &str)]| judged(&config, Some(&published), Some(&before), Some(&made(8, annotations))).warnings;
-    assert_eq!(
-        to(&[("total-shards", "4")]),
-        [
-            "8 pods: 4 shards of 2 replicas, newest -93d12h .. 1d, oldest -370d .. -277d12h",
-            "total_shards: 3 -> 4: 8 pods restart thanos in place, in 4 steps, at least 12m"
-        ]
-    );
-    assert!(to(&[("total-shards", "4"), ("pause", "true")])[1].ends_with("; not before thanos-timeshard.io/pause is removed"));
-    assert_eq!(to(&[("target-replicas", "6")]), Vec::<String>::new(), "two pods are not needed anyway");
-    let target = to(&[("target-replicas", "4")]);
-    assert!(target.iter().any(|line| line.starts_with("8 pods, planned for 4: 3 shards of 2, 1, 1 replicas")), "{target:?}");
-    assert_eq!(to(&[("drain", "2m")]), Vec::<String>::new(), "restarts nothing");
-    // Nothing changed: nothing is said again.
-    assert_eq!(judged(&config, Some(&published), Some(&before), Some(&before)), Verdict::default());
-    let from_zero = judged(&config, Some(&Entries::new()), Some(&made(0, &[])), Some(&made(6, &[]))).warnings;
-    assert!(from_zero.len() == 1 && from_zero[0].starts_with("6 pods: 3 shards of 2 replicas"), "{from_zero:?}");
-    // One replica alone.
-    let single = made(3, &[("replicas-per-shard", "1")]);
-    let published = single.settled(&config);
-    let more = made(3, &[("replicas-per-shard", "1"), ("retention", "400d")]);
-    let stops = judged(&config, Some(&published), Some(&single), Some(&more)).warnings;
-    assert!(
-        stops.iter().any(|line| line.starts_with("the rollout will stop at store-") && line.contains("which alone holds")),
-        "{stops:?}"
-    );
-    let many = made(2_000, &[("total-shards", "1000")]);
-    let published = many.settled(&config);
-    let said = judged(&config, Some(&published), Some(&many), Some(&made(2_000, &[("total-shards", "999")]))).warnings;
-    assert!(said.last().unwrap().ends_with("get other windows, a few at a time"), "{said:?}");
-}
-
-#[test]
 fn a_scale_leaves_a_zero_out() {
     let scale: SetView<'_> =
         serde_json::from_str(r#"{"kind": "Scale", "metadata": {"name": "store"}, "spec": {}, "status": {"replicas": 6}}"#).unwrap();
     assert_eq!((scale.name(), scale.scale()), ("store", 0));
     let set: SetView<'_> = serde_json::from_str(r#"{"metadata": {"name": "store"}, "spec": {}}"#).unwrap();
     assert_eq!(set.facts("ns").replicas, 1);
-}
-
-#[test]
-fn warnings_stay_within_the_limits() {
-    let many: Vec<(String, String)> = (0..60).map(|i| (format!("thanos-timeshard.io/{}{i}", "x".repeat(200)), "y".to_owned())).collect();
-    let made = Made { annotations: many.into_iter().collect(), ..made(6, &[]) };
-    let warnings = judged(&Config::default(), None, None, Some(&made)).warnings;
-    assert!(warnings.iter().all(|warning| warning.chars().count() <= MAX_WARNING_CHARS));
-    assert!(warnings.iter().map(|warning| warning.chars().count()).sum::<usize>() <= MAX_WARNINGS_CHARS);
-    assert!(warnings.last().unwrap().ends_with("more warnings") && warnings.len() > 10, "{warnings:?}");
-}
-
-/// The independent check: at every edge of every window, and just beside it, whether somebody holds the instant before and
-/// nobody does after.
-fn leaves_a_gap(before: &[Window], after: &[Window], retention: TimeDelta) -> bool {
-    let (oldest, newest) = (now() - retention, now() + TimeDelta::days(1));
-    let edges = before.iter().flat_map(|window| [window.min.at(now()), window.max.at(now())]).chain([oldest, newest]);
-    let near = edges.flat_map(|edge| [edge - TimeDelta::milliseconds(1), edge, edge + TimeDelta::milliseconds(1)]);
-    let held = |windows: &[Window], at| windows.iter().any(|window| window.holds(at, now()));
-    near.filter(|at| (oldest..=newest).contains(at)).any(|at| held(before, at) && !held(after, at))
-}
-
-#[derive(Clone, Debug)]
-struct Situation {
-    before: Made,
-    after: Made,
-    published: Entries,
-    /// By ordinal, the pods that are ready; `None` where no pod is watched.
-    ready: Option<u32>,
-}
-
-fn annotated(replicas: u32, start: u32, (shards, each, days): (u32, u32, u32)) -> Made {
-    let (shards, each, days) = (shards.to_string(), each.to_string(), format!("{days}d"));
-    Made { start, ..made(replicas, &[("total-shards", &shards), ("replicas-per-shard", &each), ("retention", &days)]) }
-}
-
-/// Any two numbers of pods and plans; published is what some plan wanted for some number of pods, or parts of it.
-fn situations() -> impl Strategy<Value = Situation> {
-    let division = || (1..6_u32, 1..4_u32, 30..400_u32);
-    let starts = prop_oneof![4 => Just((0, 0)), 1 => (0..4_u32, 0..4_u32)];
-    let missing = prop_oneof![2 => Just(0_u32), 1 => any::<u32>()];
-    let ready = prop_oneof![1 => Just(None), 1 => Just(Some(u32::MAX)), 3 => any::<u32>().prop_map(Some)];
-    (division(), division(), division(), 0..13_u32, 0..13_u32, starts, (0..13_u32, ready), missing).prop_map(
-        |(one, other, of_published, from, to, starts, (planned_for, ready), missing)| {
-            let published = annotated(from, starts.0, of_published);
-            let target = published.clone().known(&Config::default());
-            let plan = crate::core::plan::Plan::new(&target.sharding, Some(planned_for.max(1)));
-            let entries = (0..from).filter(|index| missing & (1 << index) == 0).map(|index| {
-                let at = plan.assign(index);
-                let entry = Entry::new(at.shard, at.replica, plan.window(at.shard, now()));
-                (format!("store-{}", starts.0 + index), entry)
-            });
-            Situation { published: entries.collect(), before: annotated(from, starts.0, one), after: annotated(to, starts.1, other), ready }
-        },
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    /// Refused if and only if it leaves a gap that was not there, among all pods or among those that are ready.
-    #[test]
-    fn what_is_refused_leaves_a_gap_and_nothing_else_does(situation in situations()) {
-        let Situation { before, after, published, ready } = situation;
-        let config = Config::default();
-        let windows = |keep: &dyn Fn(u32) -> bool| -> Vec<Window> {
-            let of = |pod: &str| pod.strip_prefix("store-").unwrap().parse::<u32>().unwrap();
-            published.iter().filter(|(pod, _)| keep(of(pod))).map(|(_, entry)| entry.window).collect()
-        };
-        let stays = |ordinal| (after.start..after.start + after.replicas).contains(&ordinal);
-        let retention = after.known(&config).sharding.retention().to_chrono();
-        let is_ready = |ordinal: u32| ready.is_none_or(|ready| ready & (1 << ordinal) != 0);
-        let gap = leaves_a_gap(&windows(&|_| true), &windows(&stays), retention)
-            || leaves_a_gap(&windows(&is_ready), &windows(&|ordinal| stays(ordinal) && is_ready(ordinal)), retention);
-        let all = (0..32).map(|pod| (pod, if is_ready(pod) { PodCondition::Ready } else { PodCondition::NotReady }));
-        let seen = ready.map(|_| pods(&all.collect::<Vec<_>>()));
-        let verdict = judged_with(&config, Some(&published), seen.as_ref(), Some(&before), Some(&after));
-        prop_assert_eq!(verdict.denial.is_some(), gap, "{:?}", verdict);
-        prop_assert_eq!(verdict.concern, gap.then_some(Concern::CoverageGap));
-        if before.start == after.start && after.replicas >= before.replicas {
-            prop_assert!(!gap, "a scale-up or an annotation");
-        }
-        let warn = self::config("guard: {mode: warn}");
-        let warned = judged_with(&warn, Some(&published), seen.as_ref(), Some(&before), Some(&after));
-        prop_assert_eq!((warned.denial, warned.concern), (None, verdict.concern));
-        prop_assert_eq!(judged(&config, None, Some(&before), Some(&after)).denial, None, "nothing is known");
-    }
-
-    /// From any plan to any target: once everything is published as planned for it, scaling down says nothing at all.
-    #[test]
-    fn scaling_down_to_the_target_is_silent(division in (1..6_u32, 1..4_u32, 30..400_u32), more in 1..8_u32, to in 1..10_u32) {
-        let config = Config::default();
-        let mut before = annotated(to + more, 0, division);
-        before.annotations.insert(crate::core::names::TARGET_REPLICAS.to_owned(), to.to_string());
-        let published = before.settled(&config);
-        prop_assert_eq!(scaled(&config, Some(&published), &before, to), Verdict::default());
-    }
-
-    /// On the way to the target, step by step: while a step's pods are away, a scale-down that passes leaves no gap.
-    #[test]
-    fn too_early_is_refused_while_pods_are_on_their_way(division in (1..6_u32, 2..4_u32, 30..400_u32), more in 1..8_u32, to in 2..10_u32) {
-        let config = Config::default();
-        let mut before = annotated(to + more, 0, division);
-        let mut published = before.settled(&config);
-        before.annotations.insert(crate::core::names::TARGET_REPLICAS.to_owned(), to.to_string());
-        let known = before.known(&config);
-        let terms = Terms { required: required(&known), discovery: Discovery::Pods, allow_gap: false, now: now() };
-        let facing = |published| Facing { config: &config, published: Some(published), pods: None, now: now() };
-        let (steps, _) = preview(members(&known, &facing(&published)), &terms);
-        for step in steps {
-            let Step::Move { changes, .. } = step else { continue };
-            let restart = |change: &&Change| published[&format!("store-{}", change.member)].window != change.to.window;
-            let away: Vec<usize> = changes.iter().filter(restart).map(|change| change.member).collect();
-            for change in &changes {
-                let entry = Entry::new(change.to.shard, change.to.replica, change.to.window);
-                published.insert(format!("store-{}", change.member), entry);
-            }
-            let verdict = scaled(&config, Some(&published), &before, to);
-            if verdict.denial.is_none() {
-                let stay = |pod: &u32| *pod < to && !away.contains(&(*pod as usize));
-                let windows = |keep: &dyn Fn(&u32) -> bool| -> Vec<Window> {
-                    (0..to + more).filter(|pod| keep(pod)).map(|pod| published[&format!("store-{pod}")].window).collect()
-                };
-                let gap = leaves_a_gap(&windows(&|_| true), &windows(&stay), known.sharding.retention().to_chrono());
-                prop_assert!(!gap, "{away:?} are away, and {published:?} was allowed");
-            }
-        }
-    }
 }

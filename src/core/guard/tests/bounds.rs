@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::max_unavailable::MaxUnavailable;
+use crate::core::notice::MAX_WARNING_CHARS;
 
 #[test]
 fn a_hundred_thousand_annotations_are_counted() {
