@@ -1,0 +1,467 @@
+//! Replicas with clocks of their own, watches that lag, writes that are lost, API servers that learn late, and people who
+//! edit: in simulated time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::convert::Infallible;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::super::*;
+
+/// True time in milliseconds. No replica sees it.
+pub(super) type Millis = u64;
+pub(super) const SECOND: Millis = 1_000;
+pub(super) const MINUTE: Millis = 60 * SECOND;
+pub(super) const HOUR: Millis = 60 * MINUTE;
+/// All replicas have started.
+pub(super) const START: Millis = 5 * MINUTE;
+/// Faults happen before this.
+pub(super) const FAULTS: Millis = 14 * HOUR;
+/// From here on everything has settled: the longest partition is over, and a propagation.
+const SETTLED: Millis = FAULTS + 40 * MINUTE;
+const END: Millis = SETTLED + 14 * HOUR;
+/// How late an API server learns of another caBundle, less than the propagation.
+const API_LAG: Millis = 100 * SECOND;
+/// How late a replica sees what was written.
+const WATCH_LAG: Millis = 3 * SECOND;
+const RETRY: Millis = 5 * SECOND;
+/// Clocks differ by this much at most, either way.
+pub(super) const SKEW_SECONDS: i64 = 300;
+
+pub(super) fn wall(at: Millis, skew: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(1_800_000_000_000 + i64::try_from(at).unwrap() + skew * 1_000).unwrap()
+}
+
+pub(super) fn settings() -> Settings {
+    Settings::new(TimeDelta::hours(6), TimeDelta::minutes(90), TimeDelta::minutes(2), vec!["timeshard.x.svc".to_owned()]).unwrap()
+}
+
+/// Certificates with a number instead of a signature.
+#[derive(Default)]
+pub(super) struct Mint(u64);
+
+impl Issue for Mint {
+    type Error = Infallible;
+    fn authority(&mut self, validity: Validity) -> Result<Signer, Infallible> {
+        self.0 += 1;
+        Ok(Signer { anchor: Anchor { der: self.0.to_be_bytes().to_vec(), validity }, key: Key(format!("ca {}", self.0)) })
+    }
+    fn leaf(&mut self, signer: &Signer, names: &[String], validity: Validity) -> Result<Leaf, Infallible> {
+        self.0 += 1;
+        let (chain, key) = (format!("leaf {}", self.0), Key(format!("key {}", self.0)));
+        Ok(Leaf { chain, key, issuer: signer.anchor.der.clone(), names: names.to_vec(), validity })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// kill -9, and another process in its place.
+    Crash {
+        back: Millis,
+    },
+    /// All of them at once.
+    CrashAll {
+        back: Millis,
+    },
+    /// It sees nothing and its writes fail.
+    Partition {
+        span: Millis,
+    },
+    DeleteSecret,
+    /// Somebody empties a part of the Secret.
+    Garble {
+        part: u8,
+    },
+    /// Somebody puts a whole other content into the Secret.
+    Swap,
+    /// Somebody overwrites the caBundle: with nothing, or with an anchor of theirs.
+    Overwrite {
+        theirs: bool,
+    },
+    /// The registration is deleted, and made anew by somebody who knows nothing of a caBundle.
+    Recreate {
+        after: Millis,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Scenario {
+    pub(super) seed: u64,
+    pub(super) skews: Vec<i64>,
+    pub(super) faults: Vec<(Millis, usize, Fault)>,
+    /// Out of 100 writes, how many fail or lose their answer until [`FAULTS`].
+    pub(super) bad: u32,
+}
+
+enum Event {
+    Boot(usize),
+    Fault(usize, Fault),
+    Wake(usize, u64),
+    SeeSecret(usize, u64),
+    SeeBundle(usize, u64),
+    Arrive { replica: usize, life: u64, write: Write, lost: bool },
+    Answer { replica: usize, life: u64, stands: bool },
+    ApiSees(usize, u64),
+    Registered,
+    Check,
+}
+
+enum Write {
+    Secret { version: u64, store: Box<Store> },
+    Bundle { version: u64, anchors: Vec<Anchor> },
+}
+
+struct Replica {
+    custodian: Custodian,
+    alive: bool,
+    life: u64,
+    boot: Millis,
+    busy: bool,
+    /// No answer yet, or a refusal: nothing before this.
+    hold: Millis,
+    partitioned: Millis,
+    sights: Sights,
+    secret_version: u64,
+    bundle_version: u64,
+    serving: Option<Leaf>,
+}
+
+pub(super) struct World {
+    now: Millis,
+    order: u64,
+    queue: BinaryHeap<Reverse<(Millis, u64)>>,
+    events: BTreeMap<u64, Event>,
+    rng: SmallRng,
+    mint: Mint,
+    scenario: Scenario,
+    replicas: Vec<Replica>,
+    /// All versions; the last one stands. `None`: it does not exist.
+    secrets: Vec<Option<Store>>,
+    /// The same, and whether somebody else left it so.
+    bundles: Vec<(Option<Vec<Anchor>>, bool)>,
+    api: Vec<u64>,
+    lives: u64,
+    writes: Vec<(Millis, &'static str)>,
+    checked: u64,
+    authorities: usize,
+}
+
+impl World {
+    pub(super) fn new(scenario: Scenario) -> Self {
+        let fresh = |_: &i64| Replica {
+            custodian: Custodian::new(settings()),
+            alive: false,
+            life: 0,
+            boot: 0,
+            busy: false,
+            hold: 0,
+            partitioned: 0,
+            sights: Sights::default(),
+            secret_version: 0,
+            bundle_version: 0,
+            serving: None,
+        };
+        let mut world = Self {
+            now: 0,
+            order: 0,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            rng: SmallRng::seed_from_u64(scenario.seed),
+            mint: Mint::default(),
+            replicas: scenario.skews.iter().map(fresh).collect(),
+            scenario,
+            secrets: vec![None],
+            bundles: vec![(Some(Vec::new()), true)],
+            api: vec![0; 2],
+            lives: 0,
+            writes: Vec::new(),
+            checked: 0,
+            authorities: 0,
+        };
+        for replica in 0..world.replicas.len() {
+            let at = world.rng.random_range(0..5 * SECOND);
+            world.at(at, Event::Boot(replica));
+        }
+        for (at, replica, fault) in world.scenario.faults.clone() {
+            world.at(at, Event::Fault(replica % world.replicas.len(), fault));
+        }
+        world.at(MINUTE, Event::Check);
+        world
+    }
+
+    fn at(&mut self, at: Millis, event: Event) {
+        self.order += 1;
+        self.queue.push(Reverse((at, self.order)));
+        self.events.insert(self.order, event);
+    }
+
+    fn soon(&mut self, within: Millis, event: Event) {
+        let at = self.now + self.rng.random_range(0..=within);
+        self.at(at, event);
+    }
+
+    pub(super) fn run(mut self) -> Self {
+        while let Some(Reverse((at, order))) = self.queue.pop() {
+            // What was written at the very end is still on its way to the others.
+            let written = self.writes.iter().filter(|(_, kind)| *kind == "secret").map(|(at, _)| *at).max().unwrap_or(0);
+            if at > END && at > written + MINUTE {
+                break;
+            }
+            self.now = at;
+            let event = self.events.remove(&order).unwrap();
+            self.take(event);
+            self.check();
+        }
+        self
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Boot(i) => self.boot(i),
+            Event::Fault(i, fault) => self.fault(i, fault),
+            Event::Wake(i, life) => {
+                if self.replicas[i].life == life {
+                    self.look(i);
+                }
+            }
+            Event::SeeSecret(i, version) => self.see_secret(i, version),
+            Event::SeeBundle(i, version) => self.see_bundle(i, version),
+            Event::Arrive { replica, life, write, lost } => {
+                let stands = self.write(write);
+                if !lost {
+                    self.soon(SECOND, Event::Answer { replica, life, stands });
+                }
+            }
+            Event::Answer { replica, life, stands } => self.answered(replica, life, stands),
+            Event::ApiSees(api, version) => self.api[api] = self.api[api].max(version),
+            Event::Registered => {
+                if self.bundles.last().unwrap().0.is_none() {
+                    self.bundle(Some(Vec::new()), true);
+                }
+            }
+            Event::Check => self.at(self.now + MINUTE, Event::Check),
+        }
+    }
+
+    fn boot(&mut self, i: usize) {
+        self.lives += 1;
+        let (life, now) = (self.lives, self.now);
+        let replica = &mut self.replicas[i];
+        replica.custodian = Custodian::new(settings());
+        (replica.alive, replica.life, replica.boot, replica.busy, replica.hold) = (true, life, now, false, 0);
+        replica.sights = Sights { secret: Sight::Unknown, registrations: vec![Sight::Unknown] };
+        (replica.secret_version, replica.bundle_version, replica.serving) = (0, 0, None);
+        self.soon(WATCH_LAG, Event::SeeSecret(i, 0));
+        self.soon(WATCH_LAG, Event::SeeBundle(i, 0));
+    }
+
+    /// Watches deliver what stands, in order and without a gap that lasts.
+    fn see_secret(&mut self, i: usize, _: u64) {
+        let version = self.secrets.len() as u64 - 1;
+        if !self.replicas[i].alive || self.again(i, Event::SeeSecret(i, version)) {
+            return;
+        }
+        let sight = self.secrets.last().unwrap().clone().map_or(Sight::Missing, Sight::Holds);
+        let replica = &mut self.replicas[i];
+        (replica.sights.secret, replica.secret_version) = (sight, version);
+        self.look(i);
+    }
+
+    fn see_bundle(&mut self, i: usize, _: u64) {
+        let version = self.bundles.len() as u64 - 1;
+        if !self.replicas[i].alive || self.again(i, Event::SeeBundle(i, version)) {
+            return;
+        }
+        let sight = self.bundles.last().unwrap().0.clone().map_or(Sight::Missing, |bundle| Sight::Holds(vec![bundle]));
+        let replica = &mut self.replicas[i];
+        (replica.sights.registrations[0], replica.bundle_version) = (sight, version);
+        self.look(i);
+    }
+
+    /// A partitioned replica sees it when the partition ends.
+    fn again(&mut self, i: usize, event: Event) -> bool {
+        let until = self.replicas[i].partitioned;
+        let later = until > self.now;
+        if later {
+            self.at(until + 1, event);
+        }
+        later
+    }
+
+    fn look(&mut self, i: usize) {
+        let (now, skew) = (self.now, self.scenario.skews[i]);
+        let replica = &mut self.replicas[i];
+        if !replica.alive || replica.busy || now < replica.hold {
+            return;
+        }
+        let local = Duration::from_millis(now - replica.boot);
+        let look = replica.custodian.look(local, wall(now, skew), &replica.sights);
+        if let Some(leaf) = look.serve {
+            replica.serving = Some(leaf);
+        }
+        let write = match look.step {
+            Step::WaitUntil(at) => {
+                assert!(at > local, "it waits for what has come already");
+                let (at, life) = (replica.boot + u64::try_from(at.as_millis()).unwrap() + 1, replica.life);
+                self.at(at, Event::Wake(i, life));
+                return;
+            }
+            Step::Write(change) => {
+                let before = if let Sight::Holds(store) = &replica.sights.secret { store.clone() } else { Store::default() };
+                let (memory, bundled) = (replica.custodian.memory().cloned(), replica.sights.bundled());
+                let store = before.changed(&change, &settings(), wall(now, skew), memory.as_ref(), &bundled, &mut self.mint).unwrap();
+                assert!(store.is_sound(), "{change:?}: {store:?}");
+                self.authorities += usize::from(change == Change::Promote);
+                Write::Secret { version: self.replicas[i].secret_version, store: Box::new(store) }
+            }
+            Step::Trust { anchors, .. } => Write::Bundle { version: replica.bundle_version, anchors },
+        };
+        self.send(i, write);
+    }
+
+    fn send(&mut self, i: usize, write: Write) {
+        let (now, life) = (self.now, self.replicas[i].life);
+        self.replicas[i].busy = true;
+        let bad = now < FAULTS && self.rng.random_range(0..100) < self.scenario.bad;
+        if self.replicas[i].partitioned > now || (bad && self.rng.random_bool(0.5)) {
+            self.soon(SECOND, Event::Answer { replica: i, life, stands: false });
+            return;
+        }
+        self.soon(SECOND, Event::Arrive { replica: i, life, write, lost: bad });
+        if bad {
+            // The write happens, and nobody is told.
+            self.at(now + 3 * SECOND, Event::Answer { replica: i, life, stands: false });
+        }
+    }
+
+    fn answered(&mut self, i: usize, life: u64, stands: bool) {
+        if self.replicas[i].life != life {
+            return;
+        }
+        self.replicas[i].busy = false;
+        if stands {
+            // What was written is seen at once.
+            self.see_secret(i, 0);
+            self.see_bundle(i, 0);
+        } else {
+            self.replicas[i].hold = self.now + RETRY;
+            self.at(self.now + RETRY + 1, Event::SeeSecret(i, 0));
+            self.at(self.now + RETRY + 1, Event::SeeBundle(i, 0));
+        }
+    }
+
+    fn write(&mut self, write: Write) -> bool {
+        match write {
+            Write::Secret { version, store } => {
+                let same = version == self.secrets.len() as u64 - 1;
+                // A Secret that does not exist is made, whatever was seen before.
+                let stands = same || (self.secrets[usize::try_from(version).unwrap()].is_none() && self.secrets.last().unwrap().is_none());
+                if stands {
+                    self.writes.push((self.now, "secret"));
+                    self.secret(Some(*store));
+                }
+                stands
+            }
+            Write::Bundle { version, anchors } => {
+                let stands = version == self.bundles.len() as u64 - 1;
+                if stands {
+                    self.writes.push((self.now, "bundle"));
+                    self.bundle(Some(anchors), false);
+                }
+                stands
+            }
+        }
+    }
+
+    fn secret(&mut self, store: Option<Store>) {
+        self.secrets.push(store);
+        for i in 0..self.replicas.len() {
+            self.soon(WATCH_LAG, Event::SeeSecret(i, 0));
+        }
+    }
+
+    fn bundle(&mut self, anchors: Option<Vec<Anchor>>, by_others: bool) {
+        self.bundles.push((anchors, by_others));
+        let version = self.bundles.len() as u64 - 1;
+        for i in 0..self.replicas.len() {
+            self.soon(WATCH_LAG, Event::SeeBundle(i, 0));
+        }
+        for api in 0..self.api.len() {
+            self.soon(API_LAG, Event::ApiSees(api, version));
+        }
+    }
+
+    fn fault(&mut self, i: usize, fault: Fault) {
+        let now = self.now;
+        match fault {
+            Fault::Crash { back } => {
+                self.replicas[i].alive = false;
+                self.at(now + back, Event::Boot(i));
+            }
+            Fault::CrashAll { back } => {
+                (0..self.replicas.len()).for_each(|i| self.fault(i, Fault::Crash { back: back + i as u64 * SECOND }));
+            }
+            Fault::Partition { span } => self.replicas[i].partitioned = now + span,
+            Fault::DeleteSecret => self.secret(None),
+            Fault::Garble { part } => {
+                let Some(mut store) = self.secrets.last().unwrap().clone() else { return };
+                match part % 4 {
+                    0 => store.leaf = None,
+                    1 => store.current = None,
+                    2 => store = Store::default(),
+                    _ => (store.current, store.next, store.leaf) = (None, None, None),
+                }
+                self.secret(Some(store));
+            }
+            Fault::Swap => {
+                let mut other = Store::default();
+                for change in [Change::Begin, Change::Promote] {
+                    other = other.changed(&change, &settings(), wall(now, 0), None, &[], &mut self.mint).unwrap();
+                }
+                self.secret(Some(other));
+            }
+            Fault::Overwrite { theirs } => {
+                let anchor = self.mint.authority(Validity::from_now(wall(now, 0), TimeDelta::hours(5), None)).unwrap().anchor;
+                self.bundle(Some(if theirs { vec![anchor] } else { Vec::new() }), true);
+            }
+            Fault::Recreate { after } => {
+                self.bundle(None, true);
+                self.at(now + after, Event::Registered);
+            }
+        }
+    }
+
+    /// Every API server accepts every replica that serves, unless what it knows is what somebody else left.
+    fn check(&mut self) {
+        for (i, replica) in self.replicas.iter().enumerate().filter(|(_, replica)| replica.alive) {
+            let Some(leaf) = &replica.serving else { continue };
+            for (api, version) in self.api.iter().enumerate() {
+                let (Some(bundle), false) = &self.bundles[usize::try_from(*version).unwrap()] else { continue };
+                let api_wall = wall(self.now, if api == 0 { SKEW_SECONDS } else { -SKEW_SECONDS });
+                let trusted = bundle.iter().any(|anchor| anchor.der == leaf.issuer && anchor.validity.holds(api_wall));
+                assert!(
+                    trusted && leaf.validity.holds(api_wall),
+                    "at {} min API server {api} refuses replica {i}: {leaf:?} under {bundle:?}",
+                    self.now / MINUTE
+                );
+                self.checked += 1;
+            }
+        }
+    }
+
+    /// At the end all serve one leaf, and nobody fought.
+    pub(super) fn ended_well(&self) {
+        let store = self.secrets.last().unwrap().as_ref().expect("there is a Secret");
+        for replica in &self.replicas {
+            assert_eq!(replica.serving, store.leaf, "all serve what the Secret holds");
+        }
+        let late = |what: &str| self.writes.iter().filter(|(at, kind)| *at > SETTLED && *kind == what).count();
+        // 14 hours: 14 leaves of an hour, 3.5 authorities (made, promoted, dropped), and what was adopted. A replica that sees the
+        // caBundle before the Secret puts back what was dropped, once.
+        assert!(late("secret") <= 32, "{} writes of the Secret", late("secret"));
+        assert!(late("bundle") <= 24, "{} writes of the caBundle", late("bundle"));
+        assert!(self.authorities >= 4 && self.checked > 1_000, "{} authorities, {} checks", self.authorities, self.checked);
+    }
+}
