@@ -129,41 +129,50 @@ mod tests {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// Answers as agents of other ages give them. What an agent of a release answered stays here for as long as its pods may run.
-    #[test]
-    fn agents_of_other_ages_are_understood() {
-        let current = AgentStatus {
+    /// A pod that serves, as release 0.1 told it.
+    fn serving() -> AgentStatus {
+        let window = Window { min: "-370d".parse().unwrap(), max: "-246d16h".parse().unwrap() };
+        AgentStatus {
             pod: "store-0".to_owned(),
             shard: Some(2),
             replica: Some(1),
             phase: Phase::Serving,
-            published: Some(Window { min: "-370d".parse().unwrap(), max: "-246d16h".parse().unwrap() }),
-            applied: Some(Window { min: "-370d".parse().unwrap(), max: "-246d16h".parse().unwrap() }),
+            published: Some(window),
+            applied: Some(window),
             verified: true,
             restarts: 4,
             last_error: None,
             agent_version: "0.1.0".to_owned(),
             contract: 1,
             ..AgentStatus::default()
-        };
+        }
+    }
+
+    /// Answers as agents of other ages give them. What an agent of a release answered stays here for as long as its pods may run.
+    #[test]
+    fn agents_of_other_ages_are_understood() {
         let release_0_1 = concat!(
             r#"{"pod":"store-0","shard":2,"replica":1,"phase":"serving","published":{"min_time":"-370d","max_time":"-246d16h"},"#,
             r#""applied":{"min_time":"-370d","max_time":"-246d16h"},"verified":true,"restarts":4,"last_error":null,"#,
             r#""agent_version":"0.1.0","contract":1}"#
         );
-        assert_eq!(read(release_0_1).unwrap(), current);
+        assert_eq!(read(release_0_1).unwrap(), serving());
         // A newer one: a higher contract, other order, keys that this server does not have, also within a window.
         let newer = concat!(
             r#"{"contract":3,"agent_version":"9.0.0","news":{"a":[1]},"pod":"store-0","phase":"serving","shard":2,"replica":1,"verified":true,"#,
             r#""published":{"min_time":"-370d","max_time":"-246d16h","quantum":"1h"},"#,
             r#""applied":{"min_time":"-370d","max_time":"-246d16h"},"restarts":4,"last_error":null,"loaded_blocks":12}"#
         );
-        let expected = AgentStatus { agent_version: "9.0.0".to_owned(), contract: 3, ..current.clone() };
+        let expected = AgentStatus { agent_version: "9.0.0".to_owned(), contract: 3, ..serving() };
         assert_eq!(read(newer).unwrap(), expected);
         // One before any of these keys: it is there and serves, and claims nothing.
         let bare = read(r#"{"pod":"store-0","phase":"serving"}"#).unwrap();
-        let nothing = AgentStatus { shard: None, replica: None, published: None, applied: None, verified: false, restarts: 0, ..current };
+        let nothing = AgentStatus { shard: None, replica: None, published: None, applied: None, verified: false, restarts: 0, ..serving() };
         assert_eq!(bare, AgentStatus { agent_version: String::new(), contract: 0, ..nothing });
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused() {
         for (text, why) in [
             (r#"{"phase":"serving"}"#, "missing field `pod`"),
             (r#"{"pod":"store-0"}"#, "missing field `phase`"),

@@ -201,41 +201,10 @@ impl World {
             self.syncs();
             let actions = self.sidecar.step(age);
             for action in &actions {
-                match action {
-                    Action::Remember(file) => {
-                        assert_eq!(self.order.map(|o| (o.request, o.window)), Some((file.request, file.window)));
-                        self.order = Some(*file);
-                        self.sidecar.wrote(*file);
-                        self.launcher_event(&Event::Ordered(*file));
-                    }
-                    Action::Inspect(wish) => {
-                        self.inspect = Some(*wish);
-                        self.list = self.lists.then(|| self.list_of(wish));
-                    }
-                    Action::Tell(news) => assert!(!news.line.is_empty()),
-                    Action::Order(file) => {
-                        assert!(self.order.is_none_or(|o| o.request < file.request));
-                        self.order = Some(*file);
-                        self.sidecar.wrote(*file);
-                        self.launcher_event(&Event::Ordered(*file));
-                    }
-                    Action::Judge(verdict) => {
-                        self.verdict = Some(*verdict);
-                        self.launcher_event(&Event::Judged(*verdict));
-                    }
-                    Action::Signal => {
-                        if let (true, Some(order), Some(thanos)) = (self.honours_signal, self.order, &mut self.thanos) {
-                            thanos.window = order.window;
-                        }
-                    }
-                }
+                self.carry_out(action);
             }
             if let Some(launch) = self.sidecar.probe_due(age) {
-                let flags = self.thanos.as_ref().map(|t| t.window).ok_or("nobody answers".to_owned());
-                let unix_seconds = i64::try_from(self.now.as_secs()).unwrap();
-                let reading = self.thanos.as_ref().filter(|_| self.serves()).map(|t| Reading { unix_seconds, ..t.reading });
-                let blocks = reading.map(|reading| if self.metrics_readable { Ok(reading) } else { Err("401".to_owned()) });
-                let probe = Probe { ready: self.serves(), flags, blocks };
+                let probe = self.probe();
                 self.sidecar.probed(launch, probe, age);
             } else if actions.is_empty() {
                 if self.sidecar.status().phase.is_ready() {
@@ -245,6 +214,49 @@ impl World {
             }
         }
         panic!("the sidecar does not come to rest: {:?}", self.sidecar);
+    }
+
+    /// What the sidecar wants done, with the files between it and the launcher.
+    fn carry_out(&mut self, action: &Action) {
+        match action {
+            Action::Remember(file) => {
+                assert_eq!(self.order.map(|o| (o.request, o.window)), Some((file.request, file.window)));
+                self.write_window(*file);
+            }
+            Action::Inspect(wish) => {
+                self.inspect = Some(*wish);
+                self.list = self.lists.then(|| self.list_of(wish));
+            }
+            Action::Tell(news) => assert!(!news.line.is_empty()),
+            Action::Order(file) => {
+                assert!(self.order.is_none_or(|o| o.request < file.request));
+                self.write_window(*file);
+            }
+            Action::Judge(verdict) => {
+                self.verdict = Some(*verdict);
+                self.launcher_event(&Event::Judged(*verdict));
+            }
+            Action::Signal => {
+                if let (true, Some(order), Some(thanos)) = (self.honours_signal, self.order, &mut self.thanos) {
+                    thanos.window = order.window;
+                }
+            }
+        }
+    }
+
+    fn write_window(&mut self, file: WindowFile) {
+        self.order = Some(file);
+        self.sidecar.wrote(file);
+        self.launcher_event(&Event::Ordered(file));
+    }
+
+    /// What thanos answers now.
+    fn probe(&self) -> Probe {
+        let flags = self.thanos.as_ref().map(|t| t.window).ok_or("nobody answers".to_owned());
+        let unix_seconds = i64::try_from(self.now.as_secs()).unwrap();
+        let reading = self.thanos.as_ref().filter(|_| self.serves()).map(|t| Reading { unix_seconds, ..t.reading });
+        let blocks = reading.map(|reading| if self.metrics_readable { Ok(reading) } else { Err("401".to_owned()) });
+        Probe { ready: self.serves(), flags, blocks }
     }
 
     pub(super) fn run(&mut self, time: Duration) {
