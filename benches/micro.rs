@@ -85,6 +85,34 @@ fn rollout() {
     }
 }
 
+/// A pod that serves what is published, as the cluster and its sidecar tell it.
+fn settled_pod(name: &str, shard: u32, replica: u32, window: Window) -> (PodFacts, Answer) {
+    let facts = PodFacts {
+        name: name.to_owned(),
+        statefulset: "store".to_owned(),
+        injected: true,
+        store: true,
+        ready: true,
+        shard_label: Some(shard.to_string()),
+        ..PodFacts::default()
+    };
+    let status = AgentStatus {
+        pod: name.to_owned(),
+        shard: Some(shard),
+        replica: Some(replica),
+        phase: Phase::Serving,
+        published: Some(window),
+        applied: Some(window),
+        verified: true,
+        restarts: 0,
+        last_error: None,
+        agent_version: "0".to_owned(),
+        contract: names::CONTRACT,
+        ..AgentStatus::default()
+    };
+    (facts, Answer::Status(Box::new(status)))
+}
+
 /// A look at 25 pods that are as they should be.
 fn look() {
     let config = Arc::new(Config::parse("sharding: {total_shards: 5, replicas_per_shard: 5}", "bench").unwrap());
@@ -101,37 +129,13 @@ fn look() {
     let fleet = Fleet::new(config.clone()).with_statefulset(facts).unwrap();
     let known = fleet.known("ns", "store");
     let mut map = MapFacts { owner_uid: Some("set".to_owned()), ..MapFacts::default() };
-    let pods: Vec<(PodFacts, Answer)> = (0..25)
-        .map(|i| {
-            let (name, at) = (format!("store-{i}"), known.plan.assign(i));
-            let window = known.plan.window(at.shard, now);
-            map.data.insert(key(&name), Entry::new(at.shard, at.replica, window).to_yaml());
-            let facts = PodFacts {
-                name: name.clone(),
-                statefulset: "store".to_owned(),
-                injected: true,
-                store: true,
-                ready: true,
-                shard_label: Some(at.shard.to_string()),
-                ..PodFacts::default()
-            };
-            let status = AgentStatus {
-                pod: name,
-                shard: Some(at.shard),
-                replica: Some(at.replica),
-                phase: Phase::Serving,
-                published: Some(window),
-                applied: Some(window),
-                verified: true,
-                restarts: 0,
-                last_error: None,
-                agent_version: "0".to_owned(),
-                contract: names::CONTRACT,
-                ..AgentStatus::default()
-            };
-            (facts, Answer::Status(Box::new(status)))
-        })
-        .collect();
+    let mut pods: Vec<(PodFacts, Answer)> = Vec::new();
+    for i in 0..25 {
+        let (name, at) = (format!("store-{i}"), known.plan.assign(i));
+        let window = known.plan.window(at.shard, now);
+        map.data.insert(key(&name), Entry::new(at.shard, at.replica, window).to_yaml());
+        pods.push(settled_pod(&name, at.shard, at.replica, window));
+    }
     let hour = Duration::from_hours(1);
     let views: BTreeMap<String, PodView<'_>> = pods
         .iter()

@@ -1,158 +1,16 @@
 //! Candidates with a stand-in for the API server, in paused time; and once, by hand, with a real one.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
-
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
-use hyper::{Method, Response};
-use kube::client::Body;
-use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use hyper::Method;
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::*;
-use crate::adapters::signals::{self, Trigger};
+use crate::adapters::signals;
+use server::{Mode, Running, Service};
+
+mod server;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Up,
-    /// Answers 500 without doing anything.
-    Broken,
-    Forbids,
-    /// Does it, and answers 500.
-    LosesAnswers,
-    Hangs,
-}
-
-/// The API server's one Lease.
-struct Server {
-    mode: Mode,
-    lease: Option<Value>,
-    version: u64,
-    /// Method and status of each answer.
-    log: Vec<(Method, u16)>,
-}
-
-#[derive(Clone)]
-struct Service(Arc<Mutex<Server>>);
-
-impl Service {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(Server { mode: Mode::Up, lease: None, version: 0, log: Vec::new() })))
-    }
-
-    fn set(&self, mode: Mode) {
-        self.0.lock().unwrap().mode = mode;
-    }
-
-    fn lease(&self) -> Value {
-        self.0.lock().unwrap().lease.clone().unwrap()
-    }
-
-    fn edit(&self, edit: impl FnOnce(&mut Value)) {
-        let mut server = self.0.lock().unwrap();
-        server.version += 1;
-        let version = server.version.to_string();
-        let lease = server.lease.as_mut().unwrap();
-        edit(lease);
-        lease["metadata"]["resourceVersion"] = json!(version);
-    }
-
-    /// A candidate under this name.
-    fn candidate(&self, name: &str) -> Running {
-        let (trigger, shutdown) = signals::channel();
-        let settings = Settings { identity: name.to_owned(), namespace: None, jitter: Duration::from_millis(100) };
-        let (leadership, task) = run(Client::new(self.clone(), "monitoring"), settings, shutdown);
-        Running { leadership, task: tokio::spawn(task), trigger }
-    }
-}
-
-impl Server {
-    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
-        let status = |code: u16, message: &str| (code, json!({"kind": "Status", "status": "Failure", "code": code, "message": message}));
-        match self.mode {
-            Mode::Broken => return status(500, "broken"),
-            Mode::Forbids => return status(403, "leases is forbidden"),
-            Mode::Up | Mode::LosesAnswers | Mode::Hangs => {}
-        }
-        let one = format!("/apis/coordination.k8s.io/v1/namespaces/monitoring/leases/{}", names::LEASE);
-        assert!(path == if method == Method::POST { one.rsplit_once('/').unwrap().0 } else { one.as_str() }, "{method} {path}");
-        if method != Method::GET {
-            let mut sent: Value = serde_json::from_slice(body).unwrap();
-            match (&self.lease, method == Method::POST) {
-                (Some(_), true) => return status(409, "it exists"),
-                (None, false) => return status(404, "there is none"),
-                (Some(lease), false) if lease["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"] => {
-                    return status(409, "another version stands");
-                }
-                (Some(_), false) | (None, true) => {}
-            }
-            self.version += 1;
-            sent["metadata"]["resourceVersion"] = json!(self.version.to_string());
-            self.lease = Some(sent);
-        }
-        match &self.lease {
-            _ if self.mode == Mode::LosesAnswers => status(500, "it may have happened"),
-            Some(lease) => (if method == Method::POST { 201 } else { 200 }, lease.clone()),
-            None => status(404, "there is none"),
-        }
-    }
-}
-
-impl tower::Service<hyper::Request<Body>> for Service {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: hyper::Request<Body>) -> Self::Future {
-        let server = self.0.clone();
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            if server.lock().unwrap().mode == Mode::Hangs {
-                std::future::pending::<()>().await;
-            }
-            // A round trip takes a moment.
-            sleep(Duration::from_millis(5)).await;
-            let mut server = server.lock().unwrap();
-            let (code, answer) = server.answer(&parts.method, parts.uri.path(), &body);
-            server.log.push((parts.method, code));
-            Ok(Response::builder().status(code).body(Full::from(answer.to_string())).unwrap())
-        })
-    }
-}
-
-struct Running {
-    leadership: Leadership,
-    task: JoinHandle<()>,
-    trigger: Trigger,
-}
-
-impl Running {
-    fn leads(&self) -> bool {
-        self.leadership.remaining().is_some()
-    }
-
-    /// Waits until leading begins or ends, and returns whether it leads and how long that took.
-    async fn change(&mut self, limit: Duration) -> (bool, Duration) {
-        let began = Instant::now();
-        timeout(limit, self.leadership.changed()).await.unwrap_or_else(|_| panic!("no change within {limit:?}: {:?}", self.leadership));
-        (self.leads(), began.elapsed())
-    }
-
-    async fn leading(&mut self) {
-        assert!(self.change(15 * SECOND).await.0);
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn makes_the_lease_and_renews_it() {

@@ -10,6 +10,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::super::*;
 
+mod checks;
+mod replicas;
+
 /// True time in milliseconds. No replica sees it.
 pub(super) type Millis = u64;
 pub(super) const SECOND: Millis = 1_000;
@@ -245,113 +248,6 @@ impl World {
         }
     }
 
-    fn boot(&mut self, i: usize) {
-        self.lives += 1;
-        let (life, now) = (self.lives, self.now);
-        let replica = &mut self.replicas[i];
-        replica.custodian = Custodian::new(settings());
-        (replica.alive, replica.life, replica.boot, replica.busy, replica.hold) = (true, life, now, false, 0);
-        replica.sights = Sights { secret: Sight::Unknown, registrations: vec![Sight::Unknown] };
-        (replica.secret_version, replica.bundle_version, replica.serving) = (0, 0, None);
-        self.soon(WATCH_LAG, Event::SeeSecret(i, 0));
-        self.soon(WATCH_LAG, Event::SeeBundle(i, 0));
-    }
-
-    /// Watches deliver what stands, in order and without a gap that lasts.
-    fn see_secret(&mut self, i: usize, _: u64) {
-        let version = self.secrets.len() as u64 - 1;
-        if !self.replicas[i].alive || self.again(i, Event::SeeSecret(i, version)) {
-            return;
-        }
-        let sight = self.secrets.last().unwrap().clone().map_or(Sight::Missing, Sight::Holds);
-        let replica = &mut self.replicas[i];
-        (replica.sights.secret, replica.secret_version) = (sight, version);
-        self.look(i);
-    }
-
-    fn see_bundle(&mut self, i: usize, _: u64) {
-        let version = self.bundles.len() as u64 - 1;
-        if !self.replicas[i].alive || self.again(i, Event::SeeBundle(i, version)) {
-            return;
-        }
-        let sight = self.bundles.last().unwrap().0.clone().map_or(Sight::Missing, |bundle| Sight::Holds(vec![bundle]));
-        let replica = &mut self.replicas[i];
-        (replica.sights.registrations[0], replica.bundle_version) = (sight, version);
-        self.look(i);
-    }
-
-    /// A partitioned replica sees it when the partition ends.
-    fn again(&mut self, i: usize, event: Event) -> bool {
-        let until = self.replicas[i].partitioned;
-        let later = until > self.now;
-        if later {
-            self.at(until + 1, event);
-        }
-        later
-    }
-
-    fn look(&mut self, i: usize) {
-        let (now, skew) = (self.now, self.scenario.skews[i]);
-        let replica = &mut self.replicas[i];
-        if !replica.alive || replica.busy || now < replica.hold {
-            return;
-        }
-        let local = Duration::from_millis(now - replica.boot);
-        let look = replica.custodian.look(local, wall(now, skew), &replica.sights);
-        if let Some(leaf) = look.serve {
-            replica.serving = Some(leaf);
-        }
-        let write = match look.step {
-            Step::WaitUntil(at) => {
-                assert!(at > local, "it waits for what has come already");
-                let (at, life) = (replica.boot + u64::try_from(at.as_millis()).unwrap() + 1, replica.life);
-                self.at(at, Event::Wake(i, life));
-                return;
-            }
-            Step::Write(change) => {
-                let before = if let Sight::Holds(store) = &replica.sights.secret { store.clone() } else { Store::default() };
-                let (memory, bundled) = (replica.custodian.memory().cloned(), replica.sights.bundled());
-                let store = before.changed(&change, &settings(), wall(now, skew), memory.as_ref(), &bundled, &mut self.mint).unwrap();
-                assert!(store.is_sound(), "{change:?}: {store:?}");
-                self.authorities += usize::from(change == Change::Promote);
-                Write::Secret { version: self.replicas[i].secret_version, store: Box::new(store) }
-            }
-            Step::Trust { anchors, .. } => Write::Bundle { version: replica.bundle_version, anchors },
-        };
-        self.send(i, write);
-    }
-
-    fn send(&mut self, i: usize, write: Write) {
-        let (now, life) = (self.now, self.replicas[i].life);
-        self.replicas[i].busy = true;
-        let bad = now < FAULTS && self.rng.random_range(0..100) < self.scenario.bad;
-        if self.replicas[i].partitioned > now || (bad && self.rng.random_bool(0.5)) {
-            self.soon(SECOND, Event::Answer { replica: i, life, stands: false });
-            return;
-        }
-        self.soon(SECOND, Event::Arrive { replica: i, life, write, lost: bad });
-        if bad {
-            // The write happens, and nobody is told.
-            self.at(now + 3 * SECOND, Event::Answer { replica: i, life, stands: false });
-        }
-    }
-
-    fn answered(&mut self, i: usize, life: u64, stands: bool) {
-        if self.replicas[i].life != life {
-            return;
-        }
-        self.replicas[i].busy = false;
-        if stands {
-            // What was written is seen at once.
-            self.see_secret(i, 0);
-            self.see_bundle(i, 0);
-        } else {
-            self.replicas[i].hold = self.now + RETRY;
-            self.at(self.now + RETRY + 1, Event::SeeSecret(i, 0));
-            self.at(self.now + RETRY + 1, Event::SeeBundle(i, 0));
-        }
-    }
-
     fn write(&mut self, write: Write) -> bool {
         match write {
             Write::Secret { version, store } => {
@@ -431,37 +327,5 @@ impl World {
                 self.at(now + after, Event::Registered);
             }
         }
-    }
-
-    /// Every API server accepts every replica that serves, unless what it knows is what somebody else left.
-    fn check(&mut self) {
-        for (i, replica) in self.replicas.iter().enumerate().filter(|(_, replica)| replica.alive) {
-            let Some(leaf) = &replica.serving else { continue };
-            for (api, version) in self.api.iter().enumerate() {
-                let (Some(bundle), false) = &self.bundles[usize::try_from(*version).unwrap()] else { continue };
-                let api_wall = wall(self.now, if api == 0 { SKEW_SECONDS } else { -SKEW_SECONDS });
-                let trusted = bundle.iter().any(|anchor| anchor.der == leaf.issuer && anchor.validity.holds(api_wall));
-                assert!(
-                    trusted && leaf.validity.holds(api_wall),
-                    "at {} min API server {api} refuses replica {i}: {leaf:?} under {bundle:?}",
-                    self.now / MINUTE
-                );
-                self.checked += 1;
-            }
-        }
-    }
-
-    /// At the end all serve one leaf, and nobody fought.
-    pub(super) fn ended_well(&self) {
-        let store = self.secrets.last().unwrap().as_ref().expect("there is a Secret");
-        for replica in &self.replicas {
-            assert_eq!(replica.serving, store.leaf, "all serve what the Secret holds");
-        }
-        let late = |what: &str| self.writes.iter().filter(|(at, kind)| *at > SETTLED && *kind == what).count();
-        // 14 hours: 14 leaves of an hour, 3.5 authorities (made, promoted, dropped), and what was adopted. A replica that sees the
-        // caBundle before the Secret puts back what was dropped, once.
-        assert!(late("secret") <= 32, "{} writes of the Secret", late("secret"));
-        assert!(late("bundle") <= 24, "{} writes of the caBundle", late("bundle"));
-        assert!(self.authorities >= 4 && self.checked > 1_000, "{} authorities, {} checks", self.authorities, self.checked);
     }
 }
