@@ -8,6 +8,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -134,16 +135,11 @@ fn memory_and_wake_ups() {
     assert!(launcher <= 3584 && wakes == 0 && sidecar <= 8 * 1024 && cpu <= 3);
 }
 
-/// Ten thousand blocks, half of them in the window, each with a `meta.json` as large as a compacted block's.
-#[test]
-#[ignore = "a benchmark; a release build linked statically is what the figures are for"]
-fn ten_thousand_blocks() {
-    let mut pod = Pod::stand_in(&["--stand-in-other-series=3000"]);
-    pod.sidecar_flags = vec!["--drain=0s".into(), "--load-retry=0s".into()];
-    pod.publish("-5000d", "1d");
+/// Puts a block for each of the last days into the stand-in's bucket, each with the `meta.json` of 60 chunk files.
+fn write_daily_blocks(bucket: &Path, days: i64) {
     let files: String = (0..60).map(|n| format!("{{\"rel_path\": \"chunks/{n:06}\", \"size_bytes\": 536870912}},\n\t\t")).collect();
     let today = thanos_timeshard::adapters::clock::unix_seconds() / 86_400;
-    for age in 0..10_000 {
+    for age in 0..days {
         let (name, max) = (format!("01K1H8R10000000000000{age:05}"), (today - age) * 86_400_000);
         let meta = format!(
             "{{\n\t\"ulid\": \"{name}\",\n\t\"minTime\": {},\n\t\"maxTime\": {max},\n\t\"stats\": {{}},\n\t\
@@ -151,8 +147,18 @@ fn ten_thousand_blocks() {
              \"thanos\": {{\"labels\": {{\"cluster\": \"x\"}}, \"downsample\": {{\"resolution\": 0}}, \"files\": [{files}{{}}]}}}}",
             max - 86_400_000
         );
-        fs::write(pod.path("bucket").join(format!("{name}.json")), meta).unwrap();
+        fs::write(bucket.join(format!("{name}.json")), meta).unwrap();
     }
+}
+
+/// Ten thousand blocks, half of them in the window, each with a `meta.json` as large as a compacted block's.
+#[test]
+#[ignore = "a benchmark; a release build linked statically is what the figures are for"]
+fn ten_thousand_blocks() {
+    let mut pod = Pod::stand_in(&["--stand-in-other-series=3000"]);
+    pod.sidecar_flags = vec!["--drain=0s".into(), "--load-retry=0s".into()];
+    pod.publish("-5000d", "1d");
+    write_daily_blocks(&pod.path("bucket"), 10_000);
     fs::write(pod.path("bucket/01K1H8R1000000000000000100.broken"), "").unwrap();
     let (sidecar, launcher) = pod.start();
     let listed = |missing: u64| {

@@ -10,6 +10,7 @@ mod cost;
 mod demo;
 mod golden;
 mod guard;
+mod inject;
 mod server;
 mod status;
 mod steps;

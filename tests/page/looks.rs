@@ -16,9 +16,11 @@ use crate::browser::Browser;
 use crate::scenes;
 use crate::server::Server;
 
+mod changes;
+mod sizes;
+
 /// Checks that hold for every scene, as a function's body that returns what is wrong.
 const SOUND: &str = include_str!("sound.js");
-const TAB: &str = "\u{e004}";
 
 /// What a scene is tried with.
 struct Stage {
@@ -95,11 +97,11 @@ fn in_a_browser() {
         ("not looked", not_looked),
         ("follower", follower),
         ("hostile", hostile),
-        ("200 pods", two_hundred_pods),
-        ("5000 pods", five_thousand_pods),
-        ("keyboard", keyboard),
-        ("live", live),
-        ("stale", stale),
+        ("200 pods", sizes::two_hundred_pods),
+        ("5000 pods", sizes::five_thousand_pods),
+        ("keyboard", changes::keyboard),
+        ("live", changes::live),
+        ("stale", changes::stale),
     ];
     let mut failed = Vec::new();
     for (name, scene) in scenes {
@@ -276,128 +278,4 @@ fn hostile(stage: &Stage) {
     stage.browser.until("document.getElementById('verdict-text').textContent.startsWith('This replica does not lead')");
     assert!(stage.text("verdict-more").contains(scenes::HOSTILE));
     assert_eq!(stage.browser.complaints(), Vec::<String>::new());
-}
-
-fn two_hundred_pods(stage: &Stage) {
-    let server = stage.serve(scenes::two_hundred_pods());
-    stage.open(&server);
-    let browser = &stage.browser;
-    let card = "document.querySelector('#set-monitoring_thanos-store-gateway')";
-    assert_eq!(
-        browser.run(&format!("return {card}.querySelectorAll('.picture .shard').length")),
-        json!(21),
-        "a row for each shard, and the coverage"
-    );
-    let names =
-        |expression: &str| browser.run(&format!("return [...{card}.querySelectorAll('{expression}')].map((cell) => cell.textContent)"));
-    assert_eq!(
-        names(".body > div > table tbody th"),
-        json!(["thanos-store-gateway-17", "thanos-store-gateway-18", "thanos-store-gateway-140"])
-    );
-    stage.sound("200-pods");
-    browser.run(&format!("{card}.querySelector('button').click()"));
-    assert_eq!(names(".body > div > table tbody th").as_array().unwrap().len(), 100);
-    browser.run(&format!("{card}.querySelector('button').click()"));
-    assert_eq!(names(".body > div > table tbody th").as_array().unwrap().len(), 200);
-    let find = |words: &str| {
-        browser.run(&format!("const f = document.getElementById('filter'); f.value = '{words}'; f.dispatchEvent(new Event('input'))"))
-    };
-    find("gateway-14");
-    browser.until(&format!("{card}.querySelectorAll('.body > div > table tbody th').length === 11"));
-    find("recent");
-    browser.until("document.querySelectorAll('.card').length === 1");
-    assert_eq!(stage.text("found"), "1 of 2 StatefulSets");
-    find("nothing-like-it");
-    browser.until("document.querySelectorAll('.card').length === 0");
-}
-
-fn five_thousand_pods(stage: &Stage) {
-    for (known, scene) in [(scenes::five_thousand_pods(), "5000-pods"), (scenes::one_set_of_five_thousand(), "5000-in-one")] {
-        let server = stage.serve(known);
-        let began = Instant::now();
-        stage.open(&server);
-        println!("  {scene}: shown after {:.1} s", began.elapsed().as_secs_f32());
-        let nodes = stage.browser.run("return document.querySelectorAll('*').length").as_u64().unwrap();
-        println!("  {scene}: {nodes} elements");
-        assert!(nodes < 8_000, "{scene}: {nodes} elements");
-        // How long the page is busy with a change of what is open.
-        let took = stage.browser.run("const t = performance.now(); document.querySelectorAll('input[name=scale]')[1].click(); document.body.getBoundingClientRect(); return performance.now() - t");
-        println!("  {scene}: drawn anew in {took} ms");
-        assert!(took.as_f64().unwrap() < 2_000.0, "{scene}: {took} ms");
-        stage.browser.run("document.querySelectorAll('input[name=scale]')[0].click()");
-        stage.sound(scene);
-    }
-}
-
-fn keyboard(stage: &Stage) {
-    let server = stage.serve(scenes::gap());
-    stage.open(&server);
-    let browser = &stage.browser;
-    browser.keys(TAB);
-    assert_eq!(browser.run("return document.activeElement.className"), json!("skip"), "first of all one can skip to the StatefulSets");
-    browser.keys("\u{e007}");
-    browser.until("location.hash === '#sets'");
-    let mut seen = Vec::new();
-    for _ in 0..12 {
-        browser.keys(TAB);
-        let now = browser.run("const e = document.activeElement, s = getComputedStyle(e); return [e.tagName, e.id || e.value || '', e.matches(':focus-visible') && s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2]");
-        assert_eq!(now[2], json!(true), "the focus is to be seen on {now}");
-        seen.push(now[0].as_str().unwrap().to_owned());
-        if seen.iter().filter(|tag| *tag == "SUMMARY").count() == 1 {
-            break;
-        }
-    }
-    assert_eq!(seen, ["INPUT", "INPUT", "SUMMARY"], "search, the choice of scale, the first StatefulSet");
-    browser.keys("\u{e00d}");
-    browser.until("!document.querySelector('.card').open");
-    browser.keys("\u{e00d}");
-    browser.until("document.querySelector('.card').open && document.querySelector('.card svg.timeline')");
-    // What changes meanwhile does not take the focus away.
-    let mut known = scenes::gap();
-    known.sets[0] = scenes::rolling().sets[0].clone();
-    server.know(known);
-    browser.until("document.querySelector('.card').textContent.includes('Rollout: ')");
-    assert_eq!(browser.run("return document.activeElement.tagName"), json!("SUMMARY"));
-}
-
-fn live(stage: &Stage) {
-    let server = stage.serve(scenes::healthy());
-    stage.open(&server);
-    server.know(scenes::gap());
-    stage.browser.until("document.getElementById('verdict').dataset.level === 'gap'");
-    server.know(scenes::rolling());
-    stage.browser.until("document.getElementById('verdict').dataset.level === 'whole' && document.querySelector('progress')");
-    server.know(scenes::empty());
-    stage.browser.until("document.querySelectorAll('.card').length === 0");
-    assert_eq!(stage.browser.complaints(), Vec::<String>::new());
-}
-
-fn stale(stage: &Stage) {
-    let server = stage.serve(scenes::healthy());
-    stage.open(&server);
-    let browser = &stage.browser;
-    let addr = stage.runtime.block_on(server.end());
-    browser.until("document.getElementById('live').dataset.state === 'off'");
-    browser.until(
-        "/^stale since \\d\\d:\\d\\d:\\d\\d, (next try in \\d+ s|trying again)$/.test(document.getElementById('live-text').textContent)",
-    );
-    assert!(stage.text("verdict-more").starts_with("Stale: the stream broke at "), "{}", stage.text("verdict-more"));
-    assert!(stage.text("verdict-text").contains("(as of "), "what is shown is said to be old");
-    assert_eq!(browser.run("return document.getElementById('verdict').dataset.level"), json!("unknown"), "and not shown as good");
-    assert_eq!(stage.text("say"), "The stream broke, what is shown is stale.");
-    browser.picture(&stage.pictures.join("stale.png"));
-    // While it was away one StatefulSet went, too.
-    let mut known = scenes::rolling();
-    known.sets.pop();
-    let again = stage.runtime.block_on(Server::at(addr, known));
-    browser.until("document.getElementById('live').dataset.state === 'on'");
-    browser.until("document.querySelectorAll('.card').length === 1");
-    assert!(!stage.text("verdict-text").contains("as of"));
-    // The server ends in an orderly way, and refuses who comes then.
-    again.trigger.signal();
-    browser.until("document.getElementById('verdict-more').textContent.includes('about to end')");
-    // Only the refused connections are complained of.
-    let others: Vec<String> =
-        browser.complaints().into_iter().filter(|words| !words.contains("/events - Failed to load resource")).collect();
-    assert_eq!(others, Vec::<String>::new());
 }

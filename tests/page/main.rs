@@ -6,4 +6,5 @@ mod browser;
 mod looks;
 mod scenes;
 mod server;
+mod story;
 mod stream;

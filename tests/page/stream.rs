@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::scenes;
 use crate::server::Server;
+use crate::story::Story;
 
 /// How long any condition may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -142,7 +143,7 @@ async fn five_thousand_pods_are_a_small_message_and_a_change_a_smaller_one() {
     println!("200 StatefulSets of 25 pods: {} bytes", bytes(&first));
     assert!(bytes(&first) < 2_000_000, "{}", bytes(&first));
     let mut known = server.known.lock().unwrap().clone();
-    known.sets[7] = scenes::Story::settled("team-01", "store-007", 12, 24).set();
+    known.sets[7] = Story::settled("team-01", "store-007", 12, 24).set();
     server.know(known);
     let second = events.look().await;
     println!("one of them changes: {} bytes", bytes(&second));
