@@ -1,7 +1,7 @@
 //! The guard: what a change of a StatefulSet does to its gateways, told to the person who makes it, and refused where a part
 //! of the time would be left without a pod.
 //!
-//! Invariants, property-tested in `guard/tests.rs` by an independent check of the windows:
+//! Invariants, property-tested in `guard/tests/properties.rs` by an independent check of the windows:
 //! - in mode `deny` no change passes after which the published windows of the pods that stay leave a gap that was not there,
 //!   nor one after which the *ready* pods that stay leave a gap that the ready pods before did not have;
 //! - nor another template whose rolling update (`maxUnavailable`) replaces all replicas of a shard at once;

@@ -1,6 +1,6 @@
 //! Admission's decision: which pods are ours, and the few operations that make one a shard's replica.
 //!
-//! Raw JSON in (as a `PodView`), RFC 6902 operations out. Invariants, property-tested in `mutation/tests.rs`: nothing
+//! Raw JSON in (as a `PodView`), RFC 6902 operations out. Invariants, property-tested in `mutation/tests/random.rs`: nothing
 //! but what an operation names changes; injecting an injected pod gives no operation, also after other injectors changed
 //! it; no input panics. No API call, no clock, no cache: what the StatefulSet says comes in as [`Facts`].
 

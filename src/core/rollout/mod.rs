@@ -3,7 +3,7 @@
 //! The model: a pod that is asked to change leaves discovery, and each querier learns of that, and of its return, after
 //! any delay up to `discovery_delay`. So while a pod changes, and until it is *confirmed* again, it holds nothing.
 //!
-//! Invariants, property-tested in `rollout/tests.rs` against simulated queriers:
+//! Invariants, property-tested in `rollout/tests/simulation.rs` against simulated queriers:
 //! - an instant that confirmed pods hold is held by a confirmed pod that stays, during every step;
 //! - so is each block that some pod lacks, by a confirmed pod that has loaded it; a block that no pod has loaded binds no pod;
 //! - a step leaves no instant with fewer than two pods that had two, unless the target wants fewer; therefore a further
