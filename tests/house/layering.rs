@@ -43,7 +43,8 @@ fn code(path: &Path) -> String {
 
 /// `tests.rs`, and whatever is in a folder `tests` beside it.
 fn is_test(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == "tests.rs") || path.components().any(|part| part.as_os_str() == "tests")
+    let inside = path.strip_prefix(at("src")).unwrap();
+    inside.file_name().is_some_and(|name| name == "tests.rs") || inside.components().any(|part| part.as_os_str() == "tests")
 }
 
 #[test]
