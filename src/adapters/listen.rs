@@ -5,8 +5,19 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tokio::net::TcpListener;
 
+use crate::core::peer::Peer;
+
 /// Connections that may wait to be accepted; the kernel allows fewer where `net.core.somaxconn` does.
 const BACKLOG: i32 = 1024;
+
+/// The peer that an address belongs to.
+#[must_use]
+pub fn peer(address: SocketAddr) -> Peer {
+    match address.ip() {
+        IpAddr::V4(address) => Peer::v4(address.into()),
+        IpAddr::V6(address) => Peer::v6(address.into()),
+    }
+}
 
 /// Listens. The address 0.0.0.0 means every address, those of IPv6 too where there are any: pods of an IPv6 cluster have
 /// no other.
@@ -37,6 +48,17 @@ fn bind_both(port: u16) -> io::Result<TcpListener> {
 mod tests {
     use super::*;
     use tokio::net::TcpStream;
+
+    #[test]
+    fn addresses_of_one_sender_are_one_peer() {
+        let peer = |text: &str| peer(SocketAddr::new(text.parse().unwrap(), 1));
+        assert_eq!(peer("10.0.0.1"), peer("::ffff:10.0.0.1"));
+        assert_ne!(peer("10.0.0.1"), peer("10.0.0.2"));
+        assert_ne!(peer("::ffff:10.0.0.1"), peer("::ffff:10.0.0.2"));
+        assert_eq!(peer("2001:db8:1:2::1"), peer("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(peer("2001:db8:1:2::1"), peer("2001:db8:1:3::1"));
+        assert_ne!(peer("::1"), peer("127.0.0.1"));
+    }
 
     #[tokio::test]
     async fn every_address_is_served() {
