@@ -216,7 +216,7 @@ mod tests {
         let second = shares.claim("b", 4, 0);
         shares.keep(first);
         assert_eq!(shares.in_the_way(second, 500), None);
-        assert_eq!(shares.replace(first, 12, 500), [], "held already, so more than there is");
+        assert_eq!(shares.replace(first, 12, 500), [0_u64; 0], "held already, so more than there is");
         assert_eq!(shares.in_the_way(second, 599), None);
         assert_eq!(shares.in_the_way(second, 600), Some(first));
         assert_eq!(shares.replace(first, 1, 600), [second]);

@@ -109,10 +109,15 @@ impl Registry {
         }
     }
 
-    /// Closes one connection that has nothing under way, those that never were answered first: the system has no room for more.
+    /// Closes one connection, since the system has no room for more: the one that arrives for longest, else one that has nothing
+    /// under way, those that never were answered first.
     pub(super) fn close_longest_idle(&self) {
         let connections = self.shared.lock();
-        let idle = connections.open.values().filter(|open| open.stage != Stage::Arriving).filter_map(|open| {
+        let arriving = connections.open.iter().filter(|(_, open)| open.stage == Stage::Arriving && !open.state.is_evicted());
+        if let Some((_, open)) = arriving.min_by_key(|(number, _)| **number) {
+            return open.state.cut();
+        }
+        let idle = connections.open.values().filter_map(|open| {
             let standing = open.state.standing(self.shared.opened)?;
             matches!(standing, Standing::Unproven { .. } | Standing::Idle { .. }).then_some((standing, open))
         });
