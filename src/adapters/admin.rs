@@ -33,7 +33,6 @@ const LIMITS: Limits = Limits {
     // A browser at the end of a slow line.
     unread: Duration::from_secs(5),
     idle: Duration::from_mins(1),
-    arriving: 64,
     connections: 64,
     connections_of_peer: 16,
     ..Limits::DEFAULT

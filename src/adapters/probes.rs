@@ -28,8 +28,9 @@ use tokio::time::timeout;
 use super::fair_accept::{self, Bounds, Place};
 use super::signals::Shutdown;
 
-/// Connections at once; kubelet needs two.
-const BOUNDS: Bounds = Bounds { connections: 64, of_peer: 16 };
+/// Connections at once; kubelet needs two. Where peers with many addresses hold one each, the newest 256 are kept: a probe is
+/// answered in a millisecond, so it would take a flood of more than a hundred thousand connections a second to crowd it out.
+const BOUNDS: Bounds = Bounds { connections: 256, of_peer: 16 };
 /// The longest wait for a request's whole header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest life of a connection: one request and its answer.

@@ -40,6 +40,10 @@ const FILE_POLL: Duration = Duration::from_mins(1);
 /// More threads than this do not help a webhook.
 const MOST_THREADS: usize = 4;
 
+/// Files and sockets that the server asks the system for: what all its ports may have open, and the rest. Some systems begin with
+/// 1024.
+const DESCRIPTORS: u64 = 4096;
+
 /// Run the admission webhook, and on one replica the refresher.
 ///
 /// Reads labelled namespaces (in-cluster configuration or KUBECONFIG), or nothing at all with --webhook-only. The replica
@@ -119,6 +123,7 @@ fn parse_filter(text: &str) -> Result<String, String> {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     log(args);
+    listen::allow_descriptors(DESCRIPTORS);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST_THREADS);
     let mut builder = if threads == 1 {
         // One core: a second thread costs a fifth of the throughput.
@@ -146,7 +151,7 @@ fn log(args: &Args) {
 async fn serve(args: &Args) -> Result<(), Failure> {
     let (file, config) = load_config(args)?;
     let Secured { certificates, client_ca, tls } = secured(args)?;
-    let Ports { listener, admin_listener, probe_listener } = bind_all(args).await?;
+    let Ports { listener, admin_listener, probe_listener } = bind_all(args)?;
     let shutdown = signals::install().map_err(|error| Failure::Failed(format!("signals cannot be caught: {error}")))?;
 
     let observed = Observed::new(Fleet::new(config));
@@ -242,11 +247,11 @@ struct Ports {
     probe_listener: TcpListener,
 }
 
-async fn bind_all(args: &Args) -> Result<Ports, Failure> {
+fn bind_all(args: &Args) -> Result<Ports, Failure> {
     Ok(Ports {
-        listener: bind(args.listen, "--listen").await?,
-        admin_listener: bind(args.admin_listen, "--admin-listen").await?,
-        probe_listener: bind(args.probe_listen, "--probe-listen").await?,
+        listener: bind(args.listen, "--listen")?,
+        admin_listener: bind(args.admin_listen, "--admin-listen")?,
+        probe_listener: bind(args.probe_listen, "--probe-listen")?,
     })
 }
 
@@ -278,8 +283,8 @@ fn load_config(args: &Args) -> Result<(Option<Arc<ConfigFile>>, Arc<Config>), Fa
     }
 }
 
-async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
-    listen::bind(address).await.map_err(|error| Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}")))
+fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    listen::bind(address).map_err(|error| Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}")))
 }
 
 /// Starts the watches, the writer of Events, what keeps the certificates, and the refresher with its election.

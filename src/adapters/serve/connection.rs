@@ -139,6 +139,10 @@ where
 /// Marks a request as under way, and its answer as the last one during a drain.
 async fn answer<B>(answer: impl Future<Output = Result<Response<B>, Infallible>>, state: Arc<State>) -> Result<Response<B>, Infallible> {
     let _active = state.begin();
+    if state.has_had_its_turn() {
+        // It sends requests faster than they are answered; others are to be answered in between.
+        tokio::task::yield_now().await;
+    }
     let mut response = answer.await?;
     if response.status().is_success() {
         state.proven();
@@ -154,6 +158,7 @@ async fn drive<C: Future>(mut connection: Pin<&mut C>, close: fn(Pin<&mut C>), s
     let mut timer = pin!(sleep_until(state.deadline(limits).0));
     let mut ordered = pin!(state.ordered.notified());
     std::future::poll_fn(|cx| {
+        state.new_turn();
         loop {
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);

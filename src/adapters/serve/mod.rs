@@ -133,7 +133,7 @@ impl Limits {
         turn: Duration::from_millis(200),
         finish: Duration::from_secs(10),
         accept_backoff: Duration::from_millis(200),
-        arriving: 256,
+        arriving: 512,
         handshakes: 32,
         handshakes_of_peer: 16,
         connections: 256,
