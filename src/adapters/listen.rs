@@ -3,22 +3,47 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that may wait to be accepted; the kernel allows fewer where `net.core.somaxconn` does.
-const BACKLOG: i32 = 1024;
+use crate::core::peer::Peer;
+
+/// Connections that may wait to be accepted; the kernel allows fewer where `net.core.somaxconn` does. A flood that fills it delays
+/// newcomers by the second after which they try again, so it is as large as most kernels allow.
+const BACKLOG: u16 = 4096;
+
+/// The peer that an address belongs to.
+#[must_use]
+pub fn peer(address: SocketAddr) -> Peer {
+    match address.ip() {
+        IpAddr::V4(address) => Peer::v4(address.into()),
+        IpAddr::V6(address) => Peer::v6(address.into()),
+    }
+}
+
+/// Raises the limit of open files to `wanted`, as far as the system allows. Fewer are no error: accepting backs off then.
+pub fn allow_descriptors(wanted: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.map_or(wanted, |most| most.min(wanted));
+    if now.current.is_some_and(|current| current < wanted) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..now });
+    }
+}
 
 /// Listens. The address 0.0.0.0 means every address, those of IPv6 too where there are any: pods of an IPv6 cluster have
 /// no other.
 ///
 /// # Errors
 /// Whatever the kernel says, usually that the port is taken.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let everywhere = address.is_ipv4() && address.ip().is_unspecified();
     if everywhere && let Ok(listener) = bind_both(address.port()) {
         return Ok(listener);
     }
-    TcpListener::bind(address).await
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(u32::from(BACKLOG))
 }
 
 /// One socket for IPv4 and IPv6, whatever the node's `bindv6only` says.
@@ -29,7 +54,7 @@ fn bind_both(port: u16) -> io::Result<TcpListener> {
     sockopt::set_ipv6_v6only(&socket, false)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     net::bind(&socket, &SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))?;
-    net::listen(&socket, BACKLOG)?;
+    net::listen(&socket, i32::from(BACKLOG))?;
     TcpListener::from_std(socket.into())
 }
 
@@ -38,15 +63,26 @@ mod tests {
     use super::*;
     use tokio::net::TcpStream;
 
+    #[test]
+    fn addresses_of_one_sender_are_one_peer() {
+        let peer = |text: &str| peer(SocketAddr::new(text.parse().unwrap(), 1));
+        assert_eq!(peer("10.0.0.1"), peer("::ffff:10.0.0.1"));
+        assert_ne!(peer("10.0.0.1"), peer("10.0.0.2"));
+        assert_ne!(peer("::ffff:10.0.0.1"), peer("::ffff:10.0.0.2"));
+        assert_eq!(peer("2001:db8:1:2::1"), peer("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(peer("2001:db8:1:2::1"), peer("2001:db8:1:3::1"));
+        assert_ne!(peer("::1"), peer("127.0.0.1"));
+    }
+
     #[tokio::test]
     async fn every_address_is_served() {
-        let listener = bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
+        let listener = bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
         TcpStream::connect(("127.0.0.1".parse::<IpAddr>().unwrap(), port)).await.unwrap();
         if listener.local_addr().unwrap().is_ipv6() {
             TcpStream::connect((IpAddr::V6(Ipv6Addr::LOCALHOST), port)).await.unwrap();
         }
-        let taken = bind(SocketAddr::new("127.0.0.1".parse().unwrap(), port)).await;
+        let taken = bind(SocketAddr::new("127.0.0.1".parse().unwrap(), port));
         assert!(taken.is_err());
     }
 }

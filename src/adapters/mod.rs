@@ -4,6 +4,8 @@
 pub mod admin;
 #[cfg(feature = "server")]
 pub mod check;
+#[cfg(feature = "server")]
+pub mod client_ca;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod cluster;
@@ -13,6 +15,7 @@ pub mod dir_watch;
 #[cfg(feature = "server")]
 pub mod events;
 pub mod exposition;
+pub mod fair_accept;
 pub mod files;
 #[cfg(feature = "server")]
 pub mod http_client;
@@ -24,6 +27,8 @@ pub mod listen;
 #[cfg(feature = "server")]
 pub mod log_text;
 pub mod logfmt;
+#[cfg(feature = "server")]
+pub mod probes;
 #[cfg(feature = "server")]
 pub mod self_signed;
 #[cfg(feature = "server")]

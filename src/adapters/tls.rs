@@ -5,7 +5,7 @@
 //! failed reload keeps the last good pair, is counted, and is logged once per distinct failure; a handshake does no
 //! I/O and parses nothing (one atomic load).
 //!
-//! Deliberately absent: client certificates (the API server does not send one unless it is configured to), session
+//! Deliberately absent: verifying clients (`client_ca`), session
 //! tickets (the API server's client never resumes, so writing them is pure cost), any crypto provider but ring, and
 //! issuing certificates.
 
@@ -25,12 +25,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_cert::der::Decode;
 
+use super::client_ca::ClientCa;
 use super::dir_watch::DirWatch;
 
 /// Certificate chain in a `kubernetes.io/tls` Secret, leaf first.
@@ -39,19 +41,26 @@ pub const CERT_FILE: &str = "tls.crt";
 pub const KEY_FILE: &str = "tls.key";
 /// Largest certificate or key file that is read, in bytes (a Secret holds 1 MiB at most).
 pub const FILE_LIMIT_BYTES: u64 = 1 << 20;
+/// What the directory should be.
+const SHOULD: &str = "the directory must hold tls.crt and tls.key, as a mounted kubernetes.io/tls Secret does";
 /// How often a read is repeated when the directory was swapped under it.
 const READ_ATTEMPTS: u32 = 3;
+
+/// Settings of a port that speaks TLS.
+pub type TlsSettings = ServerConfig;
 
 /// Why a certificate pair was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file could not be read.
-    #[error("cannot read {path}: {source}; the directory must hold {CERT_FILE} and {KEY_FILE}, as a mounted kubernetes.io/tls Secret does")]
+    #[error("cannot read {path}: {source}; {should}")]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+        /// What would be right.
+        should: &'static str,
     },
     /// A file is larger than [`FILE_LIMIT_BYTES`].
     #[error("{path} is larger than {FILE_LIMIT_BYTES} bytes; it should hold PEM text")]
@@ -84,6 +93,16 @@ pub enum TlsError {
         path: PathBuf,
         /// What rustls said.
         reason: rustls::Error,
+    },
+    /// A certificate of a bundle cannot be a CA.
+    #[error("{path}: certificate {place} of the bundle cannot be used as a CA: {reason}")]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Its place in the file, from 1.
+        place: usize,
+        /// What rustls said.
+        reason: String,
     },
     /// The TLS settings themselves were refused.
     #[error("TLS cannot be set up: {0}")]
@@ -163,9 +182,18 @@ impl Certificates {
     /// # Errors
     /// When rustls refuses its own defaults.
     pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
+        self.server_config_for(None)
+    }
+
+    /// The same, for clients alone whose certificate these CAs signed.
+    ///
+    /// # Errors
+    /// When rustls refuses its own defaults.
+    pub fn server_config_for(self: &Arc<Self>, clients: Option<Arc<ClientCa>>) -> Result<Arc<ServerConfig>, TlsError> {
+        let verifier = clients.map_or_else(WebPkiClientVerifier::no_client_auth, |clients| clients as Arc<dyn ClientCertVerifier>);
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.send_tls13_tickets = 0;
@@ -314,13 +342,14 @@ fn moved_on(dir: &Path, generation: &Path) -> bool {
 /// Reads from `generation`; errors name the path under `shown`, which is the one the user knows.
 fn read_pair(generation: &Path, shown: &Path) -> Result<Pair, TlsError> {
     let (cert_path, key_path) = (shown.join(CERT_FILE), shown.join(KEY_FILE));
-    let chain = read_file(&generation.join(CERT_FILE), &cert_path)?;
-    let key = read_file(&generation.join(KEY_FILE), &key_path)?;
+    let chain = read_file(&generation.join(CERT_FILE), &cert_path, SHOULD)?;
+    let key = read_file(&generation.join(KEY_FILE), &key_path, SHOULD)?;
     parse(&chain, &cert_path, &key, &key_path)
 }
 
-fn read_file(path: &Path, shown: &Path) -> Result<Vec<u8>, TlsError> {
-    let failed = |source| TlsError::Read { path: shown.to_path_buf(), source };
+/// Reads a file of limited size; errors name `shown` and what should be there.
+pub(super) fn read_file(path: &Path, shown: &Path, should: &'static str) -> Result<Vec<u8>, TlsError> {
+    let failed = |source| TlsError::Read { path: shown.to_path_buf(), source, should };
     let mut content = Vec::new();
     File::open(path).map_err(failed)?.take(FILE_LIMIT_BYTES + 1).read_to_end(&mut content).map_err(failed)?;
     if content.len() as u64 > FILE_LIMIT_BYTES {

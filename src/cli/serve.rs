@@ -16,13 +16,15 @@ use tokio::net::TcpListener;
 
 use super::{Failure, page_source};
 use crate::adapters::admin::{self, Admin};
+use crate::adapters::client_ca::{ClientCa, ClientCaMetrics};
 use crate::adapters::cluster::{self, Observed, ObservedMetrics};
 use crate::adapters::config_file::{ConfigFile, ConfigFileMetrics};
 use crate::adapters::lease::{self, Leadership, LeadershipMetrics};
+use crate::adapters::probes::{Probes, Pulse};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::signals::Stage;
-use crate::adapters::tls::Certificates;
-use crate::adapters::{clock, events, listen, log_text, self_signed, signals};
+use crate::adapters::tls::{Certificates, TlsSettings};
+use crate::adapters::{clock, events, listen, log_text, probes, self_signed, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
@@ -37,6 +39,10 @@ use crate::webhook::{self, Metrics, Reviewer};
 const FILE_POLL: Duration = Duration::from_mins(1);
 /// More threads than this do not help a webhook.
 const MOST_THREADS: usize = 4;
+
+/// Files and sockets that the server asks the system for: what all its ports may have open, and the rest. Some systems begin with
+/// 1024.
+const DESCRIPTORS: u64 = 4096;
 
 /// Run the admission webhook, and on one replica the refresher.
 ///
@@ -57,6 +63,17 @@ pub(super) struct Args {
     /// Address of the page (/), /livez, /readyz, /metrics and /status (plain HTTP)
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
     admin_listen: SocketAddr,
+    /// Address of kubelet's probes, /livez and /readyz and nothing else (plain HTTP); a NetworkPolicy need not open it
+    #[arg(long, value_name = "ADDR", env = "TIMESHARD_PROBE_LISTEN", default_value = "0.0.0.0:8081")]
+    probe_listen: SocketAddr,
+    /// CA (PEM) that must have signed the client certificate of whoever calls the webhook; reloaded when it changes. Without it
+    /// nobody is asked for one
+    #[arg(long, value_name = "FILE", env = "TIMESHARD_CLIENT_CA")]
+    client_ca: Option<PathBuf>,
+    /// Common name or DNS name that a client certificate must have, such as kube-apiserver; repeat it, or write several with
+    /// commas. Default: any that the CA signed
+    #[arg(long, value_name = "NAME", env = "TIMESHARD_CLIENT_NAME", value_delimiter = ',', requires = "client_ca")]
+    client_name: Vec<String>,
     /// Serve without a cluster: every StatefulSet gets the configuration's defaults
     #[arg(long, env = "TIMESHARD_WEBHOOK_ONLY")]
     webhook_only: bool,
@@ -106,6 +123,7 @@ fn parse_filter(text: &str) -> Result<String, String> {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     log(args);
+    listen::allow_descriptors(DESCRIPTORS);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST_THREADS);
     let mut builder = if threads == 1 {
         // One core: a second thread costs a fifth of the throughput.
@@ -132,16 +150,8 @@ fn log(args: &Args) {
 
 async fn serve(args: &Args) -> Result<(), Failure> {
     let (file, config) = load_config(args)?;
-    let certificates = if args.own.self_signed {
-        args.own.checked("namespace")?;
-        // The Secret is read once the cluster is known; until then this replica is not ready.
-        Certificates::none()
-    } else {
-        Certificates::load_dir(&args.cert_dir).map_err(|error| Failure::Invalid(format!("--cert-dir: {error}")))?
-    };
-    let tls = certificates.server_config().map_err(|error| Failure::Failed(error.to_string()))?;
-    let listener = bind(args.listen, "--listen").await?;
-    let admin_listener = bind(args.admin_listen, "--admin-listen").await?;
+    let Secured { certificates, client_ca, tls } = secured(args)?;
+    let Ports { listener, admin_listener, probe_listener } = bind_all(args)?;
     let shutdown = signals::install().map_err(|error| Failure::Failed(format!("signals cannot be caught: {error}")))?;
 
     let observed = Observed::new(Fleet::new(config));
@@ -152,8 +162,14 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     registry.register_collector(Box::new(ObservedMetrics(observed.clone())));
     registry.register_collector(Box::new(certificates.clone()));
     registry.register_collector(Box::new(stats.clone()));
+    registry.register_collector(Box::new(ClientCaMetrics(client_ca.clone())));
 
     let mut tasks = tokio::task::JoinSet::new();
+    let pulse = Pulse::new();
+    tasks.spawn(pulse.clone().beat());
+    if let Some(client_ca) = client_ca {
+        tasks.spawn(client_ca.follow(FILE_POLL));
+    }
     if !args.own.self_signed {
         tasks.spawn(certificates.clone().follow(args.cert_dir.clone(), FILE_POLL));
     }
@@ -174,7 +190,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let head = Arc::new(Head { observed: observed.clone(), certificates, own: own.clone(), file, webhook_only, namespace, leading });
     let (document, looked) = (head.clone(), head);
     let pages = crate::page::router(page::Feed::new(Box::new(move || looked.page())), shutdown.clone());
-    let ready = {
+    let ready: admin::Ready = {
         let (observed, alone) = (observed.clone(), args.webhook_only);
         Arc::new(move || {
             own.as_ref().map_or(Ok(()), |own| own.ready())?;
@@ -183,9 +199,12 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     };
     let bound = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let (listen, admin_listen) = (bound(&listener, args.listen), bound(&admin_listener, args.admin_listen));
+    let probe_listen = bound(&probe_listener, args.probe_listen);
+    let probes = Probes { ready: ready.clone(), shutdown: shutdown.clone(), pulse };
+    probes::start(probe_listener, probes).map_err(|error| Failure::Failed(format!("probes cannot be served: {error}")))?;
     let admin = Admin { ready, metrics: Arc::new(registry), status: Arc::new(move || document.status()), shutdown: shutdown.clone() };
     tasks.spawn(admin::serve(admin_listener, admin::router(admin).merge(pages)));
-    tracing::info!(%listen, %admin_listen, webhook_only = args.webhook_only, "serving");
+    tracing::info!(%listen, %admin_listen, %probe_listen, webhook_only = args.webhook_only, "serving");
     let mut reviewer = Reviewer::new(observed.fleet.clone(), clock::now);
     if let Some(seen) = seen {
         reviewer = reviewer.with_pods(Arc::new(move |namespace, statefulset| seen.pods(namespace, statefulset)));
@@ -199,6 +218,41 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     }
     tracing::info!("all requests are answered; good bye");
     Ok(())
+}
+
+/// How the webhook shows who it is, and whom it asks the same.
+struct Secured {
+    certificates: Arc<Certificates>,
+    client_ca: Option<Arc<ClientCa>>,
+    tls: Arc<TlsSettings>,
+}
+
+fn secured(args: &Args) -> Result<Secured, Failure> {
+    let certificates = if args.own.self_signed {
+        args.own.checked("namespace")?;
+        // The Secret is read once the cluster is known; until then this replica is not ready.
+        Certificates::none()
+    } else {
+        Certificates::load_dir(&args.cert_dir).map_err(|error| Failure::Invalid(format!("--cert-dir: {error}")))?
+    };
+    let client_ca = args.client_ca.as_ref().map(|path| ClientCa::load(path, args.client_name.clone())).transpose();
+    let client_ca = client_ca.map_err(|error| Failure::Invalid(format!("--client-ca: {error}")))?;
+    let tls = certificates.server_config_for(client_ca.clone()).map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(Secured { certificates, client_ca, tls })
+}
+
+struct Ports {
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    probe_listener: TcpListener,
+}
+
+fn bind_all(args: &Args) -> Result<Ports, Failure> {
+    Ok(Ports {
+        listener: bind(args.listen, "--listen")?,
+        admin_listener: bind(args.admin_listen, "--admin-listen")?,
+        probe_listener: bind(args.probe_listen, "--probe-listen")?,
+    })
 }
 
 /// What a server with a cluster has beside the webhook.
@@ -229,8 +283,8 @@ fn load_config(args: &Args) -> Result<(Option<Arc<ConfigFile>>, Arc<Config>), Fa
     }
 }
 
-async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
-    listen::bind(address).await.map_err(|error| Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}")))
+fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    listen::bind(address).map_err(|error| Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}")))
 }
 
 /// Starts the watches, the writer of Events, what keeps the certificates, and the refresher with its election.

@@ -47,7 +47,7 @@ pub mod observed;
 pub mod owned;
 #[cfg(feature = "server")]
 pub mod patch;
-#[cfg(feature = "agent")]
+pub mod peer;
 pub mod places;
 #[cfg(feature = "server")]
 pub mod plan;
@@ -68,9 +68,13 @@ pub mod self_signed;
 pub mod shard_services;
 pub mod shared_files;
 #[cfg(feature = "server")]
+pub mod shares;
+#[cfg(feature = "server")]
 pub mod sidecar_spec;
 #[cfg(feature = "server")]
 pub mod single_holders;
+#[cfg(feature = "server")]
+pub mod standing;
 #[cfg(feature = "server")]
 pub mod store_args;
 #[cfg(feature = "server")]

@@ -14,6 +14,7 @@ pub struct Places<P> {
     most_of_peer: usize,
     /// By place, whose numbers grow.
     held: BTreeMap<u64, Held<P>>,
+    of_peer: HashMap<P, usize>,
     next: u64,
 }
 
@@ -27,18 +28,19 @@ struct Held<P> {
 impl<P: Copy + Eq + Hash> Places<P> {
     /// `most` places in all, of which one peer holds at most `most_of_peer`.
     #[must_use]
-    pub const fn new(most: usize, most_of_peer: usize) -> Self {
-        Self { most, most_of_peer, held: BTreeMap::new(), next: 0 }
+    pub fn new(most: usize, most_of_peer: usize) -> Self {
+        Self { most, most_of_peer, held: BTreeMap::new(), of_peer: HashMap::new(), next: 0 }
     }
 
     /// Takes a place for a peer. Returns it, and the place that was given up for it, whose connection is to be closed.
     pub fn take(&mut self, peer: P) -> (u64, Option<u64>) {
         let given_up = self.to_give_up(peer);
         if let Some(place) = given_up {
-            self.held.remove(&place);
+            self.leave(place);
         }
         let place = self.tick();
         self.held.insert(place, Held { peer, used: place });
+        *self.of_peer.entry(peer).or_default() += 1;
         (place, given_up)
     }
 
@@ -52,7 +54,13 @@ impl<P: Copy + Eq + Hash> Places<P> {
 
     /// Frees a place, if it is still held.
     pub fn leave(&mut self, place: u64) {
-        self.held.remove(&place);
+        let Some(held) = self.held.remove(&place) else { return };
+        if let Some(count) = self.of_peer.get_mut(&held.peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_peer.remove(&held.peer);
+            }
+        }
     }
 
     fn tick(&mut self) -> u64 {
@@ -61,16 +69,16 @@ impl<P: Copy + Eq + Hash> Places<P> {
     }
 
     fn to_give_up(&self, newcomer: P) -> Option<u64> {
-        let mut count: HashMap<P, usize> = HashMap::from([(newcomer, 1)]);
-        for held in self.held.values() {
-            *count.entry(held.peer).or_default() += 1;
-        }
-        let of = |peer: &P| count.get(peer).copied().unwrap_or_default();
+        let of = |peer: &P| self.of_peer.get(peer).copied().unwrap_or_default() + usize::from(*peer == newcomer);
         if of(&newcomer) > self.most_of_peer {
             return self.longest_unused(|peer| *peer == newcomer);
         }
-        let most = count.values().copied().max().unwrap_or_default();
-        (self.held.len() >= self.most).then(|| self.longest_unused(|peer| of(peer) == most)).flatten()
+        if self.held.len() < self.most {
+            return None;
+        }
+        let most = self.of_peer.keys().map(of).max().unwrap_or_default();
+        // A newcomer who would hold most gives up its own place.
+        self.longest_unused(|peer| of(peer) == most)
     }
 
     fn longest_unused(&self, of: impl Fn(&P) -> bool) -> Option<u64> {

@@ -1,14 +1,10 @@
 //! The sidecar's HTTP endpoints: `/status`, `/readyz`, `/livez`, `/metrics`.
 //!
 //! Every answer is made before it is asked for, so a request can neither block the sidecar nor fail. Connections are
-//! bounded in number and in time, and a new one always gets a place: the peer that holds most gives one up ([`Places`]), since
-//! nothing tells kubelet's probes from others before their header is there. Deliberately absent: TLS, authentication, and anything
-//! that changes something.
+//! bounded in number and in time, and a new one always gets a place ([`fair_accept`]). Deliberately absent: TLS, authentication,
+//! and anything that changes something.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -20,15 +16,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
 use crate::adapters::exposition::Format;
-use crate::core::places::Places;
+use crate::adapters::fair_accept::{self, Bounds, Place};
 
-/// Connections served at once; kubelet, the refresher and Prometheus need one each.
-const MAX_CONNECTIONS: usize = 64;
-/// Connections of one peer address. Of a node's address come kubelet's, and those of its pods on the host network.
-const MAX_CONNECTIONS_OF_PEER: usize = 16;
+/// Connections served at once; kubelet, the refresher and Prometheus need one each. Of a node's address come kubelet's, and those
+/// of its pods on the host network.
+const BOUNDS: Bounds = Bounds { connections: 64, of_peer: 16 };
 /// The longest wait for a request's whole header, and for the next request on the same connection. Seconds.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest life of a connection. Seconds.
@@ -49,38 +43,9 @@ pub(super) struct Answers {
     pub(super) metrics: String,
 }
 
-/// The connections that are open.
-struct Open {
-    places: Places<IpAddr>,
-    tasks: HashMap<u64, AbortHandle>,
-}
-
-/// A connection's place, free again when this is dropped.
-struct Place {
-    number: u64,
-    open: Arc<Mutex<Open>>,
-}
-
 /// Serves for ever.
 pub(super) async fn serve(listener: TcpListener, answers: watch::Receiver<Answers>) {
-    let open = Arc::new(Mutex::new(Open { places: Places::new(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_PEER), tasks: HashMap::new() }));
-    loop {
-        let Ok((stream, peer)) = listener.accept().await else {
-            // Out of descriptors, for instance: not for long, and not in a busy loop.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let evicted = {
-            let mut opened = lock(&open);
-            let (number, evicted) = opened.places.take(peer.ip().to_canonical());
-            let task = tokio::spawn(connection(stream, answers.clone(), Place { number, open: open.clone() }));
-            opened.tasks.insert(number, task.abort_handle());
-            evicted.and_then(|number| opened.tasks.remove(&number))
-        };
-        if let Some(task) = evicted {
-            task.abort();
-        }
-    }
+    fair_accept::serve(listener, BOUNDS, |stream, place| connection(stream, answers.clone(), place)).await;
 }
 
 async fn connection(stream: TcpStream, answers: watch::Receiver<Answers>, place: Place) {
@@ -96,24 +61,6 @@ async fn connection(stream: TcpStream, answers: watch::Receiver<Answers>, place:
         .serve_connection(TokioIo::new(stream), service);
     // Clients come and go; what they do is not worth a line.
     let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
-}
-
-impl Place {
-    fn used(&self) {
-        lock(&self.open).places.used(self.number);
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = lock(&self.open);
-        open.places.leave(self.number);
-        open.tasks.remove(&self.number);
-    }
-}
-
-fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn answer(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes>> {

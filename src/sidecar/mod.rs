@@ -125,7 +125,7 @@ pub async fn run(settings: &Settings, shutdown: impl Future<Output = ()>) -> Res
             && let Some(answers) = answers.take()
         {
             let address = settings.listen;
-            let listener = listen::bind(address).await.map_err(|why| SidecarError::Listen { address, why })?;
+            let listener = listen::bind(address).map_err(|why| SidecarError::Listen { address, why })?;
             info!("serving /status, /readyz, /livez and /metrics on {address}");
             tokio::spawn(http::serve(listener, answers));
         }

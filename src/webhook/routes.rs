@@ -1,4 +1,8 @@
 //! The HTTP side of admission: two routes, a bounded body, a deadline, and one outcome counted for every request.
+//!
+//! Invariants: a body holds memory only after that was charged to its peer ([`Lane`]), and gives it back as soon as it stops
+//! coming; each route has budgets of its own, so nothing that is sent to one holds up the other; a large review is decided on a
+//! thread beside the runtime, one at a time on each route, peers in turn.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,42 +13,35 @@ use axum::extract::State;
 use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use http_body_util::BodyExt as _;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::body::{Incoming, Lane, MAX_BODY_BYTES, Received, Refusal, discard};
 use super::guard::{Guarded, Outcome};
 use super::metrics::Metrics;
 use super::review::{Answer, Reviewer, Verdict};
 use crate::adapters::events;
+use crate::adapters::serve::{Claim, Connection};
 use crate::core::names;
 use crate::core::notice::Notice;
 
-/// The API server's largest object is 3 MiB; a review may carry it twice, and an envelope. Bytes.
-pub const MAX_BODY_BYTES: usize = 7 * 1024 * 1024;
-/// All bodies being read or decided at one time; more wait. A cap on each body alone would not bound memory. Bytes.
-const MAX_BODY_BYTES_IN_FLIGHT: usize = 24 * 1024 * 1024;
-/// A body that says it is no larger than this, as nearly all are, waits for none that is. Bytes.
-const SMALL_BODY_BYTES: usize = 128 * 1024;
-/// All of these being read or decided at one time. Bytes.
-const SMALL_BODY_BYTES_IN_FLIGHT: usize = 8 * 1024 * 1024;
-/// A request is answered or given up within this time; the webhook's own timeout is 5 s.
-const DEADLINE: Duration = Duration::from_secs(4);
-
-/// How long the rest of a body that was refused is read away.
-const DISCARD: Duration = Duration::from_secs(1);
+/// A review is answered or given up within this time; the webhook's own timeout is 5 s.
+const MUTATE_DEADLINE: Duration = Duration::from_secs(4);
+/// The same for the guard, whose timeout is 2 s: later nobody waits for it.
+const GUARD_DEADLINE: Duration = Duration::from_millis(1_800);
 
 struct Shared {
     reviewer: Reviewer,
     metrics: Metrics,
     notices: Option<events::Sender>,
-    body_bytes: Semaphore,
-    small_body_bytes: Semaphore,
+    mutate: Lane,
+    guard: Lane,
 }
+
+/// Gives the `AdmissionReview` to send, or a sentence for an HTTP 400.
+type Decide = fn(&Shared, &[u8]) -> Result<Vec<u8>, String>;
 
 /// `POST /mutate` and `POST /guard`. Notices go to `notices` without waiting; when it is full they are counted and logged.
 pub fn router(reviewer: Reviewer, metrics: Metrics, notices: Option<events::Sender>) -> Router {
-    let (body_bytes, small_body_bytes) = (Semaphore::new(MAX_BODY_BYTES_IN_FLIGHT), Semaphore::new(SMALL_BODY_BYTES_IN_FLIGHT));
-    let shared = Arc::new(Shared { reviewer, metrics, notices, body_bytes, small_body_bytes });
+    let shared = Arc::new(Shared { reviewer, metrics, notices, mutate: Lane::mutate(), guard: Lane::guard() });
     Router::new().route(names::MUTATE_PATH, post(mutate)).route(names::GUARD_PATH, post(guard)).fallback(not_found).with_state(shared)
 }
 
@@ -53,24 +50,14 @@ async fn not_found() -> Response {
 }
 
 async fn mutate(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
-    let decide = |body: &[u8]| {
-        let started = Instant::now();
-        let answer = shared.reviewer.review(body);
-        shared.respond(answer, started.elapsed())
-    };
-    answered(&shared, request, decide).await.unwrap_or_else(|(status, why)| {
+    answered(&shared, &shared.mutate, MUTATE_DEADLINE, request, Shared::review).await.unwrap_or_else(|(status, why)| {
         shared.metrics.ended(&Verdict::Error, Duration::ZERO);
         sentence(status, why)
     })
 }
 
 async fn guard(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
-    let decide = |body: &[u8]| {
-        let Guarded { body, outcome } = shared.reviewer.guard(body);
-        shared.metrics.guarded(outcome);
-        sent(body)
-    };
-    answered(&shared, request, decide).await.unwrap_or_else(|(status, why)| {
+    answered(&shared, &shared.guard, GUARD_DEADLINE, request, Shared::guarded).await.unwrap_or_else(|(status, why)| {
         shared.metrics.guarded(Outcome::Error);
         sentence(status, why)
     })
@@ -78,95 +65,82 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Res
 
 /// Has `decide` answer the request's body, if that is there in time and small enough.
 async fn answered(
-    shared: &Shared,
+    shared: &Arc<Shared>,
+    lane: &Lane,
+    deadline: Duration,
     request: Request<Body>,
-    decide: impl FnOnce(&[u8]) -> Response,
-) -> Result<Response, (StatusCode, String)> {
-    match tokio::time::timeout(DEADLINE, read_and_decide(shared, request, decide)).await {
+    decide: Decide,
+) -> Result<Response, Refusal> {
+    match tokio::time::timeout(deadline, read_and_decide(shared, lane, request, decide)).await {
         Ok(answer) => answer,
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, format!("the request was not there within {} s\n", DEADLINE.as_secs()))),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, format!("the request was not there within {} ms\n", deadline.as_millis()))),
     }
 }
 
-async fn read_and_decide(
-    shared: &Shared,
-    request: Request<Body>,
-    decide: impl FnOnce(&[u8]) -> Response,
-) -> Result<Response, (StatusCode, String)> {
-    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+async fn read_and_decide(shared: &Arc<Shared>, lane: &Lane, request: Request<Body>, decide: Decide) -> Result<Response, Refusal> {
     let asks_first = request.headers().contains_key(header::EXPECT);
     let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes\n"));
-    let mut body = request.into_body();
-    if declared.is_some_and(|bytes| bytes > MAX_BODY_BYTES) {
+    let mut incoming = Incoming::of(request);
+    if incoming.is_too_large() {
         if !asks_first {
-            discard(body).await;
+            discard(incoming).await;
         }
         return Err(too_large());
     }
-    let small = declared.is_some_and(|bytes| bytes <= SMALL_BODY_BYTES);
-    let budget = if small { &shared.small_body_bytes } else { &shared.body_bytes };
-    let Some((body, _permit)) = read(&mut body, declared.unwrap_or(MAX_BODY_BYTES), budget).await? else {
-        discard(body).await;
+    let Some(Received { bytes, claim }) = incoming.read(lane).await? else {
+        discard(incoming).await;
         return Err(too_large());
     };
-    Ok(decide(&body))
+    let (answer, claim) = if incoming.is_small() {
+        (decide(shared, &bytes), claim)
+    } else {
+        aside(shared, lane, &incoming.connection, (bytes, claim), decide).await?
+    };
+    Ok(sent(answer, claim))
 }
 
-/// Reads what is left for a while and keeps nothing: a client that is still writing when the connection closes loses
-/// the answer.
-async fn discard(mut body: Body) {
-    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = tokio::time::timeout(DISCARD, rest).await;
-}
-
-/// The whole body, with the permits for its bytes; `None` when it is larger than allowed or than it said. Bytes are
-/// charged as they come, so that a client that only announces many holds up nobody.
-async fn read<'a>(
-    body: &mut Body,
-    bytes: usize,
-    budget: &'a Semaphore,
-) -> Result<Option<(Bytes, Option<SemaphorePermit<'a>>)>, (StatusCode, String)> {
-    let mut permits: Option<SemaphorePermit<'a>> = None;
-    let mut first: Option<Bytes> = None;
-    let mut all: Vec<u8> = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| (StatusCode::BAD_REQUEST, format!("the body ended early: {error}\n")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        let so_far = first.as_ref().map_or(all.len(), Bytes::len);
-        if so_far + data.len() > bytes.min(MAX_BODY_BYTES) {
-            return Ok(None);
-        }
-        // The semaphore is never closed.
-        if let Ok(more) = budget.acquire_many(u32::try_from(data.len()).unwrap_or(u32::MAX)).await {
-            match &mut permits {
-                Some(permits) => permits.merge(more),
-                None => permits = Some(more),
-            }
-        }
-        match first.take() {
-            None if all.is_empty() => first = Some(data),
-            before => {
-                // A body in one piece, which most are, is not copied; others are copied once, into room made once.
-                if let Some(before) = before {
-                    all.reserve_exact(bytes.min(so_far.saturating_mul(64)).max(so_far + data.len()));
-                    all.extend_from_slice(&before);
-                }
-                all.extend_from_slice(&data);
-            }
-        }
-    }
-    Ok(Some((first.unwrap_or_else(|| Bytes::from(all)), permits)))
+/// Decides beside the runtime, since a large body takes its time and everything else must go on. What is begun is finished, also
+/// when nobody waits for it any more: the memory is charged until then, and the turn is taken.
+async fn aside(
+    shared: &Arc<Shared>,
+    lane: &Lane,
+    connection: &Connection,
+    (bytes, claim): (Bytes, Claim),
+    decide: Decide,
+) -> Result<(Result<Vec<u8>, String>, Claim), Refusal> {
+    let turn = lane.turn(connection).await;
+    claim.keep();
+    let shared = Arc::clone(shared);
+    let decided = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let answer = decide(&shared, &bytes);
+        drop(bytes);
+        (answer, claim)
+    });
+    decided.await.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("the review could not be decided: {error}\n")))
 }
 
 impl Shared {
-    fn respond(&self, answer: Answer, took: Duration) -> Response {
+    fn review(&self, body: &[u8]) -> Result<Vec<u8>, String> {
+        let started = Instant::now();
+        let answer = self.reviewer.review(body);
+        self.respond(answer, started.elapsed())
+    }
+
+    fn guarded(&self, body: &[u8]) -> Result<Vec<u8>, String> {
+        let Guarded { body, outcome } = self.reviewer.guard(body);
+        self.metrics.guarded(outcome);
+        body
+    }
+
+    fn respond(&self, answer: Answer, took: Duration) -> Result<Vec<u8>, String> {
         self.metrics.ended(&answer.verdict, took);
         // Of an owner that is not known one line is enough: whoever sends such a review chooses what stands in it.
         let lines = if answer.owner_known { answer.notices.len() } else { 1 };
         for notice in answer.notices.into_iter().take(lines) {
             self.notify(notice, answer.owner_known);
         }
-        sent(answer.body)
+        answer.body
     }
 
     fn notify(&self, notice: Notice, owner_known: bool) {
@@ -180,10 +154,10 @@ impl Shared {
     }
 }
 
-/// The answer to a review, or why there is none.
-fn sent(body: Result<Vec<u8>, String>) -> Response {
+/// The answer to a review, charged until it is written, or why there is none.
+fn sent(body: Result<Vec<u8>, String>, claim: Claim) -> Response {
     match body {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], claim.answer(body)).into_response(),
         Err(why) => {
             // The metric counts them; a line for each would let any client fill the log.
             tracing::debug!(why, "a request could not be answered");
@@ -212,16 +186,14 @@ mod tests {
         let fleet = Fleet::new(Arc::new(Config::default())).with_statefulset(facts).unwrap();
         let reviewer = Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet)), || chrono::DateTime::UNIX_EPOCH);
         let (sender, mut receiver) = events::queue();
-        let (body_bytes, small_body_bytes) = (Semaphore::new(1), Semaphore::new(1));
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
-        let shared = Shared { reviewer, metrics, notices: Some(sender), body_bytes, small_body_bytes };
+        let shared = Shared { reviewer, metrics, notices: Some(sender), mutate: Lane::mutate(), guard: Lane::guard() };
         let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": uid});
         let pod = json!({"metadata": {"name": "store-0", "ownerReferences": [owner]},
             "spec": {"containers": [{"name": "t", "image": "thanos", "args": ["store", "--min-time=-1d"]}]}});
         let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "x", "kind": {"kind": "Pod"},
             "namespace": namespace, "operation": "CREATE", "object": pod}});
-        let response = shared.respond(shared.reviewer.review(review.to_string().as_bytes()), Duration::ZERO);
-        assert_eq!(response.status(), StatusCode::OK);
+        shared.review(review.to_string().as_bytes()).unwrap();
         std::iter::from_fn(|| receiver.try_recv()).count()
     }
 

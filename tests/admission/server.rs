@@ -40,7 +40,15 @@ impl Server {
         std::fs::write(certificates.path().join("tls.key"), key.serialize_pem()).unwrap();
 
         let mut child = Command::new(TIMESHARD)
-            .args(["serve", "--webhook-only", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--log-format=json", "--config"])
+            .args([
+                "serve",
+                "--webhook-only",
+                "--listen=127.0.0.1:0",
+                "--admin-listen=127.0.0.1:0",
+                "--probe-listen=127.0.0.1:0",
+                "--log-format=json",
+                "--config",
+            ])
             .arg(config)
             .arg("--cert-dir")
             .arg(certificates.path())

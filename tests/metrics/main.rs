@@ -53,7 +53,14 @@ fn server(self_signed: bool) -> (Process, u16, tempfile::TempDir) {
         std::fs::write(dir.path().join(name), content).unwrap();
     }
     let mut child = Command::new(env!("CARGO_BIN_EXE_timeshard"))
-        .args(["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--shutdown-drain=0s", "--log-format=json"])
+        .args([
+            "serve",
+            "--listen=127.0.0.1:0",
+            "--admin-listen=127.0.0.1:0",
+            "--probe-listen=127.0.0.1:0",
+            "--shutdown-drain=0s",
+            "--log-format=json",
+        ])
         .args(["--pod-name=one", "--pod-namespace=timeshard-system"])
         .arg(format!("--config={}", dir.path().join("config.yaml").display()))
         .arg(if self_signed { "--self-signed".to_owned() } else { format!("--cert-dir={}", dir.path().display()) })

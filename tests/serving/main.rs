@@ -4,7 +4,10 @@
 
 mod admin;
 mod bad_peers;
+mod clients;
 mod drain;
+mod hostile;
+mod process;
 mod protocols;
 mod rotation;
 mod support;

@@ -15,13 +15,14 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SerialNumber};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SerialNumber};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use thanos_timeshard::adapters::listen;
 use thanos_timeshard::adapters::serve::{Edge, Limits, ServeStats};
 use thanos_timeshard::adapters::signals::{self, Shutdown, Trigger};
 use thanos_timeshard::adapters::tls::{CERT_FILE, Certificates, KEY_FILE};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -50,10 +51,17 @@ pub(crate) struct Pair {
     pub(crate) leaf: CertificateDer<'static>,
 }
 
+/// A client's certificate and its key.
+pub(crate) struct ClientPair {
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+}
+
 /// An authority that numbers its leaves.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
+    pem: String,
     next_serial: AtomicU32,
 }
 
@@ -62,8 +70,9 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = params.self_signed(&key).unwrap().der().clone();
-        Self { issuer: Issuer::new(params, key), root, next_serial: AtomicU32::new(1) }
+        let root = params.self_signed(&key).unwrap();
+        let (pem, root) = (root.pem(), root.der().clone());
+        Self { issuer: Issuer::new(params, key), pem, root, next_serial: AtomicU32::new(1) }
     }
 
     pub(crate) fn issue(&self) -> Pair {
@@ -75,14 +84,49 @@ impl Authority {
         Pair { chain: leaf.pem(), key: key.serialize_pem(), leaf: leaf.der().clone() }
     }
 
+    /// Its own certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.pem.clone()
+    }
+
+    pub(crate) fn issue_client(&self, common_name: &str, names: &[&str]) -> ClientPair {
+        self.sign_client(common_name, names, 2099)
+    }
+
+    pub(crate) fn issue_client_until(&self, common_name: &str, year: i32) -> ClientPair {
+        self.sign_client(common_name, &[], year)
+    }
+
+    fn sign_client(&self, common_name: &str, names: &[&str], until_year: i32) -> ClientPair {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = rcgen::date_time_ymd(until_year, 12, 31);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        ClientPair { certificate, key }
+    }
+
     pub(crate) fn client(&self, alpn: &[u8], versions: &[&'static SupportedProtocolVersion]) -> TlsConnector {
+        self.client_as(alpn, versions, None)
+    }
+
+    pub(crate) fn client_as(&self, alpn: &[u8], versions: &[&'static SupportedProtocolVersion], pair: Option<&ClientPair>) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
-        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match pair {
+            None => config.with_no_client_auth(),
+            Some(pair) => {
+                let key = PrivateKeyDer::try_from(pair.key.serialize_der()).unwrap();
+                config.with_client_auth_cert(vec![pair.certificate.clone()], key).unwrap()
+            }
+        };
         config.alpn_protocols = vec![alpn.to_vec()];
         // Every handshake a full one: a resumed session would show no certificate.
         config.resumption = rustls::client::Resumption::disabled();
@@ -141,19 +185,16 @@ pub(crate) struct Server {
 }
 
 pub(crate) async fn start(certificates: &Arc<Certificates>, limits: Limits, drain: Duration) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    start_with(certificates.server_config().unwrap(), limits, drain)
+}
+
+pub(crate) fn start_with(tls: Arc<ServerConfig>, limits: Limits, drain: Duration) -> Server {
+    let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
     let (trigger, shutdown) = signals::channel();
     let stats = Arc::new(ServeStats::default());
     let (gate, served) = (Arc::new(Gate::default()), Arc::new(AtomicU32::new(0)));
-    let edge = Edge {
-        listener,
-        tls: Some(certificates.server_config().unwrap()),
-        limits,
-        drain,
-        stats: Arc::clone(&stats),
-        shutdown: shutdown.clone(),
-    };
+    let edge = Edge { listener, tls: Some(tls), limits, drain, stats: Arc::clone(&stats), shutdown: shutdown.clone() };
     let (held, counted) = (Arc::clone(&gate), Arc::clone(&served));
     let echo = move |request: Request<Incoming>| echo(request, Arc::clone(&held), Arc::clone(&counted));
     let task = tokio::spawn(edge.serve(hyper::service::service_fn(echo)));
@@ -171,8 +212,19 @@ async fn echo(request: Request<Incoming>, gate: Arc<Gate>, served: Arc<AtomicU32
     Ok(Response::new(Full::new(body)))
 }
 
+/// A socket to `addr` from another loopback address, which is another peer to the server.
+pub(crate) async fn tcp_from(from: u8, addr: SocketAddr) -> Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new([127, 0, 0, from].into(), 0))?;
+    socket.connect(addr).await.context("connect")
+}
+
 pub(crate) async fn tls(addr: SocketAddr, connector: &TlsConnector) -> Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect(addr).await.context("connect")?;
+    tls_from(1, addr, connector).await
+}
+
+pub(crate) async fn tls_from(from: u8, addr: SocketAddr, connector: &TlsConnector) -> Result<TlsStream<TcpStream>> {
+    let socket = tcp_from(from, addr).await?;
     socket.set_nodelay(true)?;
     let name = ServerName::try_from("localhost")?;
     connector.connect(name, socket).await.context("TLS handshake")
@@ -193,7 +245,11 @@ pub(crate) enum Client {
 
 impl Client {
     pub(crate) async fn connect(addr: SocketAddr, connector: &TlsConnector) -> Result<Self> {
-        let stream = timeout(DEADLINE, tls(addr, connector)).await??;
+        Self::connect_from(1, addr, connector).await
+    }
+
+    pub(crate) async fn connect_from(from: u8, addr: SocketAddr, connector: &TlsConnector) -> Result<Self> {
+        let stream = timeout(DEADLINE, tls_from(from, addr, connector)).await??;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
         let io = TokioIo::new(stream);
         if http2 {
@@ -233,6 +289,20 @@ impl Client {
         let answer = timeout(DEADLINE, response.into_body().collect()).await??.to_bytes();
         ensure!(answer == body, "got another body back: {answer:?}");
         Ok(Some(last))
+    }
+
+    /// Sends any body anywhere. Gives the status and the answer's body.
+    pub(crate) async fn post(&mut self, path: &str, body: Bytes) -> Result<(u16, Bytes)> {
+        let request = Request::post(format!("https://localhost{path}")).header("host", "localhost").body(Full::from(body))?;
+        let sent = async {
+            match self {
+                Self::Http1(sender) => sender.send_request(request).await,
+                Self::Http2(sender) => sender.send_request(request).await,
+            }
+        };
+        let response = timeout(DEADLINE, sent).await.context("no answer in time")?.context("request")?;
+        let status = response.status().as_u16();
+        Ok((status, timeout(DEADLINE, response.into_body().collect()).await??.to_bytes()))
     }
 
     /// Whether the next request can be sent on this connection.

@@ -23,27 +23,80 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::budget::{Budget, Connection};
 use super::registry::Entry;
 use super::state::{Due, Order, State};
 use super::stats::Failure;
 use super::{Answer, Handler, Limits, handshake};
 
-/// Flow-control window of an HTTP/2 stream and connection, in bytes: a review of common size in one flight.
-const HTTP2_WINDOW_BYTES: u32 = 1 << 20;
+/// Flow-control window of an HTTP/2 stream and connection: what a peer may send before it is asked for. HTTP/2's own default,
+/// and below it a connection's cannot be. Bytes.
+const HTTP2_WINDOW_BYTES: u32 = 65_535;
+/// The largest HTTP/2 frame. Bytes; the protocol allows no less.
+const HTTP2_FRAME_BYTES: u32 = 16 << 10;
+/// Headers of one HTTP/2 request, decoded. Bytes; the API server's have a few hundred.
+const HTTP2_HEADER_BYTES: u32 = 8 << 10;
+/// What HTTP/2 may take of one answer at a time. Bytes.
+const HTTP2_SEND_BYTES: usize = 32 << 10;
+/// HTTP/2 streams that a peer has reset before they were looked at, and such as we reset for its mistakes: one more ends the
+/// connection.
+const HTTP2_RESETS: usize = 20;
 
 /// Serves one socket until it is closed.
-pub(super) async fn serve<S: Handler<B>, B: Answer>(socket: TcpStream, tls: Option<TlsAcceptor>, service: S, limits: Limits, entry: Entry) {
-    let Some(acceptor) = tls else {
-        entry.established(false);
-        return requests(socket, service, &limits, &entry).await;
+pub(super) async fn serve<S: Handler<B>, B: Answer>(
+    socket: TcpStream,
+    (tls, handshakes): (Option<TlsAcceptor>, Arc<Budget>),
+    service: S,
+    limits: Limits,
+    entry: Entry,
+) {
+    let Ok(first) = timeout(limits.handshake, handshake::first_byte(&socket)).await else {
+        return entry.failed(if tls.is_some() { Failure::HandshakeTimeout } else { Failure::HeaderTimeout });
     };
-    match timeout(limits.handshake, handshake::accept(socket, &acceptor)).await {
-        Ok(Ok(stream)) => {
-            entry.established(stream.get_ref().1.alpn_protocol() == Some(b"h2"));
-            requests(stream, service, &limits, &entry).await;
-        }
-        Ok(Err(failure)) => entry.failed(failure),
-        Err(_) => entry.failed(Failure::HandshakeTimeout),
+    let Some(first) = first else {
+        return entry.failed(Failure::HandshakeGone);
+    };
+    entry.spoke();
+    // Boxed, so that a silent peer's task stays small.
+    match tls {
+        None => Box::pin(plain(socket, service, limits, entry)).await,
+        Some(acceptor) => Box::pin(secured(first, socket, (acceptor, handshakes), service, limits, entry)).await,
+    }
+}
+
+async fn plain<S: Handler<B>, B: Answer>(socket: TcpStream, service: S, limits: Limits, entry: Entry) {
+    if entry.settle(false).await {
+        entry.established(false);
+        requests(socket, service, &limits, &entry).await;
+    } else {
+        entry.failed(Failure::NoPlace);
+    }
+}
+
+async fn secured<S: Handler<B>, B: Answer>(
+    first: u8,
+    socket: TcpStream,
+    (acceptor, handshakes): (TlsAcceptor, Arc<Budget>),
+    service: S,
+    limits: Limits,
+    entry: Entry,
+) {
+    let accepted = async {
+        // Dropped with the handshake.
+        let _place = handshakes.claim(&entry.connection(), 1).await;
+        handshake::accept(first, socket, &acceptor, entry.stats()).await
+    };
+    let stream = match timeout(limits.handshake, accepted).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(failure)) => return entry.failed(failure),
+        Err(_) => return entry.failed(Failure::HandshakeTimeout),
+    };
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    if entry.settle(http2).await {
+        entry.established(http2);
+        requests(stream, service, &limits, &entry).await;
+    } else {
+        entry.failed(Failure::NoPlace);
     }
 }
 
@@ -56,13 +109,21 @@ where
     let state = entry.state();
     let io = TokioIo::new(Watched { socket, state: Arc::clone(state) });
     let shared = Arc::clone(state);
-    let tracked = service_fn(move |request: Request<Incoming>| answer(service.call(request), Arc::clone(&shared)));
+    let connection = entry.connection();
+    let tracked = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert::<Connection>(connection.clone());
+        answer(service.call(request), Arc::clone(&shared))
+    });
     let cut = if state.is_http2() {
         let connection = http2::Builder::new(TokioExecutor::new())
             .max_concurrent_streams(limits.streams)
-            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .max_header_list_size(HTTP2_HEADER_BYTES)
             .initial_stream_window_size(HTTP2_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_WINDOW_BYTES)
+            .max_frame_size(HTTP2_FRAME_BYTES)
+            .max_send_buf_size(HTTP2_SEND_BYTES)
+            .max_pending_accept_reset_streams(HTTP2_RESETS)
+            .max_local_error_reset_streams(HTTP2_RESETS)
             .serve_connection(io, tracked);
         // Boxed: HTTP/2's state is large, and every connection's task would be as large.
         drive(Box::pin(connection).as_mut(), http2::Connection::graceful_shutdown, state, limits).await
@@ -78,7 +139,14 @@ where
 /// Marks a request as under way, and its answer as the last one during a drain.
 async fn answer<B>(answer: impl Future<Output = Result<Response<B>, Infallible>>, state: Arc<State>) -> Result<Response<B>, Infallible> {
     let _active = state.begin();
+    if state.has_had_its_turn() {
+        // It sends requests faster than they are answered; others are to be answered in between.
+        tokio::task::yield_now().await;
+    }
     let mut response = answer.await?;
+    if response.status().is_success() {
+        state.proven();
+    }
     if state.ordered_now() >= Order::Drain && !state.is_http2() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -90,6 +158,7 @@ async fn drive<C: Future>(mut connection: Pin<&mut C>, close: fn(Pin<&mut C>), s
     let mut timer = pin!(sleep_until(state.deadline(limits).0));
     let mut ordered = pin!(state.ordered.notified());
     std::future::poll_fn(|cx| {
+        state.new_turn();
         loop {
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
@@ -131,8 +200,10 @@ struct Watched<I> {
 
 impl<I> Watched<I> {
     fn told(&self, written: &Poll<io::Result<usize>>) {
-        if matches!(written, Poll::Ready(Ok(bytes)) if *bytes > 0) {
-            self.state.wrote();
+        match written {
+            Poll::Ready(Ok(bytes)) if *bytes > 0 => self.state.wrote(),
+            Poll::Pending => self.state.blocked(),
+            Poll::Ready(_) => {}
         }
     }
 }
@@ -169,7 +240,14 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        let watched = self.get_mut();
+        let polled = Pin::new(&mut watched.socket).poll_flush(cx);
+        match &polled {
+            Poll::Pending => watched.state.blocked(),
+            // What was written into TLS before has gone out.
+            Poll::Ready(_) => watched.state.flushed(),
+        }
+        polled
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

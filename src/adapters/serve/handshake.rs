@@ -4,13 +4,13 @@
 
 use std::io;
 
-use rustls::AlertDescription;
+use rustls::{AlertDescription, CertificateError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::stats::Failure;
+use super::stats::{Failure, Refused, ServeStats};
 
 /// First byte of every TLS connection (record type handshake).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -23,23 +23,34 @@ This port speaks HTTPS, and the request was plain HTTP. Use https\n";
 /// How much of a refused request is read, in bytes, so that closing does not reset the answer away.
 const REFUSED_REQUEST_BYTES: u64 = 64 << 10;
 
-/// Looks at the first byte, then lets rustls do the handshake.
-///
-/// The first byte costs one system call and spares a silent peer its TLS state.
-pub(super) async fn accept(mut socket: TcpStream, acceptor: &TlsAcceptor) -> Result<TlsStream<TcpStream>, Failure> {
+/// What may be held of a connection's answers in encrypted form, in bytes; the rest waits where it is charged.
+const TLS_BUFFER_BYTES: usize = 16 << 10;
+
+/// Waits for the first byte and leaves it where it is. One system call spares a silent peer everything else.
+pub(super) async fn first_byte(socket: &TcpStream) -> Option<u8> {
     let mut first = [0_u8];
-    match socket.peek(&mut first).await {
-        Ok(1) if first[0] == TLS_HANDSHAKE => {
-            let stream = acceptor.accept(socket).await.map_err(|error| reason(&error))?;
+    matches!(socket.peek(&mut first).await, Ok(1)).then_some(first[0])
+}
+
+/// Has rustls do the handshake that begins with this byte.
+pub(super) async fn accept(
+    first: u8,
+    mut socket: TcpStream,
+    acceptor: &TlsAcceptor,
+    stats: &ServeStats,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    match first {
+        TLS_HANDSHAKE => {
+            let mut stream = acceptor.accept(socket).await.map_err(|error| reason(&error, stats))?;
+            stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             acknowledge(stream.get_ref().0);
             Ok(stream)
         }
-        Ok(1) if first[0].is_ascii_uppercase() => {
+        _ if first.is_ascii_uppercase() => {
             refuse(&mut socket).await;
             Err(Failure::PlainHttp)
         }
-        Ok(1) => Err(Failure::NotTls),
-        _ => Err(Failure::HandshakeGone),
+        _ => Err(Failure::NotTls),
     }
 }
 
@@ -63,12 +74,23 @@ async fn refuse(socket: &mut TcpStream) {
     }
 }
 
-fn reason(error: &io::Error) -> Failure {
+fn reason(error: &io::Error, stats: &ServeStats) -> Failure {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(rustls::Error::AlertReceived(alert)) if is_about_the_certificate(*alert) => Failure::CertificateRejected,
         Some(rustls::Error::InvalidMessage(_)) => Failure::NotTls,
+        Some(rustls::Error::NoCertificatesPresented) => stats.refused_client(Refused::Without, "it sent no certificate"),
+        Some(error @ rustls::Error::InvalidCertificate(invalid)) => stats.refused_client(kind(invalid), &error.to_string()),
         Some(_) => Failure::Tls,
         None => Failure::HandshakeGone,
+    }
+}
+
+/// A closed set, so that a client cannot fill the log with reasons.
+fn kind(invalid: &CertificateError) -> Refused {
+    match invalid {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Refused::Authority,
+        CertificateError::Other(_) => Refused::Name,
+        _ => Refused::Invalid,
     }
 }
 

@@ -1,16 +1,30 @@
 //! The accept loop: sockets in, requests to a service, and a drain that loses none.
 //!
-//! Invariants: certificates are loaded before the port is bound (the caller hands both in); at most
-//! [`Limits::connections`] are open, and every wait on a peer has a limit in [`Limits`]; the drain is looked at before
-//! the next accept; an accept error backs off and never spins; nothing outlives [`Edge::serve`].
+//! Invariants: certificates are loaded before the port is bound (the caller hands both in); every wait on a peer and every amount
+//! that it may make us hold has a limit in [`Limits`]; the drain is looked at before the next accept; an accept error backs off and
+//! never spins; nothing outlives [`Edge::serve`].
 //!
-//! When the cap is reached, the connection that has been idle longest is closed to make room, those that never sent a
-//! request first. So a client that opens connections and says nothing cannot lock the API server out, as it could if the
-//! loop just waited. Only when every connection is busy does the loop stop accepting, and the kernel's backlog holds.
+//! A connection passes three sets of places, each shared fairly between peer addresses, so what somebody does in one of them is
+//! not felt in the next (`registry`):
+//! - It *arrives*: until its first byte it costs a socket and a small task. A newcomer always has a place; whoever has most of
+//!   them loses the one that is silent for longest. The loop never waits for a peer, so silent connections hold up nobody.
+//! - Its handshake is under way ([`Budget`]): a large `ClientHello` costs 64 KiB, so there are few at a time.
+//! - It is established, HTTP/1 or HTTP/2, each with its own places, since an HTTP/2 connection can make us hold more. Where there
+//!   is none left, one that was never answered goes first, then one that is idle, then one that has kept us waiting for a turn and
+//!   whose peer has more than the newcomer (`core::standing`). A peer at its own limit displaces only itself.
+//!
+//! What cannot be told apart is who means well: a peer with many addresses, each of which was answered once, is many peers. Behind
+//! one address (a proxy, or an IPv6 /64) all senders are one peer.
+//!
+//! What one connection can make us hold: TLS 16 KiB each way and the record that is being read, HTTP/1 two buffers of
+//! `header_bytes`, HTTP/2 a window of 64 KiB, a frame and the decoded headers of `streams` requests; the kernel's buffers are set,
+//! not tuned by it. What requests hold beyond that is charged to a [`Budget`] by the handler before it is read, and their answers
+//! until the peer has taken them.
 //!
 //! Deliberately absent: body limits and deadlines of a request, which belong to the handler; an async-generic tower
 //! stack: one hyper connection per socket, HTTP/1 or HTTP/2 by what TLS negotiated, nothing boxed for HTTP/1.
 
+mod budget;
 mod connection;
 mod handshake;
 mod registry;
@@ -19,20 +33,24 @@ mod stats;
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
+use rustix::net::sockopt;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
+use super::listen;
 use super::signals::{Shutdown, Stage};
+use crate::core::peer::Peer;
+pub use budget::{Budget, Claim, Connection};
 use registry::Registry;
 pub use stats::{Failure, ServeStats};
 
@@ -57,51 +75,87 @@ impl<B, S> Handler<B> for S where
 /// Every wait and every amount that a peer could make long or large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From accept to a finished TLS handshake.
+    /// From accept to the first byte, and from there to a finished TLS handshake; also the longest wait for a place after it.
     pub handshake: Duration,
     /// From the first byte of a request to the end of its headers (HTTP/1).
     pub header_read: Duration,
     /// With a request under way and no byte coming in. Longer than the handler's own deadline, which comes first.
     pub stalled: Duration,
+    /// With bytes of ours that the peer does not take from its socket.
+    pub unread: Duration,
+    /// From one charged answer that is taken to the next, where some wait: an HTTP/2 peer may read, and let no answer through.
+    pub answer: Duration,
     /// With no request under way. Longer than the 90 s after which Go's client (the API server) closes an idle
     /// connection itself: whoever closes first must not be us, because a request may be on its way. It also saves the
     /// next burst its handshakes, which cost ten times a small request.
     pub idle: Duration,
     /// From asking a connection to close until it is cut off.
     pub close: Duration,
+    /// The same where its place is needed.
+    pub evict: Duration,
+    /// For how long a connection may keep us waiting before another peer's newcomer can take its place.
+    pub turn: Duration,
     /// From the end of the drain until requests still under way are cut off. Longer than the API server's timeout (5 s).
     pub finish: Duration,
     /// After an accept error such as too many open files, before the next try.
     pub accept_backoff: Duration,
-    /// Connections open at once, handshakes included.
+    /// Connections without a first byte or a finished handshake. They cost little; a newcomer always has a place.
+    pub arriving: usize,
+    /// TLS handshakes under way.
+    pub handshakes: usize,
+    /// TLS handshakes under way of one peer.
+    pub handshakes_of_peer: usize,
+    /// HTTP/1 connections.
     pub connections: usize,
+    /// HTTP/1 connections of one peer. An API server keeps 25 idle ones, and opens more for a burst.
+    pub connections_of_peer: usize,
+    /// HTTP/2 connections, each with up to `streams` requests.
+    pub http2_connections: usize,
+    /// HTTP/2 connections of one peer.
+    pub http2_connections_of_peer: usize,
     /// Headers of one request, in bytes; also the largest read from a socket.
     pub header_bytes: usize,
     /// HTTP/2 requests under way at once on one connection.
     pub streams: u32,
 }
 
+impl Limits {
+    /// The webhook's.
+    pub const DEFAULT: Self = Self {
+        handshake: Duration::from_secs(5),
+        header_read: Duration::from_secs(2),
+        stalled: Duration::from_secs(30),
+        unread: Duration::from_secs(2),
+        answer: Duration::from_secs(5),
+        idle: Duration::from_mins(3),
+        close: Duration::from_secs(2),
+        evict: Duration::from_millis(100),
+        turn: Duration::from_millis(200),
+        finish: Duration::from_secs(10),
+        accept_backoff: Duration::from_millis(200),
+        arriving: 512,
+        handshakes: 32,
+        handshakes_of_peer: 16,
+        connections: 256,
+        connections_of_peer: 128,
+        http2_connections: 32,
+        http2_connections_of_peer: 16,
+        header_bytes: 16 << 10,
+        streams: 16,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(5),
-            header_read: Duration::from_secs(5),
-            stalled: Duration::from_secs(30),
-            idle: Duration::from_mins(3),
-            close: Duration::from_secs(2),
-            finish: Duration::from_secs(10),
-            accept_backoff: Duration::from_millis(200),
-            connections: 1024,
-            header_bytes: 16 << 10,
-            streams: 64,
-        }
+        Self::DEFAULT
     }
 }
 
 /// How long the drain keeps serving by default: what endpoint removal takes to reach every API server and node.
 pub const DRAIN: Duration = Duration::from_secs(10);
-/// How long the loop waits for a connection to end before it closes another one to make room.
-const SLOT_WAIT: Duration = Duration::from_millis(50);
+/// The kernel's buffer of a connection, each way, in bytes (it reserves twice as much). Tuned by itself it would grow to MiB for
+/// each peer that sends and is not read, or does not read, and these count as this container's memory.
+const SOCKET_BUFFER_BYTES: usize = 32 << 10;
 
 /// How long to look for connections that the kernel has accepted when the port is about to close.
 const BACKLOG_WAIT: Duration = Duration::from_millis(5);
@@ -143,10 +197,8 @@ struct Acceptor {
     limits: Limits,
     drain: Duration,
     stats: Arc<ServeStats>,
-    slots: Arc<Semaphore>,
     registry: Registry,
-    /// Accepted, but every slot is taken.
-    waiting: Option<TcpStream>,
+    handshakes: Arc<Budget>,
     /// No accept before this time.
     not_before: Option<Instant>,
     /// Dropping it ends every connection.
@@ -155,14 +207,14 @@ struct Acceptor {
 
 impl Acceptor {
     fn new(edge: Edge) -> (TcpListener, Self) {
+        let limits = edge.limits;
         let acceptor = Self {
             tls: edge.tls.map(TlsAcceptor::from),
-            limits: edge.limits,
+            limits,
             drain: edge.drain,
-            slots: Arc::new(Semaphore::new(edge.limits.connections)),
-            registry: Registry::new(Arc::clone(&edge.stats)),
+            registry: Registry::new(Arc::clone(&edge.stats), limits),
+            handshakes: Budget::new(limits.handshakes, limits.handshakes_of_peer, limits.turn),
             stats: edge.stats,
-            waiting: None,
             not_before: None,
             tasks: JoinSet::new(),
         };
@@ -170,6 +222,9 @@ impl Acceptor {
     }
 
     async fn run<S: Handler<B>, B: Answer>(&mut self, listener: TcpListener, service: S, shutdown: &mut Shutdown) {
+        // Accepted sockets inherit these. A system that refuses keeps its own.
+        let _ = sockopt::set_socket_recv_buffer_size(&listener, SOCKET_BUFFER_BYTES);
+        let _ = sockopt::set_socket_send_buffer_size(&listener, SOCKET_BUFFER_BYTES);
         let mut drained_at = None;
         loop {
             tokio::select! {
@@ -181,13 +236,10 @@ impl Acceptor {
                 }
                 () = at(drained_at) => break,
                 Some(_) = self.tasks.join_next() => {}
-                permit = slot(&self.slots, &self.registry), if self.waiting.is_some() => {
-                    if let Some(socket) = self.waiting.take() {
-                        self.begin(socket, permit, &service);
-                    }
-                }
-                accepted = accept(&listener, self.not_before), if self.waiting.is_none() => {
+                accepted = accept(&listener, self.not_before) => {
                     self.accepted(accepted, &service);
+                    // The next one may make this one give up its place: it must have had the time to say something.
+                    tokio::task::yield_now().await;
                 }
             }
         }
@@ -196,13 +248,10 @@ impl Acceptor {
         self.finish().await;
     }
 
-    fn accepted<S: Handler<B>, B: Answer>(&mut self, accepted: io::Result<TcpStream>, service: &S) {
+    fn accepted<S: Handler<B>, B: Answer>(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>, service: &S) {
         self.not_before = None;
         match accepted {
-            Ok(socket) => match Arc::clone(&self.slots).try_acquire_owned() {
-                Ok(permit) => self.begin(socket, permit, service),
-                Err(_) => self.waiting = Some(socket),
-            },
+            Ok((socket, address)) => self.begin(socket, listen::peer(address), service),
             Err(error) if is_per_connection(&error) => {}
             Err(error) => {
                 self.stats.failed(Failure::Accept);
@@ -213,27 +262,23 @@ impl Acceptor {
         }
     }
 
-    fn begin<S: Handler<B>, B: Answer>(&mut self, socket: TcpStream, permit: OwnedSemaphorePermit, service: &S) {
+    fn begin<S: Handler<B>, B: Answer>(&mut self, socket: TcpStream, peer: Peer, service: &S) {
         // Answers are one small write; the kernel must not hold it back. A socket that refuses is gone anyway.
         let _ = socket.set_nodelay(true);
-        let entry = self.registry.register();
-        let connection = connection::serve(socket, self.tls.clone(), service.clone(), self.limits, entry);
-        self.tasks.spawn(async move {
-            connection.await;
-            drop(permit);
-        });
+        let entry = self.registry.register(peer);
+        let number = entry.number();
+        let tls = (self.tls.clone(), Arc::clone(&self.handshakes));
+        let task = self.tasks.spawn(connection::serve(socket, tls, service.clone(), self.limits, entry));
+        self.registry.runs_as(number, task);
     }
 
-    /// The kernel has finished these connections' TCP handshakes; closing the port would reset them. The cap bounds the
-    /// loop, and the first wait after the deadline ends it.
+    /// The kernel has finished these connections' TCP handshakes; closing the port would reset them. The number of places bounds
+    /// the loop, and the first wait after the deadline ends it.
     async fn accept_backlog<S: Handler<B>, B: Answer>(&mut self, listener: &TcpListener, service: &S) {
-        if let Some(socket) = self.waiting.take() {
-            self.accepted(Ok(socket), service);
-        }
         let deadline = Instant::now() + BACKLOG_WAIT;
-        while self.waiting.is_none() {
+        for _ in 0..self.limits.arriving {
             match timeout_at(deadline, listener.accept()).await {
-                Ok(Ok((socket, _))) => self.accepted(Ok(socket), service),
+                Ok(Ok(accepted)) => self.accepted(Ok(accepted), service),
                 _ => return,
             }
         }
@@ -250,25 +295,11 @@ impl Acceptor {
     }
 }
 
-async fn accept(listener: &TcpListener, not_before: Option<Instant>) -> io::Result<TcpStream> {
+async fn accept(listener: &TcpListener, not_before: Option<Instant>) -> io::Result<(TcpStream, SocketAddr)> {
     if let Some(time) = not_before {
         sleep_until(time).await;
     }
-    listener.accept().await.map(|(socket, _)| socket)
-}
-
-/// A slot for a socket that is waiting for one; makes room.
-async fn slot(slots: &Arc<Semaphore>, registry: &Registry) -> OwnedSemaphorePermit {
-    // The wait may have been cut short by a connection that ended.
-    if let Ok(permit) = Arc::clone(slots).try_acquire_owned() {
-        return permit;
-    }
-    loop {
-        registry.close_longest_idle();
-        if let Ok(Ok(permit)) = timeout(SLOT_WAIT, Arc::clone(slots).acquire_owned()).await {
-            return permit;
-        }
-    }
+    listener.accept().await
 }
 
 async fn at(time: Option<Instant>) {

@@ -6,16 +6,19 @@
 //!
 //! Deliberately absent: the timer, which the connection's driver holds.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::Limits;
 use super::stats::Failure;
+use crate::core::standing::Standing;
 
-/// No headers are being read.
+/// No headers are being read, no answer waits.
 const NEVER: u64 = u64::MAX;
 
 /// What the accept loop asks of a connection. Later ones include the earlier.
@@ -49,7 +52,17 @@ pub(super) struct State {
     opened: Instant,
     /// Requests under way.
     active: AtomicU32,
+    active_since: AtomicU64,
     served: AtomicBool,
+    /// A request was begun since the runtime last gave this connection a turn.
+    in_turn: AtomicBool,
+    /// A request was answered with success.
+    proven: AtomicBool,
+    /// When the socket stopped taking bytes, or [`NEVER`].
+    blocked_since: AtomicU64,
+    /// Answers that are charged to a budget and not written yet; when the last of them began or ended.
+    answers: AtomicU32,
+    answer_moved: AtomicU64,
     /// When the first byte of the next request's headers came, or [`NEVER`].
     headers_since: AtomicU64,
     idle_since: AtomicU64,
@@ -58,9 +71,10 @@ pub(super) struct State {
     closing_since: AtomicU64,
     /// HTTP/2 frames come without a request, so bytes say nothing about headers there.
     http2: AtomicBool,
-    /// Handshakes are not to be closed from outside: they have a limit of their own.
-    established: AtomicBool,
     order: AtomicU8,
+    /// Its place is needed.
+    evicted: AtomicBool,
+    task: OnceLock<AbortHandle>,
     /// Wakes the driver when there is a new order.
     pub(super) ordered: Notify,
 }
@@ -70,14 +84,21 @@ impl Default for State {
         Self {
             opened: Instant::now(),
             active: AtomicU32::new(0),
+            active_since: AtomicU64::new(0),
             served: AtomicBool::new(false),
+            in_turn: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
+            blocked_since: AtomicU64::new(NEVER),
+            answers: AtomicU32::new(0),
+            answer_moved: AtomicU64::new(0),
             headers_since: AtomicU64::new(NEVER),
             idle_since: AtomicU64::new(0),
             last_read: AtomicU64::new(0),
             closing_since: AtomicU64::new(0),
             http2: AtomicBool::new(false),
-            established: AtomicBool::new(false),
             order: AtomicU8::new(Order::Serve as u8),
+            evicted: AtomicBool::new(false),
+            task: OnceLock::new(),
             ordered: Notify::new(),
         }
     }
@@ -92,7 +113,6 @@ impl State {
     pub(super) fn established(&self, http2: bool) {
         self.http2.store(http2, Relaxed);
         self.idle_since.store(self.now(), Relaxed);
-        self.established.store(true, Relaxed);
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -112,21 +132,96 @@ impl State {
     /// Bytes went out. An answer that is still on its way, such as a stream of events, keeps its connection from being idle
     /// for as long as the peer takes it. HTTP/2 writes for reasons of its own.
     pub(super) fn wrote(&self) {
+        self.flushed();
         if self.active.load(Relaxed) == 0 && !self.is_http2() && self.ordered_now() < Order::Finish {
             self.idle_since.store(self.now(), Relaxed);
         }
     }
 
+    /// Nothing waits for the peer to read.
+    pub(super) fn flushed(&self) {
+        if self.blocked_since.load(Relaxed) != NEVER {
+            self.blocked_since.store(NEVER, Relaxed);
+        }
+    }
+
+    /// The socket takes no more bytes: the peer does not read. The driver looks at the deadline after each poll.
+    pub(super) fn blocked(&self) {
+        if self.blocked_since.load(Relaxed) == NEVER {
+            self.blocked_since.store(self.now(), Relaxed);
+        }
+    }
+
+    /// A charged answer is on its way.
+    pub(super) fn answer_begins(&self) {
+        if self.answers.fetch_add(1, Relaxed) == 0 {
+            self.answer_moved.store(self.now(), Relaxed);
+        }
+    }
+
+    /// A charged answer was written, or given up.
+    pub(super) fn answer_ends(&self) {
+        self.answer_moved.store(self.now(), Relaxed);
+        self.answers.fetch_sub(1, Relaxed);
+    }
+
+    /// A request was answered with success.
+    pub(super) fn proven(&self) {
+        if !self.proven.load(Relaxed) {
+            self.proven.store(true, Relaxed);
+        }
+    }
+
+    /// Remembers the task, for [`State::cut`].
+    pub(super) fn runs_as(&self, task: AbortHandle) {
+        let _ = self.task.set(task);
+        // It may have been cut before its task was known.
+        if self.evicted.load(Relaxed) && self.ordered_now() < Order::Close {
+            self.cut();
+        }
+    }
+
+    /// Ends the connection at once, since what it holds is needed.
+    pub(super) fn cut(&self) {
+        self.evicted.store(true, Relaxed);
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
+    /// Asks the connection to close, since its place is needed.
+    pub(super) fn make_room(&self) {
+        self.evicted.store(true, Relaxed);
+        self.order(Order::Close);
+    }
+
+    /// Whether it ended, or is to end, since its place is needed.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted.load(Relaxed)
+    }
+
     /// A request's headers are complete; the request lasts until the guard is dropped.
     pub(super) fn begin(&self) -> Active<'_> {
         self.headers_since.store(NEVER, Relaxed);
-        self.active.fetch_add(1, Relaxed);
+        if self.active.fetch_add(1, Relaxed) == 0 {
+            self.active_since.store(self.now(), Relaxed);
+        }
         self.served.store(true, Relaxed);
         if self.ordered_now() >= Order::Drain {
             // It may say goodbye now; see `may_say_goodbye`.
             self.ordered.notify_one();
         }
         Active(self)
+    }
+
+    /// The runtime gives the connection a turn.
+    pub(super) fn new_turn(&self) {
+        self.in_turn.store(false, Relaxed);
+    }
+
+    /// Whether a request was begun in this turn already. HTTP/2's requests are tasks of their own, with turns of their own.
+    pub(super) fn has_had_its_turn(&self) -> bool {
+        !self.is_http2() && self.in_turn.swap(true, Relaxed)
     }
 
     /// Asks for something; the driver sees it at its next poll.
@@ -164,21 +259,51 @@ impl State {
         }
     }
 
-    /// How good a candidate for closing this is, smallest first; `None` if it must not be closed.
-    pub(super) fn idle_rank(&self) -> Option<(bool, Instant)> {
-        let idle = self.established.load(Relaxed) && self.active.load(Relaxed) == 0 && self.ordered_now() < Order::Close;
-        idle.then(|| (self.served.load(Relaxed), self.time(self.idle_since.load(Relaxed))))
+    /// What the connection is doing, in milliseconds since `epoch`; `None` if it was told to close already.
+    pub(super) fn standing(&self, epoch: Instant) -> Option<Standing> {
+        if self.is_evicted() || self.ordered_now() >= Order::Close {
+            return None;
+        }
+        let ms = |since| u64::try_from(self.time(since).saturating_duration_since(epoch).as_millis()).unwrap_or(NEVER);
+        let proven = self.proven.load(Relaxed);
+        let under_way = [
+            Some(self.active_since.load(Relaxed)).filter(|_| self.active.load(Relaxed) > 0),
+            Some(self.headers_since.load(Relaxed)).filter(|since| *since != NEVER && proven),
+            Some(self.blocked_since.load(Relaxed)).filter(|since| *since != NEVER),
+        ];
+        let since = under_way.into_iter().flatten().min().map(ms);
+        let idle = ms(self.idle_since.load(Relaxed));
+        Some(match (proven, since) {
+            (false, None) => Standing::Unproven { since_ms: idle },
+            (false, Some(since_ms)) => Standing::First { since_ms },
+            (true, None) => Standing::Idle { since_ms: idle },
+            (true, Some(since_ms)) => Standing::Busy { since_ms },
+        })
     }
 
     /// By when something must have happened, and what is done otherwise.
     pub(super) fn deadline(&self, limits: &Limits) -> (Instant, Due) {
+        let due = self.deadline_of_requests(limits);
+        let unread = [
+            Some(self.blocked_since.load(Relaxed)).filter(|since| *since != NEVER).map(|since| (since, limits.unread)),
+            Some(self.answer_moved.load(Relaxed)).filter(|_| self.answers.load(Relaxed) > 0).map(|since| (since, limits.answer)),
+        ];
+        let unread = unread.into_iter().flatten().map(|(since, limit)| self.time(since) + limit).min();
+        match unread {
+            Some(unread) if unread < due.0 => (unread, Due::Cut(Failure::Unread)),
+            _ => due,
+        }
+    }
+
+    fn deadline_of_requests(&self, limits: &Limits) -> (Instant, Due) {
         let headers_since = self.headers_since.load(Relaxed);
         if self.active.load(Relaxed) > 0 {
             let since = self.time(self.last_read.load(Relaxed));
             (since + limits.stalled, Due::Cut(Failure::Stalled))
         } else if self.ordered_now() >= Order::Finish {
             let since = self.closing_since.load(Relaxed).max(self.idle_since.load(Relaxed));
-            (self.time(since) + limits.close, Due::Closed)
+            let limit = if self.is_evicted() { limits.evict } else { limits.close };
+            (self.time(since) + limit, Due::Closed)
         } else if headers_since != NEVER {
             (self.time(headers_since) + limits.header_read, Due::Cut(Failure::HeaderTimeout))
         } else {
@@ -204,71 +329,4 @@ impl Drop for Active<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_deadline_follows_what_the_connection_does() {
-        let limits = Limits::default();
-        let state = State::default();
-        let start = Instant::now();
-        state.established(false);
-        assert_eq!(state.deadline(&limits), (start + limits.idle, Due::Idle));
-
-        tokio::time::advance(Duration::from_secs(100)).await;
-        state.read();
-        tokio::time::advance(Duration::from_secs(1)).await;
-        state.read();
-        let headers_due = start + Duration::from_secs(100) + limits.header_read;
-        assert_eq!(state.deadline(&limits), (headers_due, Due::Cut(Failure::HeaderTimeout)), "drip-fed headers do not move it");
-
-        let request = state.begin();
-        tokio::time::advance(Duration::from_secs(2)).await;
-        state.read();
-        let stalled = Instant::now() + limits.stalled;
-        assert_eq!(state.deadline(&limits), (stalled, Due::Cut(Failure::Stalled)), "body bytes move it");
-
-        tokio::time::advance(Duration::from_secs(3)).await;
-        drop(request);
-        assert_eq!(state.deadline(&limits), (Instant::now() + limits.idle, Due::Idle));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_taken_keeps_the_connection() {
-        let limits = Limits::default();
-        let state = State::default();
-        let start = Instant::now();
-        state.established(false);
-        drop(state.begin());
-        tokio::time::advance(Duration::from_secs(100)).await;
-        state.wrote();
-        assert_eq!(state.deadline(&limits), (start + Duration::from_secs(100) + limits.idle, Due::Idle));
-        state.order(Order::Finish);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        state.wrote();
-        assert_eq!(state.deadline(&limits), (start + Duration::from_secs(100) + limits.close, Due::Closed), "not beyond the end");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn http2_frames_are_not_headers() {
-        let limits = Limits::default();
-        let state = State::default();
-        state.established(true);
-        state.read();
-        assert_eq!(state.deadline(&limits).1, Due::Idle);
-    }
-
-    #[test]
-    fn who_never_sent_a_request_is_closed_first() {
-        let (talkative, silent) = (State::default(), State::default());
-        assert_eq!(silent.idle_rank(), None, "a handshake under way has its own limit");
-        talkative.established(false);
-        silent.established(false);
-        let request = talkative.begin();
-        assert_eq!(talkative.idle_rank(), None);
-        drop(request);
-        assert!(silent.idle_rank() < talkative.idle_rank());
-        silent.order(Order::Close);
-        assert_eq!(silent.idle_rank(), None, "told once is enough");
-    }
-}
+mod tests;

@@ -24,7 +24,7 @@ impl Page {
     /// Serves it until the program ends.
     pub(super) async fn open(address: SocketAddr, observed: &Arc<Observed>, shutdown: Shutdown) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| Failure::Failed(format!("--page {address}: cannot be listened on: {error}"));
-        let listener = listen::bind(address).await.map_err(failed)?;
+        let listener = listen::bind(address).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         // As it was asked for: the socket for every address names that of IPv6.
         let address = SocketAddr::new(address.ip(), bound.port());
