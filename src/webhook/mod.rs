@@ -7,6 +7,8 @@ mod guard;
 mod metrics;
 mod review;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 pub use guard::{Guarded, Outcome};
 pub use metrics::Metrics;
