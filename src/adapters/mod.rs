@@ -3,6 +3,8 @@
 #[cfg(feature = "server")]
 pub mod admin;
 #[cfg(feature = "server")]
+pub mod causes;
+#[cfg(feature = "server")]
 pub mod check;
 pub mod clock;
 #[cfg(feature = "server")]
