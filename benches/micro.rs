@@ -20,7 +20,6 @@ use thanos_timeshard::core::observed::{Answer, MapFacts, PodFacts};
 use thanos_timeshard::core::plan::Plan;
 use thanos_timeshard::core::reconcile::{PodView, View, decide};
 use thanos_timeshard::core::rollout::{Discovery, Member, Place, Standing, Step, Terms, next_step};
-use thanos_timeshard::core::window::Window;
 use thanos_timeshard::webhook::Reviewer;
 
 /// Median of `runs` runs of `work`, in microseconds.
@@ -69,7 +68,7 @@ fn members(pods: u32, from: u32, to: u32) -> (Vec<Member>, Terms) {
         Member { published: place(&plans[0], pod).0, desired, surplus, standing: Standing::Confirmed }
     };
     let sharding = sharding(from);
-    let required = Window::relative(-sharding.retention(), sharding.future_buffer());
+    let required = sharding.required();
     ((0..pods).map(member).collect(), Terms { required, discovery: Discovery::Pods, allow_gap: false, now })
 }
 

@@ -64,6 +64,8 @@ pub(super) struct Found {
     shards: usize,
     today: Side,
     better: Result<(Suggestion, Side), NoSuggestion>,
+    /// Whether the newest window ends before now, with a negative future buffer.
+    ends_before_now: bool,
 }
 
 /// One way to divide the bucket.
@@ -171,7 +173,8 @@ impl Bucket {
             (suggestion, Side::new(plan, &inventory, now))
         });
         let shards = plan.shards().len();
-        Ok(Found { today: Side::new(plan, &inventory, now), inventory, weights, balance, shards, better })
+        let ends_before_now = config.sharding.future_buffer() < PromDuration::ZERO;
+        Ok(Found { today: Side::new(plan, &inventory, now), inventory, weights, balance, shards, better, ends_before_now })
     }
 }
 
@@ -288,9 +291,10 @@ impl Found {
         text.push_str(&format!("{kinds}\n\n{}", self.side(&self.today, now)));
         let shares = &self.today.shares;
         text.push_str(&format!(
-            "in no window: {} older than the retention, {} in the future\n",
+            "in no window: {} older than the retention, {} {}\n",
             self.words(&shares.older),
-            self.words(&shares.future)
+            self.words(&shares.future),
+            if self.ends_before_now { "newer than the newest window" } else { "in the future" }
         ));
         match &self.better {
             Err(why) => text.push_str(&format!("\nno other boundaries: {why}\n")),

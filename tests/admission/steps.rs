@@ -49,9 +49,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+/// What `retention: forever` is checked for: a hundred years.
+const FOREVER_SECONDS: i64 = 100 * 365 * 86_400;
+
 /// Seconds after now of a bound such as `-124d8h`: read here once more, so that the program's own reader is not trusted.
 fn seconds(bound: &Value) -> i64 {
     let text = bound.as_str().unwrap();
+    if text == "0000-01-01T00:00:00Z" {
+        return -2 * FOREVER_SECONDS;
+    }
     let digits = text.trim_start_matches('-');
     let (mut total, mut number) = (0, 0);
     for c in digits.chars() {
@@ -90,7 +96,7 @@ enum Kept {
 fn check(old: &Value, new: &Value, rollout: &Value, buffer: i64, kept: Kept) -> Result<(), String> {
     let (begin, wanted) = (windows(old), windows(new));
     let mut at = begin.clone();
-    let (from, to) = (-new["retention_seconds"].as_i64().unwrap(), buffer);
+    let (from, to) = (-new["retention_seconds"].as_i64().unwrap_or(FOREVER_SECONDS), buffer);
     let mut changes: BTreeMap<String, u32> = BTreeMap::new();
     for (number, step) in (1..).zip(rollout["steps"].as_array().unwrap()) {
         let moves: Windows = step["pods"].as_array().unwrap().iter().map(window).collect();
@@ -134,10 +140,10 @@ struct Random {
 
 fn random_config(rng: &mut TestRng) -> Random {
     let days = rng.random_range(60..800);
-    let (overlap, buffer): (u32, i64) = (rng.random_range(30..4_000), rng.random_range(0..72));
+    let (overlap, buffer): (u32, i64) = (rng.random_range(30..4_000), rng.random_range(-20..72));
     let mut cuts: BTreeSet<u32> = BTreeSet::new();
     if rng.random_bool(0.4) {
-        cuts.extend((0..rng.random_range(1..6)).map(|_| rng.random_range(1..days)));
+        cuts.extend((0..rng.random_range(1..6)).map(|_| rng.random_range(2..days)));
     }
     let shards = if cuts.is_empty() { rng.random_range(1..9_u32) } else { u32::try_from(cuts.len()).unwrap() + 1 };
     let replicas: Vec<u32> = if rng.random_bool(0.3) {
@@ -145,11 +151,12 @@ fn random_config(rng: &mut TestRng) -> Random {
     } else {
         vec![rng.random_range(2..5); shards as usize]
     };
+    let retention = if !cuts.is_empty() && rng.random_bool(0.5) { "forever".to_owned() } else { format!("{days}d") };
     let cuts: Vec<String> = cuts.into_iter().map(|day| format!("{day}d")).collect();
     let division = if cuts.is_empty() { format!("total_shards: {shards}") } else { format!("boundaries: [{}]", cuts.join(", ")) };
     let services = rng.random_bool(0.3);
     let text = format!(
-        "sharding: {{{division}, replicas: {replicas:?}, retention: {days}d, overlap: {overlap}m, future_buffer_hours: {buffer}, shard_services: {services}}}"
+        "sharding: {{{division}, replicas: {replicas:?}, retention: {retention}, overlap: {overlap}m, future_buffer_hours: {buffer}, shard_services: {services}}}"
     );
     Random { text, buffer_seconds: buffer * 3_600, pods: replicas.iter().sum(), services }
 }

@@ -33,16 +33,22 @@ pub(crate) struct Story {
 }
 
 fn plan(total_shards: u32, replicas: u32) -> (Plan, Window) {
-    let text =
-        format!("sharding: {{total_shards: {total_shards}, replicas_per_shard: 2, retention: 370d, overlap: 1d, future_buffer: 1d}}");
+    plan_of(&format!("total_shards: {total_shards}, replicas_per_shard: 2, retention: 370d, overlap: 1d, future_buffer: 1d"), replicas)
+}
+
+fn plan_of(keys: &str, replicas: u32) -> (Plan, Window) {
+    let text = format!("sharding: {{{keys}}}");
     let sharding = Config::parse(&text, "scene").unwrap().sharding;
-    (Plan::new(&sharding, Some(replicas)), Window::relative(-sharding.retention(), sharding.future_buffer()))
+    (Plan::new(&sharding, Some(replicas)), sharding.required())
 }
 
 impl Story {
     /// All of its pods are as planned.
     pub(crate) fn settled(namespace: &str, name: &str, total_shards: u32, replicas: u32) -> Self {
-        let (plan, required) = plan(total_shards, replicas);
+        Self::serving(namespace, name, plan(total_shards, replicas), replicas)
+    }
+
+    fn serving(namespace: &str, name: &str, (plan, required): (Plan, Window), replicas: u32) -> Self {
         let now = clock::now();
         let shards = (0..).zip(plan.shards()).map(|(i, shard)| Shard { replicas: shard.replicas, window: plan.window(i, now) });
         let pod = |index: u32| {
@@ -157,6 +163,12 @@ pub(crate) fn led(sets: Vec<Set>) -> Known {
 
 pub(crate) fn healthy() -> Known {
     led(vec![Story::settled("monitoring", "thanos-store-gateway", 3, 6).set(), Story::settled("team-eu", "thanos-store", 2, 4).set()])
+}
+
+/// The oldest window has no older end, and the newest one ends before now.
+pub(crate) fn for_ever() -> Known {
+    let plan = plan_of("retention: forever, boundaries: [14d, 90d], future_buffer: -22h", 6);
+    led(vec![Story::serving("monitoring", "thanos-store-gateway", plan, 6).set()])
 }
 
 pub(crate) fn empty() -> Known {

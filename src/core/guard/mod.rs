@@ -270,7 +270,7 @@ fn loss<'a>(before: &Known, after: Option<&Known>, ordinals: &Ordinals, facing: 
 }
 
 fn required(known: &Known) -> Window {
-    Window::relative(-known.sharding.retention(), known.sharding.future_buffer())
+    known.sharding.required()
 }
 
 /// Pods that are not published where the plan wants them, by ordinal.
