@@ -69,7 +69,7 @@ fn members(pods: u32, from: u32, to: u32) -> (Vec<Member>, Terms) {
         Member { published: place(&plans[0], pod).0, desired, surplus, standing: Standing::Confirmed }
     };
     let sharding = sharding(from);
-    let required = Window::relative(-sharding.retention(), sharding.future_buffer());
+    let required = sharding.required();
     ((0..pods).map(member).collect(), Terms { required, discovery: Discovery::Pods, allow_gap: false, now })
 }
 

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use self::leadership::Seat;
 pub use self::leadership::{Leadership, LeadershipMetrics};
+use super::causes::with_causes;
 use super::clock;
 use super::signals::{Shutdown, Stage};
 use crate::core::election::{self, Answer, Election, Record, Request, Step, Stored};
@@ -179,7 +180,7 @@ enum Failure {
     Late,
     #[error("the API server refuses: {message} ({code})")]
     Refused { code: u16, message: String },
-    #[error("{0}")]
+    #[error("{}", with_causes(.0))]
     Broken(kube::Error),
 }
 

@@ -3,6 +3,8 @@
 #[cfg(feature = "server")]
 pub mod admin;
 #[cfg(feature = "server")]
+pub mod causes;
+#[cfg(feature = "server")]
 pub mod check;
 #[cfg(feature = "server")]
 pub mod client_ca;

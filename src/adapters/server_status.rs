@@ -15,6 +15,7 @@ use kube::client::Body;
 use kube::{Api, Client, Config, ResourceExt};
 use tokio::time::timeout;
 
+use super::causes::with_causes;
 use super::http_client::{DEADLINE, GetLimits, collect, get_from};
 use crate::core::names;
 
@@ -235,7 +236,7 @@ impl Cluster<'_> {
                 Err(self.forbidden(verb, status.message.clone()))
             }
             Ok(Err(kube::Error::Api(status))) => Err(failed(format!("{} ({})", status.message, status.code))),
-            Ok(Err(error)) => Err(failed(error.to_string())),
+            Ok(Err(error)) => Err(failed(with_causes(&error))),
             Err(_) => Err(failed(format!("no answer within {} s", DEADLINE.as_secs()))),
         }
     }
@@ -248,7 +249,7 @@ impl Cluster<'_> {
         let path = format!("/api/v1/namespaces/{}/pods/{pod}:{}/proxy/status", self.namespace, names::ADMIN_PORT);
         let request = Request::get(path).body(Body::empty()).map_err(|error| Refusal::Other(error.to_string()))?;
         let exchange = async {
-            let response = self.client.send(request).await.map_err(|error| error.to_string())?;
+            let response = self.client.send(request).await.map_err(|error| with_causes(&error))?;
             let code = response.status();
             Ok((code, collect(response.into_body(), MAX_STATUS_BYTES).await?))
         };

@@ -14,6 +14,8 @@ use futures::{StreamExt as _, TryStream, TryStreamExt as _};
 use kube::ResourceExt as _;
 use kube::runtime::watcher::{self, Event};
 
+use super::causes::with_causes;
+
 /// Pages of a list; bounds what one answer may hold in memory.
 const PAGE_OBJECTS: u32 = 200;
 /// For how long the API server holds one watch at most, in seconds; then it is asked again from where it was.
@@ -33,7 +35,7 @@ impl WatchHealth {
     /// A watch broke.
     pub fn broke(&self, what: &str, error: &watcher::Error) {
         self.broken.fetch_add(1, Relaxed);
-        let error = error.to_string();
+        let error = with_causes(error);
         tracing::warn!(error, "the watch on {what} broke; it is started again, and what is known stays in force");
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned(), error);
     }

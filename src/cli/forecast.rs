@@ -96,7 +96,7 @@ pub(super) struct Holders {
 
 impl Holders {
     pub(super) fn new(members: &[Member], old: &Sharding, new: &Sharding, now: DateTime<Utc>) -> Self {
-        let both = Window::relative(-old.retention().min(new.retention()), old.future_buffer().min(new.future_buffer()));
+        let both = old.required_by_both(new);
         let windows: Vec<Window> = members.iter().map(|member| member.published.window).collect();
         let before = coverage(&windows, both, now).0;
         Self { windows, both, now, before, during: Vec::new() }

@@ -48,7 +48,8 @@ StatefulSet annotations (on its own metadata): thanos-timeshard.io/KEY, where KE
   target-replicas, pause, guard (deny, warn or off), replace-time-flags, reload-despite-liveness
 Pod template annotations: thanos-timeshard.io/inject (also as a label), /command, /replace-time-flags,
   /reload-despite-liveness
-Durations: whole numbers with y, w, d, h, m, s, ms, largest first, such as 1d12h (1d = 24h, 1y = 365d)";
+Durations: whole numbers with y, w, d, h, m, s, ms, largest first, such as 1d12h (1d = 24h, 1y = 365d);
+  retention may be forever, with boundaries; future-buffer may be negative: the newest window then ends before now";
 
 #[derive(Debug, Subcommand)]
 enum Command {

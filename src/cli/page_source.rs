@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use crate::core::duration::PromDuration;
 use crate::core::fleet::{Fleet, Known};
 use crate::core::report::SetReport;
 use crate::page::feed::{Set, Shard};
@@ -33,6 +34,7 @@ pub(super) fn without_a_look(fleet: &Fleet, known: &Known) -> SetReport {
         name: facts.name.clone(),
         configmap: fleet.config().operator.configmap_of(&facts.namespace, &facts.name),
         replicas: facts.replicas,
+        retention_seconds: known.sharding.retention().limit().map(PromDuration::as_secs),
         warnings: known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
         ..SetReport::default()
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{ConfigArgs, Failure, blocks, input, print, say, steps, svg, timeline};
 use crate::adapters::clock;
 use crate::core::config::{Config, MAX_PODS, Sharding};
+use crate::core::duration::PromDuration;
 use crate::core::plan::Plan;
 use crate::core::text::counted;
 use crate::core::window::{Bound, Window};
@@ -54,7 +55,8 @@ enum Output {
 #[derive(Debug, Serialize)]
 struct Document {
     pods: Vec<PodRow>,
-    retention_seconds: i64,
+    /// `None` for ever.
+    retention_seconds: Option<i64>,
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     blocks: Option<blocks::Document>,
@@ -152,7 +154,7 @@ fn document(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> Docu
     };
     Document {
         pods: (0..pods).map(row).collect(),
-        retention_seconds: config.sharding.retention().as_secs(),
+        retention_seconds: config.sharding.retention().limit().map(PromDuration::as_secs),
         warnings: plan.notes().iter().map(ToString::to_string).collect(),
         blocks: None,
     }
@@ -176,7 +178,10 @@ pub(super) fn rows(plan: &Plan, pods: u32, now: DateTime<Utc>) -> Vec<timeline::
 pub(super) fn table(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> String {
     const MANY_PODS: u32 = 200;
     let mut table = timeline::plain_table(&["POD", "SHARD", "REPLICA", "MIN TIME", "MAX TIME", "FROM", "TO"]);
-    let stamp = |bound: Bound| bound.at(now).format("%Y-%m-%d %H:%M").to_string();
+    let stamp = |bound: Bound| {
+        let at = bound.at(now).format("%Y-%m-%d %H:%M");
+        if bound == Bound::BEGINNING { "the beginning".to_owned() } else { at.to_string() }
+    };
     for ordinal in 0..pods.min(MANY_PODS) {
         let place = plan.assign(ordinal);
         let Window { min, max } = plan.window(place.shard, now);
@@ -197,11 +202,12 @@ pub(super) fn table(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>)
 
 fn summary(sharding: &Sharding, plan: &Plan, pods: u32) -> String {
     format!(
-        "{}, {}, {} retention, {} overlap, {} future buffer\n",
+        "{}, {}, {} retention, {} overlap, {} future buffer{}\n",
         counted(plan.shards().len() as u64, "shard"),
         counted(pods, "pod"),
         sharding.retention(),
         sharding.overlap(),
-        sharding.future_buffer()
+        sharding.future_buffer(),
+        if sharding.future_buffer() < PromDuration::ZERO { " (the newest window ends before now)" } else { "" }
     )
 }

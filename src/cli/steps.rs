@@ -334,7 +334,7 @@ fn place(plan: &Plan, index: u32, now: DateTime<Utc>) -> (Place, bool) {
 
 /// What must stay covered: all that the new configuration wants, as far as somebody holds it.
 fn required(sharding: &Sharding) -> Window {
-    Window::relative(-sharding.retention(), sharding.future_buffer())
+    sharding.required()
 }
 
 fn range(gap: &Gap) -> String {

@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use svg::node::element::{Description, Group, Line, Rectangle, Style, Text, Title};
 use svg::{Document, Node as _};
 
-use super::timeline::{Row, fewest_pods, span};
-use crate::core::config::Sharding;
+use super::timeline::{OLDER, Row, fewest_pods, is_open, span};
+use crate::core::config::{Retention, Sharding};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 170.0;
@@ -27,13 +27,15 @@ struct Scale {
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     bottom: f64,
+    /// Whether some row has no older end.
+    open: bool,
 }
 
 #[allow(clippy::cast_precision_loss, reason = "positions on a picture of 960 pixels")]
 impl Scale {
     fn new(rows: &[Row], now: DateTime<Utc>) -> Self {
         let (from, to) = span(rows, now);
-        Self { from, to, bottom: Self::row(rows.len().min(MOST_ROWS)) }
+        Self { from, to, bottom: Self::row(rows.len().min(MOST_ROWS)), open: is_open(rows, now) }
     }
 
     fn x(&self, instant: DateTime<Utc>) -> f64 {
@@ -52,7 +54,10 @@ pub(super) fn timeline(rows: &[Row], sharding: &Sharding, now: DateTime<Utc>) ->
     let summary = format!(
         "{} over {}, overlapping by {}; every instant is served by at least {}",
         counted(rows.len() as u64, "shard"),
-        sharding.retention(),
+        match sharding.retention() {
+            Retention::Limited(age) => age.to_string(),
+            Retention::Forever => "all time".to_owned(),
+        },
         sharding.overlap(),
         counted(fewest_pods(rows, now), "pod")
     );
@@ -83,12 +88,13 @@ fn axis(document: &mut Document, scale: &Scale) {
             TICKS => "end",
             _ => "middle",
         };
-        document.append(label(&instant.format("%Y-%m-%d").to_string(), scale.x(instant), scale.bottom + 20.0, anchor));
+        let date = if tick == 0 && scale.open { OLDER.to_owned() } else { instant.format("%Y-%m-%d").to_string() };
+        document.append(label(&date, scale.x(instant), scale.bottom + 20.0, anchor));
     }
 }
 
 fn bar(row: &Row, y: f64, scale: &Scale, now: DateTime<Utc>) -> Group {
-    let (start, end) = (scale.x(row.window.min.at(now)), scale.x(row.window.max.at(now)));
+    let (start, end) = (scale.x(row.window.min.at(now).max(scale.from)), scale.x(row.window.max.at(now)));
     let pods = format!("{} · {} pod{}", row.label, row.pods, if row.pods == 1 { "" } else { "s" });
     let bar = Rectangle::new().set("class", "bar").set("rx", 3).set("x", start).set("y", y).set("height", BAR);
     Group::new()

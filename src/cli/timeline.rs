@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use comfy_table::{Table, presets};
 
+use crate::core::config::Retention;
 use crate::core::window::Window;
 
 /// One line of the picture.
@@ -27,10 +28,27 @@ pub(super) fn plain_table(header: &[&str]) -> Table {
     table
 }
 
-/// The span of time that all rows together take.
+/// What stands at the left end of the picture where the oldest row has no end.
+pub(super) const OLDER: &str = "older";
+
+/// Whether some row has no older end.
+pub(super) fn is_open(rows: &[Row], now: DateTime<Utc>) -> bool {
+    rows.iter().any(|row| is_open_end(row.window.min.at(now), now))
+}
+
+fn is_open_end(end: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    end < now - Retention::Forever.covered().to_chrono()
+}
+
+/// The span of time that all rows together take, up to now at least. A row without an older end is drawn a quarter beyond the last end that there is.
 pub(super) fn span(rows: &[Row], now: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
-    let from = rows.iter().map(|row| row.window.min.at(now)).min().unwrap_or(now);
-    let to = rows.iter().map(|row| row.window.max.at(now)).max().unwrap_or(now);
+    let mut from = rows.iter().map(|row| row.window.min.at(now)).min().unwrap_or(now);
+    if is_open(rows, now) {
+        let ends = rows.iter().flat_map(|row| [row.window.min.at(now), row.window.max.at(now)]).filter(|end| !is_open_end(*end, now));
+        let oldest = ends.min().unwrap_or(now).min(now - TimeDelta::days(1));
+        from = oldest - (now - oldest) / 4;
+    }
+    let to = rows.iter().map(|row| row.window.max.at(now)).max().unwrap_or(now).max(now);
     (from, to.max(from + TimeDelta::seconds(1)))
 }
 
@@ -94,7 +112,8 @@ pub(super) fn text(rows: &[Row], now: DateTime<Utc>) -> String {
         let _ = writeln!(text, "… and {} older shards; -o json has them all", rows.len() - MOST_ROWS);
     }
     let day = |instant: DateTime<Utc>| instant.format("%Y-%m-%d").to_string();
-    let (first, middle, last) = (day(from), day(from + (to - from) / 2), day(to));
+    let first = if is_open(rows, now) { OLDER.to_owned() } else { day(from) };
+    let (middle, last) = (day(from + (to - from) / 2), day(to));
     let gap = WIDTH - first.len() - middle.len() - last.len();
     let _ = writeln!(text, "{:left$}  {first}{}{middle}{}{last}", "", " ".repeat(gap / 2), " ".repeat(gap - gap / 2));
     let fewest = fewest_pods(rows, now);

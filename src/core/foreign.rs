@@ -7,21 +7,29 @@ use serde_json::Value;
 pub fn first_step(object: &Value) -> Option<&'static str> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
     let (kind, group) = (text("kind"), text("apiVersion").rsplit_once('/').map_or("", |(group, _)| group));
-    Some(match kind {
-        "Template" => "a template of OpenShift is no workload yet; fill it in first: oc process --local -f FILE | timeshard inject -f -",
-        "HelmRelease" | "HelmChart" => {
+    Some(match (group, kind) {
+        ("template.openshift.io" | "", "Template") => {
+            "an OpenShift Template is no workload yet; fill it in first: oc process --local -f FILE | timeshard inject -f -"
+        }
+        ("helm.toolkit.fluxcd.io" | "helm.fluxcd.io", "HelmRelease") | ("helm.cattle.io", "HelmChart" | "HelmChartConfig") => {
             "Helm makes the workloads of it; render the chart first: helm template NAME CHART -f VALUES | timeshard inject -f -"
         }
-        "Kustomization" => "kustomize makes the workloads of it; build them first: kubectl kustomize DIR | timeshard inject -f -",
-        "Application" | "ApplicationSet" if group == "argoproj.io" => {
+        ("kustomize.config.k8s.io" | "kustomize.toolkit.fluxcd.io", "Kustomization" | "Component") => {
+            "kustomize makes the workloads of it; build them first: kubectl kustomize DIR | timeshard inject -f -"
+        }
+        ("argoproj.io", "Application" | "ApplicationSet") => {
             "Argo CD makes the workloads of it; take those: argocd app manifests NAME | timeshard inject -f -"
         }
-        // Operators for Thanos, of several makers.
-        _ if kind.starts_with("Thanos")
-            || group.contains("thanos")
-            || matches!(kind, "ObjectStore" | "StoreEndpoint" | "Observatorium" | "MultiClusterObservability") =>
-        {
+        ("tanka.dev", "Environment") => "Tanka makes the workloads of it; render them first: tk show ENVIRONMENT | timeshard inject -f -",
+        // thanos-community's operator, Red Hat's, and Observatorium's: their store gateways are StatefulSets.
+        ("monitoring.thanos.io", "ThanosStore")
+        | ("core.observatorium.io", "Observatorium")
+        | ("observability.open-cluster-management.io", "MultiClusterObservability") => {
             "its operator makes the StatefulSets; take those from the cluster: kubectl get statefulsets -o yaml | timeshard inject -f -"
+        }
+        // Banzai Cloud's operator.
+        ("monitoring.banzaicloud.io", "Thanos" | "ObjectStore" | "StoreEndpoint" | "ThanosEndpoint" | "ThanosPeer") => {
+            "its operator runs store gateways as a Deployment, whose pods have no ordinals to shard by; run them as a StatefulSet of your own"
         }
         _ => return None,
     })
@@ -64,13 +72,28 @@ mod tests {
             ("kustomize.toolkit.fluxcd.io/v1", "Kustomization", "kubectl kustomize"),
             ("argoproj.io/v1alpha1", "Application", "argocd app manifests"),
             ("monitoring.thanos.io/v1alpha1", "ThanosStore", "kubectl get statefulsets"),
-            ("monitoring.banzaicloud.io/v1alpha1", "Thanos", "kubectl get statefulsets"),
+            ("monitoring.banzaicloud.io/v1alpha1", "Thanos", "as a Deployment"),
+            ("monitoring.banzaicloud.io/v1alpha1", "ObjectStore", "as a Deployment"),
             ("core.observatorium.io/v1alpha1", "Observatorium", "kubectl get statefulsets"),
+            ("observability.open-cluster-management.io/v1beta2", "MultiClusterObservability", "kubectl get statefulsets"),
+            ("v1", "Template", "oc process"),
+            ("helm.fluxcd.io/v1", "HelmRelease", "helm template"),
+            ("kustomize.config.k8s.io/v1beta1", "Kustomization", "kubectl kustomize"),
+            ("tanka.dev/v1alpha1", "Environment", "tk show"),
         ] {
             assert!(first_step(&json!({"apiVersion": api, "kind": kind})).unwrap().contains(words), "{kind}");
         }
-        for kind in ["Service", "ConfigMap", "Secret"] {
-            assert_eq!(first_step(&json!({"apiVersion": "v1", "kind": kind})), None);
+        for (api, kind) in [
+            ("v1", "Service"),
+            ("v1", "ConfigMap"),
+            // Of the same name, or by another maker: nothing of these becomes a store gateway.
+            ("monitoring.coreos.com/v1", "ThanosRuler"),
+            ("monitoring.thanos.io/v1alpha1", "ThanosQuery"),
+            ("barmancloud.cnpg.io/v1", "ObjectStore"),
+            ("app.k8s.io/v1beta1", "Application"),
+            ("source.toolkit.fluxcd.io/v1", "HelmChart"),
+        ] {
+            assert_eq!(first_step(&json!({"apiVersion": api, "kind": kind})), None, "{api} {kind}");
         }
     }
 }

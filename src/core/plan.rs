@@ -18,8 +18,8 @@ use super::window::{Bound, Window};
 pub struct Shard {
     /// Age of the newer edge, without future buffer.
     pub newest_age: PromDuration,
-    /// Age of the older edge, with overlap.
-    pub oldest_age: PromDuration,
+    /// Age of the older edge, with overlap; `None` for a window without one, the oldest with `retention: forever`.
+    pub oldest_age: Option<PromDuration>,
     /// Pods that serve it, surplus ones not counted.
     pub replicas: u32,
     /// Index of its first pod.
@@ -107,14 +107,17 @@ impl Plan {
     #[must_use]
     pub fn new(sharding: &Sharding, pods: Option<u32>) -> Self {
         let pods = pods.unwrap_or_else(|| sharding.nominal_pods().unwrap_or_else(|| sharding.replicas_of(0))).min(MAX_PODS);
-        let asked = sharding.total_shards().unwrap_or_else(|| (pods / sharding.replicas_of(0)).max(1));
+        let asked = sharding.total_shards().unwrap_or_else(|| (pods / sharding.replicas_of(0)).clamp(1, sharding.max_shards()));
         let count = asked.min(pods);
         let replicas = share(sharding, count, asked, pods);
         let edges = edges(sharding, asked, count);
         let mut first_index = 0;
         let mut shards = Vec::with_capacity(replicas.len());
         for (i, replicas) in replicas.iter().copied().enumerate() {
-            let oldest_age = (edges[i + 1] + sharding.overlap()).min(sharding.retention());
+            let retention = sharding.retention().limit();
+            // The oldest shard ends at the retention, so without one it has no end.
+            let edge = edges.get(i + 1).copied().or(retention);
+            let oldest_age = edge.map(|edge| edge + sharding.overlap()).map(|age| retention.map_or(age, |end| age.min(end)));
             shards.push(Shard { newest_age: edges[i], oldest_age, replicas, first_index });
             first_index += replicas;
         }
@@ -161,16 +164,20 @@ impl Plan {
     #[must_use]
     pub fn window(&self, shard: u32, now: DateTime<Utc>) -> Window {
         let Some(found) = self.shards.get(shard as usize).or(self.shards.last()) else {
-            return Window::relative(PromDuration::ZERO, self.future_buffer);
+            // Without pods nobody serves it; it is a window all the same.
+            return Window::relative(PromDuration::ZERO.min(self.future_buffer - PromDuration::from_secs(1)), self.future_buffer);
         };
         let newest = if found.newest_age == PromDuration::ZERO { self.future_buffer } else { -found.newest_age };
         match self.format {
-            WindowFormat::Relative => Window::relative(-found.oldest_age, newest),
+            WindowFormat::Relative => {
+                let min = found.oldest_age.map_or(Bound::BEGINNING, |age| Bound::Relative(-age));
+                Window { min, max: Bound::Relative(newest) }
+            }
             WindowFormat::Absolute => {
                 let base = self.origin(now);
                 let lag = if found.newest_age == PromDuration::ZERO { self.lag } else { PromDuration::ZERO };
                 let at = |age: PromDuration| Bound::Absolute(Bound::Relative(age).at(base));
-                Window { min: at(-found.oldest_age), max: at(newest + lag) }
+                Window { min: found.oldest_age.map_or(Bound::BEGINNING, |age| at(-age)), max: at(newest + lag) }
             }
         }
     }
@@ -243,21 +250,19 @@ fn share(sharding: &Sharding, count: u32, asked: u32, pods: u32) -> Vec<u32> {
     replicas
 }
 
-/// Ages at which shards meet, from 0 to the retention: `count + 1` of them. With fewer shards than asked for, the oldest
-/// one reaches to the retention and the others keep their places.
+/// Ages at which shards begin, newest first: `count` of them. With fewer shards than asked for, the oldest one reaches to
+/// the retention and the others keep their places.
 fn edges(sharding: &Sharding, asked: u32, count: u32) -> Vec<PromDuration> {
-    let retention = sharding.retention();
+    let retention = sharding.retention().covered();
     let equal = |i: u32| {
         // To the second, by whole numbers: 12 shards of 370 days end at 370 days.
         let seconds = i128::from(retention.as_secs()) * i128::from(i) / i128::from(asked.max(1));
         PromDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))
     };
-    let mut edges: Vec<PromDuration> = match sharding.boundaries() {
+    match sharding.boundaries() {
         [] => (0..count).map(equal).collect(),
         given => std::iter::once(PromDuration::ZERO).chain(given.iter().copied()).take(count as usize).collect(),
-    };
-    edges.push(retention);
-    edges
+    }
 }
 
 /// Numbers that are listed in one sentence.

@@ -285,6 +285,9 @@ pub struct SetReport {
     /// The range that must be served.
     #[serde(default)]
     pub required: Option<Window>,
+    /// Its length into the past, in seconds; `None` where it has no end (`retention: forever`).
+    #[serde(default)]
+    pub retention_seconds: Option<i64>,
     /// How well each part of it is served, oldest first.
     #[serde(default)]
     pub coverage: Vec<CoverageReport>,

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::config::Injection;
+use super::config::{Injection, SECCOMP_PROFILE};
 use super::duration::PromDuration;
 use super::names;
 
@@ -201,7 +201,8 @@ struct SecurityContext {
     run_as_non_root: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     run_as_user: Option<i64>,
-    seccomp_profile: SeccompProfile,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seccomp_profile: Option<SeccompProfile>,
 }
 
 #[derive(Debug, Serialize)]
@@ -350,7 +351,7 @@ fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a,
             read_only_root_filesystem: true,
             run_as_non_root: true,
             run_as_user: facts.run_as_user,
-            seccomp_profile: SeccompProfile { r#type: "RuntimeDefault" },
+            seccomp_profile: facts.injection.seccomp_profile.then_some(SeccompProfile { r#type: SECCOMP_PROFILE }),
         },
         volume_mounts: [shared_mount(), Mount { name: names::CONFIG_VOLUME, mount_path: names::CONFIG_DIR, read_only: true }],
     }

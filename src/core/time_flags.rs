@@ -15,8 +15,6 @@ pub const MIN_TIME: &str = "--min-time";
 /// The flag of a window's newer edge.
 pub const MAX_TIME: &str = "--max-time";
 
-/// What thanos serves without `--min-time`.
-const DEFAULT_MIN: &str = "0000-01-01T00:00:00Z";
 /// What thanos serves without `--max-time`.
 const DEFAULT_MAX: &str = "9999-12-31T23:59:59Z";
 
@@ -24,13 +22,9 @@ const DEFAULT_MAX: &str = "9999-12-31T23:59:59Z";
 /// bounds (thanos itself refuses those with a better message than ours could be).
 #[must_use]
 pub fn initial_window(args: &[OsString]) -> Window {
-    let bound = |flag: &str, default: &str| {
-        value(args, flag)
-            .and_then(|text| text.to_str()?.parse().ok())
-            .or_else(|| default.parse().ok())
-            .unwrap_or(Bound::Absolute(DateTime::<Utc>::UNIX_EPOCH))
-    };
-    Window { min: bound(MIN_TIME, DEFAULT_MIN), max: bound(MAX_TIME, DEFAULT_MAX) }
+    let bound = |flag: &str| value(args, flag).and_then(|text| text.to_str()?.parse().ok());
+    let newest = || DEFAULT_MAX.parse().unwrap_or(Bound::Absolute(DateTime::<Utc>::MAX_UTC));
+    Window { min: bound(MIN_TIME).unwrap_or(Bound::BEGINNING), max: bound(MAX_TIME).unwrap_or_else(newest) }
 }
 
 /// The arguments with `window` in place of the values they had; flags that were not there are appended.
@@ -144,7 +138,7 @@ mod tests {
 
     #[test]
     fn absent_flags_mean_everything() {
-        let everything = window(DEFAULT_MIN, DEFAULT_MAX);
+        let everything = window("0000-01-01T00:00:00Z", DEFAULT_MAX);
         assert_eq!(initial_window(&args("store")), everything);
         assert_eq!(initial_window(&args("store --min-time=yesterday --max-time")), everything);
     }
@@ -154,7 +148,7 @@ mod tests {
         for (text, bound) in [
             ("-1d12h", "-36h"),
             ("1d", "24h"),
-            ("0000-01-01 00:00:00 +0000 UTC", DEFAULT_MIN),
+            ("0000-01-01 00:00:00 +0000 UTC", "0000-01-01T00:00:00Z"),
             ("9999-12-31 23:59:59 +0000 UTC", DEFAULT_MAX),
             ("2026-01-31 01:00:00.5 +0100 CET", "2026-01-31T00:00:00.5Z"),
             ("2026-01-31T00:00:00Z", "2026-01-31T00:00:00Z"),

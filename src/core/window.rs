@@ -47,6 +47,9 @@ pub struct InvertedWindow {
 }
 
 impl Bound {
+    /// Older than any sample: what thanos serves from without `--min-time`.
+    pub const BEGINNING: Self = Self::Absolute(beginning());
+
     /// The instant this bound means at `now`; saturates at the calendar's ends.
     #[must_use]
     pub fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
@@ -58,6 +61,15 @@ impl Bound {
                 DateTime::<Utc>::MAX_UTC
             }),
         }
+    }
+}
+
+/// 0000-01-01T00:00:00Z.
+const fn beginning() -> DateTime<Utc> {
+    const UNIX_SECONDS: i64 = -62_167_219_200;
+    match DateTime::from_timestamp(UNIX_SECONDS, 0) {
+        Some(instant) => instant,
+        None => DateTime::<Utc>::UNIX_EPOCH,
     }
 }
 
@@ -153,6 +165,14 @@ mod tests {
         assert!(window("-1d", "-24h").checked(now()).is_err());
         assert!(window("2030-01-01T00:00:00Z", "1d").checked(now()).is_err());
         assert!(window("2020-01-01T00:00:00Z", "1d").checked(now()).is_ok());
+    }
+
+    #[test]
+    fn the_beginning_reads_back_as_thanos_default() {
+        assert_eq!(Bound::BEGINNING.to_string(), "0000-01-01T00:00:00Z");
+        assert_eq!("0000-01-01T00:00:00Z".parse(), Ok(Bound::BEGINNING));
+        let open = Window { min: Bound::BEGINNING, max: "-90d".parse().unwrap() };
+        assert_eq!(open.checked(now()), Ok(open));
     }
 
     #[test]

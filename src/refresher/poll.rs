@@ -25,11 +25,9 @@ use tokio::time::{Instant, sleep_until};
 use self::schedule::{Schedule, Target};
 use super::seen::{Seen, SetName};
 use crate::adapters::http_client::{self, GetLimits};
-use crate::core::agent_status::AgentStatus;
-use crate::core::loaded::{BlockRef, LoadedBlocks, MAX_MISSING, ULID_CHARS};
+use crate::core::agent_status::{AgentStatus, brief};
 use crate::core::names;
 use crate::core::observed::{Answer, PodFacts};
-use crate::core::printable::short_line;
 
 /// What one question may take.
 const LIMITS: GetLimits = GetLimits { deadline: Duration::from_secs(2), max_answer_bytes: 64 * 1024 };
@@ -37,8 +35,6 @@ const LIMITS: GetLimits = GetLimits { deadline: Duration::from_secs(2), max_answ
 const MAX_INTERVAL: Duration = Duration::from_mins(1);
 /// Between two looks at which pods there are.
 const LOOK: Duration = Duration::from_millis(250);
-/// What is kept of a sidecar's own words; thousands of answers are held in memory.
-const MAX_KEPT_CHARS: usize = 500;
 
 /// What a sidecar answered last.
 #[derive(Clone, Debug)]
@@ -219,76 +215,43 @@ fn read(target: &Target, answer: Result<(u16, Bytes), String>) -> Answer {
         Ok((status, _)) => return Answer::Unreachable(format!("pod {} answers {status} on /status: {usual}", target.name)),
         Err(why) => return Answer::Unreachable(format!("pod {} cannot be asked: {why}: {usual}", target.name)),
     };
-    let mut status: AgentStatus = match serde_json::from_slice(&body) {
+    let status = match AgentStatus::read(&body) {
         Ok(status) => status,
         Err(error) => return Answer::Unreachable(unreadable(target, &body, &error)),
     };
     if let Some(other) = somebody_else(target, &status) {
         return Answer::Unreachable(format!("pod {}: its address answers as {other}, which has it by now", target.name));
     }
-    bound(&mut status);
     Answer::Status(Box::new(status))
 }
 
 /// Who it is that answers, if it is not the pod that was asked: addresses are given again, and pods of several namespaces, or
 /// of one StatefulSet one after the other, have the same name. Agents say their UID or their namespace since contract 2.
 fn somebody_else(target: &Target, status: &AgentStatus) -> Option<String> {
-    let pod = short(&status.pod);
+    let pod = brief(&status.pod);
     if status.pod != target.name {
         return Some(format!("pod {pod}"));
     }
     match (&status.uid, &status.namespace) {
         (Some(uid), namespace) if *uid != target.uid => {
             let namespace = namespace.as_ref().filter(|namespace| **namespace != target.namespace);
-            let of = namespace.map_or_else(String::new, |namespace| format!(" of namespace {}", short(namespace)));
-            Some(format!("another pod {pod}{of} (UID {})", short(uid)))
+            let of = namespace.map_or_else(String::new, |namespace| format!(" of namespace {}", brief(namespace)));
+            Some(format!("another pod {pod}{of} (UID {})", brief(uid)))
         }
-        (None, Some(namespace)) if *namespace != target.namespace => Some(format!("pod {pod} of namespace {}", short(namespace))),
+        (None, Some(namespace)) if *namespace != target.namespace => Some(format!("pod {pod} of namespace {}", brief(namespace))),
         _ => None,
-    }
-}
-
-/// Cuts down what an answer says at length: thousands of them are held in memory, and some of it is shown to people.
-fn bound(status: &mut AgentStatus) {
-    status.last_error = status.last_error.as_deref().map(short);
-    status.agent_version = short(&status.agent_version);
-    status.blocks_unknown = status.blocks_unknown.as_deref().map(short);
-    // Neither is needed any more, and both are known of the pod.
-    status.namespace = status.namespace.as_deref().map(short);
-    status.uid = status.uid.as_deref().map(short);
-    if let Some(why) = status.blocks.as_ref().and_then(malformed) {
-        (status.blocks, status.blocks_unknown) = (None, Some(why.to_owned()));
-    }
-}
-
-/// Why what a pod says of its blocks is not to be used, if it is not.
-fn malformed(blocks: &LoadedBlocks) -> Option<&'static str> {
-    let is_ulid = |block: &BlockRef| block.ulid.len() == ULID_CHARS && block.ulid.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if blocks.missing.len() > MAX_MISSING {
-        Some("its sidecar names more missing blocks than it may")
-    } else if !blocks.missing.iter().all(is_ulid) {
-        Some("its sidecar names a missing block by something else than a ULID")
-    } else if blocks.missing.iter().any(|block| block.min_time > block.max_time) {
-        Some("its sidecar names a missing block that ends before it begins")
-    } else {
-        None
     }
 }
 
 fn unreadable(target: &Target, body: &[u8], error: &serde_json::Error) -> String {
     // serde repeats what it does not like.
-    let (ours, error) = (names::CONTRACT, short(&error.to_string()));
+    let (ours, error) = (names::CONTRACT, brief(&error.to_string()));
     match serde_json::from_slice::<Contract>(body) {
         Ok(Contract { contract }) if contract > ours => {
             format!("pod {}: its agent speaks contract {contract}, this server {ours} ({error}): upgrade the server", target.name)
         }
         _ => format!("pod {}: what answers on port {} is no status document ({error})", target.name, names::SIDECAR_PORT),
     }
-}
-
-/// What a pod says, short and in one line: it is logged, told in Events and shown in terminals.
-fn short(text: &str) -> String {
-    short_line(text, MAX_KEPT_CHARS + 1)
 }
 
 /// Registered as a collector, so that the values are those of the scrape.

@@ -8,6 +8,8 @@ mod guard;
 mod metrics;
 mod review;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 pub use body::MAX_BODY_BYTES;
 pub use guard::{Guarded, Outcome};

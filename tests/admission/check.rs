@@ -84,6 +84,24 @@ fn a_cluster_that_cannot_be_asked_is_exit_code_1() {
 }
 
 #[test]
+fn an_api_server_that_nobody_listens_for_is_told_with_url_and_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters: [{{name: a, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\nusers: [{{name: a, user: {{}}}}]\n\
+         contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\ncurrent-context: a\n"
+    );
+    std::fs::write(&kubeconfig, text).unwrap();
+    let output = with_kubeconfig(&["check"], &kubeconfig);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(1), true), "{said}");
+    assert!(said.contains(&format!("the API server at http://127.0.0.1:{port} does not answer: ")), "{said}");
+    assert!(said.contains("Connection refused"), "{said}");
+}
+
+#[test]
 fn flags_are_checked_before_anything_is_asked() {
     for args in [
         vec!["check", "--wait", "0s"],

@@ -38,7 +38,7 @@ fn assert_covered(plan: &Value, buffer: i64, least: usize) {
     let windows: Vec<(i64, i64)> =
         plan["pods"].as_array().unwrap().iter().map(|pod| (seconds(&pod["from"]), seconds(&pod["to"]))).collect();
     let now = chrono::DateTime::parse_from_rfc3339("2026-11-21T00:00:00Z").unwrap().timestamp();
-    let (from, to) = (now - plan["retention_seconds"].as_i64().unwrap(), now + buffer);
+    let (from, to) = (now - plan["retention_seconds"].as_i64().unwrap_or(100 * 365 * 86_400), now + buffer);
     let mut instants: Vec<i64> = windows.iter().flat_map(|(a, b)| [a - 1, *a, *b, b + 1]).chain([from, to]).collect();
     instants.retain(|instant| (from..=to).contains(instant));
     for instant in instants {
@@ -90,6 +90,44 @@ fn random_configurations_cover_every_instant() {
 }
 
 #[test]
+fn for_ever_leaves_the_oldest_window_open_and_a_negative_buffer_ends_the_newest_before_now() {
+    const OPEN: &str = "0000-01-01T00:00:00Z";
+    let config = "sharding: {retention: forever, boundaries: [14d, 90d], future_buffer: -22h}";
+    let open = plan(config, &[]);
+    assert_eq!(open["retention_seconds"], Value::Null);
+    assert!(open.as_object().unwrap().contains_key("retention_seconds"));
+    let windows: Vec<_> = open["pods"].as_array().unwrap().iter().step_by(2).map(|pod| [&pod["min_time"], &pod["max_time"]]).collect();
+    assert_eq!(windows, [["-15d", "-22h"], ["-91d", "-14d"], [OPEN, "-90d"]]);
+    assert_eq!((&open["pods"][4]["from"], &open["pods"][0]["to"]), (&OPEN.into(), &"2026-11-20T02:00:00Z".into()));
+    assert_covered(&open, -22 * 3_600, 2);
+    // Fewer pods than shards: the oldest of them is open.
+    for pods in 1..9 {
+        assert_covered(&plan(config, &["--replicas", &pods.to_string()]), -22 * 3_600, 1);
+    }
+    let absolute = plan("sharding: {retention: forever, boundaries: [14d], window_format: absolute, future_buffer_hours: -2}", &[]);
+    assert_eq!((&absolute["pods"][2]["min_time"], &absolute["pods"][2]["max_time"]), (&OPEN.into(), &"2026-11-07T00:00:00Z".into()));
+    let table = text(&timeshard(&["plan", "--config=-"], config).stdout);
+    for words in [
+        "the beginning",
+        "forever retention",
+        "-22h future buffer (the newest window ends before now)",
+        "\n         older  ",
+        "at least 2 pods",
+    ] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
+    let svg = text(&timeshard(&["plan", "--config=-", "-o", "svg"], config).stdout);
+    assert!(svg.contains("3 shards over all time") && svg.contains(">\nolder\n<"), "{svg}");
+    let set = "kind: StatefulSet\nmetadata: {name: s, annotations: {thanos-timeshard.io/retention: forever, thanos-timeshard.io/boundaries: '[30d]', thanos-timeshard.io/future-buffer: -2h}}\n\
+        spec: {replicas: 4, template: {spec: {containers: [{name: t, image: thanos, args: [store]}]}}}";
+    let output = timeshard(&["inject", "-f", "-", "-o", "patch"], set);
+    let patches = text(&output.stdout);
+    for words in ["--max-time=-2h", "--min-time=-31d", "--min-time=0000-01-01T00:00:00Z", "--max-time=-30d"] {
+        assert!(patches.contains(words), "{words}: {patches} {}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn ten_thousand_pods_are_planned() {
     let plan = plan("sharding: {total_shards: 5000}", &[]);
     assert_eq!(plan["pods"].as_array().unwrap().len(), 10_000);
@@ -114,6 +152,32 @@ fn bad_input_exits_with_2_and_a_sentence() {
         (vec!["plan", "--config=-"], "sharding: {total_shards: 0}", "standard input:1:26: sharding.total_shards: 0"),
         (vec!["plan", "--config=/nonexistent"], "", "/nonexistent: cannot be read"),
         (vec!["plan", "--config=-"], "sharding: {total_shards: auto}", "--replicas N"),
+        (
+            vec!["plan", "--config=-"],
+            "sharding:\n  retention: forever",
+            "standard input:2:14: sharding.retention: forever cannot be split into equal shards",
+        ),
+        (vec!["plan", "--config=-"], "sharding: {retention: for ever}", "or forever"),
+        (
+            vec!["plan", "--config=-"],
+            "sharding: {future_buffer: -22h, boundaries: [22h]}",
+            "standard input:1:27: sharding.future_buffer: the newest window would begin at an age of 22h and end at 22h, but must be at least 30m long",
+        ),
+        (
+            vec!["plan", "--config=-"],
+            "sharding: {future_buffer_hours: -9000}",
+            "the newest window would begin at an age of 123d8h and end at 375d",
+        ),
+        (
+            vec!["plan", "--config=-", "--replicas=6"],
+            "sharding: {future_buffer: -371d, total_shards: auto}",
+            "the newest window would begin",
+        ),
+        (
+            vec!["inject", "-f", "-"],
+            "kind: StatefulSet\nmetadata: {name: x, annotations: {thanos-timeshard.io/retention: forever}}",
+            "annotation thanos-timeshard.io/retention:1:1: retention: forever cannot be split",
+        ),
         (vec!["plan", "--at", "yesterday"], "", "RFC 3339"),
         (vec!["plan", "--replicas", "-1"], "", "--replicas"),
         (vec!["plan", "--from", "x"], "", "--from"),

@@ -19,6 +19,8 @@ fn accepted(schema: &Value) -> String {
         return match reference.rsplit('/').next() {
             Some("duration") => "duration",
             Some("amount") => "number",
+            Some("signed_duration") => "duration, also negative",
+            Some("signed_amount") => "number, also negative",
             Some("name") => "name of an object",
             Some("quantity") => "quantity",
             other => panic!("no words for {other:?} in {SCHEMA}"),

@@ -88,8 +88,9 @@ fn in_a_browser() {
     let axe = std::env::var_os("TIMESHARD_AXE").map(|path| std::fs::read_to_string(path).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let stage = Stage { browser, runtime, pictures, axe };
-    let scenes: [(&str, Scene); 13] = [
+    let scenes: [(&str, Scene); 14] = [
         ("healthy", healthy),
+        ("for ever", for_ever),
         ("rolling", rolling),
         ("gap", gap),
         ("unserved block", unserved_block),
@@ -137,6 +138,27 @@ fn healthy(stage: &Stage) {
     browser.run("document.querySelector('input[value=linear]').click()");
     browser.until("[...document.querySelectorAll('svg.timeline text')].some((text) => text.textContent === '-180d')");
     stage.sound("linear");
+}
+
+fn for_ever(stage: &Stage) {
+    let server = stage.serve(scenes::for_ever());
+    stage.open(&server);
+    assert_eq!(stage.text("verdict-text"), "Coverage is whole: every instant of all time is held by at least 2 confirmed pods");
+    let browser = &stage.browser;
+    let facts = browser.run("return document.querySelector('.card').textContent");
+    assert!(facts.as_str().unwrap().contains("forever"), "{facts}");
+    let described = browser.run("return document.querySelector('svg.timeline desc').textContent");
+    assert!(described.as_str().unwrap().contains("shard 2: 0000-01-01T00:00:00Z .. -90d, 2 pods"), "{described}");
+    // The open window is drawn a quarter beyond the oldest end (91d), so that the others are to be seen.
+    browser.run("document.querySelector('input[value=linear]').click()");
+    browser.until("[...document.querySelectorAll('svg.timeline text')].some((text) => text.textContent === 'older')");
+    let narrow = browser
+        .run("return Math.min(...[...document.querySelectorAll('svg.timeline .bar')].map((bar) => bar.getBoundingClientRect().width))");
+    assert!(narrow.as_f64().unwrap() > 50.0, "{narrow}");
+    // Now is right of the newest window's end.
+    let ends = browser.run("return [document.querySelector('svg.timeline .now').getBoundingClientRect().right, Math.max(...[...document.querySelectorAll('svg.timeline .bar')].map((bar) => bar.getBoundingClientRect().right))]");
+    assert!(ends[0].as_f64() > ends[1].as_f64(), "{ends}");
+    stage.sound("for ever");
 }
 
 fn rolling(stage: &Stage) {

@@ -8,7 +8,7 @@ use thanos_timeshard::adapters::clock;
 use thanos_timeshard::core::report::{BlockReport, BlocksReport, ChangeKind, PodState, RolloutReport, SetReport, State};
 use thanos_timeshard::page::feed::{Known, Set};
 
-use crate::story::{Story, ago, plan, rfc3339};
+use crate::story::{Story, ago, plan, plan_of, rfc3339};
 
 pub(crate) const HOSTILE: &str = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>\u{2028}";
 
@@ -26,6 +26,12 @@ pub(crate) fn led(sets: Vec<Set>) -> Known {
 
 pub(crate) fn healthy() -> Known {
     led(vec![Story::settled("monitoring", "thanos-store-gateway", 3, 6).set(), Story::settled("team-eu", "thanos-store", 2, 4).set()])
+}
+
+/// The oldest window has no older end, and the newest one ends before now.
+pub(crate) fn for_ever() -> Known {
+    let plan = plan_of("retention: forever, boundaries: [14d, 90d], future_buffer: -22h", 6);
+    led(vec![Story::serving("monitoring", "thanos-store-gateway", plan, 6).set()])
 }
 
 pub(crate) fn empty() -> Known {

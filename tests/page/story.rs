@@ -28,16 +28,23 @@ pub(crate) struct Story {
 }
 
 pub(crate) fn plan(total_shards: u32, replicas: u32) -> (Plan, Window) {
-    let text =
-        format!("sharding: {{total_shards: {total_shards}, replicas_per_shard: 2, retention: 370d, overlap: 1d, future_buffer: 1d}}");
+    plan_of(&format!("total_shards: {total_shards}, replicas_per_shard: 2, retention: 370d, overlap: 1d, future_buffer: 1d"), replicas)
+}
+
+pub(crate) fn plan_of(keys: &str, replicas: u32) -> (Plan, Window) {
+    let text = format!("sharding: {{{keys}}}");
     let sharding = Config::parse(&text, "scene").unwrap().sharding;
-    (Plan::new(&sharding, Some(replicas)), Window::relative(-sharding.retention(), sharding.future_buffer()))
+    (Plan::new(&sharding, Some(replicas)), sharding.required())
 }
 
 impl Story {
     /// All of its pods are as planned.
     pub(crate) fn settled(namespace: &str, name: &str, total_shards: u32, replicas: u32) -> Self {
-        let (plan, required) = plan(total_shards, replicas);
+        Self::serving(namespace, name, plan(total_shards, replicas), replicas)
+    }
+
+    /// All of its pods are as this plan wants them.
+    pub(crate) fn serving(namespace: &str, name: &str, (plan, required): (Plan, Window), replicas: u32) -> Self {
         let now = clock::now();
         let shards = (0..).zip(plan.shards()).map(|(i, shard)| Shard { replicas: shard.replicas, window: plan.window(i, now) });
         let pod = |index: u32| {

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::super::causes::with_causes;
 use super::super::http_client::collect;
 use crate::core::check::rights::{Right, Where};
 use crate::core::check::{Got, Lack};
@@ -85,7 +86,7 @@ impl Asker {
     pub(super) async fn send(&self, what: &str, request: Request<Body>) -> Got<(Response<()>, Bytes)> {
         (self.progress)(what);
         let exchange = async {
-            let (head, body) = self.client.send(request).await.map_err(|error| error.to_string())?.into_parts();
+            let (head, body) = self.client.send(request).await.map_err(|error| with_causes(&error))?.into_parts();
             Ok((Response::from_parts(head, ()), collect(body, MAX_ANSWER_BYTES).await?))
         };
         let late = |_| Err(format!("no answer within {} s", DEADLINE.as_secs()));

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use self::state::{SelfSignedMetrics, State};
+use super::causes::with_causes;
 use super::clock;
 use super::tls::Certificates;
 use super::watches::{WatchHealth, config, keep};
@@ -101,7 +102,7 @@ struct Watched {
 enum Failure {
     #[error("no answer within {} s", REQUEST.as_secs())]
     Late,
-    #[error("{0}")]
+    #[error("{}", with_causes(.0))]
     Request(kube::Error),
     #[error(transparent)]
     Issue(#[from] issue::IssueError),

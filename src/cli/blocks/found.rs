@@ -14,6 +14,8 @@ pub(in super::super) struct Found {
     pub(super) shards: usize,
     pub(super) today: Side,
     pub(super) better: Result<(Suggestion, Side), NoSuggestion>,
+    /// Whether the newest window ends before now, with a negative future buffer.
+    pub(super) ends_before_now: bool,
 }
 
 /// One way to divide the bucket.

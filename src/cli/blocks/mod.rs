@@ -95,7 +95,8 @@ impl Bucket {
             (suggestion, Side::new(plan, &inventory, now))
         });
         let shards = plan.shards().len();
-        Ok(Found { today: Side::new(plan, &inventory, now), inventory, weights, balance, shards, better })
+        let ends_before_now = config.sharding.future_buffer() < PromDuration::ZERO;
+        Ok(Found { today: Side::new(plan, &inventory, now), inventory, weights, balance, shards, better, ends_before_now })
     }
 }
 

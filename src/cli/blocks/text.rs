@@ -21,9 +21,10 @@ impl Found {
         text.push_str(&format!("{kinds}\n\n{}", self.side(&self.today, now)));
         let shares = &self.today.shares;
         text.push_str(&format!(
-            "in no window: {} older than the retention, {} in the future\n",
+            "in no window: {} older than the retention, {} {}\n",
             self.words(&shares.older),
-            self.words(&shares.future)
+            self.words(&shares.future),
+            if self.ends_before_now { "newer than the newest window" } else { "in the future" }
         ));
         match &self.better {
             Err(why) => text.push_str(&format!("\nno other boundaries: {why}\n")),

@@ -104,10 +104,12 @@ fn more_shards(fleet: &Fleet, facts: &StatefulSetFacts, sharding: &Sharding, cou
 
 /// Unequal windows with a longer retention, for the same pods; whichever of several divisions the configuration accepts.
 fn other_windows(fleet: &Fleet, facts: &StatefulSetFacts, sharding: &Sharding, count: usize) -> Option<Change> {
-    let retention = sharding.retention() + MORE_RETENTION;
-    let divisions = [growing(retention, count, 3), growing(retention, count, 2), Vec::new()];
+    // Windows without an end cannot grow at that end: their boundaries move.
+    let retention = sharding.retention().limit().map(|age| age + MORE_RETENTION);
+    let oldest = retention.or(sharding.boundaries().last().map(|age| *age + *age)).unwrap_or(MORE_RETENTION);
+    let divisions = [growing(oldest, count, 3), growing(oldest, count, 2), Vec::new()];
     divisions.into_iter().find_map(|boundaries| {
-        let mut annotations = vec![annotation("retention", &retention)];
+        let mut annotations: Vec<_> = retention.iter().map(|age| annotation("retention", age)).collect();
         if !boundaries.is_empty() {
             let ages = boundaries.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             annotations.insert(0, annotation("boundaries", &format!("[{ages}]")));

@@ -69,8 +69,7 @@ pub(super) struct Leader {
 impl Coverage {
     /// Watches what holds under both of these.
     pub(super) fn require(&mut self, before: &Sharding, after: &Sharding) {
-        let retention = before.retention().min(after.retention());
-        self.required = Some(Window::relative(-retention, before.future_buffer().min(after.future_buffer())));
+        self.required = Some(before.required_by_both(after));
         self.gap_allowed = after.allow_coverage_gap();
     }
 

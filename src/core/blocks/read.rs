@@ -11,12 +11,16 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::super::printable::short_line;
 use super::{Block, Inventory, Resolution, Ulid};
 
 /// The longest `meta.json` or line, in bytes. The largest real ones list some thousand sources in some 100 KiB.
 const MAX_ITEM_BYTES: usize = 16 * 1024 * 1024;
 /// What may stand before the blocks in an answer of `/api/v1/blocks`, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// What thanos says of itself, in a message. Characters.
+const MAX_SAID_CHARS: usize = 200;
 
 /// What to do instead, in every message about a text that is none of these.
 const EXPECTED: &str = "give the JSON of `thanos tools bucket ls -o json --objstore.config-file=FILE`, or of a store's /api/v1/blocks";
@@ -243,7 +247,7 @@ impl Reader {
                 Ok(Some(end))
             }
             Some(Ok(Other { error: Some(said), .. })) => {
-                Err(self.at(from, format!("thanos answered with an error: {}", said.chars().take(200).collect::<String>())))
+                Err(self.at(from, format!("thanos answered with an error: {}", short_line(&said, MAX_SAID_CHARS))))
             }
             Some(Ok(Other { ulid: None, data: Some(_), .. })) if self.state == State::Between => {
                 (self.state, self.found.format) = (State::Done, Format::Api);
@@ -259,10 +263,13 @@ impl Reader {
         let Some(Err(error)) = said else { return self.at(from, format!("not the meta.json of a block; {EXPECTED}")) };
         let text = error.to_string();
         let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why);
-        let start = self.at(from, format!("not the meta.json of a block: {why}; {EXPECTED}"));
-        let (line, column) = (error.line() as u64, error.column() as u64);
-        let before = if line == 1 { start.column - 1 } else { 0 };
-        Unreadable { line: start.line + line - 1, column: before + column, ..start }
+        // The reader counts the end of a line as column 0 of the next one.
+        let line = self.pending[from..]
+            .split_inclusive(|byte| *byte == b'\n')
+            .take(error.line().saturating_sub(1))
+            .map(<[u8]>::len)
+            .sum::<usize>();
+        self.at((from + line + error.column()).saturating_sub(1), format!("not the meta.json of a block: {why}; {EXPECTED}"))
     }
 
     /// A line that is no JSON: skipped if it is of a log. Gives where the next one begins, if it is complete.
@@ -337,7 +344,12 @@ fn list_within(head: &[u8]) -> Option<usize> {
         }
         at += 1;
     }
-    Some(at)
+    is_json_so_far(&head[..at]).then_some(at)
+}
+
+/// Whether only the end is missing.
+fn is_json_so_far(text: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(text).is_err_and(|error| error.is_eof())
 }
 
 /// A line of thanos' log, of kubectl's remarks or of Kubernetes' own logs.

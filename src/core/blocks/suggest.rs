@@ -119,7 +119,7 @@ fn with(config: &Config, boundaries: &[PromDuration]) -> Result<Sharding, NoSugg
 fn block_edges(inventory: &Inventory, plan: &Plan, sharding: &Sharding, now: DateTime<Utc>) -> Vec<PromDuration> {
     let origin = plan.origin(now).timestamp_millis();
     let age = |edge: i64| PromDuration::from_secs((origin.saturating_sub(edge)).div_euclid(1_000) + 1);
-    let inside = |age: &PromDuration| *age > PromDuration::ZERO && *age < sharding.retention();
+    let inside = |age: &PromDuration| *age > PromDuration::ZERO && sharding.retention().limit().is_none_or(|end| *age < end);
     let mut ages: Vec<PromDuration> = inventory.blocks().iter().flat_map(|block| [age(block.min), age(block.max)]).filter(inside).collect();
     ages.sort_unstable();
     ages.dedup();
@@ -131,8 +131,8 @@ impl Candidates {
         let origin = plan.origin(now).timestamp_millis();
         let (oldest, newest) = weights.span();
         let begun = ages.iter().map(|age| weights.begun(origin - age.as_millis())).collect();
-        let ended =
-            ages.iter().map(|age| weights.ended(origin - (*age + sharding.overlap()).min(sharding.retention()).as_millis())).collect();
+        let oldest_age = |age: &PromDuration| (*age + sharding.overlap()).min(sharding.retention().covered());
+        let ended = ages.iter().map(|age| weights.ended(origin - oldest_age(age).as_millis())).collect();
         Self { ages, begun, ended, first: weights.begun(newest), last: weights.ended(oldest), wanted }
     }
 

@@ -6,6 +6,7 @@
 use super::super::duration::PromDuration;
 use super::super::located::{Kind, Node};
 use super::problem::Problem;
+use super::retention::{FOREVER, Retention};
 use super::{MAX_REPLICAS_PER_SHARD, MAX_RETENTION_DAYS, MAX_SHARDS, Reload, ShardCount, WindowFormat};
 
 /// Where a value was given.
@@ -46,7 +47,7 @@ pub(super) enum ReplicasGiven {
 pub(super) struct Draft {
     pub(super) total_shards: Option<Given<ShardCount>>,
     pub(super) replicas: Option<Given<ReplicasGiven>>,
-    pub(super) retention: Option<Given<PromDuration>>,
+    pub(super) retention: Option<Given<Retention>>,
     pub(super) overlap: Option<Given<PromDuration>>,
     pub(super) future_buffer: Option<Given<PromDuration>>,
     pub(super) boundaries: Option<Given<Vec<PromDuration>>>,
@@ -99,12 +100,16 @@ impl Draft {
             "total_shards" => take(&mut self.total_shards, place, kind, shard_count, problems),
             "replicas_per_shard" => take(&mut self.replicas, place, kind, |k| replicas(k).map(ReplicasGiven::Uniform), problems),
             "replicas" => take(&mut self.replicas, place, kind, replica_list, problems),
-            "data_retention_days" => take(&mut self.retention, place, kind, |k| scaled(k, 86_400, "days", 1), problems),
-            "retention" => take(&mut self.retention, place, kind, |k| duration(k, 1_000, LONGEST), problems),
+            "data_retention_days" => {
+                take(&mut self.retention, place, kind, |k| scaled(k, 86_400, "days", 1).map(Retention::Limited), problems)
+            }
+            "retention" => take(&mut self.retention, place, kind, retention, problems),
             "shard_overlap_days" => take(&mut self.overlap, place, kind, |k| scaled(k, 86_400, "days", 0), problems),
             "overlap" => take(&mut self.overlap, place, kind, |k| duration(k, 0, LONGEST), problems),
-            "future_buffer_hours" => take(&mut self.future_buffer, place, kind, |k| scaled(k, 3_600, "hours", 0), problems),
-            "future_buffer" => take(&mut self.future_buffer, place, kind, |k| duration(k, 0, LONGEST), problems),
+            "future_buffer_hours" => {
+                take(&mut self.future_buffer, place, kind, |k| scaled(k, 3_600, "hours", -LONGEST.as_secs() / 3_600), problems)
+            }
+            "future_buffer" => take(&mut self.future_buffer, place, kind, |k| duration(k, -LONGEST.as_millis(), LONGEST), problems),
             "boundaries" => take(&mut self.boundaries, place, kind, boundary_list, problems),
             "window_format" => take(&mut self.window_format, place, kind, window_format, problems),
             "quantum" => take(&mut self.quantum, place, kind, |k| duration(k, 60_000, PromDuration::from_days(30)), problems),
@@ -233,7 +238,10 @@ fn scaled(kind: &Kind, unit_seconds: i64, unit: &str, low: i64) -> Result<PromDu
         }
         _ => None,
     };
-    seconds.filter(|s| *s >= 0 && (low == 0 || *s > 0) && *s <= high * unit_seconds).map(PromDuration::from_secs).ok_or_else(right)
+    seconds
+        .filter(|s| *s >= low.min(0) * unit_seconds && (low <= 0 || *s > 0) && *s <= high * unit_seconds)
+        .map(PromDuration::from_secs)
+        .ok_or_else(right)
 }
 
 fn duration(kind: &Kind, low_millis: i64, high: PromDuration) -> Result<PromDuration, String> {
@@ -247,6 +255,16 @@ fn duration(kind: &Kind, low_millis: i64, high: PromDuration) -> Result<PromDura
         return Err(right(", in whole seconds".to_owned()));
     }
     if value < low || value > high { Err(right(String::new())) } else { Ok(value) }
+}
+
+fn retention(kind: &Kind) -> Result<Retention, String> {
+    match kind {
+        Kind::Text(text) if text == FOREVER => Ok(Retention::Forever),
+        _ => match duration(kind, 1_000, LONGEST) {
+            Ok(age) => Ok(Retention::Limited(age)),
+            Err(right) => Err(format!("{right}, or {FOREVER}")),
+        },
+    }
 }
 
 fn delay(kind: &Kind) -> Result<PromDuration, String> {

@@ -8,6 +8,7 @@ mod annotation;
 mod difference;
 mod draft;
 mod problem;
+mod retention;
 mod sharding;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ pub use draft::SHARDING_KEYS;
 pub use draft::unknown_key;
 use draft::{Draft, Place};
 pub use problem::{Problem, Refusal};
+pub use retention::Retention;
 pub use sharding::{LOAD_ALLOWANCE, Sharding};
 
 use super::foreign::not_a_configuration;
@@ -34,6 +36,10 @@ pub const MAX_PODS: u32 = 100_000;
 pub const MAX_RETENTION_DAYS: i64 = 36_500;
 /// The largest configuration file, in bytes; a ConfigMap holds no more.
 pub const MAX_CONFIG_BYTES: usize = 1024 * 1024;
+/// The seccomp profile of the sidecar, as Kubernetes calls it.
+pub const SECCOMP_PROFILE: &str = "RuntimeDefault";
+/// The word for a sidecar without a seccomp profile of its own.
+const NO_SECCOMP_PROFILE: &str = "none";
 /// Annotations of one StatefulSet that are read, together; the API server accepts no more. Bytes.
 const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
 
@@ -117,6 +123,9 @@ pub struct Injection {
     pub memory: String,
     /// Native sidecar (init container with `restartPolicy: Always`, Kubernetes 1.29 and newer) or the classic form.
     pub native_sidecar: bool,
+    /// Whether the sidecar names the seccomp profile [`SECCOMP_PROFILE`]; otherwise the pod's own one holds for it. The first
+    /// generation of OpenShift's SCCs refuses every container that names one.
+    pub seccomp_profile: bool,
 }
 
 impl Default for Operator {
@@ -138,6 +147,7 @@ impl Default for Injection {
             cpu: "50m".to_owned(),
             memory: "32Mi".to_owned(),
             native_sidecar: true,
+            seccomp_profile: true,
         }
     }
 }
@@ -294,7 +304,7 @@ impl Operator {
 
 impl Injection {
     fn set(&mut self, place: &Place, key: &str, node: &Node, problems: &mut Vec<Problem>) {
-        const KEYS: [&str; 5] = ["agent_image", "image_pull_policy", "cpu", "memory", "native_sidecar"];
+        const KEYS: [&str; 6] = ["agent_image", "image_pull_policy", "cpu", "memory", "native_sidecar", "seccomp_profile"];
         let mut text = |slot: &mut String, right: &str, fits: fn(&str) -> bool| match &node.value {
             Kind::Text(value) if fits(value) => slot.clone_from(value),
             Kind::Int(value) if fits(&value.to_string()) => *slot = value.to_string(),
@@ -312,6 +322,12 @@ impl Injection {
             "native_sidecar" => match &node.value {
                 Kind::Bool(value) => self.native_sidecar = *value,
                 other => problems.push(place.refuse(format!("{} is not accepted: write true or false", other.shown()))),
+            },
+            "seccomp_profile" => match &node.value {
+                Kind::Text(value) if value == SECCOMP_PROFILE => self.seccomp_profile = true,
+                Kind::Text(value) if value == NO_SECCOMP_PROFILE => self.seccomp_profile = false,
+                other => problems
+                    .push(place.refuse(format!("{} is not accepted: write {SECCOMP_PROFILE} or {NO_SECCOMP_PROFILE}", other.shown()))),
             },
             other => problems.push(place.refuse(unknown_key(other, &KEYS))),
         }

@@ -1,16 +1,17 @@
 //! A checked `sharding` block. Only [`Sharding::check`] builds one, so every other part may rely on it.
 
 use super::super::duration::PromDuration;
+use super::super::window::Window;
 use super::draft::{Draft, Given, Place, ReplicasGiven};
 use super::problem::Problem;
-use super::{MAX_PODS, Reload, ShardCount, WindowFormat};
+use super::{MAX_PODS, MAX_SHARDS, Reload, Retention, ShardCount, WindowFormat};
 
 /// How the time is divided, and how a change of it travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sharding {
     total: ShardCount,
     replicas: Vec<u32>,
-    retention: PromDuration,
+    retention: Retention,
     overlap: PromDuration,
     future_buffer: PromDuration,
     boundaries: Vec<PromDuration>,
@@ -28,6 +29,8 @@ pub struct Sharding {
 /// Below this Thanos may not have loaded a block on one side when the other lets go of it: it changes its block set
 /// every 15 minutes only.
 const DEFAULT_MINIMUM_OVERLAP: PromDuration = PromDuration::from_secs(1_800);
+/// With `total_shards: auto` the number of pods never makes shards shorter than this, nor the newest one with a negative future buffer.
+const NARROWEST_EQUAL_SHARD: PromDuration = PromDuration::from_secs(1);
 /// How long loading a moved window is taken to last where nothing was measured: when absolute windows are refreshed, and
 /// in the time that a planned rollout is said to take.
 pub const LOAD_ALLOWANCE: PromDuration = PromDuration::from_secs(300);
@@ -42,7 +45,7 @@ impl Default for Sharding {
         Self {
             total: ShardCount::Fixed(3),
             replicas: vec![2],
-            retention: PromDuration::from_days(370),
+            retention: Retention::Limited(PromDuration::from_days(370)),
             overlap: PromDuration::from_days(1),
             future_buffer: PromDuration::from_days(1),
             boundaries: Vec::new(),
@@ -96,6 +99,7 @@ impl Sharding {
         };
         checked.check_replicas(draft, problems);
         checked.check_boundaries(draft, problems);
+        checked.check_newest(draft, problems);
         checked.check_overlap(draft, problems);
         (problems.len() == before).then_some(checked)
     }
@@ -124,8 +128,14 @@ impl Sharding {
 
     fn check_boundaries(&self, draft: &Draft, problems: &mut Vec<Problem>) {
         let Some(given) = &draft.boundaries else {
+            if let Some(forever) = draft.retention.as_ref().filter(|given| given.value == Retention::Forever) {
+                problems.push(forever.place.refuse(
+                    "forever cannot be split into equal shards: also write boundaries, such as [14d, 90d], or a retention such as 370d",
+                ));
+            }
             if let ShardCount::Fixed(n) = self.total
-                && i64::from(n) > self.retention.as_secs()
+                && let Some(retention) = self.retention.limit()
+                && i64::from(n) > retention.as_secs()
             {
                 let place = blame(&[draft.retention.as_ref().map(|g| &g.place), draft.total_shards.as_ref().map(|g| &g.place)]);
                 problems.push(
@@ -137,12 +147,36 @@ impl Sharding {
         if let Some([earlier, later]) = given.value.array_windows::<2>().find(|[earlier, later]| earlier >= later) {
             problems.push(given.place.refuse(format!("{earlier} stands before {later}: ages must grow from entry to entry, newest first")));
         }
-        if let Some(last) = given.value.last().filter(|last| **last >= self.retention) {
+        if let Some(last) = given.value.last().filter(|last| Retention::Limited(**last) >= self.retention) {
             problems.push(given.place.refuse(format!(
                 "{last} is not younger than the retention of {}: each boundary must lie within the retention, whose end is the last boundary by itself",
                 self.retention
             )));
         }
+    }
+
+    /// With a negative future buffer the newest window ends before now, and must still be as long as windows must overlap.
+    fn check_newest(&self, draft: &Draft, problems: &mut Vec<Problem>) {
+        let end = -self.future_buffer;
+        let minimum = or(draft.minimum_overlap.as_ref(), DEFAULT_MINIMUM_OVERLAP).max(PromDuration::from_secs(1));
+        let Some(edge) = self.first_edge().filter(|edge| end > PromDuration::ZERO && *edge < end + minimum) else { return };
+        let places = [draft.future_buffer.as_ref().map(|g| &g.place), draft.boundaries.as_ref().map(|g| &g.place)];
+        problems.push(blame(&places).refuse(format!(
+            "the newest window would begin at an age of {edge} and end at {end}, but must be at least {minimum} long (minimum_overlap): write a future_buffer \
+             of at least {}, or make the first boundary at least {}",
+            minimum - edge,
+            end + minimum
+        )));
+    }
+
+    /// Age at which the newest window ends and the next one begins; `None` where the number of pods decides.
+    fn first_edge(&self) -> Option<PromDuration> {
+        if let Some(edge) = self.boundaries.first() {
+            return Some(*edge);
+        }
+        // With `auto` there is at least one shard.
+        let shards = self.total_shards().unwrap_or(1);
+        Some(PromDuration::from_secs(self.retention.limit()?.as_secs() / i64::from(shards.max(1))))
     }
 
     fn check_overlap(&self, draft: &Draft, problems: &mut Vec<Problem>) {
@@ -209,10 +243,31 @@ impl Sharding {
         &self.boundaries
     }
 
-    /// Age of the oldest instant that is served.
+    /// How far back is served.
     #[must_use]
-    pub const fn retention(&self) -> PromDuration {
+    pub const fn retention(&self) -> Retention {
         self.retention
+    }
+
+    /// The range that must be covered. With `retention: forever` it ends at the longest retention that can be configured, so
+    /// that ages in reports stay as time passes.
+    #[must_use]
+    pub fn required(&self) -> Window {
+        Window::relative(-self.retention.covered(), self.future_buffer)
+    }
+
+    /// The range that both must cover: what was not served before a change need not be served during it.
+    #[must_use]
+    pub fn required_by_both(&self, other: &Self) -> Window {
+        Window::relative(-self.retention.min(other.retention).covered(), self.future_buffer.min(other.future_buffer))
+    }
+
+    /// The most shards that an equal split has room for; matters with `total_shards: auto`.
+    #[must_use]
+    pub fn max_shards(&self) -> u32 {
+        let least = (-self.future_buffer).max(PromDuration::ZERO).as_secs() + NARROWEST_EQUAL_SHARD.as_secs();
+        let room = self.retention.covered().as_secs() / least;
+        u32::try_from(room).unwrap_or(u32::MAX).clamp(1, MAX_SHARDS)
     }
 
     /// How far each shard reaches beyond its older boundary.
@@ -221,7 +276,7 @@ impl Sharding {
         self.overlap
     }
 
-    /// How far the newest shard reaches beyond now.
+    /// How far the newest shard reaches beyond now; negative where it ends before now.
     #[must_use]
     pub const fn future_buffer(&self) -> PromDuration {
         self.future_buffer

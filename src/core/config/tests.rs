@@ -31,6 +31,8 @@ fn the_compatibility_file_loads_unchanged() {
 
 #[test]
 fn both_spellings_mean_the_same() {
+    let hours = sharding("future_buffer_hours: -22").unwrap();
+    assert_eq!(hours.sharding, sharding("future_buffer: -22h").unwrap().sharding);
     let days = sharding("data_retention_days: 370, shard_overlap_days: 0.5, future_buffer_hours: 36").unwrap();
     let durations = sharding("retention: 370d, overlap: 12h, future_buffer: 1d12h").unwrap();
     assert_eq!(days.sharding, durations.sharding);
@@ -74,6 +76,14 @@ fn every_mistake_names_place_key_value_and_remedy() {
         ("operator:\n  namespace: Mon_itoring\n", "c.yaml:2:14: operator.namespace", "Kubernetes name"),
         ("operator:\n  update_interval: 5m\n", "c.yaml:2:20: operator.update_interval: \"5m\"", "seconds"),
         ("injection:\n  memory: lots\n", "c.yaml:2:11: injection.memory: \"lots\"", "32Mi"),
+        ("injection:\n  seccomp_profile: Unconfined\n", "c.yaml:2:20: injection.seccomp_profile: \"Unconfined\"", "RuntimeDefault or none"),
+        ("sharding:\n  retention: forever\n", "c.yaml:2:14: sharding.retention: forever cannot be split", "also write boundaries"),
+        ("sharding:\n  total_shards: 1\n  retention: forever\n", "c.yaml:3:14: sharding.retention", "also write boundaries"),
+        ("sharding:\n  retention: always\n", "c.yaml:2:14: sharding.retention: \"always\"", "or forever"),
+        ("sharding:\n  data_retention_days: forever\n", "c.yaml:2:24", "a number of days"),
+        ("sharding:\n  boundaries: [1h]\n  future_buffer: -31m\n", "c.yaml:3:18", "write a future_buffer of at least -30m"),
+        ("sharding:\n  boundaries: [1h]\n  future_buffer_hours: -1\n", "c.yaml:3:24", "make the first boundary at least 1h30m"),
+        ("sharding:\n  future_buffer: -40000d\n", "c.yaml:2:18", "a duration from -36500d to 36500d"),
         ("", "c.yaml:1:1", "empty"),
         ("[1]\n", "c.yaml:1:1", "blocks"),
         ("sharding: {total_shards: 3\n", "c.yaml:", ""),
@@ -94,7 +104,7 @@ fn annotations_override_the_file() {
     let config = Config::parse(COMPATIBILITY, "c.yaml").unwrap();
     let with = |pairs: &[(&'static str, &'static str)]| config.sharding_for(pairs.iter().copied());
     let over = with(&[("thanos-timeshard.io/total-shards", "4"), ("thanos-timeshard.io/retention", "400d"), ("other", "x")]).unwrap();
-    assert_eq!((over.total_shards(), over.retention()), (Some(4), PromDuration::from_days(400)));
+    assert_eq!((over.total_shards(), over.retention()), (Some(4), Retention::Limited(PromDuration::from_days(400))));
     assert_eq!(over.overlap(), config.sharding.overlap());
     let over = with(&[("thanos-timeshard.io/boundaries", "[14d, 90d]")]).unwrap();
     assert_eq!(over.boundaries(), [PromDuration::from_days(14), PromDuration::from_days(90)]);

@@ -15,7 +15,7 @@ const MOST_PREVIEWED: usize = 100;
 
 /// The part of the time that has to be served.
 pub(super) fn required(known: &Known) -> Window {
-    Window::relative(-known.sharding.retention(), known.sharding.future_buffer())
+    known.sharding.required()
 }
 
 /// Pods that are not published where the plan wants them, by ordinal.

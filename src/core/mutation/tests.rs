@@ -175,6 +175,27 @@ fn ours_share_what_the_pod_has_for_all() {
 }
 
 #[test]
+fn a_sidecar_without_a_seccomp_profile_leaves_it_to_the_pod() {
+    for native in [true, false] {
+        for (profile, want) in [("RuntimeDefault", json!({"type": "RuntimeDefault"})), ("none", Value::Null)] {
+            let text = format!("injection: {{native_sidecar: {native}, seccomp_profile: {profile}}}");
+            let mut pod = store_with(&json!({}));
+            pod["spec"]["securityContext"] = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "p.json"}});
+            let (after, _, _) = admit_with(&Config::parse(&text, "c").unwrap(), &pod).unwrap();
+            let all = [&after["spec"]["initContainers"], &after["spec"]["containers"]];
+            let ours = all
+                .into_iter()
+                .flat_map(|list| list.as_array().unwrap())
+                .filter(|c| c["name"].as_str().unwrap().starts_with("config-sidecar"));
+            let profiles: Vec<_> =
+                ours.map(|container| container["securityContext"].get("seccompProfile").cloned().unwrap_or_default()).collect();
+            assert_eq!(profiles, vec![want.clone(); if native { 1 } else { 2 }], "{text}");
+            assert_eq!(after["spec"]["securityContext"], pod["spec"]["securityContext"]);
+        }
+    }
+}
+
+#[test]
 fn the_sidecar_finds_thanos_where_it_listens() {
     for (args, url, grpc) in [
         (json!(["store"]), "http://127.0.0.1:10902", "127.0.0.1:10901"),

@@ -1,4 +1,6 @@
 use super::*;
+use std::collections::BTreeSet;
+
 use crate::core::config::Config;
 use chrono::{TimeDelta, TimeZone};
 use proptest::prelude::*;
@@ -34,7 +36,7 @@ fn fewest_holders(windows: &[Window], from: DateTime<Utc>, to: DateTime<Utc>, no
 fn check_cover(sharding: &Sharding, pods: u32, now: DateTime<Utc>) -> Result<(), TestCaseError> {
     let plan = Plan::new(sharding, Some(pods));
     let windows: Vec<Window> = (0..pods).map(|index| plan.window(plan.assign(index).shard, now)).collect();
-    let (from, to) = (now - sharding.retention().to_chrono(), now + sharding.future_buffer().to_chrono());
+    let (from, to) = (now - sharding.retention().covered().to_chrono(), now + sharding.future_buffer().to_chrono());
     let fewest_replicas = plan.shards().iter().map(|shard| shard.replicas).min().unwrap_or(0) as usize;
     let holders = fewest_holders(&windows, from, to, now);
     prop_assert!(holders >= fewest_replicas.max(1), "{holders} pods hold some instant, wanted {fewest_replicas}");
@@ -44,11 +46,16 @@ fn check_cover(sharding: &Sharding, pods: u32, now: DateTime<Utc>) -> Result<(),
     }
     let oldest = windows.iter().map(|window| window.min.at(now)).min().unwrap();
     if sharding.window_format() == WindowFormat::Relative {
-        prop_assert_eq!(oldest, from, "the last window ends exactly at the retention");
+        let end = sharding.retention().oldest().at(now);
+        prop_assert_eq!(oldest, end, "the last window ends exactly at the retention");
+    }
+    for window in &windows {
+        prop_assert!(window.checked(now).is_ok(), "{window}");
     }
     for pair in plan.shards().windows(2) {
-        let overlap = pair[0].oldest_age - pair[1].newest_age;
-        let whole = pair[0].oldest_age == sharding.retention();
+        let end = pair[0].oldest_age.unwrap();
+        let overlap = end - pair[1].newest_age;
+        let whole = Some(end) == sharding.retention().limit();
         prop_assert!(overlap >= sharding.overlap() || whole, "neighbours overlap by {overlap}");
     }
     Ok(())
@@ -62,14 +69,26 @@ fn any_sharding() -> impl Strategy<Value = Sharding> {
 fn any_sharding_in(absolute: impl Strategy<Value = bool>) -> impl Strategy<Value = Sharding> {
     let total = prop_oneof![1 => Just("total_shards: auto".to_owned()), 4 => (1_u32..40).prop_map(|n| format!("total_shards: {n}"))];
     let boundaries = prop::collection::btree_set(1_u32..2_000, 1..8);
-    let split = prop_oneof![3 => total, 1 => boundaries.prop_map(|set| format!("boundaries: [{}]", set.iter().map(|h| format!("{h}h")).collect::<Vec<_>>().join(", ")))];
-    (split, 1_u32..5, 84_u32..4_000, 30_u32..5_000, 0_u32..100, absolute).prop_map(|(split, replicas, days, overlap, buffer, absolute)| {
-        let overlap = if absolute { overlap + 24 * 60 } else { overlap };
-        let format = if absolute { "absolute" } else { "relative" };
-        sharding(&format!(
-            "{split}, replicas_per_shard: {replicas}, data_retention_days: {days}, overlap: {overlap}m, future_buffer_hours: {buffer}, window_format: {format}"
-        ))
-    })
+    let list = |set: BTreeSet<u32>| format!("boundaries: [{}]", set.iter().map(|h| format!("{h}h")).collect::<Vec<_>>().join(", "));
+    let split = prop_oneof![3 => total, 2 => boundaries.prop_map(list)];
+    (split, 1_u32..5, 83_u32..4_000, 30_u32..5_000, -40_i32..100, absolute).prop_filter_map(
+        "a newest window that is too short is refused",
+        |(split, replicas, days, overlap, buffer, absolute)| {
+            let overlap = if absolute { overlap + 24 * 60 } else { overlap };
+            let format = if absolute { "absolute" } else { "relative" };
+            let retention = if split.starts_with("boundaries") && days % 2 == 1 { "forever".to_owned() } else { format!("{}d", days + 1) };
+            let keys = format!(
+                "{split}, replicas_per_shard: {replicas}, retention: {retention}, overlap: {overlap}m, future_buffer: {buffer}h, window_format: {format}"
+            );
+            match Config::parse(&format!("sharding: {{{keys}}}"), "c.yaml") {
+                Ok(config) => Some(config.sharding),
+                Err(refusal) => {
+                    assert!(buffer < 0 && refusal.to_string().contains("the newest window would begin"), "{keys}: {refusal}");
+                    None
+                }
+            }
+        },
+    )
 }
 
 proptest! {
@@ -93,7 +112,7 @@ proptest! {
             }).collect();
             // At the outer ends the skew itself is missing: the world's now is nobody's now there.
             let margin = TimeDelta::minutes(5);
-            let (from, to) = (now - sharding.retention().to_chrono() + margin, now + sharding.future_buffer().to_chrono() - margin);
+            let (from, to) = (now - sharding.retention().covered().to_chrono() + margin, now + sharding.future_buffer().to_chrono() - margin);
             prop_assert!(fewest_holders(&windows, from, to, now) >= 1);
         }
     }
@@ -106,7 +125,7 @@ proptest! {
         let last = now - sharding.quantum().to_chrono();
         let plan = Plan::new(&sharding, Some(u32::try_from(stale.len()).unwrap()));
         let windows: Vec<Window> = (0..).zip(&stale).map(|(index, stale)| plan.window(plan.assign(index).shard, if *stale { last } else { now })).collect();
-        prop_assert!(fewest_holders(&windows, now - sharding.retention().to_chrono(), now + sharding.future_buffer().to_chrono(), now) >= 1);
+        prop_assert!(fewest_holders(&windows, now - sharding.retention().covered().to_chrono(), now + sharding.future_buffer().to_chrono(), now) >= 1);
     }
 
     #[test]

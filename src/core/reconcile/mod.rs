@@ -270,7 +270,7 @@ fn members(expected: &[Expected<'_>], judged: &[Judged]) -> (Vec<Member>, Vec<us
 
 fn terms(view: &View<'_>) -> Terms {
     let sharding = &view.known.sharding;
-    let planned = Window::relative(-sharding.retention(), sharding.future_buffer());
+    let planned = sharding.required();
     Terms {
         required: if view.known.split_unknown { all_published(view).unwrap_or(planned) } else { planned },
         discovery: if sharding.shard_services() { Discovery::ShardServices } else { Discovery::Pods },

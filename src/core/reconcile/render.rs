@@ -7,6 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use super::blocks::{self, Missing};
 use super::standing::{self, Judged};
 use super::{Decision, Expected, View, drifts, members, terms};
+use crate::core::duration::PromDuration;
 use crate::core::names;
 use crate::core::observed::Answer;
 use crate::core::report::{GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport};
@@ -74,6 +75,7 @@ pub(super) fn report(
         uninjected_store_pods: count(bare(view, expected, judged).len()),
         warnings: view.known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
         required: Some(terms(view).required),
+        retention_seconds: view.known.sharding.retention().limit().map(PromDuration::as_secs),
         coverage: rollout::profile(&known, terms(view).required, view.now, MOST_PARTS),
         not_asked: count(expected.iter().filter(|pod| not_asked(pod)).count()),
         steps: steps.unwrap_or_default().iter().take(MOST_STEPS).map(|moves| step_report(moves, name)).collect(),
@@ -272,9 +274,10 @@ pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judg
     // Pods that come for the first time, or again, fill it, and those without injection serve what they were told to; the
     // metric shows it all the while.
     let comes = |judged: &Judged| matches!(judged.state, PodState::Absent | PodState::Terminating | PodState::Settling);
-    let oldest = terms(view).required;
+    let required = terms(view).required;
     if report.gap_seconds > 0 && report.uninjected_store_pods == 0 && !expected.is_empty() && !judged.iter().any(comes) {
-        let text = format!("no ready pod serves {} s of {} .. {}", report.gap_seconds, oldest.min, oldest.max);
+        let from = report.retention_seconds.map_or("the beginning".to_owned(), |_| required.min.to_string());
+        let text = format!("no ready pod serves {} s of {from} .. {}", report.gap_seconds, required.max);
         decision.notices.push(("CoverageGap", text));
     }
 }

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::config::Config;
 use crate::core::fleet::Fleet;
+use crate::core::window::Bound;
 use world::{CONFIG, DISCOVERY, World};
 
 mod blocks;
@@ -111,6 +113,54 @@ fn refused_annotations_after_a_restart_move_nobody() {
     world.annotate("overlap", "1d");
     world.settle("mended", World::answers).unwrap();
     assert_eq!(world.map.unwrap().data, before.0);
+}
+
+#[test]
+fn retention_grows_to_for_ever_and_back_with_every_query_answered() {
+    for (seed, absolute, by_file) in [(4, false, false), (5, true, false), (6, false, true)] {
+        let mut world = settled(6, seed);
+        let before = world.fleet.known("ns", "store").sharding.required();
+        if absolute {
+            world.annotate("window-format", "absolute");
+            world.settle("absolute windows", |world| world.answers_about(before)).unwrap();
+        }
+        let open = |world: &World| {
+            let entries = (0..6).filter_map(|pod| world.entry_of(&format!("store-{pod}")));
+            entries.filter(|entry| entry.window.min == Bound::BEGINNING).map(|entry| entry.shard).collect::<Vec<_>>()
+        };
+        if by_file {
+            let text = CONFIG.replace("retention: 370d", "retention: forever, boundaries: [14d, 90d], future_buffer: -2h");
+            world.fleet = world.fleet.with_config(Arc::new(Config::parse(&text, "test").unwrap()));
+        } else {
+            world.annotate("boundaries", "[14d, 90d]");
+            world.annotate("future-buffer", "-2h");
+            world.annotate("retention", "forever");
+        }
+        // What both serve; what is older nobody held before, and what is newer nobody need hold.
+        let both = Window { max: world.fleet.known("ns", "store").sharding.required().max, ..before };
+        world.settle("to for ever", |world| world.answers_about(both)).unwrap();
+        for _ in 0..=DISCOVERY {
+            world.second();
+        }
+        world.answers().unwrap();
+        assert_eq!(open(&world), [2, 2]);
+        let report = &world.last.report;
+        assert_eq!((report.retention_seconds, report.gap_seconds, report.minimum_ready_replicas), (None, 0, 2));
+        let restarts = |world: &World| world.pods.values().map(|pod| pod.restarts).sum::<u64>();
+        let (map, restarted) = (world.map.clone().unwrap().data, restarts(&world));
+        for _ in 0..60 {
+            world.second();
+        }
+        assert_eq!((world.map.clone().unwrap().data, restarts(&world)), (map, restarted), "an open window is never written again");
+        if by_file {
+            world.fleet = world.fleet.with_config(Arc::new(Config::parse(CONFIG, "test").unwrap()));
+        } else {
+            world.annotate("retention", "370d");
+        }
+        world.settle("and back", |world| world.answers_about(both)).unwrap();
+        assert_eq!(open(&world), Vec::<u32>::new());
+        assert_eq!(world.last.report.retention_seconds, Some(370 * 86_400));
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@ use chrono::{TimeZone, Utc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::config::Config;
+use crate::core::config::{Config, Retention};
 use crate::core::duration::PromDuration;
 use crate::core::plan::Plan;
 use crate::core::window::Bound;
@@ -23,19 +23,20 @@ struct Division {
     retention: u32,
     overlap_hours: u32,
     cuts: Vec<u32>,
+    /// `retention: forever`, where there are cuts.
+    open: bool,
 }
 
 impl Division {
     fn plan(&self, pods: u32) -> Plan {
-        let mut text = format!(
-            "sharding:\n  replicas_per_shard: {}\n  retention: {}d\n  overlap: {}h\n",
-            self.replicas, self.retention, self.overlap_hours
-        );
         let mut cuts = self.cuts.clone();
         cuts.sort_unstable();
         cuts.dedup();
         cuts.retain(|cut| *cut < self.retention);
         cuts.truncate(self.shards as usize - 1);
+        let retention = if self.open && !cuts.is_empty() { "forever".to_owned() } else { format!("{}d", self.retention) };
+        let mut text =
+            format!("sharding:\n  replicas_per_shard: {}\n  retention: {retention}\n  overlap: {}h\n", self.replicas, self.overlap_hours);
         if cuts.is_empty() {
             text.push_str(&format!("  total_shards: {}\n", self.shards));
         } else {
@@ -52,13 +53,9 @@ impl Division {
 
 fn divisions(least: u32) -> impl Strategy<Value = Division> {
     let cuts = prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(1..60_u32, 1..6)];
-    (1..7_u32, least..5_u32, 60..400_u32, 1..72_u32, cuts).prop_map(|(shards, replicas, retention, overlap_hours, cuts)| Division {
-        shards,
-        replicas,
-        retention,
-        overlap_hours,
-        cuts,
-    })
+    (1..7_u32, least..5_u32, 60..400_u32, 1..72_u32, cuts, any::<bool>()).prop_map(
+        |(shards, replicas, retention, overlap_hours, cuts, open)| Division { shards, replicas, retention, overlap_hours, cuts, open },
+    )
 }
 
 fn places(plan: &Plan, pods: u32) -> Vec<(Place, bool)> {
@@ -73,6 +70,7 @@ fn places(plan: &Plan, pods: u32) -> Vec<(Place, bool)> {
 /// The range that both plans keep, so that a growing retention asks for nothing that nobody held.
 fn required(plan: &Plan) -> Window {
     let oldest = plan.shards().last().unwrap().oldest_age;
+    let oldest = oldest.unwrap_or(Retention::Forever.covered());
     Window { min: Bound::Relative(-oldest), max: plan.window(0, now()).max }
 }
 
@@ -89,7 +87,7 @@ fn terms(plan: &Plan) -> Terms {
 }
 
 fn division(shards: u32, replicas: u32) -> Division {
-    Division { shards, replicas, retention: 370, overlap_hours: 24, cuts: Vec::new() }
+    Division { shards, replicas, retention: 370, overlap_hours: 24, cuts: Vec::new(), open: false }
 }
 
 #[test]

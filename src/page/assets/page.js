@@ -1,7 +1,7 @@
 // The page: a stream of events becomes a verdict, what needs attention, and a card for each StatefulSet.
 // Nothing here asks for a change of anything; every text from the cluster becomes a text node.
 
-import { WORDS, aged, ages, dated, el, isLost, length, same, span, strip, text, timeline } from './timeline.js';
+import { WORDS, aged, ages, dated, el, isLost, isOpen, length, same, span, strip, text, timeline } from './timeline.js';
 
 /** Cards and table rows that are made; more is found by the search field. */
 const MOST_CARDS = 100, MOST_ROWS = 100, MOST_BLOCKS = 8;
@@ -136,7 +136,7 @@ const STATES = {
   blocked: ['blocked', 'bad'], refused: ['refused', 'bad'], unknown: ['not looked yet', 'warn'],
 };
 const RANK = { gap: 0, unserved: 1, unknown: 3, thin: 2, none: 3, whole: 4 };
-const retention = (set) => length(span(set, now())[0]);
+const retention = (set) => (isOpen(set, now()) ? 'forever' : length(span(set, now())[0]));
 const wanted = (set) => Math.min(...set.shards.map((shard) => shard.replicas));
 
 /** How well a StatefulSet is covered. */
@@ -241,7 +241,7 @@ function judged() {
   const known = Math.min(...covered.flatMap((set) => set.coverage.map((part) => part.confirmed)));
   const more = [`${scope}. ${known < least ? `Every querier knows at least ${count(known, 'pod')} of each instant. ` : ''}${rolling ? `${count(rolling, 'rollout')} under way. ` : ''}${none.length ? `${listed(none.map((set) => set.name), 3)} scaled to zero. ` : ''}${loaded(covered)}`.trim()];
   if (thin.length) return ['thin', `Coverage is whole but thin: a part of ${thin[0].namespace}/${thin[0].name}${thin.length > 1 ? ` and ${thin.length - 1} more` : ''} hangs on one pod`, more];
-  return ['whole', `Coverage is whole: every instant of ${spans.length === 1 ? spans[0] : 'each retention'} is held by at least ${count(least, known < least ? 'ready pod' : 'confirmed pod')}`, more];
+  return ['whole', `Coverage is whole: every instant of ${spans.length > 1 ? 'each retention' : spans[0] === 'forever' ? 'all time' : spans[0]} is held by at least ${count(least, known < least ? 'ready pod' : 'confirmed pod')}`, more];
 }
 
 /** What is known of blocks where none is unserved. */

@@ -3,6 +3,9 @@
 
 const SVG = 'http://www.w3.org/2000/svg';
 const UNITS = { y: 31536000, w: 604800, d: 86400, h: 3600, m: 60, s: 1, ms: 0.001 };
+/** The longest retention, in seconds: what is older has no end. */
+const OPEN = 36500 * 86400;
+const DAY = 86400;
 /** With more pods than this a row is a shard. */
 const MOST_POD_ROWS = 40;
 /** Rows of one picture. */
@@ -54,14 +57,22 @@ export function length(all) {
   return parts.join('') || '0s';
 }
 /** An age in words. */
-export const aged = (all) => (Math.abs(all) < 1 ? 'now' : all > 0 ? `${length(all)} ago` : `in ${length(all)}`);
-export const dated = (all, now) => new Date((now - all) * 1000).toISOString().slice(0, 10);
+export const aged = (all) => (all >= OPEN ? 'the beginning' : Math.abs(all) < 1 ? 'now' : all > 0 ? `${length(all)} ago` : `in ${length(all)}`);
+export const dated = (all, now) => (all >= OPEN ? 'the beginning' : new Date((now - all) * 1000).toISOString().slice(0, 10));
 
-/** The ages that a picture spans. */
+/** Whether the oldest window has no older end (`retention: forever`). */
+export const isOpen = (set, now) => whole(set, now)[0] >= OPEN;
+/** From the oldest end up to now at least. */
+function whole(set, now) {
+  const all = set.required ? [ages(set.required, now)] : set.shards.map((shard) => ages(shard.window, now));
+  return all.length ? [Math.max(...all.map((a) => a[0])), Math.min(0, ...all.map((a) => a[1]))] : [1, 0];
+}
+/** The ages that a picture spans; a window without an older end is drawn a quarter beyond the last end that there is. */
 export function span(set, now) {
-  if (set.required) return ages(set.required, now);
-  const all = set.shards.map((shard) => ages(shard.window, now));
-  return all.length ? [Math.max(...all.map((a) => a[0])), Math.min(...all.map((a) => a[1]))] : [1, 0];
+  const [oldest, newest] = whole(set, now);
+  if (oldest < OPEN) return [oldest, newest];
+  const ends = set.shards.flatMap((shard) => ages(shard.window, now)).filter((end) => end < OPEN);
+  return [Math.max(...ends, DAY) * 1.25, newest];
 }
 
 /** From an age to 0 (oldest) .. 1 (newest). Logarithmic near now on both sides, so that recent days are not a line. */
@@ -144,7 +155,7 @@ function rows(set) {
 
 /** The picture of a StatefulSet, `width` pixels wide. */
 export function timeline(set, width, kind, now, summary, id) {
-  const ends = span(set, now);
+  const ends = span(set, now), open = isOpen(set, now);
   const wide = width > 560;
   const [shown, more] = rows(set);
   const digits = 7 * Math.max(0, `${shown.at(-1)?.shard ?? 0}`.length - 2);
@@ -169,13 +180,13 @@ export function timeline(set, width, kind, now, summary, id) {
   for (const tick of ticks(ends, kind, x01, width - LEFT - RIGHT)) {
     svg.append(draw('line', { class: tick === 0 ? 'now' : 'grid', x1: x(tick), x2: x(tick), y1: top - 6, y2: axis }));
     const anchor = x(tick) > width - 40 ? 'end' : x(tick) < LEFT + 20 ? 'start' : 'middle';
-    svg.append(draw('text', { class: 'quiet', x: x(tick), y: axis + 13, 'text-anchor': anchor }, tick === 0 ? 'now' : tick < 0 ? `+${length(tick)}` : `-${length(tick)}`));
-    if (wide && tick > 0 && (tick === ends[0] || tick >= 86400)) {
+    svg.append(draw('text', { class: 'quiet', x: x(tick), y: axis + 13, 'text-anchor': anchor }, tick === 0 ? 'now' : open && tick === ends[0] ? 'older' : tick < 0 ? `+${length(tick)}` : `-${length(tick)}`));
+    if (wide && tick > 0 && (tick === ends[0] ? !open : tick >= 86400)) {
       const crowded = tick !== ends[0] && x(tick) - LEFT < 90;
       if (!crowded && kind === 'linear') svg.append(draw('text', { class: 'quiet', x: x(tick), y: axis + 27, 'text-anchor': anchor }, dated(tick, now)));
     }
   }
-  if (wide && kind === 'log') svg.append(draw('text', { class: 'quiet', x: x(ends[0]), y: axis + 27, 'text-anchor': 'start' }, dated(ends[0], now)));
+  if (wide && kind === 'log' && !open) svg.append(draw('text', { class: 'quiet', x: x(ends[0]), y: axis + 27, 'text-anchor': 'start' }, dated(ends[0], now)));
   before = null;
   shown.forEach((row, i) => {
     const at = places[i];

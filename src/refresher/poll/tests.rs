@@ -13,6 +13,7 @@ use crate::adapters::cluster::Observed;
 use crate::core::agent_status::Phase;
 use crate::core::config::Config;
 use crate::core::fleet::Fleet;
+use crate::core::loaded::MAX_MISSING;
 
 fn document(pod: &str, phase: &str) -> Value {
     json!({"pod": pod, "shard": 0, "replica": 0, "phase": phase, "published": null, "applied": null, "verified": true,

@@ -4,9 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+/// What `retention: forever` is checked for: a hundred years.
+const FOREVER_SECONDS: i64 = 100 * 365 * 86_400;
+
 /// Seconds after now of a bound such as `-124d8h`: read here once more, so that the program's own reader is not trusted.
 fn seconds(bound: &Value) -> i64 {
     let text = bound.as_str().unwrap();
+    if text == "0000-01-01T00:00:00Z" {
+        return -2 * FOREVER_SECONDS;
+    }
     let digits = text.trim_start_matches('-');
     let (mut total, mut number) = (0, 0);
     for c in digits.chars() {
@@ -45,7 +51,7 @@ pub(super) enum Kept {
 pub(super) fn check(old: &Value, new: &Value, rollout: &Value, buffer: i64, kept: Kept) -> Result<(), String> {
     let (begin, wanted) = (windows(old), windows(new));
     let mut at = begin.clone();
-    let (from, to) = (-new["retention_seconds"].as_i64().unwrap(), buffer);
+    let (from, to) = (-new["retention_seconds"].as_i64().unwrap_or(FOREVER_SECONDS), buffer);
     let mut changes: BTreeMap<String, u32> = BTreeMap::new();
     for (number, step) in (1..).zip(rollout["steps"].as_array().unwrap()) {
         let moves: Windows = step["pods"].as_array().unwrap().iter().map(window).collect();

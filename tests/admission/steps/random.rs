@@ -20,10 +20,10 @@ struct Random {
 
 fn random_config(rng: &mut TestRng) -> Random {
     let days = rng.random_range(60..800);
-    let (overlap, buffer): (u32, i64) = (rng.random_range(30..4_000), rng.random_range(0..72));
+    let (overlap, buffer): (u32, i64) = (rng.random_range(30..4_000), rng.random_range(-20..72));
     let mut cuts: BTreeSet<u32> = BTreeSet::new();
     if rng.random_bool(0.4) {
-        cuts.extend((0..rng.random_range(1..6)).map(|_| rng.random_range(1..days)));
+        cuts.extend((0..rng.random_range(1..6)).map(|_| rng.random_range(2..days)));
     }
     let shards = if cuts.is_empty() { rng.random_range(1..9_u32) } else { u32::try_from(cuts.len()).unwrap() + 1 };
     let replicas: Vec<u32> = if rng.random_bool(0.3) {
@@ -31,11 +31,12 @@ fn random_config(rng: &mut TestRng) -> Random {
     } else {
         vec![rng.random_range(2..5); shards as usize]
     };
+    let retention = if !cuts.is_empty() && rng.random_bool(0.5) { "forever".to_owned() } else { format!("{days}d") };
     let cuts: Vec<String> = cuts.into_iter().map(|day| format!("{day}d")).collect();
     let division = if cuts.is_empty() { format!("total_shards: {shards}") } else { format!("boundaries: [{}]", cuts.join(", ")) };
     let services = rng.random_bool(0.3);
     let text = format!(
-        "sharding: {{{division}, replicas: {replicas:?}, retention: {days}d, overlap: {overlap}m, future_buffer_hours: {buffer}, shard_services: {services}}}"
+        "sharding: {{{division}, replicas: {replicas:?}, retention: {retention}, overlap: {overlap}m, future_buffer_hours: {buffer}, shard_services: {services}}}"
     );
     Random { text, buffer_seconds: buffer * 3_600, pods: replicas.iter().sum(), services }
 }

@@ -91,6 +91,11 @@ fn an_answer_without_blocks_is_refused() {
         (answer(&[]), 1, 1, "no block is listed"),
         (answer(&[]).replace("[]", "null"), 1, 1, "no block is listed"),
         ("{\"status\":\"error\",\"errorType\":\"x\",\"error\":\"not ready\"}".to_owned(), 1, 1, "thanos answered with an error: not ready"),
+        // Found by fuzzing: a mistake at the end of a line was told at column 0 of the next one.
+        ("[{\"ulid\": \"a\nb\"}]".to_owned(), 1, 13, "control character"),
+        // Also found so: what stood before the list was not read where it came in one piece with the list.
+        ("{\"status\":\"success\"-\"$ata\":{\"blocks\":[]}}".to_owned(), 1, 20, "expected `,` or `}`"),
+        ("{\"status\":\"error\",\"error\":\"\\u001b[2Jgone\"}".to_owned(), 1, 1, "thanos answered with an error: \\u{1b}[2Jgone"),
     ]);
 }
 

@@ -308,14 +308,17 @@ impl World {
 
     /// Whether each of three queriers that learn late gets the whole retention, from pods that are up.
     pub(super) fn answers(&self) -> Result<(), String> {
-        let known = self.fleet.known("ns", "store");
+        self.answers_about(self.fleet.known("ns", "store").sharding.required())
+    }
+
+    /// The same for one range.
+    pub(super) fn answers_about(&self, required: Window) -> Result<(), String> {
         for querier in 0..3 {
             let asked: Vec<(&String, &Pod)> = self.pods.iter().filter(|(_, pod)| pod.known_to[querier]).collect();
             if let Some((name, _)) = asked.iter().find(|(_, pod)| pod.loading_until.is_some()) {
                 return Err(format!("{name} is asked while it restarts"));
             }
             let windows: Vec<Window> = asked.iter().filter_map(|(_, pod)| pod.applied).collect();
-            let required = Window::relative(-known.sharding.retention(), known.sharding.future_buffer());
             let (_, holes) = rollout::coverage(&windows, required, self.now());
             if !holes.is_empty() {
                 return Err(format!("nobody is asked for {holes:?}; {}", self.last.report.message));

@@ -122,7 +122,7 @@ proptest! {
 
 #[test]
 fn a_change_of_mind_to_more_shards_goes_on_behind_shard_services() {
-    let of = |shards, retention| Division { shards, replicas: 2, retention, overlap_hours: 1, cuts: Vec::new() };
+    let of = |shards, retention| Division { shards, replicas: 2, retention, overlap_hours: 1, cuts: Vec::new(), open: false };
     for seed in 0..20 {
         simulate(&[of(3, 188), of(1, 60), of(4, 251)], Discovery::ShardServices, 0, seed, 1).unwrap();
     }
