@@ -9,6 +9,7 @@ mod inject;
 mod liveness;
 mod mesh;
 mod selection;
+mod token;
 
 use std::fmt;
 
