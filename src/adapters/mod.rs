@@ -25,6 +25,8 @@ pub mod listen;
 pub mod log_text;
 pub mod logfmt;
 #[cfg(feature = "server")]
+pub mod rights;
+#[cfg(feature = "server")]
 pub mod self_signed;
 #[cfg(feature = "server")]
 pub mod serve;
