@@ -1,8 +1,8 @@
 //! Watches on the labelled namespaces, turned into the [`Fleet`] that admission reads.
 //!
 //! Invariants: nothing outside labelled namespaces is watched but the namespaces' own labels; objects are trimmed to what
-//! admission needs as they come in; a watch that breaks is started again with back-off, and what was known stays in force.
-//! Nothing is written here.
+//! admission needs as they come in; a watch that breaks is started again with back-off, and what was known stays in force; a namespace
+//! without rights holds nothing up (`rights`). Nothing is written here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{Event, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -23,14 +23,17 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::events;
 use super::lean::Lean;
+use super::rights::{REFUSED_FOR, Rights, is_refusal};
 use super::store_words::may_run_store;
-use super::watches::{WatchHealth, config, keep, of_namespace};
+use super::watches::{Patience, WatchHealth, config, keep, of_namespace};
 use crate::core::fleet::Fleet;
 use crate::core::names;
 use crate::core::notice::Notice;
+use crate::core::scope::Scope;
 
 mod entries;
 mod facts;
@@ -46,6 +49,8 @@ pub struct Observed {
     pub fleet: Arc<ArcSwap<Fleet>>,
     /// How the watches are, those of others included.
     pub watches: WatchHealth,
+    /// Where this server has no rights.
+    pub rights: Arc<Rights>,
     /// Writers take turns; readers never wait.
     writing: Mutex<()>,
     synced: AtomicBool,
@@ -56,12 +61,19 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Nothing observed yet.
+    /// Nothing observed yet, with rights in the whole cluster.
     #[must_use]
     pub fn new(fleet: Fleet) -> Arc<Self> {
+        Self::within(fleet, Scope::Cluster)
+    }
+
+    /// Nothing observed yet, with rights in these namespaces.
+    #[must_use]
+    pub fn within(fleet: Fleet, scope: Scope) -> Arc<Self> {
         Arc::new(Self {
             fleet: Arc::new(ArcSwap::from_pointee(fleet)),
             watches: WatchHealth::default(),
+            rights: Arc::new(Rights::new(scope)),
             writing: Mutex::new(()),
             synced: AtomicBool::new(false),
             namespaces: watch::Sender::default(),
@@ -79,7 +91,7 @@ impl Observed {
         }
     }
 
-    /// Whether every namespace that was labelled at the start has been listed once.
+    /// Whether every namespace that was labelled at the start has been listed once, or has refused that.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.synced.load(Relaxed)
@@ -123,13 +135,15 @@ pub async fn connect() -> Result<Client, kube::Error> {
 enum Told {
     /// Both kinds were listed.
     Listed(String),
+    /// A list is refused for want of a right.
+    Refused(String),
 }
 
 /// Watches until the process ends. What a StatefulSet's user should know goes to `notices`, without waiting, if given.
 pub async fn follow(client: Client, observed: Arc<Observed>, notices: Option<events::Sender>) {
     let labelled = format!("{}={}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED);
     let config = config("namespaces").labels(&labelled);
-    let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config).default_backoff();
+    let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config).backoff(Patience::default());
     let mut stream = pin!(stream);
     let (tell, mut told) = mpsc::channel(64);
     let mut tracked = Tracked { client, observed: observed.clone(), notices, tasks: HashMap::new(), unlisted: BTreeSet::new(), tell };
@@ -153,9 +167,16 @@ pub async fn follow(client: Client, observed: Arc<Observed>, notices: Option<eve
                 Some(Ok(Event::Apply(namespace))) => tracked.add(namespace.name_any()),
                 Some(Ok(Event::Delete(namespace))) => tracked.remove(&namespace.name_any()).await,
             },
-            Some(Told::Listed(namespace)) = told.recv() => {
-                tracked.unlisted.remove(&namespace);
-            }
+            Some(told) = told.recv() => match told {
+                Told::Listed(namespace) => {
+                    tracked.unlisted.remove(&namespace);
+                    observed.rights.found(&namespace);
+                }
+                Told::Refused(namespace) => {
+                    tracked.unlisted.remove(&namespace);
+                    observed.rights.lost(&namespace, "the API server refuses its lists");
+                }
+            },
         }
         if listed && fresh.is_none() && tracked.unlisted.is_empty() && !observed.is_synced() {
             tracing::info!(namespaces = tracked.tasks.len(), "all labelled namespaces are listed");
@@ -175,7 +196,7 @@ struct Tracked {
 
 impl Tracked {
     fn add(&mut self, namespace: String) {
-        if self.tasks.contains_key(&namespace) {
+        if self.tasks.contains_key(&namespace) || !self.observed.rights.watches(&namespace) {
             return;
         }
         tracing::info!(namespace, "watching a labelled namespace");
@@ -188,6 +209,7 @@ impl Tracked {
     }
 
     async fn remove(&mut self, namespace: &str) {
+        self.observed.rights.found(namespace);
         if let Some(mut tasks) = self.tasks.remove(namespace) {
             // Until they have ended: one in the middle of something would put a StatefulSet back.
             tasks.shutdown().await;
@@ -203,6 +225,7 @@ impl Tracked {
         for namespace in gone {
             self.remove(&namespace).await;
         }
+        self.observed.rights.keep(labelled);
     }
 
     fn publish(&self) {
@@ -245,8 +268,14 @@ impl Watches {
         let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
         let maps = watcher(Api::<Lean<ConfigMap>>::namespaced(client, namespace), config(&maps_name).labels(&ours));
         let (set_listed, map_listed) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+        let refused = tokio::sync::Notify::new();
+        let note_refusal = |error: &watcher::Error| {
+            if is_refusal(error) {
+                refused.notify_one();
+            }
+        };
         let keep_sets = keep(
-            sets.default_backoff(),
+            sets.backoff(Patience::default()).inspect_err(note_refusal),
             &observed.watches,
             &sets_name,
             || set_listed.notify_one(),
@@ -264,7 +293,7 @@ impl Watches {
         );
         let known_maps = Mutex::new(BTreeSet::new());
         let keep_maps = keep(
-            maps.default_backoff(),
+            maps.backoff(Patience::default()).inspect_err(note_refusal),
             &observed.watches,
             &maps_name,
             || map_listed.notify_one(),
@@ -280,9 +309,23 @@ impl Watches {
             || known_maps.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
         );
         let listed = async {
-            set_listed.notified().await;
-            map_listed.notified().await;
+            let mut both = pin!(async {
+                set_listed.notified().await;
+                map_listed.notified().await;
+            });
             // The receiver lives as long as the process.
+            let lasting = async {
+                refused.notified().await;
+                sleep(REFUSED_FOR).await;
+            };
+            tokio::select! {
+                biased;
+                () = &mut both => {}
+                () = lasting => {
+                    let _ = tell.send(Told::Refused(namespace.clone())).await;
+                    both.await;
+                }
+            }
             let _ = tell.send(Told::Listed(namespace.clone())).await;
             std::future::pending::<()>().await;
         };
@@ -307,6 +350,8 @@ impl Collector for ObservedMetrics {
         let refused = fleet.statefulsets().filter(|known| known.problem.is_some()).count();
         let help = "StatefulSets whose annotations were refused, so that the last good ones are in force; /status says why";
         gauge("timeshard_statefulsets_with_refused_annotations", help, count(refused))?;
+        let help = "Labelled namespaces in which this server has no rights, so that their gateways are left as they are; the log and /status name them";
+        gauge("timeshard_namespaces_without_rights", help, count(self.0.rights.all().len()))?;
         let help = "1 once every labelled namespace was listed; while 0 the server is not ready";
         gauge("timeshard_cache_synced", help, i64::from(self.0.is_synced()))?;
         let mut counter = |name, help, value: u64| {

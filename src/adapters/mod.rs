@@ -32,6 +32,8 @@ pub mod logfmt;
 #[cfg(feature = "server")]
 pub mod probes;
 #[cfg(feature = "server")]
+pub mod rights;
+#[cfg(feature = "server")]
 pub mod self_signed;
 #[cfg(feature = "server")]
 pub mod serve;

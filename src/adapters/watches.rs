@@ -1,18 +1,21 @@
 //! One watch of the cluster, kept going: what every follower of objects shares.
 //!
-//! Invariants: a watch that breaks is started again with back-off (the caller's stream does that) and what was known stays
+//! Invariants: a watch that breaks is started again with back-off (the caller's stream does that, with [`Patience`]) and what was known stays
 //! in force; what was deleted while it was down shows by its absence from the next list. Nothing is stored here but what
 //! went wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{BuildHasher as _, DefaultHasher, Hash as _, Hasher as _, RandomState};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::{StreamExt as _, TryStream, TryStreamExt as _};
 use kube::ResourceExt as _;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
+use tokio::time::Instant;
 
 use super::causes::with_causes;
 
@@ -22,6 +25,41 @@ const PAGE_OBJECTS: u32 = 200;
 const LONGEST_SECONDS: u32 = 290;
 /// How much shorter it may be for some watches.
 const SPREAD_SECONDS: u32 = 90;
+
+/// The pause after the first failure of a watch.
+const FIRST_PAUSE: Duration = Duration::from_millis(800);
+/// The longest pause; what was repaired shows after it.
+const MAX_PAUSE: Duration = Duration::from_secs(15);
+/// A watch that went well for this long begins with the first pause again.
+const FORGET: Duration = Duration::from_mins(1);
+
+/// Pauses after failures, ever longer. kube's own begins anew with whatever its stream yields, and that yields the beginning of each
+/// list, also of one that is refused: a namespace without a Role would be asked every second for ever.
+#[derive(Debug, Default)]
+pub struct Patience {
+    failed: Option<(Instant, Duration)>,
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let pause = match self.failed {
+            Some((at, pause)) if now.duration_since(at) < pause + FORGET => (pause * 2).min(MAX_PAUSE),
+            _ => FIRST_PAUSE,
+        };
+        self.failed = Some((now, pause));
+        // Up to a quarter less, so that all watches that failed together are not started together.
+        let quarter = u32::try_from(RandomState::new().build_hasher().finish() % 250).unwrap_or(0);
+        Some(pause - pause * quarter / 1000)
+    }
+}
+
+impl Backoff for Patience {
+    /// Time alone resets it.
+    fn reset(&mut self) {}
+}
 
 /// How the watches are.
 #[derive(Debug, Default)]
@@ -127,6 +165,24 @@ pub async fn keep<K: kube::Resource>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_until_all_went_well_for_a_while() {
+        let mut patience = Patience::default();
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            patience.reset(); // kube's stream does so at the beginning of each list
+            let pause = patience.next().unwrap();
+            tokio::time::advance(pause).await;
+            pauses.push(pause);
+        }
+        for (pause, most) in pauses.iter().zip([800, 1_600, 3_200, 6_400, 12_800, 15_000, 15_000, 15_000]) {
+            let most = Duration::from_millis(most);
+            assert!(*pause <= most && *pause > most * 7 / 10, "{pauses:?}");
+        }
+        tokio::time::advance(MAX_PAUSE + FORGET).await;
+        assert!(patience.next().unwrap() <= FIRST_PAUSE);
+    }
 
     #[test]
     fn watches_that_began_together_do_not_end_together() {

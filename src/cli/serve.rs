@@ -24,11 +24,12 @@ use crate::adapters::probes::{Probes, Pulse};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::signals::Stage;
 use crate::adapters::tls::{Certificates, TlsSettings};
-use crate::adapters::{clock, events, listen, log_text, probes, self_signed, signals};
+use crate::adapters::{clock, events, listen, log_text, probes, rights, self_signed, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
 use crate::core::report::SetReport;
+use crate::core::scope::Scope;
 use crate::page::feed as page;
 use crate::refresher::reports::Reports;
 use crate::refresher::seen::{Seen, SeenMetrics};
@@ -80,6 +81,10 @@ pub(super) struct Args {
     /// Write nothing but Events: admission alone, for clusters whose ConfigMaps somebody else keeps
     #[arg(long, env = "TIMESHARD_NO_REFRESHER")]
     no_refresher: bool,
+    /// Namespaces in which the server has a Role, with commas between them; others are reported when they are labelled, and left
+    /// alone. Default: it has rights in the whole cluster
+    #[arg(long, value_name = "NAMES", env = "TIMESHARD_NAMESPACES", default_value = "", hide_default_value = true, value_parser = Scope::parse)]
+    namespaces: Scope,
     /// Name of this replica, for the lease. Default: the host's name and a random suffix
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pod_name: Option<String>,
@@ -154,7 +159,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let Ports { listener, admin_listener, probe_listener } = bind_all(args)?;
     let shutdown = signals::install().map_err(|error| Failure::Failed(format!("signals cannot be caught: {error}")))?;
 
-    let observed = Observed::new(Fleet::new(config));
+    let observed = Observed::within(Fleet::new(config), args.namespaces.clone());
     let stats = Arc::new(ServeStats::default());
     let mut registry = Registry::default();
     registry.register("timeshard_build", "Version of the server", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -207,7 +212,9 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     tracing::info!(%listen, %admin_listen, %probe_listen, webhook_only = args.webhook_only, "serving");
     let mut reviewer = Reviewer::new(observed.fleet.clone(), clock::now);
     if let Some(seen) = seen {
+        let rights = observed.rights.clone();
         reviewer = reviewer.with_pods(Arc::new(move |namespace, statefulset| seen.pods(namespace, statefulset)));
+        reviewer = reviewer.with_rights(Arc::new(move |namespace| rights.lacks(namespace)));
     }
     let routes = webhook::router(reviewer, metrics, notices);
     let edge = Edge { listener, tls: Some(tls), limits: Limits::default(), drain: args.shutdown_drain.to_std(), stats, shutdown };
@@ -304,6 +311,9 @@ async fn join_cluster(
     let remarks = Some(notices.clone()).filter(|_| args.no_refresher);
     tasks.spawn(cluster::follow(client.clone(), observed.clone(), remarks));
     tasks.spawn(events::write(client.clone(), receiver));
+    if let (Some(namespace), Some(pod)) = (&args.pod_namespace, &args.pod_name) {
+        tasks.spawn(rights::tell(client.clone(), observed.rights.clone(), (namespace.clone(), pod.clone())));
+    }
     // Without a refresher, too: the guard counts on pods that are ready.
     let seen = Seen::new(observed.clone());
     registry.register_collector(Box::new(SeenMetrics(seen.clone())));
@@ -367,6 +377,7 @@ impl Head {
             "synced": self.webhook_only || self.observed.is_synced(),
             "watch_error": self.observed.watches.last_error(),
             "namespaces": self.observed.namespaces(),
+            "namespaces_without_rights": self.observed.rights.all(),
             "leader": leader,
             "certificate_not_after_unix_seconds": self.certificates.not_after_unix_seconds(),
             "certificate_error": self.certificates.last_failure().or_else(|| self.own.as_ref().and_then(|own| own.problem())),

@@ -63,6 +63,8 @@ pub mod report;
 #[cfg(feature = "server")]
 pub mod rollout;
 #[cfg(feature = "server")]
+pub mod scope;
+#[cfg(feature = "server")]
 pub mod self_signed;
 #[cfg(feature = "server")]
 pub mod shard_services;

@@ -81,6 +81,8 @@ pub const CONFIG_VOLUME: &str = "timeshard-config";
 pub const SHARED_DIR: &str = "/run/timeshard";
 /// Where [`CONFIG_VOLUME`] is mounted, in the sidecar only.
 pub const CONFIG_DIR: &str = "/etc/timeshard";
+/// Where Kubernetes mounts the token of a pod's ServiceAccount, in each container that mounts nothing there itself.
+pub const TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// File name of the agent binary, in the image (at `/`) and in the shared directory.
 pub const AGENT: &str = "timeshard-agent";
 /// The agent as the launcher's command: [`SHARED_DIR`] and [`AGENT`].

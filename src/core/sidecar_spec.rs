@@ -1,7 +1,7 @@
 //! The sidecar as Kubernetes objects: container, volumes, mounts, and the launcher's command.
 //!
 //! Fits Pod Security `restricted` with a read-only root, keeps a Guaranteed pod Guaranteed (requests equal limits), takes
-//! nothing beyond the resources that a pod has for all its containers, and
+//! nothing beyond the resources that a pod has for all its containers, gets no token of the pod's ServiceAccount, and
 //! carries nothing that belongs to one pod except by the downward API, so that a copied template stays harmless.
 
 #![allow(clippy::struct_field_names, reason = "the field names are Kubernetes'")]
@@ -126,7 +126,7 @@ pub struct Container<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<Resources<'a>>,
     security_context: SecurityContext,
-    volume_mounts: [Mount; 2],
+    volume_mounts: [Mount; 3],
 }
 
 #[derive(Debug, Serialize)]
@@ -271,6 +271,14 @@ pub fn shared_mount() -> Mount {
     Mount { name: names::SHARED_VOLUME, mount_path: names::SHARED_DIR, read_only: false }
 }
 
+/// A mount that keeps the token of the pod's ServiceAccount out of a container of ours: the API server mounts it into every container
+/// that has nothing at this path, those that webhooks add included. What is mounted instead are the windows, which the container reads
+/// anyway: a volume of its own would be one more local volume, and a `subPath` is refused by some policies.
+#[must_use]
+pub fn token_mount() -> Mount {
+    Mount { name: names::CONFIG_VOLUME, mount_path: names::TOKEN_DIR, read_only: true }
+}
+
 /// The launcher's words, to stand before the container's own command.
 #[must_use]
 pub fn launcher_command(termination_drain: PromDuration) -> [Cow<'static, str>; 5] {
@@ -353,7 +361,11 @@ fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a,
             run_as_user: facts.run_as_user,
             seccomp_profile: facts.injection.seccomp_profile.then_some(SeccompProfile { r#type: SECCOMP_PROFILE }),
         },
-        volume_mounts: [shared_mount(), Mount { name: names::CONFIG_VOLUME, mount_path: names::CONFIG_DIR, read_only: true }],
+        volume_mounts: [
+            shared_mount(),
+            Mount { name: names::CONFIG_VOLUME, mount_path: names::CONFIG_DIR, read_only: true },
+            token_mount(),
+        ],
     }
 }
 

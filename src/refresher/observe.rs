@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::seen::{Fact, Seen};
 use super::trim;
 use crate::adapters::lean::{Lean, Read};
-use crate::adapters::watches::{config, keep, of_namespace};
+use crate::adapters::watches::{Patience, config, keep, of_namespace};
 use crate::core::names;
 
 /// What is watched for whom.
@@ -114,7 +114,7 @@ impl Watches<'_> {
         let listed = || seen.listed(namespace, F::KIND);
         let delete = |name: &str| seen.remove::<F>(namespace, name);
         let known = || seen.names::<F>(namespace);
-        keep(watcher(api, config).default_backoff(), &seen.observed.watches, &what, listed, apply, delete, known).await;
+        keep(watcher(api, config).backoff(Patience::default()), &seen.observed.watches, &what, listed, apply, delete, known).await;
     }
 }
 

@@ -40,13 +40,15 @@ pub struct Replica {
 }
 
 impl Tenure {
-    /// Deletes our budgets in namespaces that are not labelled. When to do so again; `None` after the next change
-    /// of a label or the next resync.
+    /// Deletes our budgets in namespaces that are not labelled, of those that this server has rights in. When to do so again; `None`
+    /// after the next change of a label or the next resync.
     pub(super) async fn sweep(&self) -> Option<Instant> {
         if !self.observed.is_synced() {
             return Some(Instant::now() + KNOWN);
         }
-        let listed = self.writer.budgets_of_ours().await;
+        // With rights in some namespaces, only in those of them that lost their label.
+        let only = self.observed.rights.scope().outside(&self.observed.namespaces().into_iter().collect());
+        let listed = self.writer.budgets_of_ours(only.as_deref()).await;
         // Read afterwards: a namespace that was labelled meanwhile counts.
         let labelled = self.observed.namespaces().into_iter().collect();
         let all = match listed {

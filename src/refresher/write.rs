@@ -224,10 +224,11 @@ impl Writer {
         self.count("pod", outcome(answer))
     }
 
-    /// Removes the annotation [`names::TARGET_REPLICAS`] that said `value`, once `spec.replicas` is what it asked for. It is
-    /// the only write on StatefulSets and needs the verb patch: left there, it would hold the next scale-up back.
+    /// Removes the annotation [`names::TARGET_REPLICAS`] that said `value`, once `spec.replicas` is what it asked for: left there, it
+    /// would hold the next scale-up back. It is the only write on StatefulSets, and goes through the `status` subresource: a right to
+    /// patch StatefulSets would let us run any image under any ServiceAccount.
     pub async fn drop_target(&self, namespace: &str, statefulset: &str, uid: &str, value: &str, replicas: u32) -> Outcome {
-        let path = format!("/apis/apps/v1/namespaces/{namespace}/statefulsets/{statefulset}");
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/statefulsets/{statefulset}/status");
         let answer = self.send(Method::PATCH, &path, Media::JsonPatch, &bodies::drop_target(uid, value, replicas)).await;
         let outcome = match answer {
             // A test of the patch did not hold.
@@ -249,16 +250,26 @@ impl Writer {
         Ok(pods)
     }
 
-    /// Every budget with our label, by namespace, in labelled namespaces or not.
+    /// Every budget with our label, by namespace: in one list of the cluster, labelled namespaces or not, or only in these. A namespace
+    /// that refuses is left out.
     ///
     /// # Errors
     /// A sentence, when they cannot be listed.
-    pub async fn budgets_of_ours(&self) -> Result<Vec<(String, BudgetFacts)>, String> {
+    pub async fn budgets_of_ours(&self, only: Option<&[String]>) -> Result<Vec<(String, BudgetFacts)>, String> {
         let params = ListParams::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
-        let api = Api::<Lean<PodDisruptionBudget>>::all(self.client.clone());
         let mut budgets = Vec::new();
-        let take = |Lean(budget): Lean<PodDisruptionBudget>| budgets.push((budget.namespace().unwrap_or_default(), trim::budget(&budget)));
-        self.list(&api, params, "the list of budgets", take).await?;
+        let mut take =
+            |Lean(budget): Lean<PodDisruptionBudget>| budgets.push((budget.namespace().unwrap_or_default(), trim::budget(&budget)));
+        let Some(only) = only else {
+            self.list(&Api::all(self.client.clone()), params, "the list of budgets", take).await?;
+            return Ok(budgets);
+        };
+        for namespace in only {
+            let api = Api::namespaced(self.client.clone(), namespace);
+            if let Err(why) = self.list(&api, params.clone(), "the list of budgets", &mut take).await {
+                tracing::warn!(namespace, why, "our budgets cannot be listed here, so none is deleted");
+            }
+        }
         Ok(budgets)
     }
 

@@ -26,7 +26,12 @@ pub struct Reviewer {
     pub(super) clock: fn() -> DateTime<Utc>,
     /// For the guard; `None` where no pods are watched.
     pub(super) pods: Option<PodSource>,
+    /// Whether the server has no rights in a namespace; `None` where there is no cluster.
+    lacks_rights: Option<RightsSource>,
 }
+
+/// Tells whether the server has no rights in a namespace.
+pub(super) type RightsSource = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// What a review comes to.
 #[derive(Debug)]
@@ -154,13 +159,19 @@ impl Reviewer {
     /// On this fleet and clock.
     #[must_use]
     pub fn new(fleet: Arc<ArcSwap<Fleet>>, clock: fn() -> DateTime<Utc>) -> Self {
-        Self { fleet, clock, pods: None }
+        Self { fleet, clock, pods: None, lacks_rights: None }
     }
 
     /// Has the guard count on pods that are ready.
     #[must_use]
     pub fn with_pods(self, pods: PodSource) -> Self {
         Self { pods: Some(pods), ..self }
+    }
+
+    /// Leaves pods alone in namespaces where the server has no rights.
+    #[must_use]
+    pub fn with_rights(self, lacks: Arc<dyn Fn(&str) -> bool + Send + Sync>) -> Self {
+        Self { lacks_rights: Some(lacks), ..self }
     }
 
     /// Decides about one review's bytes.
@@ -196,6 +207,9 @@ impl Reviewer {
         let fleet = self.fleet.load();
         let namespace = request.namespace();
         let (statefulset, uid) = (&*candidate.owner.name.0, &*candidate.owner.uid.0);
+        if self.lacks_rights.as_ref().is_some_and(|lacks| lacks(namespace)) {
+            return skip(request, Skip::NoRights, Some((statefulset, uid)));
+        }
         let known = fleet.known(namespace, statefulset);
         let published = fleet.published(namespace, statefulset, pod.name());
         let facts = Facts { published, ..Facts::of(known, fleet.config(), namespace, (self.clock)()) };

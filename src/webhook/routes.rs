@@ -198,6 +198,27 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_in_a_namespace_without_rights_is_left_alone_with_a_warning() {
+        let reviewer =
+            Reviewer::new(Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(Config::default())))), || chrono::DateTime::UNIX_EPOCH);
+        let reviewer = reviewer.with_rights(Arc::new(|namespace| namespace == "closed"));
+        let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "u"});
+        let pod = json!({"metadata": {"name": "store-0", "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": "t", "image": "thanos", "args": ["store"]}]}});
+        for (namespace, patched) in [("closed", false), ("open", true)] {
+            let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "x", "kind": {"kind": "Pod"},
+                "namespace": namespace, "operation": "CREATE", "object": pod}});
+            let answer = reviewer.review(review.to_string().as_bytes());
+            let body: serde_json::Value = serde_json::from_slice(&answer.body.unwrap()).unwrap();
+            let response = &body["response"];
+            assert_eq!((&response["allowed"], response.get("patch").is_some()), (&json!(true), patched), "{namespace}");
+            let warned =
+                response["warnings"][0].as_str().is_some_and(|warning| warning.contains("the server has no rights in this namespace"));
+            assert_eq!(warned, !patched, "{response}");
+        }
+    }
+
+    #[test]
     fn only_a_known_owner_gets_events() {
         assert_eq!(events_of("ns", "u-1"), 1);
         for (namespace, uid) in [("kube-system", "u-1"), ("default", ""), ("ns", "u-2"), ("ns", ""), ("", "")] {

@@ -163,15 +163,41 @@ fn the_chart_is_of_this_version() {
     assert_eq!(values["config"]["operator"]["namespace"], Config::default().operator.namespace.as_str());
 }
 
-/// Rights have their reasons in `deploy/base`, where they are compared with the code; the chart's are the same text.
+/// A template as it is rendered where all its conditions hold: without the lines that are Helm's alone.
+fn unconditional(template: &str) -> String {
+    template.lines().filter(|line| !(line.starts_with("{{-") && line.ends_with("}}"))).map(|line| format!("{line}\n")).collect()
+}
+
+/// Rights have their reasons in `deploy/`, where they are compared with the code; the chart's are the same text.
 #[test]
 fn rights_and_service_are_those_of_the_base() {
     let namespace = format!("namespace: {}\n", names::SYSTEM_NAMESPACE);
     for file in ["clusterrole", "clusterrolebinding", "role", "rolebinding", "service", "serviceaccount"] {
         let base = read(&format!("deploy/base/{file}.yaml")).replace(&namespace, "namespace: {{ .Release.Namespace }}\n");
-        assert_eq!(read(&format!("deploy/chart/templates/{file}.yaml")), base, "{file}.yaml");
+        assert_eq!(unconditional(&read(&format!("deploy/chart/templates/{file}.yaml"))), base, "{file}.yaml");
     }
     let own = read("deploy/self-signed/rights.yaml").replace(&namespace, "namespace: {{ .Release.Namespace }}\n");
     let own = format!("{{{{- if include \"timeshard.selfSigned\" . }}}}\n{own}{{{{- end }}}}\n");
     assert_eq!(read("deploy/chart/templates/self-signed.yaml"), own);
+    let without_comments =
+        |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect::<String>();
+    let component = |file: &str| without_comments(&read(&format!("deploy/components/namespaced/gateways/{file}.yaml")));
+    let gateways = format!("---\n{}---\n{}", component("role"), component("rolebinding"))
+        .replace("namespace: default\n", "namespace: {{ . }}\n")
+        .replace(&namespace, "namespace: {{ $.Release.Namespace }}\n");
+    assert_eq!(without_comments(&unconditional(&read("deploy/chart/templates/gateways.yaml"))), gateways);
+}
+
+/// The policies name the server's namespace, and the ConfigMap that the configuration names.
+#[test]
+fn policies_are_those_of_the_component() {
+    let operator = Config::default().operator;
+    let of_base = |text: &str| {
+        text.replace("{{ .Release.Namespace }}", names::SYSTEM_NAMESPACE)
+            .replace("{{ .Values.config.operator.namespace }}", &operator.namespace)
+            .replace("{{ .Values.config.operator.configmap_name }}", &operator.configmap_name)
+    };
+    let template = read("deploy/chart/templates/policies.yaml");
+    assert!(template.contains("{{ .Release.Namespace }}") && template.contains("{{ .Values.config.operator.configmap_name }}"));
+    assert_eq!(of_base(&unconditional(&template)), read("deploy/components/policy/policies.yaml"));
 }

@@ -203,7 +203,7 @@ fn rights_are_those_that_the_code_uses() {
         "watch namespaces.",
         "list statefulsets.apps",
         "watch statefulsets.apps",
-        "patch statefulsets.apps",
+        "patch statefulsets/status.apps",
         "get configmaps.",
         "list configmaps.",
         "watch configmaps.",
@@ -226,9 +226,74 @@ fn rights_are_those_that_the_code_uses() {
         "patch events.events.k8s.io",
     ];
     assert_eq!(granted(&the("ClusterRole")), used.iter().map(ToString::to_string).collect());
-    let lease = ["get", "create", "update"].map(|verb| format!("{verb} leases.coordination.k8s.io"));
-    assert_eq!(granted(&the("Role")), BTreeSet::from(lease));
+    let mut own: BTreeSet<String> = ["get", "create", "update"].map(|verb| format!("{verb} leases.coordination.k8s.io")).into();
+    own.extend(["list pods.", "create events.events.k8s.io"].map(str::to_owned));
+    assert_eq!(granted(&the("Role")), own);
     assert_eq!(the("Role")["rules"][0]["resourceNames"], json!([names::LEASE]));
+}
+
+/// What a Role in a namespace grants is what the ClusterRole grants, but for the namespaces themselves.
+#[test]
+fn rights_in_a_namespace_are_those_of_the_cluster() {
+    let gateways = documents("deploy/components/namespaced/gateways");
+    let role = gateways.iter().find(|document| document["kind"] == "Role").unwrap();
+    let of_cluster = granted(&the("ClusterRole"));
+    let of_namespaces = BTreeSet::from(["list namespaces.", "watch namespaces."].map(str::to_owned));
+    assert_eq!(granted(role), &of_cluster - &of_namespaces);
+    assert!(of_namespaces.is_subset(&of_cluster));
+    // In its own namespace it needs nothing of these: the gateways may live elsewhere.
+    let component =
+        serde_saphyr::from_str::<Value>(&std::fs::read_to_string(at("deploy/components/namespaced/kustomization.yaml")).unwrap());
+    let patch: Vec<Value> = serde_saphyr::from_str(component.unwrap()["patches"][0]["patch"].as_str().unwrap()).unwrap();
+    assert_eq!(granted(&json!({"rules": patch[1]["value"]})), of_namespaces);
+    let binding = gateways.iter().find(|document| document["kind"] == "RoleBinding").unwrap();
+    assert_eq!(binding["subjects"], the("ClusterRoleBinding")["subjects"]);
+}
+
+/// Every write that a role grants has a policy, which concerns the server alone and refuses when it cannot be evaluated.
+#[test]
+fn every_write_has_a_policy() {
+    let all = documents("deploy/components/policy");
+    let policies: Vec<&Value> = all.iter().filter(|document| document["kind"] == "ValidatingAdmissionPolicy").collect();
+    let strings = |value: &Value| -> Vec<String> { value.as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect() };
+    let mut held = BTreeSet::new();
+    for policy in &policies {
+        let spec = &policy["spec"];
+        assert_eq!(spec["failurePolicy"], "Fail");
+        let server = format!("request.userInfo.username == \"system:serviceaccount:{}:timeshard\"", names::SYSTEM_NAMESPACE);
+        assert_eq!(spec["matchConditions"], json!([{"name": "by-the-server", "expression": server}]));
+        for rule in spec["matchConstraints"]["resourceRules"].as_array().unwrap() {
+            for (resource, operation) in
+                strings(&rule["resources"]).into_iter().flat_map(|r| strings(&rule["operations"]).into_iter().map(move |o| (r.clone(), o)))
+            {
+                held.insert(format!("{operation} {resource}.{}", rule["apiGroups"][0].as_str().unwrap()));
+            }
+        }
+        let binding = all.iter().find(|other| {
+            other["kind"].as_str().unwrap().ends_with("Binding") && other["spec"]["policyName"] == policy["metadata"]["name"]
+        });
+        assert_eq!(binding.unwrap()["spec"]["validationActions"], json!(["Deny"]));
+    }
+    let rights = granted(&the("ClusterRole"))
+        .into_iter()
+        .chain(granted(&the("Role")))
+        .chain(documents("deploy/self-signed").into_iter().filter(|d| d["kind"] == "Role").flat_map(|role| granted(&role)));
+    // What RBAC itself holds to one object, by its name.
+    let by_name = ["update leases.coordination.k8s.io", "update secrets."];
+    let writes =
+        rights.filter(|right| !["get", "list", "watch"].contains(&right.split(' ').next().unwrap()) && !by_name.contains(&right.as_str()));
+    let operation = |right: String| {
+        let (verb, resource) = right.split_once(' ').unwrap();
+        format!(
+            "{} {resource}",
+            match verb {
+                "create" => "CREATE",
+                "delete" => "DELETE",
+                _ => "UPDATE",
+            }
+        )
+    };
+    assert_eq!(held, writes.map(operation).collect());
 }
 
 /// The calls of `adapters/self_signed`: only with `--self-signed`, and each on one object, by its name.

@@ -29,6 +29,24 @@ app.kubernetes.io/component: server
 {{- if not (or .Values.certManager.enabled .Values.tls.existingSecret) }}true{{ end }}
 {{- end }}
 
+{{/* The namespaces that the server has a Role in, with commas between them; empty: it has its rights in the cluster. */}}
+{{- define "timeshard.namespaces" -}}
+{{- if eq .Values.rbac.scope "namespaces" }}
+{{- if not .Values.rbac.namespaces }}
+{{- fail "rbac.scope is namespaces, and rbac.namespaces is empty: name the namespaces that gateways are in, or set rbac.scope=cluster" }}
+{{- end }}{{ join "," .Values.rbac.namespaces }}
+{{- else if .Values.rbac.namespaces }}
+{{- fail "rbac.namespaces is set, and rbac.scope is cluster, which gives rights in every namespace: set rbac.scope=namespaces, or leave rbac.namespaces empty" }}
+{{- end }}
+{{- end }}
+
+{{/* Nothing, or a refusal where the API server has no ValidatingAdmissionPolicy. */}}
+{{- define "timeshard.policyVersion" -}}
+{{- if semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version }}
+{{- fail (printf "admissionPolicy.enabled needs Kubernetes 1.30 or newer, and this is %s: set admissionPolicy.enabled=false" .Capabilities.KubeVersion.Version) }}
+{{- end }}
+{{- end }}
+
 {{/* The Secret that the server's certificate is mounted from; what does not go together ends here. */}}
 {{- define "timeshard.tlsSecret" -}}
 {{- $own := .Values.tls.existingSecret }}

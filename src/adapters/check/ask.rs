@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::super::causes::with_causes;
 use super::super::http_client::collect;
-use crate::core::check::rights::{Right, Where};
+use crate::core::check::rights::{Denied, Right, Where};
 use crate::core::check::{Got, Lack};
 
 /// One request takes at most this long.
@@ -30,7 +30,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Requests that are under way at the same time.
 pub(super) const CONCURRENT: usize = 8;
 /// Namespaces in which a right is asked for one by one.
-const MOST_NAMESPACES: usize = 20;
+const MOST_NAMESPACES: usize = 200;
 /// Characters of a foreign answer that are shown.
 const SHOWN_CHARS: usize = 400;
 
@@ -159,36 +159,30 @@ impl Asker {
     }
 
     /// Which of these rights `account` (or the caller) has not, as sentences.
-    pub(super) async fn denied(
-        &self,
-        account: Option<&Account>,
-        rights: Vec<Right>,
-        system: &str,
-        labelled: &[String],
-    ) -> Got<Vec<String>> {
-        let asked = rights.into_iter().map(|right| async move {
+    pub(super) async fn denied(&self, account: Option<&Account>, rights: Vec<Right>, system: &str, labelled: &[String]) -> Got<Denied> {
+        let asked = rights.iter().map(|right| async move {
             let home = (right.place == Where::System).then_some(system);
-            if self.may(account, &right, home).await? {
+            if self.may(account, right, home).await? {
                 return Ok(Vec::new());
             }
             if right.place != Where::Labelled || labelled.is_empty() {
-                return Ok(vec![right.sentence(home)]);
+                return Ok(vec![(*right, home.map(str::to_owned))]);
             }
             // Roles in each namespace do as well as one for the cluster.
-            let mut denied = Vec::new();
+            let mut refused = Vec::new();
             for namespace in labelled.iter().take(MOST_NAMESPACES) {
-                if !self.may(account, &right, Some(namespace)).await? {
-                    denied.push(right.sentence(Some(namespace)));
+                if !self.may(account, right, Some(namespace)).await? {
+                    refused.push((*right, Some(namespace.clone())));
                 }
             }
-            Ok(denied)
+            Ok(refused)
         });
-        let all: Vec<Got<Vec<String>>> = stream::iter(asked).buffered(CONCURRENT).collect().await;
-        let mut denied = Vec::new();
+        let all: Vec<Got<Vec<_>>> = stream::iter(asked).buffered(CONCURRENT).collect().await;
+        let mut refused = Vec::new();
         for one in all {
-            denied.extend(one?);
+            refused.extend(one?);
         }
-        Ok(denied)
+        Ok(Denied::new(&rights, &refused))
     }
 
     async fn may(&self, account: Option<&Account>, right: &Right, namespace: Option<&str>) -> Got<bool> {

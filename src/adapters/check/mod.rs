@@ -166,7 +166,7 @@ pub async fn gather_before(client: Client, system: &str, progress: Progress) -> 
         there.buffered(CONCURRENT).collect::<Vec<_>>(),
     );
     let cert_manager = cert_manager.map(|group| group.is_some());
-    let denied = asker.denied(None, rights::install(cert_manager == Ok(true)), system, &[]).await;
+    let denied = asker.denied(None, rights::install(cert_manager == Ok(true)), system, &[]).await.map(|denied| denied.sentences);
     let namespace = namespace.map(|found| found.map(|object| object.metadata));
     Preflight { now, system: system.to_owned(), api, nodes, denied, cert_manager, namespace, there }
 }

@@ -30,7 +30,7 @@ pub use self::state::{SelfSignedMetrics, State};
 use super::causes::with_causes;
 use super::clock;
 use super::tls::Certificates;
-use super::watches::{WatchHealth, config, keep};
+use super::watches::{Patience, WatchHealth, config, keep};
 use crate::core::names;
 use crate::core::self_signed::{Anchor, Change, Custodian, Settings, Sight, Sights, Step, Store};
 
@@ -162,7 +162,7 @@ async fn follow(watched: &Watched, index: usize, board: &watch::Sender<Board>, h
     let is_there = || matches!(board.borrow().get(index), Some(Seen::There(_)));
     let one = config(&watched.what).fields(&format!("metadata.name={}", watched.name));
     keep(
-        watcher(watched.api.clone(), one).default_backoff(),
+        watcher(watched.api.clone(), one).backoff(Patience::default()),
         health,
         &watched.what,
         || {

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::objects::{BudgetView, ServiceView};
+use super::rights::Denied;
 use super::snapshot::{ApiFacts, Certificate, DnsFacts, DryRun, Lack, ServerStatus, Snapshot, Space};
 use super::{INSTALLED, Preflight};
 use crate::core::duration::PromDuration;
@@ -139,7 +140,7 @@ pub(super) fn healthy() -> Snapshot {
         authorities: Some(Ok(vec![("CN=ca".to_owned(), NOW + 3650 * 86_400)])),
         served: Ok(certificate()),
         secret: Ok(Some(certificate())),
-        denied: Ok(Vec::new()),
+        denied: Ok(Denied::default()),
         dry_run: DryRun::Admitted { namespace: "monitoring".to_owned(), injected: true },
         config: Ok(Some(super::objects::ConfigText {
             source: "c.yaml".to_owned(),

@@ -59,6 +59,7 @@ checks! {
     WEBHOOK_ADMISSION Webhook "webhook-admission" "the API server calls it (a dry run)";
     WEBHOOK_OTHERS Webhook "webhook-others" "other webhooks do not get in the way";
     NAMESPACE_LABELS Namespaces "namespace-labels" "namespaces are labelled";
+    NAMESPACE_RIGHTS Namespaces "namespace-rights" "the server has rights in every labelled namespace";
     STATEFULSET_ELIGIBLE StatefulSets "statefulset-eligible" "the gateway is sharded";
     STATEFULSET_ANNOTATIONS StatefulSets "statefulset-annotations" "its annotations are valid";
     STATEFULSET_REPLICAS StatefulSets "statefulset-replicas" "its replicas fit the plan";

@@ -2,7 +2,7 @@
 
 use super::Report;
 use super::api::listed;
-use super::ids::NAMESPACE_LABELS;
+use super::ids::{NAMESPACE_LABELS, NAMESPACE_RIGHTS};
 use super::objects::Object;
 use super::snapshot::Snapshot;
 use crate::core::names;
@@ -54,8 +54,30 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
             None => left_behind(snapshot, name, report),
         }
     }
+    rights(snapshot, all, report);
     if !looked_at().any(is_labelled) {
         report.warn(check, "", "no namespace is labelled, so no gateway is sharded", label("NAME"));
+    }
+}
+
+/// Labelled namespaces in which the server has no Role, where its rights are not those of the cluster.
+fn rights(snapshot: &Snapshot, all: &[Object], report: &mut Report) {
+    let denied = match &snapshot.denied {
+        Ok(denied) => denied,
+        Err(lack) => return report.lacks(&NAMESPACE_RIGHTS, "", lack),
+    };
+    let names = all.iter().map(|namespace| &namespace.metadata.name).filter(|name| snapshot.looks_at(name));
+    let without: Vec<&String> = names.filter(|name| denied.namespaces.contains(name)).collect();
+    for name in &without {
+        let message = "the namespace is labelled, and the server has no rights in it: its gateways are left as they are";
+        let hint = format!(
+            "give it a Role there (rbac.namespaces of the chart, or deploy/components/namespaced), or: kubectl label namespace {name} {}-",
+            names::NAMESPACE_LABEL
+        );
+        report.fail(&NAMESPACE_RIGHTS, name, message, hint);
+    }
+    if without.is_empty() {
+        report.pass(&NAMESPACE_RIGHTS, "", NAMESPACE_RIGHTS.title);
     }
 }
 

@@ -31,11 +31,11 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
 fn permissions(snapshot: &Snapshot, report: &mut Report) {
     match &snapshot.denied {
         Err(lack) => report.lacks(&SERVER_PERMISSIONS, "", lack),
-        Ok(denied) if denied.is_empty() => report.pass(&SERVER_PERMISSIONS, "", SERVER_PERMISSIONS.title),
+        Ok(denied) if denied.sentences.is_empty() => report.pass(&SERVER_PERMISSIONS, "", SERVER_PERMISSIONS.title),
         Ok(denied) => report.fail(
             &SERVER_PERMISSIONS,
             "",
-            format!("the server's ServiceAccount may not {}", listed(denied, "; ")),
+            format!("the server's ServiceAccount may not {}", listed(&denied.sentences, "; ")),
             "apply the roles and bindings of deploy/ again, or upgrade the Helm release",
         ),
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::objects::{
     ConfigText, Endpoints, Meta, NodeView, Object, ServerDeployment, ServerPod, VersionInfo, WebhookConfiguration, Workload,
 };
+use super::rights::Denied;
 use crate::core::duration::PromDuration;
 use crate::core::observed::{BudgetFacts, ServiceFacts};
 use crate::core::report::SetReport;
@@ -197,8 +198,8 @@ pub struct Snapshot {
     pub served: Result<Certificate, String>,
     /// The one in its Secret.
     pub secret: Got<Option<Certificate>>,
-    /// Rights that the server has not, as sentences.
-    pub denied: Got<Vec<String>>,
+    /// Rights that the server has not.
+    pub denied: Got<Denied>,
     /// What the API server makes of a gateway's pod.
     pub dry_run: DryRun,
     /// The configuration's text; `None` when there is none.

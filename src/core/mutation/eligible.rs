@@ -113,8 +113,13 @@ fn number(text: &str) -> Option<u32> {
 
 /// Other tools put programs before ours, and move what was the command to the arguments.
 pub(super) fn is_our_sidecar(container: &ContainerView<'_>) -> bool {
+    container.name.0 == names::SIDECAR && is_injected(container)
+}
+
+/// Whether a container is one that we inject, in either form.
+pub(super) fn is_injected(container: &ContainerView<'_>) -> bool {
     let mut words = container.command().iter().chain(container.args());
-    container.name.0 == names::SIDECAR && words.any(|word| word.0 == names::AGENT_IN_IMAGE)
+    [names::SIDECAR, names::SIDECAR_INSTALL].contains(&container.name.0.as_ref()) && words.any(|word| word.0 == names::AGENT_IN_IMAGE)
 }
 
 /// The words of the annotation that names the program, if the pod has it; an error where they are not a list of any.

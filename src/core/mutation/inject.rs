@@ -7,14 +7,14 @@ use serde::Serialize;
 use super::super::config::{Reload, is_ours, sharding_key, unknown_annotation};
 use super::super::duration::PromDuration;
 use super::super::names;
-use super::super::patch::{Operation, Value, token};
+use super::super::patch::{self, Operation, Value};
 use super::super::plan::Assignment;
 use super::super::pod::{ContainerView, PodView, Text};
 use super::super::sidecar_spec::{ReloadIn, SidecarFacts, config_volume, install, launcher_command, shared_mount, shared_volume};
 use super::super::store_args::{At, host_of, port_of};
 use super::super::window::Window;
 use super::eligible::{Candidate, annotated_command, is_our_sidecar};
-use super::{Facts, Injection, Remark, Skip, Source, liveness, mesh, selection};
+use super::{Facts, Injection, Remark, Skip, Source, liveness, mesh, selection, token};
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
@@ -115,6 +115,7 @@ impl<'a> Patch<'a, '_> {
     }
 
     fn sidecar(&mut self, facts: &Facts<'a>, remarks: &mut Vec<Remark>) {
+        token::keep_out(self.pod, &mut self.operations);
         if self.candidate.has_sidecar {
             return self.restart_policy();
         }
@@ -313,7 +314,7 @@ impl<'a> Patch<'a, '_> {
     /// Sets one label or annotation, making the mapping first where there is none.
     fn pair(&mut self, there: bool, path: &'static str, key: &'static str, value: String) {
         self.operations.push(if there {
-            Operation::add(format!("{path}/{}", token(key)), Value::Text(Cow::Owned(value)))
+            Operation::add(format!("{path}/{}", patch::token(key)), Value::Text(Cow::Owned(value)))
         } else {
             Operation::add(path, Value::Pair(key, Cow::Owned(value)))
         });

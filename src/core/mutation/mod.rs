@@ -9,6 +9,7 @@ mod inject;
 mod liveness;
 mod mesh;
 mod selection;
+mod token;
 
 use std::fmt;
 
@@ -134,10 +135,12 @@ pub enum Skip {
     AlreadyInjected,
     /// More arguments than are looked at.
     TooManyArguments(usize),
+    /// The server has no rights in the namespace, so nobody would keep the window current.
+    NoRights,
 }
 
 /// Every reason's label, for metrics and tests.
-pub const SKIP_LABELS: [&str; 17] = [
+pub const SKIP_LABELS: [&str; 18] = [
     "not_pod_creation",
     "not_statefulset",
     "opted_out",
@@ -155,6 +158,7 @@ pub const SKIP_LABELS: [&str; 17] = [
     "undone",
     "old_image",
     "too_many_arguments",
+    "no_rights",
 ];
 
 impl Skip {
@@ -179,6 +183,7 @@ impl Skip {
             Self::Undone(_) => 14,
             Self::OldImage(_) => 15,
             Self::TooManyArguments(_) => 16,
+            Self::NoRights => 17,
         }
     }
 
@@ -205,6 +210,7 @@ impl Skip {
                 | Self::NameTaken(_)
                 | Self::NoOrdinal(_)
                 | Self::TooManyArguments(_)
+                | Self::NoRights
         )
     }
 }
@@ -255,6 +261,9 @@ impl fmt::Display for Skip {
             }
             Self::NameTaken(name) => write!(f, "{name:?} is used by something else in this pod; rename that"),
             Self::AlreadyInjected => f.write_str("already injected"),
+            Self::NoRights => f.write_str(
+                "the server has no rights in this namespace, so it could not keep the window current; give it a Role there (rbac.namespaces of the chart), or remove the namespace's label",
+            ),
             Self::TooManyArguments(count) => {
                 write!(f, "thanos store has {count} arguments, and at most {MAX_ARGUMENTS} are looked at; remove repeated flags")
             }

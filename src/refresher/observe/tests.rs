@@ -19,7 +19,10 @@ use crate::adapters::cluster::{self, Observed};
 use crate::adapters::events;
 use crate::core::config::Config;
 use crate::core::fleet::Fleet;
+use crate::core::scope::Scope;
 use crate::refresher::seen::Leads;
+
+mod rights;
 
 type Answer = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -169,11 +172,14 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        let api = ApiServer::default();
+        Self::within(ApiServer::default(), Scope::Cluster)
+    }
+
+    fn within(api: ApiServer, scope: Scope) -> Self {
         api.put(NAMESPACES, json!({"metadata": {"name": "ns", "labels": {names::NAMESPACE_LABEL: names::INJECTION_ENABLED}}}));
         api.put(SETS, statefulset("a", "a-1"));
         api.put(SETS, statefulset("b", "b-1"));
-        let observed = Observed::new(Fleet::new(Arc::new(Config::default())));
+        let observed = Observed::within(Fleet::new(Arc::new(Config::default())), scope);
         let seen = Seen::new(observed.clone());
         let mut tasks = JoinSet::new();
         let (notices, _) = events::queue();

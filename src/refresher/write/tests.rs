@@ -244,7 +244,7 @@ async fn a_target_is_dropped_only_if_it_still_says_what_was_reached() {
     assert_eq!(writer.drop_target("ns", "store", "u1", "4", 4).await, done());
     assert_eq!(writer.drop_target("ns", "store", "u1", "4", 4).await, Outcome::Conflict);
     let sent = server.sent.lock().unwrap()[0].clone();
-    assert_eq!(sent.line, "PATCH /apis/apps/v1/namespaces/ns/statefulsets/store?fieldManager=thanos-timeshard");
+    assert_eq!(sent.line, "PATCH /apis/apps/v1/namespaces/ns/statefulsets/store/status?fieldManager=thanos-timeshard");
     assert_eq!(sent.media, "application/json-patch+json");
     let patch: json_patch::Patch = serde_json::from_value(sent.body).unwrap();
     let object = |uid: &str, replicas: u32, target: &str| json!({"metadata": {"uid": uid, "annotations": {"a": "b", "thanos-timeshard.io/target-replicas": target}}, "spec": {"replicas": replicas}});
@@ -292,13 +292,25 @@ async fn our_budgets_are_listed_wherever_they_are() {
     let first = json!({"metadata": {"continue": "more"}, "items": [item("a", "store-shard-0")]});
     let last = json!({"metadata": {}, "items": [item("b", "store-shard-1")]});
     let (server, writer, _) = Server::answering(vec![(200, first), (200, last)]);
-    let budgets = writer.budgets_of_ours().await.unwrap();
+    let budgets = writer.budgets_of_ours(None).await.unwrap();
     let seen: Vec<_> = budgets.iter().map(|(namespace, b)| (namespace.as_str(), b.name.as_str(), b.ours, b.max_unavailable)).collect();
     assert_eq!(seen, [("a", "store-shard-0", true, Some(0)), ("b", "store-shard-1", true, Some(0))]);
     let lines: Vec<String> = server.sent.lock().unwrap().iter().map(|sent| sent.line.clone()).collect();
     assert!(lines[0].starts_with("GET /apis/policy/v1/poddisruptionbudgets?"), "{lines:?}");
     assert!(lines.iter().all(|line| line.contains("labelSelector=app.kubernetes.io%2Fmanaged-by%3Dthanos-timeshard")), "{lines:?}");
     assert!(lines[1].contains("continue=more"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn with_rights_in_some_namespaces_the_budgets_of_no_other_are_listed() {
+    let refused = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no"});
+    let one = json!({"metadata": {}, "items": [{"metadata": {"namespace": "b", "name": "x"}, "spec": {}}]});
+    let (server, writer, _) = Server::answering(vec![(403, refused), (200, one)]);
+    let budgets = writer.budgets_of_ours(Some(&["a".to_owned(), "b".to_owned()])).await.unwrap();
+    assert_eq!(budgets.iter().map(|(namespace, budget)| (namespace.as_str(), budget.name.as_str())).collect::<Vec<_>>(), [("b", "x")]);
+    let lines: Vec<String> = server.sent.lock().unwrap().iter().map(|sent| sent.line.clone()).collect();
+    assert!(lines[0].starts_with("GET /apis/policy/v1/namespaces/a/poddisruptionbudgets?"), "{lines:?}");
+    assert!(lines[1].starts_with("GET /apis/policy/v1/namespaces/b/poddisruptionbudgets?"), "{lines:?}");
 }
 
 #[tokio::test]

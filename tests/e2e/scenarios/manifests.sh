@@ -20,11 +20,13 @@ poddisruptionbudgets.policy: list watch create update delete
 pods/status: patch
 pods: list watch
 services: list watch create update delete
-statefulsets.apps: list watch patch'
+statefulsets.apps/status: patch
+statefulsets.apps: list watch'
 for n in default kube-system; do same "in namespace $n its rights are these, and no others" "$rights" may "$n"; done
 lease() { may "$SYSTEM" | grep -v -x -F "$rights"; }
 same "in its own namespace the lease beside them" 'leases.coordination.k8s.io: create
 leases.coordination.k8s.io: get update' lease
+refused "it cannot change a StatefulSet" Forbidden kubectl --as="$who" -n default patch statefulset x --type=merge -p '{}'
 refused "so it cannot change a pod" Forbidden kubectl --as="$who" -n default run x --image=x --dry-run=server
 refused "nor read a Secret" Forbidden kubectl --as="$who" -n "$SYSTEM" get secret timeshard-tls
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::fixture::{api, forbidden, nodes, read};
 use super::super::objects::{ConfigText, Object};
+use super::super::rights::Denied;
 use super::super::snapshot::{Lack, Snapshot};
 use super::super::{ApiFacts, Preflight};
 use super::{finds, finds_before, says};
@@ -32,7 +33,9 @@ fn the_api_server() {
 
 #[test]
 fn the_server() {
-    finds(&["fail server-permissions: patch pods/status"], |s| s.denied = Ok(vec!["patch pods/status".to_owned()]));
+    finds(&["fail server-permissions: patch pods/status"], |s| {
+        s.denied = Ok(Denied { sentences: vec!["patch pods/status".to_owned()], ..Denied::default() });
+    });
     finds(&["fail server-replicas: no Deployment"], |s| s.deployments = Ok(Vec::new()));
     let replicas = |wanted: i64, ready: i64| {
         move |s: &mut Snapshot| {
@@ -92,6 +95,9 @@ fn namespaces() {
     finds(&["fail namespace-labels: not labelled"], |s| {
         labels(json!({}))(s);
         s.only = Some("monitoring".to_owned());
+    });
+    finds(&["fail namespace-rights: the server has no rights in it"], |s| {
+        s.denied = Ok(Denied { namespaces: vec!["monitoring".to_owned(), "elsewhere".to_owned()], ..Denied::default() });
     });
     finds(&["fail namespace-labels: no such namespace"], |s| s.only = Some("nowhere".to_owned()));
     finds(&["warn namespace-labels: kube-system is labelled"], |s| {

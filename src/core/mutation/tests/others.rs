@@ -114,3 +114,54 @@ fn a_command_that_hides_thanos_after_the_injection_is_told_as_that() {
         assert!(said.chars().count() <= crate::core::notice::MAX_WARNING_CHARS, "{}: {said}", said.chars().count());
     }
 }
+
+/// The mounts at the token's path, by container of ours.
+fn in_the_tokens_place(pod: &Value) -> Vec<(String, Vec<String>)> {
+    let all = ["initContainers", "containers"].into_iter().flat_map(|list| pod["spec"][list].as_array().into_iter().flatten());
+    let ours = all.filter(|container| container["name"].as_str().unwrap().starts_with(names::SIDECAR));
+    let at_it = |mount: &&Value| mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount";
+    let mounts = |container: &Value| {
+        let mounts = container["volumeMounts"].as_array().into_iter().flatten().filter(at_it);
+        mounts.map(|mount| format!("{} {}", mount["name"].as_str().unwrap(), mount["readOnly"])).collect()
+    };
+    ours.map(|container| (container["name"].as_str().unwrap().to_owned(), mounts(container))).collect()
+}
+
+#[test]
+fn no_container_of_ours_gets_the_pods_token() {
+    let classic = Config::parse("injection: {native_sidecar: false}", "c").unwrap();
+    for (config, ours) in [(Config::default(), vec![names::SIDECAR]), (classic, vec![names::SIDECAR_INSTALL, names::SIDECAR])] {
+        let token = json!({"name": "kube-api-access-x7z", "mountPath": names::TOKEN_DIR, "readOnly": true});
+        // As the API server hands it over: it has given the token to what is there.
+        let pod = store_with(&json!({"volumeMounts": [token]}));
+        let (whole, _, _) = admit_with(&config, &pod).unwrap();
+        let want: Vec<_> = ours.iter().map(|name| ((*name).to_owned(), vec!["timeshard-config true".to_owned()])).collect();
+        assert_eq!(in_the_tokens_place(&whole), want);
+        assert_eq!(whole["spec"]["containers"][0]["volumeMounts"][0], token, "thanos keeps it");
+        for spoil in [
+            |mounts: &mut Value| *mounts = json!([]),
+            |mounts: &mut Value| mounts.as_array_mut().unwrap().truncate(2),
+            // A sidecar of an earlier version, copied from a running pod.
+            |mounts: &mut Value| mounts[2]["name"] = json!("kube-api-access-x7z"),
+        ] {
+            let mut pod = whole.clone();
+            for list in ["initContainers", "containers"] {
+                for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+                    if container["name"].as_str().unwrap().starts_with(names::SIDECAR) {
+                        spoil(&mut container["volumeMounts"]);
+                    }
+                }
+            }
+            let (again, _, _) = admit_with(&config, &pod).unwrap();
+            assert_eq!(in_the_tokens_place(&again), want);
+            assert_eq!(admit_with(&config, &again).unwrap_err(), Skip::AlreadyInjected);
+        }
+        let mut bare = whole.clone();
+        for list in ["initContainers", "containers"] {
+            for container in bare["spec"][list].as_array_mut().into_iter().flatten() {
+                container.as_object_mut().unwrap().shift_remove("volumeMounts");
+            }
+        }
+        assert_eq!(in_the_tokens_place(&admit_with(&config, &bare).unwrap().0), want);
+    }
+}
