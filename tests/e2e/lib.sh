@@ -204,7 +204,7 @@ server_start() {
     printf %s "${SERVER_FLAGS-}" >"$STATE/server.flags"
     # shellcheck disable=SC2086
     KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" ${CERTIFICATE:---cert-dir=$WORK/tls} \
-      --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" --shutdown-drain 2s \
+      --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" --probe-listen 127.0.0.1:0 --shutdown-drain 2s \
       --pod-name this-machine --pod-namespace "$SYSTEM" ${SERVER_FLAGS-} </dev/null >>"$WORK/server.log" 2>&1 {lock}>&- &
     echo $! >"$STATE/pids/timeshard"
     # until it is that program, and not the shell that becomes it

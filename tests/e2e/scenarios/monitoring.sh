@@ -24,7 +24,7 @@ kubectl label namespace $ns "$ENABLED" >/dev/null
 REPLICAS=2 POLICY=Parallel store_set $ns store
 known $ns store store-1 "shard=1 -370d .. -123d8h" # two pods are two shards
 KUBECONFIG=$WORK/server.kubeconfig "$SERVER" serve --config "$WORK/config/config.yaml" --cert-dir "$WORK/tls" --listen "127.0.0.1:$OTHER_PORT" \
-  --admin-listen "127.0.0.1:$OTHER_ADMIN" --shutdown-drain 0s --pod-name other --pod-namespace "$SYSTEM" </dev/null >"$mon/other.log" 2>&1 &
+  --admin-listen "127.0.0.1:$OTHER_ADMIN" --probe-listen 127.0.0.1:0 --shutdown-drain 0s --pod-name other --pod-namespace "$SYSTEM" </dev/null >"$mon/other.log" 2>&1 &
 pids+=($!)
 "$(dirname "$SERVER")/timeshard-agent" sidecar --install --pod store-0 --config-dir "$mon/agent/config" --shared-dir "$mon/agent/shared" \
   --listen "127.0.0.1:$AGENT_PORT" </dev/null >"$mon/agent.log" 2>&1 &

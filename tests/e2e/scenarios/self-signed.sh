@@ -13,7 +13,7 @@ pids=()
 # replica N: as a pod of deploy/self-signed would run it. None leads: certificates must not need that.
 replica() {
   KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" "${short[@]}" --no-refresher --shutdown-drain 1s \
-    --listen "$HOOK_IP:$(port "$1")" --admin-listen "127.0.0.1:$(admin_port "$1")" --pod-name "own-$1" --pod-namespace "$SYSTEM" \
+    --listen "$HOOK_IP:$(port "$1")" --admin-listen "127.0.0.1:$(admin_port "$1")" --probe-listen 127.0.0.1:0 --pod-name "own-$1" --pod-namespace "$SYSTEM" \
     </dev/null >>"$WORK/server.log" 2>&1 &
   pids[$1]=$!
   disown # nobody waits for it, and that it is killed is no news
