@@ -347,9 +347,9 @@ fn list_within(head: &[u8]) -> Option<usize> {
     is_json_so_far(&head[..at]).then_some(at)
 }
 
-/// Whether only the end is missing.
+/// Whether only the end is missing, to the reader that takes such an object as a whole.
 fn is_json_so_far(text: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(text).is_err_and(|error| error.is_eof())
+    serde_json::from_slice::<Other<'_>>(text).is_err_and(|error| error.is_eof())
 }
 
 /// A line of thanos' log, of kubectl's remarks or of Kubernetes' own logs.

@@ -101,13 +101,13 @@ impl Draft {
             "replicas_per_shard" => take(&mut self.replicas, place, kind, |k| replicas(k).map(ReplicasGiven::Uniform), problems),
             "replicas" => take(&mut self.replicas, place, kind, replica_list, problems),
             "data_retention_days" => {
-                take(&mut self.retention, place, kind, |k| scaled(k, 86_400, "days", 1).map(Retention::Limited), problems)
+                take(&mut self.retention, place, kind, |k| scaled(k, 86_400, "days", 1).map(Retention::Limited), problems);
             }
             "retention" => take(&mut self.retention, place, kind, retention, problems),
             "shard_overlap_days" => take(&mut self.overlap, place, kind, |k| scaled(k, 86_400, "days", 0), problems),
             "overlap" => take(&mut self.overlap, place, kind, |k| duration(k, 0, LONGEST), problems),
             "future_buffer_hours" => {
-                take(&mut self.future_buffer, place, kind, |k| scaled(k, 3_600, "hours", -LONGEST.as_secs() / 3_600), problems)
+                take(&mut self.future_buffer, place, kind, |k| scaled(k, 3_600, "hours", -LONGEST.as_secs() / 3_600), problems);
             }
             "future_buffer" => take(&mut self.future_buffer, place, kind, |k| duration(k, -LONGEST.as_millis(), LONGEST), problems),
             "boundaries" => take(&mut self.boundaries, place, kind, boundary_list, problems),

@@ -124,7 +124,7 @@ pub struct Injection {
     /// Native sidecar (init container with `restartPolicy: Always`, Kubernetes 1.29 and newer) or the classic form.
     pub native_sidecar: bool,
     /// Whether the sidecar names the seccomp profile [`SECCOMP_PROFILE`]; otherwise the pod's own one holds for it. The first
-    /// generation of OpenShift's SCCs refuses every container that names one.
+    /// generation of security context constraints of `OpenShift` refuses every container that names one.
     pub seccomp_profile: bool,
 }
 

@@ -1,0 +1,47 @@
+//! A sidecar's answer as the server keeps it: bounded, and safe to show.
+
+use super::AgentStatus;
+use crate::core::loaded::{BlockRef, LoadedBlocks, MAX_MISSING, ULID_CHARS};
+use crate::core::printable::short_line;
+
+/// Characters kept of each text of a document; thousands of documents are held in memory.
+const MAX_KEPT_CHARS: usize = 500;
+
+impl AgentStatus {
+    /// Reads what a pod answers. Texts that are logged or shown come out short and in one line, and a list of missing blocks that
+    /// cannot be used is replaced by the reason. `pod` stays as it is: the caller compares it.
+    ///
+    /// # Errors
+    /// Of the parser, for what is not such a document.
+    pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut status: Self = serde_json::from_slice(body)?;
+        status.agent_version = brief(&status.agent_version);
+        for text in [&mut status.last_error, &mut status.blocks_unknown, &mut status.namespace, &mut status.uid] {
+            *text = text.as_deref().map(brief);
+        }
+        if let Some(why) = status.blocks.as_ref().and_then(malformed) {
+            (status.blocks, status.blocks_unknown) = (None, Some(why.to_owned()));
+        }
+        Ok(status)
+    }
+}
+
+/// A pod's text, short and in one line: it is logged, put into Events and shown in terminals.
+#[must_use]
+pub fn brief(text: &str) -> String {
+    short_line(text, MAX_KEPT_CHARS + 1)
+}
+
+/// Returns why the list of blocks cannot be used.
+fn malformed(blocks: &LoadedBlocks) -> Option<&'static str> {
+    let is_ulid = |block: &BlockRef| block.ulid.len() == ULID_CHARS && block.ulid.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if blocks.missing.len() > MAX_MISSING {
+        Some("its sidecar names more missing blocks than it may")
+    } else if !blocks.missing.iter().all(is_ulid) {
+        Some("its sidecar names a missing block by something else than a ULID")
+    } else if blocks.missing.iter().any(|block| block.min_time > block.max_time) {
+        Some("its sidecar names a missing block that ends before it begins")
+    } else {
+        None
+    }
+}
