@@ -15,6 +15,8 @@ pub mod events;
 pub mod exposition;
 pub mod files;
 #[cfg(feature = "server")]
+pub mod hosts;
+#[cfg(feature = "server")]
 pub mod http_client;
 #[cfg(feature = "server")]
 pub mod lean;

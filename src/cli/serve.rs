@@ -22,7 +22,7 @@ use crate::adapters::lease::{self, Leadership, LeadershipMetrics};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::signals::Stage;
 use crate::adapters::tls::Certificates;
-use crate::adapters::{clock, events, listen, log_text, rights, self_signed, signals};
+use crate::adapters::{clock, events, hosts, listen, log_text, rights, self_signed, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
@@ -58,6 +58,10 @@ pub(super) struct Args {
     /// Address of the page (/), /livez, /readyz, /metrics and /status (plain HTTP)
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
     admin_listen: SocketAddr,
+    /// Further name under which the admin port answers, beside IPs, localhost and names within the cluster: that of an Ingress, say.
+    /// Repeat it, or write several with commas
+    #[arg(long, value_name = "NAME", env = "TIMESHARD_ADMIN_HOST", value_delimiter = ',')]
+    admin_host: Vec<String>,
     /// Serve without a cluster: every StatefulSet gets the configuration's defaults
     #[arg(long, env = "TIMESHARD_WEBHOOK_ONLY")]
     webhook_only: bool,
@@ -176,6 +180,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
         joined.map_or((None, None, None, None), |joined| (Some(joined.notices), Some(joined.seen), joined.refresher, joined.self_signed));
     let leading = refresher.as_ref().map(|refresher| (refresher.leadership.clone(), refresher.reports.clone()));
     let (webhook_only, namespace) = (args.webhook_only, args.pod_namespace.clone());
+    let served = certificates.clone();
     let head = Arc::new(Head { observed: observed.clone(), certificates, own: own.clone(), file, webhook_only, namespace, leading });
     let (document, looked) = (head.clone(), head);
     let pages = crate::page::router(page::Feed::new(Box::new(move || looked.page())), shutdown.clone());
@@ -183,13 +188,14 @@ async fn serve(args: &Args) -> Result<(), Failure> {
         let (observed, alone) = (observed.clone(), args.webhook_only);
         Arc::new(move || {
             own.as_ref().map_or(Ok(()), |own| own.ready())?;
+            served.in_time(clock::now())?;
             if alone || observed.is_synced() { Ok(()) } else { Err(not_synced(&observed)) }
         })
     };
     let bound = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let (listen, admin_listen) = (bound(&listener, args.listen), bound(&admin_listener, args.admin_listen));
     let admin = Admin { ready, metrics: Arc::new(registry), status: Arc::new(move || document.status()), shutdown: shutdown.clone() };
-    tasks.spawn(admin::serve(admin_listener, admin::router(admin).merge(pages)));
+    tasks.spawn(admin::serve(admin_listener, hosts::only(admin::router(admin).merge(pages), args.admin_host.clone())));
     tracing::info!(%listen, %admin_listen, webhook_only = args.webhook_only, "serving");
     let mut reviewer = Reviewer::new(observed.fleet.clone(), clock::now);
     if let Some(seen) = seen {
