@@ -20,6 +20,8 @@ pub mod exposition;
 pub mod fair_accept;
 pub mod files;
 #[cfg(feature = "server")]
+pub mod hosts;
+#[cfg(feature = "server")]
 pub mod http_client;
 #[cfg(feature = "server")]
 pub mod lean;

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use chrono::{DateTime, SecondsFormat, Utc};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -270,6 +271,23 @@ impl Certificates {
     #[must_use]
     pub fn not_after_unix_seconds(&self) -> i64 {
         self.not_after_unix_seconds.load(Relaxed)
+    }
+
+    /// Whether the served certificate is still valid. The API server refuses one that has expired, so another replica, which has read
+    /// the renewed one, should be asked instead.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn in_time(&self, now: DateTime<Utc>) -> Result<(), String> {
+        let end = self.not_after_unix_seconds();
+        // 0 is none yet, with --self-signed.
+        if end == 0 || now.timestamp() <= end {
+            return Ok(());
+        }
+        let end = DateTime::from_timestamp(end, 0).map_or_else(|| end.to_string(), |end| end.to_rfc3339_opts(SecondsFormat::Secs, true));
+        Err(format!(
+            "the serving certificate expired at {end}, so the API server refuses it: renew the Secret; it is read again when it changes"
+        ))
     }
 
     /// How often another pair was published since the start.

@@ -24,7 +24,7 @@ use crate::adapters::probes::{Probes, Pulse};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::signals::Stage;
 use crate::adapters::tls::{Certificates, TlsSettings};
-use crate::adapters::{clock, events, listen, log_text, probes, rights, self_signed, signals};
+use crate::adapters::{clock, events, hosts, listen, log_text, probes, rights, self_signed, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
@@ -75,6 +75,10 @@ pub(super) struct Args {
     /// commas. Default: any that the CA signed
     #[arg(long, value_name = "NAME", env = "TIMESHARD_CLIENT_NAME", value_delimiter = ',', requires = "client_ca")]
     client_name: Vec<String>,
+    /// Further name under which the admin port answers, beside IPs, localhost and names within the cluster: that of an Ingress, say.
+    /// Repeat it, or write several with commas
+    #[arg(long, value_name = "NAME", env = "TIMESHARD_ADMIN_HOST", value_delimiter = ',')]
+    admin_host: Vec<String>,
     /// Serve without a cluster: every StatefulSet gets the configuration's defaults
     #[arg(long, env = "TIMESHARD_WEBHOOK_ONLY")]
     webhook_only: bool,
@@ -192,6 +196,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
         joined.map_or((None, None, None, None), |joined| (Some(joined.notices), Some(joined.seen), joined.refresher, joined.self_signed));
     let leading = refresher.as_ref().map(|refresher| (refresher.leadership.clone(), refresher.reports.clone()));
     let (webhook_only, namespace) = (args.webhook_only, args.pod_namespace.clone());
+    let served = certificates.clone();
     let head = Arc::new(Head { observed: observed.clone(), certificates, own: own.clone(), file, webhook_only, namespace, leading });
     let (document, looked) = (head.clone(), head);
     let pages = crate::page::router(page::Feed::new(Box::new(move || looked.page())), shutdown.clone());
@@ -199,6 +204,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
         let (observed, alone) = (observed.clone(), args.webhook_only);
         Arc::new(move || {
             own.as_ref().map_or(Ok(()), |own| own.ready())?;
+            served.in_time(clock::now())?;
             if alone || observed.is_synced() { Ok(()) } else { Err(not_synced(&observed)) }
         })
     };
@@ -208,7 +214,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let probes = Probes { ready: ready.clone(), shutdown: shutdown.clone(), pulse };
     probes::start(probe_listener, probes).map_err(|error| Failure::Failed(format!("probes cannot be served: {error}")))?;
     let admin = Admin { ready, metrics: Arc::new(registry), status: Arc::new(move || document.status()), shutdown: shutdown.clone() };
-    tasks.spawn(admin::serve(admin_listener, admin::router(admin).merge(pages)));
+    tasks.spawn(admin::serve(admin_listener, hosts::only(admin::router(admin).merge(pages), args.admin_host.clone())));
     tracing::info!(%listen, %admin_listen, %probe_listen, webhook_only = args.webhook_only, "serving");
     let mut reviewer = Reviewer::new(observed.fleet.clone(), clock::now);
     if let Some(seen) = seen {

@@ -29,6 +29,8 @@ pub mod foreign;
 pub mod guard;
 #[cfg(feature = "server")]
 pub mod history;
+#[cfg(feature = "server")]
+pub mod hosts;
 pub mod launch;
 pub mod loaded;
 pub mod loading;

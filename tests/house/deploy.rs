@@ -275,10 +275,12 @@ fn every_write_has_a_policy() {
         });
         assert_eq!(binding.unwrap()["spec"]["validationActions"], json!(["Deny"]));
     }
-    let rights = granted(&the("ClusterRole"))
-        .into_iter()
-        .chain(granted(&the("Role")))
-        .chain(documents("deploy/self-signed").into_iter().filter(|d| d["kind"] == "Role").flat_map(|role| granted(&role)));
+    let rights = granted(&the("ClusterRole")).into_iter().chain(granted(&the("Role"))).chain(
+        documents("deploy/self-signed")
+            .into_iter()
+            .filter(|d| ["Role", "ClusterRole"].contains(&d["kind"].as_str().unwrap()))
+            .flat_map(|role| granted(&role)),
+    );
     // What RBAC itself holds to one object, by its name.
     let by_name = ["update leases.coordination.k8s.io", "update secrets."];
     let writes =

@@ -213,7 +213,10 @@ impl Config {
                 || Place { line: name.referenced.line(), column: name.referenced.column(), ..Place::of(source, &*name.value, block) };
             match (name.value.as_str(), &block.value) {
                 ("operator" | "sharding" | "injection" | "guard", Kind::Null) => {}
-                ("operator", Kind::Map(keys)) => each(keys, source, "operator", &mut problems, |p, k, n, out| operator.set(&p, k, n, out)),
+                ("operator", Kind::Map(keys)) => {
+                    each(keys, source, "operator", &mut problems, |p, k, n, out| operator.set(&p, k, n, out));
+                    operator.check_name(keys, source, &mut problems);
+                }
                 ("sharding", Kind::Map(keys)) => each(keys, source, "sharding", &mut problems, |p, k, n, out| draft.set(p, k, n, out)),
                 ("injection", Kind::Map(keys)) => each(keys, source, "injection", &mut problems, |p, k, n, out| {
                     injection.set(&p, k, n, out);
@@ -298,6 +301,22 @@ impl Operator {
             "statefulset_name" => name_into(&mut self.statefulset_name, 253, place, node, problems),
             "configmap_name" => name_into(&mut self.configmap_name, 253, place, node, problems),
             other => problems.push(place.refuse(unknown_key(other, &KEYS))),
+        }
+    }
+}
+
+impl Operator {
+    /// Refuses the name that another StatefulSet's ConfigMap gets: two would write over each other.
+    fn check_name(&self, keys: &Keys, source: &str, problems: &mut Vec<Problem>) {
+        let Some((_, node)) = keys.iter().find(|(name, _)| name.value == "configmap_name") else { return };
+        let taken = self.configmap_name.strip_suffix(names::CONFIGMAP_SUFFIX).filter(|other| *other != self.statefulset_name);
+        if let Some(other) = taken {
+            let (name, own) = (&self.configmap_name, &self.statefulset_name);
+            let why = format!(
+                "{name:?} is not accepted: the ConfigMap of a StatefulSet {other} is called so; write a name that does not end in {suffix}, or {own}{suffix}",
+                suffix = names::CONFIGMAP_SUFFIX
+            );
+            problems.push(Place::of(source, "operator.configmap_name", node).refuse(why));
         }
     }
 }

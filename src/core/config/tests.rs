@@ -74,6 +74,12 @@ fn every_mistake_names_place_key_value_and_remedy() {
         ("sharding: 3\n", "c.yaml:1:1: sharding: 3", "block of keys"),
         ("shard: {}\n", "c.yaml:1:1: shard", "unknown"),
         ("operator:\n  namespace: Mon_itoring\n", "c.yaml:2:14: operator.namespace", "Kubernetes name"),
+        (
+            "operator:\n  statefulset_name: a\n  configmap_name: b-time-shards\n",
+            "c.yaml:3:19: operator.configmap_name: \"b-time-shards\"",
+            "the ConfigMap of a StatefulSet b is called so; write a name that does not end in -time-shards, or a-time-shards",
+        ),
+        ("operator:\n  configmap_name: store-time-shards\n", "c.yaml:2:19", "a StatefulSet store is called so"),
         ("operator:\n  update_interval: 5m\n", "c.yaml:2:20: operator.update_interval: \"5m\"", "seconds"),
         ("injection:\n  memory: lots\n", "c.yaml:2:11: injection.memory: \"lots\"", "32Mi"),
         ("injection:\n  seccomp_profile: Unconfined\n", "c.yaml:2:20: injection.seccomp_profile: \"Unconfined\"", "RuntimeDefault or none"),
@@ -90,6 +96,14 @@ fn every_mistake_names_place_key_value_and_remedy() {
     ] {
         let message = Config::parse(text, "c.yaml").expect_err(text).to_string();
         assert!(message.contains(place) && message.contains(words), "{text}\n gave {message}\n wanted {place} … {words}");
+    }
+}
+
+#[test]
+fn the_one_configmap_may_be_called_as_it_would_be_anyway() {
+    for text in ["configmap_name: a-time-shards, statefulset_name: a", "statefulset_name: b, configmap_name: shards", "statefulset_name: c"]
+    {
+        Config::parse(&format!("operator: {{{text}}}"), "c").unwrap();
     }
 }
 

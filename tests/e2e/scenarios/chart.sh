@@ -56,6 +56,9 @@ same_objects "certManager.enabled=false with nothing else and deploy/self-signed
 folder=$(overlay components cert-manager <<<'components: [DEPLOY/components/egress, DEPLOY/components/monitoring]')
 same_objects "monitoring and egress, and deploy/components" "$folder" --set monitoring.enabled=true \
   --set monitoring.rules=true --set monitoring.dashboard=true --set networkPolicy.egress.enabled=true
+folder=$(overlay policy cert-manager <<<'components: [DEPLOY/components/policy]')
+same_objects "admissionPolicy.enabled and deploy/components/policy" "$folder" --set admissionPolicy.enabled=true
+same_objects "rbac.scope=namespaces and deploy/examples/namespaced" "$CHECKOUT/deploy/examples/namespaced" --set rbac.scope=namespaces --set 'rbac.namespaces={team-a,team-b}'
 folder=$(overlay image cert-manager <<'Y'
 images: [{name: ghcr.io/thanos-timeshard/timeshard, newName: registry.example.com/timeshard, newTag: v9}]
 replicas: [{name: timeshard, count: 5}]
@@ -100,6 +103,7 @@ accepted() { # WHAT HELM-ARGUMENT…
   check "$what: the server reads its configuration" "$SERVER" plan --config "$WORK/chart-config.yaml"
 }
 accepted "default values"
+for n in monitoring team-a; do kubectl create namespace $n --dry-run=client -o yaml | kubectl apply -f - >/dev/null; done # of namespaces-values
 for f in "$chart"/ci/*-values.yaml; do accepted "$(basename "$f" -values.yaml)" -f "$f"; done
 
 # ---- old clusters -------------------------------------------------------------------------------------------------------
@@ -134,6 +138,10 @@ refused "a caBundle that is not base64" "/webhook/caBundle" render "${own[@]}" -
 refused "a certificate of one's own without its CA" "set webhook.caBundle to the CA that signed it" render --set certManager.enabled=false --set tls.existingSecret=x
 refused "a CA without a certificate" "or set tls.existingSecret, too" render --set certManager.enabled=false --set webhook.caBundle=QUJD
 refused "cert-manager and a caBundle" "leave tls.existingSecret and webhook.caBundle empty" render --set webhook.caBundle=QUJD
+refused "rights in namespaces, and none named" "name the namespaces that gateways are in" render --set rbac.scope=namespaces
+refused "namespaces, and rights in all" "set rbac.scope=namespaces" render --set 'rbac.namespaces={team-a}'
+refused "what is no namespace" "/rbac/namespaces/0" render --set rbac.scope=namespaces --set 'rbac.namespaces={Team A}'
+refused "policies before Kubernetes 1.30" "needs Kubernetes 1.30 or newer" render --set admissionPolicy.enabled=true --kube-version 1.29.0
 refused "a duration without a unit" "/config/sharding/drain" render --set config.sharding.drain=60
 refused "two keys for one thing" "config.sharding has both retention and data_retention_days" render --set config.sharding.retention=400d --set config.sharding.data_retention_days=90
 

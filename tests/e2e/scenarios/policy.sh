@@ -9,7 +9,7 @@ policies=$CHECKOUT/deploy/components/policy/policies.yaml
 who=system:serviceaccount:$SYSTEM:timeshard
 back() {
   no_stand_in
-  kubectl delete -f "$policies" --ignore-not-found >/dev/null
+  [ -n "${E2E_POLICY-}" ] || kubectl delete -f "$policies" --ignore-not-found >/dev/null
   kubectl delete -f "$CHECKOUT/deploy/self-signed/rights.yaml" --ignore-not-found >/dev/null
   kubectl delete namespace $other --ignore-not-found --wait=false >/dev/null
   kubectl delete clusterrole/e2e-policy clusterrolebinding/e2e-policy --ignore-not-found >/dev/null
@@ -147,4 +147,18 @@ token() { jq -n '{apiVersion: "v1", kind: "Secret", type: "kubernetes.io/service
 denied "a Secret that would be filled with a token of another ServiceAccount" secrets token
 lease() { jq -n --arg name "$1" '{apiVersion: "coordination.k8s.io/v1", kind: "Lease", metadata: {name: $name, namespace: "'"$SYSTEM"'"}}' | as_server create --dry-run=server -f -; }
 denied "another Lease" leases lease another
+for kind in mutating validating; do
+  hook=${kind}webhookconfiguration
+  registration() { kubectl get $hook timeshard -o json | jq "$1" | as_server patch $hook timeshard --dry-run=server --type=merge --patch-file /dev/stdin; }
+  check "the caBundle of the $kind registration passes" registration '{webhooks: [.webhooks[] | .clientConfig.caBundle = "'"$(base64 -w0 "$WORK/tls/ca.crt")"'"]}'
+  denied "its rules" $kind-registration registration '{webhooks: [.webhooks[] | .rules[0].resources = ["secrets"]]}'
+  denied "its namespaces" $kind-registration registration '{webhooks: [.webhooks[] | .namespaceSelector = {}]}'
+  denied "its conditions" $kind-registration registration '{webhooks: [.webhooks[] | del(.matchConditions)]}'
+  denied "another address" $kind-registration registration '{webhooks: [.webhooks[] | .clientConfig = {url: "https://example.com/"}]}'
+  denied "another Service" $kind-registration registration '{webhooks: [.webhooks[] | .clientConfig.service.namespace = "default"]}'
+  denied "what happens without an answer" $kind-registration registration '{webhooks: [.webhooks[] | .failurePolicy = (if .failurePolicy == "Fail" then "Ignore" else "Fail" end)]}'
+  denied "one webhook more" $kind-registration registration '{webhooks: (.webhooks + [.webhooks[0] | .name = "more.example.com"])}'
+  denied "none" $kind-registration registration '{webhooks: []}'
+  denied "its labels" $kind-registration registration '{metadata: {labels: {x: "y"}}}'
+done
 check "nobody else is held to anything" kubectl -n $ns label --dry-run=server statefulset store example.com/x=y

@@ -1,0 +1,48 @@
+//! The admin port answers under names of ours alone (`core/hosts.rs` says which, and why).
+//!
+//! Probes are answered under any name: they tell nothing. A request that names no host, as of HTTP/1.0, is no browser's.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+
+use crate::core::hosts::{MAX_NAMES, is_ours};
+use crate::core::printable::short_line;
+
+/// What is shown of a host. Characters.
+const MAX_HOST_CHARS: usize = 80;
+
+/// Refuses requests under names that are neither ours nor among `names`.
+#[must_use]
+pub fn only(router: Router, names: Vec<String>) -> Router {
+    let names: Arc<[String]> = names.into_iter().take(MAX_NAMES).collect();
+    router.layer(from_fn(move |request: Request, next: Next| {
+        let names = names.clone();
+        async move {
+            match foreign(&request, &names) {
+                Some(refusal) => refusal,
+                None => next.run(request).await,
+            }
+        }
+    }))
+}
+
+fn foreign(request: &Request, names: &[String]) -> Option<Response> {
+    if matches!(request.uri().path(), "/livez" | "/readyz") {
+        return None;
+    }
+    let header = request.headers().get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
+    let host = header.or_else(|| request.uri().authority().map(|authority| authority.as_str().into()))?;
+    if is_ours(&host, names) {
+        return None;
+    }
+    let host = short_line(&host, MAX_HOST_CHARS);
+    let text = format!(
+        "this port does not answer under the name {host:?}, so that no page from elsewhere can read it; use its address or localhost, or give the server --admin-host with that name\n"
+    );
+    Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
+}
