@@ -29,6 +29,10 @@ pub mod foreign;
 pub mod guard;
 #[cfg(feature = "server")]
 pub mod history;
+#[cfg(feature = "server")]
+pub mod json_trim;
+#[cfg(feature = "server")]
+pub mod kept;
 pub mod launch;
 pub mod loaded;
 pub mod loading;
@@ -54,6 +58,8 @@ pub mod plan;
 #[cfg(feature = "server")]
 pub mod pod;
 #[cfg(feature = "server")]
+#[cfg(feature = "server")]
+pub mod pod_address;
 pub mod printable;
 #[cfg(feature = "server")]
 pub mod reconcile;

@@ -99,10 +99,10 @@ impl Tenure {
                 .collect();
             let answer = |pod: &PodFacts| self.poller.polled(&pod.uid).map(|polled| (pod.uid.clone(), (polled.answer, polled.at)));
             let answers = pods.values().filter_map(answer).collect();
-            let map = facts.maps.get(&configmap).cloned();
+            let map = self.observed.fleet.load().configmap(&set.0, &configmap).map(|map| map.facts.clone());
             // What an object may belong to is decided by all pods of the namespace's StatefulSet alone.
             let (budgets, services) = (facts.budgets.clone(), facts.services.clone());
-            let facts = NamespaceFacts { pods, maps: BTreeMap::new(), budgets, services };
+            let facts = NamespaceFacts { pods, budgets, services };
             Gathered { answers, configmap, map, facts }
         })
     }
@@ -216,6 +216,7 @@ impl Tenure {
             && let Some(map) = &mut memory.written
         {
             (map.resource_version, map.single_holders) = (resource_version.clone(), Some(text.clone()).filter(|text| !text.is_empty()));
+            self.observed.wrote(&set.0, &gathered.configmap, resource_version, &map.data);
             memory.replaced = Some((before, Instant::now()));
         }
         self.settle_beside(set, known, "ConfigMap's annotation", written, memory)
@@ -276,6 +277,7 @@ impl Tenure {
                 let single_holders = before.and_then(|map| map.single_holders.clone());
                 let (uid, owner_uid) = (before.map(|map| map.uid.clone()).unwrap_or_default(), Some(owner.uid));
                 let found = before.map(|map| map.data.clone());
+                self.observed.wrote(&set.0, &name, &resource_version, &data);
                 memory.own.extend(changed(found.as_ref(), &data).iter().map(|pod| entry::key(pod)));
                 memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, data, single_holders });
                 Ok(())

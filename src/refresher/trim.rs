@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerStatus, Pod, PodCondition, PodStatus, Service};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodStatus, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -11,8 +11,7 @@ use kube::ResourceExt as _;
 use crate::adapters::cluster::selector;
 use crate::adapters::store_words::run;
 use crate::core::names;
-use crate::core::observed::{BudgetFacts, MapFacts, PodFacts, ServiceFacts};
-use crate::core::single_holders;
+use crate::core::observed::{BudgetFacts, PodFacts, ServiceFacts};
 use crate::core::store_args::Runs;
 
 /// Why a container waits in an ordinary start.
@@ -53,18 +52,6 @@ pub(super) fn pod(pod: &Pod) -> Option<PodFacts> {
         container_restarts: status.map_or(0, restarts),
         labels: pod.labels().clone(),
     })
-}
-
-/// A ConfigMap of ours.
-pub(super) fn map(map: &ConfigMap) -> MapFacts {
-    MapFacts {
-        name: map.name_any(),
-        uid: map.uid().unwrap_or_default(),
-        resource_version: map.resource_version().unwrap_or_default(),
-        owner_uid: owner_uid(&map.metadata),
-        data: map.data.clone().unwrap_or_default(),
-        single_holders: map.annotations().get(names::SINGLE_HOLDERS).filter(|text| text.len() <= single_holders::MAX_BYTES).cloned(),
-    }
 }
 
 /// A PodDisruptionBudget.
@@ -279,20 +266,12 @@ mod tests {
     }
 
     #[test]
-    fn maps_budgets_and_services_are_cut_down() {
+    fn budgets_and_services_are_cut_down() {
         let meta = |ours: bool| {
             json!({"name": "x", "uid": "u", "resourceVersion": "7", "generation": 2,
                 "labels": {names::MANAGED_BY_LABEL: if ours { names::MANAGED_BY } else { "Helm" }},
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "s"}]})
         };
-        let ours = map(&read(json!({"metadata": meta(true), "data": {"store-0.yaml": "a"}})));
-        assert_eq!((ours.uid.as_str(), ours.resource_version.as_str(), ours.owner_uid.as_deref()), ("u", "7", Some("s")));
-        assert_eq!(ours.data, BTreeMap::from([("store-0.yaml".to_owned(), "a".to_owned())]));
-        assert_eq!(ours.single_holders, None);
-        let annotated = |text: &str| map(&read(json!({"metadata": {"annotations": {names::SINGLE_HOLDERS: text}}}))).single_holders;
-        assert_eq!(annotated("{}").as_deref(), Some("{}"));
-        assert_eq!(annotated(&"x".repeat(40_000)), None, "none of ours is as long");
-
         let asked = |spec: Value, ours: bool, seen: i64| {
             let status =
                 json!({"observedGeneration": seen, "currentHealthy": 1, "desiredHealthy": 1, "disruptionsAllowed": 0, "expectedPods": 1});

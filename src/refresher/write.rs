@@ -244,7 +244,7 @@ impl Writer {
     pub async fn fresh_pods(&self, namespace: &str, selector: &Selector) -> Result<BTreeMap<String, PodFacts>, String> {
         let api = Api::<Lean<Pod>>::namespaced(self.client.clone(), namespace);
         let mut pods = BTreeMap::new();
-        let take = |Lean(pod): Lean<Pod>| pods.extend(trim::pod(&pod).map(|pod| (pod.name.clone(), pod)));
+        let take = |Lean(pod, _): Lean<Pod>| pods.extend(trim::pod(&pod).map(|pod| (pod.name.clone(), pod)));
         self.list(&api, ListParams::default().labels(&bodies::selector_text(selector)), "the list of pods", take).await?;
         Ok(pods)
     }
@@ -257,7 +257,8 @@ impl Writer {
         let params = ListParams::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
         let api = Api::<Lean<PodDisruptionBudget>>::all(self.client.clone());
         let mut budgets = Vec::new();
-        let take = |Lean(budget): Lean<PodDisruptionBudget>| budgets.push((budget.namespace().unwrap_or_default(), trim::budget(&budget)));
+        let take =
+            |Lean(budget, _): Lean<PodDisruptionBudget>| budgets.push((budget.namespace().unwrap_or_default(), trim::budget(&budget)));
         self.list(&api, params, "the list of budgets", take).await?;
         Ok(budgets)
     }

@@ -73,8 +73,9 @@ impl World {
         };
         let fleet = Fleet::new(Arc::new(Config::default())).with_statefulset(facts).unwrap();
         let seen = Seen::new(Observed::new(fleet));
+        seen.observed.list_for_test("ns");
         seen.expect("ns");
-        for kind in [Kind::Pods, Kind::Maps, Kind::Budgets, Kind::Services] {
+        for kind in [Kind::Pods, Kind::Budgets, Kind::Services] {
             seen.listed("ns", kind);
         }
         let api = Api::default();
@@ -149,7 +150,7 @@ async fn a_configmap_that_cannot_be_replaced_is_told() {
     let mut world = World::new(2, true);
     (0..2).for_each(|pod| world.pod(pod));
     let map = MapFacts { name: "store-time-shards".to_owned(), resource_version: "5".to_owned(), ..MapFacts::default() };
-    world.tenure.seen.put("ns", map);
+    world.tenure.observed.put_map_for_test("ns", map);
     world.api.refused.lock().unwrap().push("/configmaps");
     for _ in 0..=TOLD_AFTER {
         world.look().await;
@@ -189,7 +190,7 @@ async fn a_settled_fleet_is_calm_under_a_leader_that_has_just_started() {
     };
     let data = (0..6).map(|index| (entry::key(&format!("store-{index}")), entry(index).to_yaml())).collect();
     let (name, resource_version, owner_uid) = ("store-time-shards".to_owned(), "5".to_owned(), Some("set".to_owned()));
-    world.tenure.seen.put("ns", MapFacts { name, resource_version, owner_uid, data, ..MapFacts::default() });
+    world.tenure.observed.put_map_for_test("ns", MapFacts { name, resource_version, owner_uid, data, ..MapFacts::default() });
     for index in 0..6 {
         let pod =
             PodFacts { ready: true, ready_changed_unix_seconds: 1, shard_label: Some((index / 2).to_string()), ..PodFacts::default() };
