@@ -24,6 +24,8 @@ use crate::core::names;
 pub const MAX_OBJECT_BYTES: usize = 32 * 1024;
 /// What is kept of the one ConfigMap that is asked for. Bytes of JSON: Kubernetes' 1 MiB of data, and how line breaks are written.
 pub const MAX_MAP_BYTES: usize = 1_280 * 1024;
+/// What is kept of one budget where those of all namespaces are listed: which it is, and whose. Bytes of JSON.
+const MAX_SWEPT_BYTES: usize = 4 * 1024;
 /// Pages and ConfigMaps that are read at a time.
 const BULK: usize = 3;
 /// What is read of an answer that says no. Bytes; Kubernetes repeats in it what it did not like.
@@ -192,6 +194,9 @@ fn cut(method: &Method, uri: &Uri) -> Option<Cut> {
     let watches = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1"));
     Some(match (method, named, watches) {
         (&Method::GET, false, true) => Cut { keep: events, most: MAX_OBJECT_BYTES, bulk: false },
+        (&Method::GET, false, false) if plural == "poddisruptionbudgets" && below[0] != "namespaces" => {
+            Cut { keep: &IDENTITIES, most: MAX_SWEPT_BYTES, bulk: true }
+        }
         (&Method::GET, false, false) => Cut { keep: list, most: MAX_OBJECT_BYTES, bulk: true },
         (&Method::GET, true, _) if plural == "configmaps" => Cut { keep: &MAP, most: MAX_MAP_BYTES, bulk: true },
         _ => Cut { keep: &WRITTEN, most: MAX_OBJECT_BYTES, bulk: false },

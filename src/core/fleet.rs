@@ -11,9 +11,10 @@ use super::entry::Entry;
 use super::kept;
 use super::max_unavailable::{AllAtOnce, MaxUnavailable, all_at_once};
 use super::names;
-use super::observed::{MapFacts, Selector};
+use super::observed::{MapFacts, REPORT_BYTES, Selector};
 use super::plan::Plan;
 use super::printable::cut;
+use super::reconcile::ABSENT_PODS;
 use super::sidecar_spec::RenderedSidecar;
 
 /// What is observed of a StatefulSet.
@@ -187,13 +188,14 @@ impl Known {
     pub fn bytes(&self) -> usize {
         /// The sharding, the rendered sidecar, and what a leader remembers of it.
         const BASE_BYTES: usize = 8 * 1024;
-        /// A shard in the plan and in what is said of it.
-        const SHARD_BYTES: usize = 64;
+        /// A shard in the plan, in `/status` and on the page.
+        const SHARD_BYTES: usize = 256;
         let facts = &self.facts;
         let texts = kept::bytes_of([&facts.namespace, &facts.name, &facts.uid, &facts.update_revision]);
         // Annotations stand there as text, and as what they mean.
         let own = texts + 2 * kept::bytes_of_map(&facts.annotations) + facts.selector.bytes();
-        BASE_BYTES + own + SHARD_BYTES * self.plan.shards().len()
+        let absent = ABSENT_PODS.min(facts.replicas) as usize * REPORT_BYTES;
+        BASE_BYTES + own + absent + SHARD_BYTES * self.plan.shards().len()
     }
 }
 

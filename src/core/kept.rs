@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::listed;
 
-/// What is kept of one namespace. Bytes: 10,000 pods, or a few thousand StatefulSets.
-pub const MAX_NAMESPACE_BYTES: usize = 12 * 1024 * 1024;
-/// What is kept of all namespaces. Bytes: a third of the memory limit that deploy/base gives a server.
-pub const MAX_BYTES: usize = 44 * 1024 * 1024;
+/// What is kept of one namespace. Bytes: 5,000 pods with their entries, which is what all of a cluster is planned to have.
+pub const MAX_NAMESPACE_BYTES: usize = 20 * 1024 * 1024;
+/// What is kept of all namespaces. Bytes: two fifths of the memory limit that deploy/base gives a server.
+pub const MAX_BYTES: usize = 52 * 1024 * 1024;
 /// Of these, what is left for namespaces that take no more than their equal share of it. Bytes.
 const RESERVED_BYTES: usize = 16 * 1024 * 1024;
 /// That is shared by at least so many.
-const LEAST_SHARES: usize = 8;
+const LEAST_SHARES: usize = 32;
 /// Refused objects of a namespace that are remembered, to tell how many there are.
 const MAX_REFUSED: usize = 1_000;
 /// Refused objects that a sentence names.
@@ -230,12 +230,12 @@ mod tests {
             }
         }
         assert!(ledger.bytes() <= MAX_BYTES);
-        assert_eq!(ledger.admit("quiet", (Kind::StatefulSet, "store"), 0, MIB / 2), Ok(()), "it is within its share");
+        assert_eq!(ledger.admit("quiet", (Kind::StatefulSet, "store"), 0, MIB / 4), Ok(()), "it is within its share");
         let refused = ledger.refused();
         let loud = refused.iter().find(|refused| refused.namespace == "loud").unwrap();
         assert_eq!(loud.count, 100 - taken);
         assert!(
-            loud.sentence.contains("ConfigMap map-12, ConfigMap map-13") && loud.sentence.contains("83 more (a namespace may take 12 MiB"),
+            loud.sentence.contains("ConfigMap map-20, ConfigMap map-21") && loud.sentence.contains("75 more (a namespace may take 20 MiB"),
             "{}",
             loud.sentence
         );
@@ -245,12 +245,12 @@ mod tests {
     #[test]
     fn what_is_known_stays_known_and_room_is_given_back() {
         let mut ledger = Ledger::default();
-        ledger.admit("ns", (Kind::StatefulSet, "a"), 0, 10 * MIB).unwrap();
+        ledger.admit("ns", (Kind::StatefulSet, "a"), 0, 18 * MIB).unwrap();
         assert_eq!(ledger.admit("ns", (Kind::StatefulSet, "b"), 0, 5 * MIB), Err(true), "the first is news");
         assert_eq!(ledger.admit("ns", (Kind::StatefulSet, "c"), 0, 5 * MIB), Err(false));
-        assert_eq!(ledger.admit("ns", (Kind::StatefulSet, "a"), 10 * MIB, 10 * MIB), Ok(()));
+        assert_eq!(ledger.admit("ns", (Kind::StatefulSet, "a"), 18 * MIB, 18 * MIB), Ok(()));
         assert_eq!(ledger.refused()[0].statefulset.as_deref(), Some("b"));
-        ledger.release("ns", (Kind::StatefulSet, "a"), 10 * MIB);
+        ledger.release("ns", (Kind::StatefulSet, "a"), 18 * MIB);
         assert_eq!(ledger.admit("ns", (Kind::StatefulSet, "b"), 0, 5 * MIB), Ok(()));
         assert_eq!(ledger.refused()[0].count, 1);
         ledger.release("ns", (Kind::StatefulSet, "c"), 0);

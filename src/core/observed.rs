@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use super::agent_status::AgentStatus;
 use super::kept::{ENTRY_BYTES, bytes_of, bytes_of_map};
 
+/// What the leader says of a pod, in memory. Bytes.
+pub const REPORT_BYTES: usize = 768;
+
 /// What is observed of a pod that a StatefulSet owns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
@@ -89,6 +92,8 @@ pub struct BudgetFacts {
     pub resource_version: String,
     /// UID of the StatefulSet that owns it, if one does.
     pub owner_uid: Option<String>,
+    /// Name of that StatefulSet.
+    pub owner_name: Option<String>,
     /// Which pods it selects; `None` selects nothing.
     pub selector: Option<Selector>,
     /// `maxUnavailable`, if it is a number.
@@ -158,7 +163,8 @@ impl PodFacts {
         let texts = [&self.name, &self.uid, &self.statefulset, &self.owner_uid, &self.revision];
         let optional = [&self.ip, &self.configmap, &self.shard_label, &self.stuck];
         // How long it has been ready is kept beside it.
-        2 * size_of::<Self>() + bytes_of(texts) + bytes_of(optional.into_iter().flatten()) + bytes_of_map(&self.labels)
+        let asked = if self.injected { REPORT_BYTES + size_of::<AgentStatus>() } else { 0 };
+        asked + 2 * size_of::<Self>() + bytes_of(texts) + bytes_of(optional.into_iter().flatten()) + bytes_of_map(&self.labels)
     }
     /// The number in its shard label, if it is one.
     #[must_use]
@@ -184,8 +190,8 @@ impl MapFacts {
     /// What it takes in memory, about, with the entries that it holds.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        /// An entry as it is read.
-        const READ_BYTES: usize = 192;
+        /// An entry as it is read, and what is said of its pod.
+        const READ_BYTES: usize = 192 + REPORT_BYTES;
         let texts = [&self.name, &self.uid, &self.resource_version];
         let optional = [&self.owner_uid, &self.single_holders];
         let texts = bytes_of(texts) + bytes_of(optional.into_iter().flatten());

@@ -20,6 +20,7 @@ mod report_metrics;
 pub mod reports;
 pub mod seen;
 mod trim;
+mod turn;
 pub mod write;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: ConfigMaps, which running gateways read, and Services, which queriers ask.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -18,6 +19,7 @@ use super::write::Outcome as Written;
 use crate::adapters::signals::{Shutdown, Stage};
 use crate::core::budgets::{self, BudgetWrite};
 use crate::core::owned::ShardedSet;
+use crate::core::printable::short_line;
 
 /// At the end of a tenure by SIGTERM all of this takes at most so long; then the lease is given back.
 const FAREWELL: Duration = Duration::from_secs(6);
@@ -27,6 +29,12 @@ const OTHERS_MARKED: Duration = Duration::from_secs(2);
 const SEEN_BY_THEN: Duration = Duration::from_millis(200);
 /// A list that failed is tried again after this long.
 const AGAIN: Duration = Duration::from_secs(15);
+/// Deletions in one turn of the sweep.
+const MAX_SWEPT: usize = 4;
+/// Between two turns of it.
+const BETWEEN: Duration = Duration::from_secs(1);
+/// What is repeated of an error. Characters.
+const MAX_REASON_CHARS: usize = 500;
 /// Whether the labelled namespaces are known is looked at this often.
 const KNOWN: Duration = Duration::from_secs(1);
 
@@ -39,28 +47,65 @@ pub struct Replica {
     pub namespace: String,
 }
 
+/// How far the search for budgets that nobody keeps has come.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// When it goes on; `None` after the end of a search, until the next change of a label or the next resync.
+    pub(super) at: Option<Instant>,
+    /// How to go on listing.
+    token: Option<String>,
+    /// What was found and is still there, of one page.
+    waiting: VecDeque<(String, BudgetWrite)>,
+    failed: bool,
+}
+
+impl Sweep {
+    /// Begins now, if none is under way; with `anew` in any case.
+    pub(super) fn begin(&mut self, anew: bool) {
+        if anew {
+            *self = Self::default();
+        }
+        self.at.get_or_insert_with(Instant::now);
+    }
+}
+
 impl Tenure {
-    /// Deletes our budgets in namespaces that are not labelled. When to do so again; `None` after the next change
-    /// of a label or the next resync.
-    pub(super) async fn sweep(&self) -> Option<Instant> {
+    /// One turn of deleting our budgets in namespaces that are not labelled: a page of them is listed, or a few of those that were
+    /// listed are deleted.
+    pub(super) async fn sweep(&self, sweep: &mut Sweep) {
         if !self.observed.is_synced() {
-            return Some(Instant::now() + KNOWN);
+            sweep.at = Some(Instant::now() + KNOWN);
+            return;
         }
-        let listed = self.writer.budgets_of_ours().await;
-        // Read afterwards: a namespace that was labelled meanwhile counts.
-        let labelled = self.observed.namespaces().into_iter().collect();
-        let all = match listed {
-            Ok(all) => all,
-            Err(why) => {
-                tracing::warn!(why, "our budgets cannot be listed, so none is deleted where the namespace's label was removed");
-                return Some(Instant::now() + AGAIN);
+        if sweep.waiting.is_empty() {
+            match self.writer.budgets_of_ours(sweep.token.as_deref()).await {
+                Ok((page, token)) => {
+                    // Read afterwards: a namespace that was labelled meanwhile counts.
+                    let labelled = self.observed.namespaces().into_iter().collect();
+                    sweep.waiting = budgets::left_behind(&page, &labelled).into();
+                    sweep.token = token;
+                }
+                Err(why) => {
+                    let why = short_line(&why, MAX_REASON_CHARS);
+                    tracing::warn!(why, "our budgets cannot be listed, so none is deleted where the namespace's label was removed");
+                    *sweep = Sweep { at: Some(Instant::now() + AGAIN), ..Sweep::default() };
+                    return;
+                }
             }
-        };
-        let mut failed = false;
-        for (namespace, write) in budgets::left_behind(&all, &labelled) {
-            failed |= self.may_write().is_err() || self.let_go(&namespace, &write).await.is_err();
         }
-        failed.then(|| Instant::now() + AGAIN)
+        for _ in 0..MAX_SWEPT {
+            let Some((namespace, write)) = sweep.waiting.pop_front() else { break };
+            // It may have been labelled since it was listed.
+            if self.observed.namespaces().contains(&namespace) {
+                continue;
+            }
+            sweep.failed |= self.still_leads().is_err() || self.let_go(&namespace, &write).await.is_err();
+        }
+        if sweep.waiting.is_empty() && sweep.token.is_none() {
+            *sweep = Sweep { at: sweep.failed.then(|| Instant::now() + AGAIN), ..Sweep::default() };
+        } else {
+            sweep.at = Some(Instant::now() + BETWEEN);
+        }
     }
 
     /// Opens what is closed, unless another server goes on.

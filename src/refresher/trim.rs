@@ -62,6 +62,7 @@ pub(super) fn budget(budget: &PodDisruptionBudget) -> BudgetFacts {
         ours: is_ours(&budget.metadata),
         resource_version: budget.resource_version().unwrap_or_default(),
         owner_uid: owner_uid(&budget.metadata),
+        owner_name: statefulset(&budget.metadata).map(|owner| owner.name.clone()),
         selector: spec.and_then(|spec| spec.selector.as_ref()).map(selector),
         max_unavailable: number(spec.and_then(|spec| spec.max_unavailable.as_ref())),
         min_available: number(spec.and_then(|spec| spec.min_available.as_ref())),

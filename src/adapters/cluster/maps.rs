@@ -194,7 +194,7 @@ impl Maps {
                 let answer = answer.map_err(|_| format!("no answer within {} s", DEADLINE.as_secs()))?;
                 match answer.map_err(|error| error.to_string())? {
                     Some(Lean(map, false)) if is_ours(&map) => map,
-                    Some(Lean(map, true)) if is_ours(&map) || seen.is_some() => {
+                    Some(Lean(_, true)) => {
                         self.observed.refuse(&self.namespace, (Kind::ConfigMap, name), Why::TooLarge);
                         return Ok(crate::adapters::trimmed::MAX_MAP_BYTES);
                     }

@@ -94,6 +94,7 @@ impl World {
             shutdown: Shutdown::never(),
             memories: std::collections::HashMap::new(),
             alarms: BTreeMap::new(),
+            told_refused: BTreeSet::new(),
         };
         Self { api, tenure, notices: told, memory: Memory::default() }
     }

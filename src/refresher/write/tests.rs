@@ -292,7 +292,10 @@ async fn our_budgets_are_listed_wherever_they_are() {
     let first = json!({"metadata": {"continue": "more"}, "items": [item("a", "store-shard-0")]});
     let last = json!({"metadata": {}, "items": [item("b", "store-shard-1")]});
     let (server, writer, _) = Server::answering(vec![(200, first), (200, last)]);
-    let budgets = writer.budgets_of_ours().await.unwrap();
+    let (mut budgets, token) = writer.budgets_of_ours(None).await.unwrap();
+    let (more, end) = writer.budgets_of_ours(token.as_deref()).await.unwrap();
+    budgets.extend(more);
+    assert_eq!(end, None);
     let seen: Vec<_> = budgets.iter().map(|(namespace, b)| (namespace.as_str(), b.name.as_str(), b.ours, b.max_unavailable)).collect();
     assert_eq!(seen, [("a", "store-shard-0", true, Some(0)), ("b", "store-shard-1", true, Some(0))]);
     let lines: Vec<String> = server.sent.lock().unwrap().iter().map(|sent| sent.line.clone()).collect();
