@@ -26,6 +26,7 @@ use crate::adapters::{clock, events, listen, log_text, self_signed, signals};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
+use crate::core::pod_address::Asked;
 use crate::core::report::SetReport;
 use crate::page::feed as page;
 use crate::refresher::reports::Reports;
@@ -63,6 +64,9 @@ pub(super) struct Args {
     /// Write nothing but Events: admission alone, for clusters whose ConfigMaps somebody else keeps
     #[arg(long, env = "TIMESHARD_NO_REFRESHER")]
     no_refresher: bool,
+    /// Also ask sidecars of pods whose address is loopback or this machine's own: for tests without a pod network
+    #[arg(long, env = "TIMESHARD_ALLOW_LOCAL_PODS")]
+    allow_local_pods: bool,
     /// Name of this replica, for the lease. Default: the host's name and a random suffix
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pod_name: Option<String>,
@@ -267,7 +271,8 @@ async fn join_cluster(
     let (hand_over, retire) = signals::channel();
     let (leadership, election) = lease::run(client.clone(), settings, retire);
     registry.register_collector(Box::new(LeadershipMetrics(leadership.clone())));
-    let refresher = Refresher::new(client, seen.clone(), leadership.clone(), notices.clone(), (replica, shutdown.clone()), registry);
+    let (who, asked) = ((replica, shutdown.clone()), if args.allow_local_pods { Asked::OwnMachineToo } else { Asked::Pods });
+    let refresher = Refresher::new(client, seen.clone(), leadership.clone(), notices.clone(), who, asked, registry);
     let reports = refresher.reports();
     let mut shutdown = shutdown.clone();
     tasks.spawn(async move {

@@ -12,8 +12,13 @@ use crate::adapters::cluster::selector;
 use crate::adapters::store_words::run;
 use crate::core::names;
 use crate::core::observed::{BudgetFacts, PodFacts, ServiceFacts};
+use crate::core::printable::short_line;
 use crate::core::store_args::Runs;
 
+/// What is kept of an address, which may be any text. Characters; those of IPv6 have at most 45.
+const MAX_IP_CHARS: usize = 64;
+/// What is kept of why a pod does not run. Characters.
+const MAX_REASON_CHARS: usize = 100;
 /// Why a container waits in an ordinary start.
 const ORDINARY_WAITS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
@@ -37,7 +42,7 @@ pub(super) fn pod(pod: &Pod) -> Option<PodFacts> {
         uid: pod.uid().unwrap_or_default(),
         statefulset: owner.name.clone(),
         owner_uid: owner.uid.clone(),
-        ip: status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty() && !ended),
+        ip: status.and_then(|status| status.pod_ip.as_deref()).filter(|ip| !ip.is_empty() && !ended).map(|ip| short_line(ip, MAX_IP_CHARS)),
         injected,
         store,
         opted_out: says("false"),
@@ -48,7 +53,7 @@ pub(super) fn pod(pod: &Pod) -> Option<PodFacts> {
         terminating: pod.metadata.deletion_timestamp.is_some(),
         revision: pod.labels().get(names::REVISION_LABEL).cloned().unwrap_or_default(),
         shard_label: pod.labels().get(names::SHARD_LABEL).cloned(),
-        stuck: status.and_then(stuck),
+        stuck: status.and_then(stuck).map(|reason| short_line(&reason, MAX_REASON_CHARS)),
         container_restarts: status.map_or(0, restarts),
         labels: pod.labels().clone(),
     })

@@ -16,6 +16,7 @@ use crate::adapters::lease::Leadership;
 use crate::adapters::signals::Shutdown;
 use crate::core::config::Config;
 use crate::core::fleet::{Fleet, StatefulSetFacts};
+use crate::core::pod_address::Asked;
 use crate::core::report::SetReport;
 use crate::core::report::State;
 use crate::refresher::poll::Poller;
@@ -84,7 +85,7 @@ impl World {
         let (notices, told) = events::queue();
         let tenure = Tenure {
             observed: seen.observed.clone(),
-            poller: Poller::new(seen.clone()),
+            poller: Poller::new(seen.clone(), Asked::Pods),
             seen,
             writer: Arc::new(Writer::new(client, &mut Registry::default())),
             leadership: Leadership::always(),
@@ -196,7 +197,7 @@ async fn a_settled_fleet_is_calm_under_a_leader_that_has_just_started() {
         let pod =
             PodFacts { ready: true, ready_changed_unix_seconds: 1, shard_label: Some((index / 2).to_string()), ..PodFacts::default() };
         let (name, uid) = (format!("store-{index}"), format!("u{index}"));
-        let (statefulset, owner_uid, ip) = ("store".to_owned(), "set".to_owned(), Some("127.0.0.1".to_owned()));
+        let (statefulset, owner_uid, ip) = ("store".to_owned(), "set".to_owned(), Some("10.0.0.1".to_owned()));
         world.tenure.seen.put("ns", PodFacts { name, uid, statefulset, owner_uid, ip, injected: true, store: true, ..pod });
     }
     let report = world.look().await.unwrap();
