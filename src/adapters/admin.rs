@@ -1,22 +1,30 @@
 //! The server's own endpoints, plain HTTP: `/livez`, `/readyz`, `/metrics`, `/status`.
 //!
 //! Invariants: ready only when the program says so and no drain has begun; values are read when they are asked for; the
-//! port is served by the same accept loop as the webhook, with its limits.
+//! port is served by the same accept loop as the webhook, with its limits. `/status` is written piece by piece as its reader takes
+//! it, for [`READERS`] at a time and no longer than [`READING`] for each, so its size is nowhere in memory.
 //!
 //! Deliberately absent: anything that changes state. This port needs no authentication because it only tells.
 
 use std::fmt;
+use std::io::{self, BufWriter, Write as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::stream::unfold;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout_at};
 
 use super::exposition::Format;
 use super::serve::{Edge, Limits, ServeStats};
@@ -24,11 +32,26 @@ use super::signals::Shutdown;
 
 /// Connections to the admin port at once.
 const CONNECTIONS: usize = 64;
+/// Readers of `/status` at once.
+pub const READERS: usize = 4;
+/// For how long one of them may take.
+const READING: Duration = Duration::from_secs(15);
+/// What is written of `/status` at a time. Bytes.
+const PIECE_BYTES: usize = 16 * 1024;
+/// Pieces that wait to be sent.
+const PIECES: usize = 2;
+
+/// What the endpoints share.
+#[derive(Clone)]
+struct Endpoints {
+    admin: Admin,
+    readers: Arc<Semaphore>,
+}
 
 /// Says why the program is not ready, if it is not.
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
-/// Gives the document of `/status`.
-pub type Status = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+/// Writes the document of `/status`; ends with the first error of the writer.
+pub type Status = Arc<dyn Fn(&mut dyn io::Write) -> io::Result<()> + Send + Sync>;
 
 /// What the endpoints show.
 #[derive(Clone)]
@@ -37,7 +60,7 @@ pub struct Admin {
     pub ready: Ready,
     /// Encoded on each `/metrics`.
     pub metrics: Arc<Registry>,
-    /// Read on each `/status`.
+    /// Called on each `/status`, in a thread that may block.
     pub status: Status,
     /// Whether the webhook drains.
     pub shutdown: Shutdown,
@@ -57,7 +80,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .fallback(unknown)
-        .with_state(admin)
+        .with_state(Endpoints { admin, readers: Arc::new(Semaphore::new(READERS)) })
 }
 
 /// Serves the routes until the process ends: probes and scrapes are answered during the drain too.
@@ -68,7 +91,7 @@ pub async fn serve(listener: TcpListener, router: Router) {
     edge.serve(TowerToHyperService::new(router)).await;
 }
 
-async fn readyz(State(admin): State<Admin>) -> Response {
+async fn readyz(State(Endpoints { admin, .. }): State<Endpoints>) -> Response {
     if admin.shutdown.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining: a signal has asked the program to end\n").into_response();
     }
@@ -78,7 +101,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+async fn metrics(State(Endpoints { admin, .. }): State<Endpoints>, headers: HeaderMap) -> Response {
     let format = Format::accepted(headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()));
     match format.encode(&admin.metrics) {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
@@ -86,8 +109,54 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     }
 }
 
-async fn status(State(admin): State<Admin>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], format!("{:#}\n", (admin.status)())).into_response()
+async fn status(State(Endpoints { admin, readers }): State<Endpoints>) -> Response {
+    let Ok(place) = readers.try_acquire_owned() else {
+        let why = format!("{READERS} readers of /status are being answered, which is the most at a time: ask again in a moment\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], why).into_response();
+    };
+    let (sender, pieces) = mpsc::channel(PIECES);
+    let complete = Arc::new(AtomicBool::new(false));
+    let (handle, written) = (Handle::current(), complete.clone());
+    let out = Pieces { sender, handle, until: Instant::now() + READING };
+    // It blocks while its reader does not read.
+    tokio::task::spawn_blocking(move || {
+        let mut out = BufWriter::with_capacity(PIECE_BYTES, out);
+        let done = (admin.status)(&mut out).and_then(|()| out.flush());
+        written.store(done.is_ok(), Relaxed);
+        // What is buffered goes no further than a writer that has failed.
+        drop(out.into_parts());
+        drop(place);
+    });
+    let body = unfold((pieces, complete), async |(mut pieces, complete)| match pieces.recv().await {
+        Some(piece) => Some((Ok(piece), (pieces, complete))),
+        // The connection breaks, or half a document would seem to be one.
+        None if complete.swap(true, Relaxed) => None,
+        None => Some((Err(io::Error::from(io::ErrorKind::TimedOut)), (pieces, complete))),
+    });
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+}
+
+/// Hands pieces over to the connection, and waits until it takes them.
+struct Pieces {
+    sender: mpsc::Sender<Bytes>,
+    handle: Handle,
+    until: Instant,
+}
+
+impl io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = Bytes::copy_from_slice(&bytes[..bytes.len().min(PIECE_BYTES)]);
+        let taken = piece.len();
+        match self.handle.block_on(timeout_at(self.until, self.sender.send(piece))) {
+            Ok(Ok(())) => Ok(taken),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 async fn unknown(uri: Uri) -> Response {

@@ -27,7 +27,6 @@ use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
 use crate::core::pod_address::Asked;
-use crate::core::report::SetReport;
 use crate::page::feed as page;
 use crate::refresher::reports::Reports;
 use crate::refresher::seen::{Seen, SeenMetrics};
@@ -187,7 +186,8 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     };
     let bound = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let (listen, admin_listen) = (bound(&listener, args.listen), bound(&admin_listener, args.admin_listen));
-    let admin = Admin { ready, metrics: Arc::new(registry), status: Arc::new(move || document.status()), shutdown: shutdown.clone() };
+    let admin =
+        Admin { ready, metrics: Arc::new(registry), status: Arc::new(move |out| document.write_status(out)), shutdown: shutdown.clone() };
     tasks.spawn(admin::serve(admin_listener, admin::router(admin).merge(pages)));
     tracing::info!(%listen, %admin_listen, webhook_only = args.webhook_only, "serving");
     let mut reviewer = Reviewer::new(observed.fleet.clone(), clock::now);
@@ -318,6 +318,7 @@ impl Head {
             "synced": self.webhook_only || self.observed.is_synced(),
             "watch_error": self.observed.watches.last_error(),
             "namespaces": self.observed.namespaces(),
+            "not_taken_in": self.observed.refused().into_iter().map(|refused| refused.sentence).collect::<Vec<_>>(),
             "leader": leader,
             "certificate_not_after_unix_seconds": self.certificates.not_after_unix_seconds(),
             "certificate_error": self.certificates.last_failure().or_else(|| self.own.as_ref().and_then(|own| own.problem())),
@@ -325,11 +326,13 @@ impl Head {
         })
     }
 
-    fn status(&self) -> serde_json::Value {
-        let reports = self.leading.as_ref().map(|(_, reports)| reports.all()).unwrap_or_default();
-        let mut value = self.value();
-        value["statefulsets"] = json!(statefulsets(&self.observed.fleet.load(), &reports));
-        value
+    fn write_status(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        let fleet = self.observed.fleet.load_full();
+        let reports = self.leading.as_ref().map(|(_, reports)| &**reports);
+        let head = self.value().as_object().cloned().unwrap_or_default();
+        let document = page_source::Status { head, statefulsets: page_source::Sets { fleet: &fleet, reports, now: clock::now() } };
+        serde_json::to_writer_pretty(&mut *out, &document)?;
+        out.write_all(b"\n")
     }
 
     /// What the page shows: the same, without copying what the leader holds.
@@ -337,25 +340,4 @@ impl Head {
         let reports = self.leading.as_ref().map(|(_, reports)| reports.latest()).unwrap_or_default();
         page::Known { head: self.value(), sets: page_source::sets(&self.observed.fleet.load(), &reports, clock::now()) }
     }
-}
-
-/// Every known StatefulSet: its plan, and on the leader how far it is.
-fn statefulsets(fleet: &Fleet, reports: &[SetReport]) -> Vec<serde_json::Value> {
-    let now = clock::now();
-    let one = |known: &crate::core::fleet::Known| {
-        let facts = known.facts();
-        let shard = |(i, shard): (u32, &crate::core::plan::Shard)| {
-            let window = known.plan.window(i, now);
-            json!({"shard": i, "replicas": shard.replicas, "min_time": window.min, "max_time": window.max})
-        };
-        let shards: Vec<_> = (0..).zip(known.plan.shards()).map(shard).collect();
-        let reported = reports.iter().find(|report| report.namespace == facts.namespace && report.name == facts.name);
-        let report = reported.cloned().unwrap_or_else(|| page_source::without_a_look(fleet, known));
-        let mut value = json!(report);
-        value["shards"] = json!(shards);
-        value["problem"] = json!(known.problem);
-        value
-    };
-    let stores = |known: &&crate::core::fleet::Known| known.facts().store;
-    fleet.statefulsets().filter(stores).map(one).collect()
 }

@@ -188,8 +188,8 @@ impl Known {
     pub fn bytes(&self) -> usize {
         /// The sharding, the rendered sidecar, and what a leader remembers of it.
         const BASE_BYTES: usize = 8 * 1024;
-        /// A shard in the plan, in `/status` and on the page.
-        const SHARD_BYTES: usize = 256;
+        /// A shard in the plan and in what is said of it.
+        const SHARD_BYTES: usize = 64;
         let facts = &self.facts;
         let texts = kept::bytes_of([&facts.namespace, &facts.name, &facts.uid, &facts.update_revision]);
         // Annotations stand there as text, and as what they mean.

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # the API server's audit log of a server that does everything once: each right of deploy/ is used, and nothing was refused
 # stage: control-plane
+# server: --allow-local-pods
 # There is no kubelet and no sidecar: examples/stand-in-sidecars.rs gives every pod an address, calls it Ready and answers.
 ns=e2e-rights
 stand_in=$(dirname "$SERVER")/examples/stand-in-sidecars
