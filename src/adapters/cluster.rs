@@ -1,27 +1,25 @@
 //! Watches on the labelled namespaces, turned into the [`Fleet`] that admission reads.
 //!
 //! Invariants: nothing outside labelled namespaces is watched but the namespaces' own labels; objects are trimmed to what
-//! admission needs as they come in; a watch that breaks is started again with back-off, and what was known stays in force; a namespace
-//! without rights holds nothing up (`rights`). Nothing is written here.
+//! admission needs as they come in, before anything holds them (`trimmed`), and what is kept of a namespace is bounded
+//! (`core::kept`); a watch that breaks is started again with back-off, and what was known stays in force; a namespace without rights
+//! holds nothing up (`rights`). Nothing is written here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::client::ClientBuilder;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -29,18 +27,23 @@ use super::events;
 use super::lean::Lean;
 use super::rights::{REFUSED_FOR, Rights, is_refusal};
 use super::store_words::may_run_store;
+use super::trimmed::Trimmed;
 use super::watches::{Patience, WatchHealth, config, keep, of_namespace};
-use crate::core::fleet::Fleet;
+use crate::core::fleet::{Fleet, Known, Published};
+use crate::core::kept::{Kind, Ledger, Refused, Why};
 use crate::core::names;
 use crate::core::notice::Notice;
 use crate::core::scope::Scope;
 
 mod entries;
 mod facts;
+mod maps;
+mod metrics;
 
-use self::entries::entries;
 pub use self::facts::selector;
 use self::facts::{containers, facts};
+use self::maps::Maps;
+pub use self::metrics::ObservedMetrics;
 
 /// The fleet, and how well it is known.
 #[derive(Debug)]
@@ -58,7 +61,16 @@ pub struct Observed {
     /// Wakes who follows the fleet; what changed is told by comparing fleets.
     replaced: watch::Sender<()>,
     bad_entries: AtomicU64,
+    /// What everything that is kept takes, here and in the refresher.
+    ledger: Mutex<Ledger>,
+    /// Namespaces of which all StatefulSets and their ConfigMaps are known.
+    listed: Mutex<BTreeSet<String>>,
+    /// By namespace and name, what this process wrote last into a ConfigMap, until the watch shows it.
+    written: Mutex<BTreeMap<(String, String), Written>>,
 }
+
+/// The version of a ConfigMap that this process wrote, and its data.
+type Written = (String, BTreeMap<String, String>);
 
 impl Observed {
     /// Nothing observed yet, with rights in the whole cluster.
@@ -79,6 +91,9 @@ impl Observed {
             namespaces: watch::Sender::default(),
             replaced: watch::Sender::default(),
             bad_entries: AtomicU64::new(0),
+            ledger: Mutex::default(),
+            listed: Mutex::default(),
+            written: Mutex::default(),
         })
     }
 
@@ -102,6 +117,99 @@ impl Observed {
         self.synced.store(true, Relaxed);
     }
 
+    /// Whether all StatefulSets of a namespace and their ConfigMaps are known.
+    #[must_use]
+    pub fn is_listed(&self, namespace: &str) -> bool {
+        lock(&self.listed).contains(namespace)
+    }
+
+    fn listed(&self, namespace: &str) {
+        lock(&self.listed).insert(namespace.to_owned());
+        self.replaced.send_replace(());
+    }
+
+    /// This process has written a ConfigMap: what the watch shows of that version need not be read.
+    pub fn wrote(&self, namespace: &str, name: &str, resource_version: &str, data: &BTreeMap<String, String>) {
+        lock(&self.written).insert((namespace.to_owned(), name.to_owned()), (resource_version.to_owned(), data.clone()));
+    }
+
+    /// A ConfigMap as this process has written it, if that is what was seen.
+    fn written(&self, namespace: &str, seen: &PartialObjectMeta<ConfigMap>) -> Option<ConfigMap> {
+        let (_, (version, data)) = lock(&self.written).remove_entry(&(namespace.to_owned(), seen.name_any()))?;
+        let metadata = seen.metadata.clone();
+        (metadata.resource_version.as_ref() == Some(&version)).then(|| ConfigMap { metadata, data: Some(data), ..ConfigMap::default() })
+    }
+
+    /// Keeps a ConfigMap, if its namespace has room for it.
+    fn keep_map(&self, namespace: &str, published: Published) {
+        self.update(|fleet| {
+            let name = &published.facts.name;
+            let before = fleet.configmap(namespace, name).map_or(0, |map| map.facts.bytes());
+            self.admit(namespace, (Kind::ConfigMap, name), before, published.facts.bytes())
+                .then(|| fleet.with_published(namespace, published))
+        });
+    }
+
+    fn forget_map(&self, namespace: &str, name: &str) {
+        lock(&self.written).remove(&(namespace.to_owned(), name.to_owned()));
+        self.update(|fleet| {
+            let bytes = fleet.configmap(namespace, name).map(|map| map.facts.bytes());
+            self.release(namespace, (Kind::ConfigMap, name), bytes.unwrap_or(0));
+            bytes.map(|_| fleet.without_configmap(namespace, name))
+        });
+    }
+
+    /// Whether an object that took `before` bytes may take `after`; a refusal is logged once for a namespace.
+    pub fn admit(&self, namespace: &str, object: (Kind, &str), before: usize, after: usize) -> bool {
+        let admitted = lock(&self.ledger).admit(namespace, object, before, after);
+        if admitted == Err(true) {
+            self.log_refused(namespace);
+        }
+        admitted.is_ok()
+    }
+
+    /// An object is not kept.
+    pub fn refuse(&self, namespace: &str, object: (Kind, &str), why: Why) {
+        let is_first = lock(&self.ledger).refuse(namespace, object, why);
+        if is_first {
+            self.log_refused(namespace);
+        }
+    }
+
+    /// An object that took so many bytes is gone.
+    pub fn release(&self, namespace: &str, object: (Kind, &str), bytes: usize) {
+        lock(&self.ledger).release(namespace, object, bytes);
+    }
+
+    /// Everything of these kinds in a namespace is forgotten, which took so many bytes.
+    pub fn release_all(&self, namespace: &str, kinds: &[Kind], bytes: usize) {
+        lock(&self.ledger).forget(namespace, kinds, bytes);
+    }
+
+    /// What is not kept, by namespace.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Refused> {
+        lock(&self.ledger).refused()
+    }
+
+    /// As if a ConfigMap had been read.
+    #[cfg(test)]
+    pub(crate) fn put_map_for_test(&self, namespace: &str, facts: crate::core::observed::MapFacts) {
+        self.keep_map(namespace, Published { facts, ..Published::default() });
+    }
+
+    /// As if a namespace's StatefulSets and ConfigMaps had been listed.
+    #[cfg(test)]
+    pub(crate) fn list_for_test(&self, namespace: &str) {
+        self.listed(namespace);
+    }
+
+    fn log_refused(&self, namespace: &str) {
+        for refused in self.refused().into_iter().filter(|refused| refused.namespace == namespace) {
+            tracing::warn!(namespace, objects = refused.count, "{}", refused.sentence);
+        }
+    }
+
     /// The labelled namespaces.
     #[must_use]
     pub fn namespaces(&self) -> Vec<String> {
@@ -121,14 +229,19 @@ impl Observed {
     }
 }
 
-/// A client from the in-cluster configuration or KUBECONFIG.
+/// A client from the in-cluster configuration or KUBECONFIG, for a server: what it reads of others' objects is bounded.
 ///
 /// # Errors
 /// kube's, when there is neither.
 pub async fn connect() -> Result<Client, kube::Error> {
     // kube takes rustls' process default; a second call finds the first one's.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::try_default().await
+    let config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
+    Ok(ClientBuilder::try_from(config)?.with_layer(&Trimmed::default()).build())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a namespace's watches tell the one task that owns them all.
@@ -202,7 +315,8 @@ impl Tracked {
         tracing::info!(namespace, "watching a labelled namespace");
         self.unlisted.insert(namespace.clone());
         let mut tasks = JoinSet::new();
-        let watches = Watches { observed: self.observed.clone(), namespace: namespace.clone(), notices: self.notices.clone() };
+        let (observed, maps) = (self.observed.clone(), Maps::new(self.observed.clone(), namespace.clone()));
+        let watches = Watches { observed, namespace: namespace.clone(), notices: self.notices.clone(), maps };
         tasks.spawn(watches.follow(self.client.clone(), self.tell.clone()));
         self.tasks.insert(namespace, tasks);
         self.publish();
@@ -215,7 +329,14 @@ impl Tracked {
             tasks.shutdown().await;
             tracing::info!(namespace, "the namespace is no longer labelled");
             self.unlisted.remove(namespace);
-            self.observed.update(|fleet| Some(fleet.without_namespace(namespace)));
+            lock(&self.observed.listed).remove(namespace);
+            lock(&self.observed.written).retain(|(of, _), _| of != namespace);
+            self.observed.update(|fleet| {
+                let sets = fleet.statefulsets_of(namespace).map(Known::bytes).sum::<usize>();
+                let maps = fleet.configmaps_of(namespace).map(|map| map.facts.bytes()).sum::<usize>();
+                self.observed.release_all(namespace, &[Kind::StatefulSet, Kind::ConfigMap], sets + maps);
+                Some(fleet.without_namespace(namespace))
+            });
             self.publish();
         }
     }
@@ -238,6 +359,7 @@ struct Watches {
     observed: Arc<Observed>,
     namespace: String,
     notices: Option<events::Sender>,
+    maps: Maps,
 }
 
 impl Watches {
@@ -246,6 +368,10 @@ impl Watches {
         let name = set.name_any();
         self.observed.update(|fleet| {
             let next = fleet.with_statefulset(facts(&self.namespace, set))?;
+            let bytes = |fleet: &Fleet| fleet.get(&self.namespace, &name).map_or(0, Known::bytes);
+            if !self.observed.admit(&self.namespace, (Kind::StatefulSet, &name), bytes(fleet), bytes(&next)) {
+                return None;
+            }
             if let Some(notices) = self.notices.as_ref().filter(|_| may_run_store(containers(set))) {
                 let before = fleet.known(&self.namespace, &name).remarks();
                 for (reason, message) in next.known(&self.namespace, &name).remarks().into_iter().filter(|remark| !before.contains(remark))
@@ -259,16 +385,22 @@ impl Watches {
             }
             Some(next)
         });
+        self.maps.set_is_known(&name);
+    }
+
+    fn drop(&self, name: &str) {
+        self.observed.update(|fleet| {
+            let bytes = fleet.get(&self.namespace, name).map(Known::bytes);
+            self.observed.release(&self.namespace, (Kind::StatefulSet, name), bytes.unwrap_or(0));
+            bytes.map(|_| fleet.without_statefulset(&self.namespace, name))
+        });
     }
 
     async fn follow(self, client: Client, tell: mpsc::Sender<Told>) {
         let (observed, namespace) = (&self.observed, &self.namespace);
-        let (sets_name, maps_name) = (of_namespace("StatefulSets", namespace), of_namespace("ConfigMaps", namespace));
-        let sets = watcher(Api::<Lean<StatefulSet>>::namespaced(client.clone(), namespace), config(&sets_name));
-        let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
-        let maps = watcher(Api::<Lean<ConfigMap>>::namespaced(client, namespace), config(&maps_name).labels(&ours));
-        let (set_listed, map_listed) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
-        let refused = tokio::sync::Notify::new();
+        let name = of_namespace("StatefulSets", namespace);
+        let sets = watcher(Api::<Lean<StatefulSet>>::namespaced(client.clone(), namespace), config(&name));
+        let (refused, known) = (Notify::new(), Notify::new());
         let note_refusal = |error: &watcher::Error| {
             if is_refusal(error) {
                 refused.notify_one();
@@ -277,90 +409,37 @@ impl Watches {
         let keep_sets = keep(
             sets.backoff(Patience::default()).inspect_err(note_refusal),
             &observed.watches,
-            &sets_name,
-            || set_listed.notify_one(),
-            |Lean(set)| self.take(&set),
-            |name| observed.update(|fleet| Some(fleet.without_statefulset(namespace, name))),
-            || {
-                observed
-                    .fleet
-                    .load()
-                    .statefulsets()
-                    .filter(|known| known.facts().namespace == *namespace)
-                    .map(|known| known.facts().name.clone())
-                    .collect()
+            &name,
+            || self.maps.sets_listed(),
+            |Lean(set, cut)| {
+                if cut {
+                    observed.refuse(namespace, (Kind::StatefulSet, &set.name_any()), Why::TooLarge);
+                } else {
+                    self.take(&set);
+                }
             },
+            |name| self.drop(name),
+            || observed.fleet.load().statefulsets_of(namespace).map(|known| known.facts().name.clone()).collect(),
         );
-        let known_maps = Mutex::new(BTreeSet::new());
-        let keep_maps = keep(
-            maps.backoff(Patience::default()).inspect_err(note_refusal),
-            &observed.watches,
-            &maps_name,
-            || map_listed.notify_one(),
-            |Lean(map)| {
-                known_maps.lock().unwrap_or_else(PoisonError::into_inner).insert(map.name_any());
-                let entries = entries(&map, observed);
-                observed.update(|fleet| Some(fleet.with_configmap(namespace, &map.name_any(), entries)));
-            },
-            |name| {
-                known_maps.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-                observed.update(|fleet| Some(fleet.without_configmap(namespace, name)));
-            },
-            || known_maps.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
-        );
-        let listed = async {
-            let mut both = pin!(async {
-                set_listed.notified().await;
-                map_listed.notified().await;
-            });
-            // The receiver lives as long as the process.
+        // Both are told to the task that owns all watches, whose receiver lives as long as the process.
+        let ready = async {
+            observed.listed(namespace);
+            known.notify_one();
+            let _ = tell.send(Told::Listed(namespace.clone())).await;
+        };
+        let refusal = async {
             let lasting = async {
                 refused.notified().await;
                 sleep(REFUSED_FOR).await;
             };
             tokio::select! {
                 biased;
-                () = &mut both => {}
+                () = known.notified() => {}
                 () = lasting => {
                     let _ = tell.send(Told::Refused(namespace.clone())).await;
-                    both.await;
                 }
             }
-            let _ = tell.send(Told::Listed(namespace.clone())).await;
-            std::future::pending::<()>().await;
         };
-        tokio::join!(keep_sets, keep_maps, listed);
-    }
-}
-
-/// Registered as a collector, so that the values are those of the scrape.
-#[derive(Debug)]
-pub struct ObservedMetrics(pub Arc<Observed>);
-
-impl Collector for ObservedMetrics {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let mut gauge = |name, help, value: i64| {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
-        };
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        gauge("timeshard_namespaces", "Labelled namespaces that are watched", count(self.0.namespaces().len()))?;
-        let fleet = self.0.fleet.load();
-        gauge("timeshard_statefulsets", "StatefulSets known in labelled namespaces", count(fleet.statefulsets().count()))?;
-        let refused = fleet.statefulsets().filter(|known| known.problem.is_some()).count();
-        let help = "StatefulSets whose annotations were refused, so that the last good ones are in force; /status says why";
-        gauge("timeshard_statefulsets_with_refused_annotations", help, count(refused))?;
-        let help = "Labelled namespaces in which this server has no rights, so that their gateways are left as they are; the log and /status name them";
-        gauge("timeshard_namespaces_without_rights", help, count(self.0.rights.all().len()))?;
-        let help = "1 once every labelled namespace was listed; while 0 the server is not ready";
-        gauge("timeshard_cache_synced", help, i64::from(self.0.is_synced()))?;
-        let mut counter = |name, help, value: u64| {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
-        };
-        let help = "Watches that broke; look at RBAC and the API server when it keeps growing";
-        counter("timeshard_watch_errors", help, self.0.watches.broken())?;
-        let help = "Entries of our ConfigMaps that could not be read; the log names them";
-        counter("timeshard_unreadable_entries", help, self.0.bad_entries.load(Relaxed))
+        tokio::join!(keep_sets, self.maps.follow(client, note_refusal, ready), refusal);
     }
 }

@@ -84,11 +84,13 @@ pub struct GetLimits {
     pub deadline: Duration,
     /// The largest body, in bytes.
     pub max_answer_bytes: usize,
+    /// Whether nothing is said to an address of this machine.
+    pub not_own_machine: bool,
 }
 
 impl Default for GetLimits {
     fn default() -> Self {
-        Self { deadline: DEADLINE, max_answer_bytes: MAX_ANSWER_BYTES }
+        Self { deadline: DEADLINE, max_answer_bytes: MAX_ANSWER_BYTES, not_own_machine: false }
     }
 }
 
@@ -110,6 +112,10 @@ pub async fn get_from(host: &str, port: u16, path: &str, limits: GetLimits) -> R
     let named = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let exchange = async {
         let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+        // The kernel gives a connection to one of its own addresses that same address.
+        if limits.not_own_machine && is_own(&stream) {
+            return Err("it is an address of the server's own machine: not asked".to_owned());
+        }
         let mut builder = hyper::client::conn::http1::Builder::new();
         let (mut sender, connection) =
             builder.max_buf_size(MAX_HEAD_BYTES).handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -136,6 +142,11 @@ pub async fn get_from(host: &str, port: u16, path: &str, limits: GetLimits) -> R
     tokio::time::timeout(limits.deadline, exchange)
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {} s", limits.deadline.as_secs())))
+}
+
+fn is_own(stream: &TcpStream) -> bool {
+    let canonical = |address: std::io::Result<SocketAddr>| address.ok().map(|address| address.ip().to_canonical());
+    canonical(stream.local_addr()) == canonical(stream.peer_addr())
 }
 
 /// Reads a body of at most `most` bytes.

@@ -18,19 +18,29 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
 use crate::core::names;
 
-/// An object with the fields that this file names, the others at their defaults. To be read, never to be written.
+/// An object with the fields that this file names, the others at their defaults, and whether even these were too large to be
+/// read: then it is only its name, UID and version. To be read, never to be written.
 #[derive(Clone, Debug)]
-pub struct Lean<K>(pub K);
+pub struct Lean<K>(pub K, pub bool);
 
 /// A kind that can be read so.
 pub trait Read: Resource<DynamicType = ()> + Clone + Debug + Send + 'static {
     /// The fields that are read.
-    type Fields: DeserializeOwned + Into<Self>;
+    type Fields: DeserializeOwned + Into<Self> + Marked;
+}
+
+/// What is read says whether it was cut down to the object's identity.
+pub trait Marked {
+    /// Whether the client that trims objects found it too large ([`crate::adapters::trimmed`]).
+    fn is_cut(&self) -> bool;
 }
 
 impl<'de, K: Read> Deserialize<'de> for Lean<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        K::Fields::deserialize(deserializer).map(|fields| Self(fields.into()))
+        K::Fields::deserialize(deserializer).map(|fields| {
+            let cut = fields.is_cut();
+            Self(fields.into(), cut)
+        })
     }
 }
 
@@ -101,6 +111,15 @@ pub struct Levels<Spec, Status> {
     metadata: Meta,
     spec: Option<Spec>,
     status: Option<Status>,
+    /// [`crate::core::json_trim::CUT`]
+    #[serde(rename = "timeshardCut", default)]
+    cut: bool,
+}
+
+impl<Spec, Status> Marked for Levels<Spec, Status> {
+    fn is_cut(&self) -> bool {
+        self.cut
+    }
 }
 
 /// What is read of a pod's spec.
@@ -223,6 +242,15 @@ pub struct MapFields {
     #[serde(default)]
     metadata: Meta,
     data: Option<BTreeMap<String, String>>,
+    /// [`crate::core::json_trim::CUT`]
+    #[serde(rename = "timeshardCut", default)]
+    cut: bool,
+}
+
+impl Marked for MapFields {
+    fn is_cut(&self) -> bool {
+        self.cut
+    }
 }
 
 impl Read for ConfigMap {

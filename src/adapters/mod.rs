@@ -47,4 +47,6 @@ pub mod store_words;
 #[cfg(feature = "server")]
 pub mod tls;
 #[cfg(feature = "server")]
+pub mod trimmed;
+#[cfg(feature = "server")]
 pub mod watches;

@@ -21,7 +21,7 @@ use crate::core::names;
 
 /// The largest document that is read, in bytes: 10,000 pods take less.
 const MAX_STATUS_BYTES: usize = 16 * 1024 * 1024;
-const LIMITS: GetLimits = GetLimits { deadline: DEADLINE, max_answer_bytes: MAX_STATUS_BYTES };
+const LIMITS: GetLimits = GetLimits { deadline: DEADLINE, max_answer_bytes: MAX_STATUS_BYTES, not_own_machine: false };
 /// Replicas that are asked in place of a leader that is not there.
 const MOST_REPLICAS: usize = 5;
 /// Replicas that are listed for that.

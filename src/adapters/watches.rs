@@ -19,10 +19,14 @@ use tokio::time::Instant;
 
 use super::causes::with_causes;
 
-/// Pages of a list; bounds what one answer may hold in memory.
-const PAGE_OBJECTS: u32 = 200;
+use crate::core::printable::short_line;
+
+/// Objects in a page of a list; with what is kept of each (`trimmed`) that bounds what one answer holds in memory.
+pub const PAGE_OBJECTS: u32 = 50;
 /// For how long the API server holds one watch at most, in seconds; then it is asked again from where it was.
 const LONGEST_SECONDS: u32 = 290;
+/// What is repeated of an error. Characters.
+const MAX_ERROR_CHARS: usize = 500;
 /// How much shorter it may be for some watches.
 const SPREAD_SECONDS: u32 = 90;
 
@@ -72,8 +76,13 @@ pub struct WatchHealth {
 impl WatchHealth {
     /// A watch broke.
     pub fn broke(&self, what: &str, error: &watcher::Error) {
+        self.failed(what, &with_causes(error));
+    }
+
+    /// A watch, or what is read because of it, did not succeed.
+    pub fn failed(&self, what: &str, error: &str) {
         self.broken.fetch_add(1, Relaxed);
-        let error = with_causes(error);
+        let error = short_line(error, MAX_ERROR_CHARS);
         tracing::warn!(error, "the watch on {what} broke; it is started again, and what is known stays in force");
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned(), error);
     }

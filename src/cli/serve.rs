@@ -28,7 +28,7 @@ use crate::adapters::{clock, events, hosts, listen, log_text, probes, rights, se
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
-use crate::core::report::SetReport;
+use crate::core::pod_address::Asked;
 use crate::core::scope::Scope;
 use crate::page::feed as page;
 use crate::refresher::reports::Reports;
@@ -89,6 +89,9 @@ pub(super) struct Args {
     /// alone. Default: it has rights in the whole cluster
     #[arg(long, value_name = "NAMES", env = "TIMESHARD_NAMESPACES", default_value = "", hide_default_value = true, value_parser = Scope::parse)]
     namespaces: Scope,
+    /// Also ask sidecars of pods whose address is loopback or this machine's own: for tests without a pod network
+    #[arg(long, env = "TIMESHARD_ALLOW_LOCAL_PODS")]
+    allow_local_pods: bool,
     /// Name of this replica, for the lease. Default: the host's name and a random suffix
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pod_name: Option<String>,
@@ -213,7 +216,8 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let probe_listen = bound(&probe_listener, args.probe_listen);
     let probes = Probes { ready: ready.clone(), shutdown: shutdown.clone(), pulse };
     probes::start(probe_listener, probes).map_err(|error| Failure::Failed(format!("probes cannot be served: {error}")))?;
-    let admin = Admin { ready, metrics: Arc::new(registry), status: Arc::new(move || document.status()), shutdown: shutdown.clone() };
+    let status = Arc::new(move |out: &mut dyn std::io::Write| document.write_status(out));
+    let admin = Admin { ready, metrics: Arc::new(registry), status, shutdown: shutdown.clone() };
     tasks.spawn(admin::serve(admin_listener, hosts::only(admin::router(admin).merge(pages), args.admin_host.clone())));
     tracing::info!(%listen, %admin_listen, %probe_listen, webhook_only = args.webhook_only, "serving");
     let mut reviewer = Reviewer::new(observed.fleet.clone(), clock::now);
@@ -337,7 +341,8 @@ async fn join_cluster(
     let (hand_over, retire) = signals::channel();
     let (leadership, election) = lease::run(client.clone(), settings, retire);
     registry.register_collector(Box::new(LeadershipMetrics(leadership.clone())));
-    let refresher = Refresher::new(client, seen.clone(), leadership.clone(), notices.clone(), (replica, shutdown.clone()), registry);
+    let (who, asked) = ((replica, shutdown.clone()), if args.allow_local_pods { Asked::OwnMachineToo } else { Asked::Pods });
+    let refresher = Refresher::new(client, seen.clone(), leadership.clone(), notices.clone(), who, asked, registry);
     let reports = refresher.reports();
     let mut shutdown = shutdown.clone();
     tasks.spawn(async move {
@@ -384,6 +389,7 @@ impl Head {
             "watch_error": self.observed.watches.last_error(),
             "namespaces": self.observed.namespaces(),
             "namespaces_without_rights": self.observed.rights.all(),
+            "not_taken_in": self.observed.refused().into_iter().map(|refused| refused.sentence).collect::<Vec<_>>(),
             "leader": leader,
             "certificate_not_after_unix_seconds": self.certificates.not_after_unix_seconds(),
             "certificate_error": self.certificates.last_failure().or_else(|| self.own.as_ref().and_then(|own| own.problem())),
@@ -391,11 +397,13 @@ impl Head {
         })
     }
 
-    fn status(&self) -> serde_json::Value {
-        let reports = self.leading.as_ref().map(|(_, reports)| reports.all()).unwrap_or_default();
-        let mut value = self.value();
-        value["statefulsets"] = json!(statefulsets(&self.observed.fleet.load(), &reports));
-        value
+    fn write_status(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        let fleet = self.observed.fleet.load_full();
+        let reports = self.leading.as_ref().map(|(_, reports)| &**reports);
+        let head = self.value().as_object().cloned().unwrap_or_default();
+        let document = page_source::Status { head, statefulsets: page_source::Sets { fleet: &fleet, reports, now: clock::now() } };
+        serde_json::to_writer_pretty(&mut *out, &document)?;
+        out.write_all(b"\n")
     }
 
     /// What the page shows: the same, without copying what the leader holds.
@@ -403,25 +411,4 @@ impl Head {
         let reports = self.leading.as_ref().map(|(_, reports)| reports.latest()).unwrap_or_default();
         page::Known { head: self.value(), sets: page_source::sets(&self.observed.fleet.load(), &reports, clock::now()) }
     }
-}
-
-/// Every known StatefulSet: its plan, and on the leader how far it is.
-fn statefulsets(fleet: &Fleet, reports: &[SetReport]) -> Vec<serde_json::Value> {
-    let now = clock::now();
-    let one = |known: &crate::core::fleet::Known| {
-        let facts = known.facts();
-        let shard = |(i, shard): (u32, &crate::core::plan::Shard)| {
-            let window = known.plan.window(i, now);
-            json!({"shard": i, "replicas": shard.replicas, "min_time": window.min, "max_time": window.max})
-        };
-        let shards: Vec<_> = (0..).zip(known.plan.shards()).map(shard).collect();
-        let reported = reports.iter().find(|report| report.namespace == facts.namespace && report.name == facts.name);
-        let report = reported.cloned().unwrap_or_else(|| page_source::without_a_look(fleet, known));
-        let mut value = json!(report);
-        value["shards"] = json!(shards);
-        value["problem"] = json!(known.problem);
-        value
-    };
-    let stores = |known: &&crate::core::fleet::Known| known.facts().store;
-    fleet.statefulsets().filter(stores).map(one).collect()
 }

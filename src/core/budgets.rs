@@ -1,7 +1,7 @@
 //! Which `PodDisruptionBudget`s a StatefulSet should have now: one for each shard, closed while a step of that shard runs.
 //!
 //! Invariants: no pod is ever selected by a budget of ours and by somebody else's (Kubernetes then evicts neither); what
-//! does not carry our label is never written; what is right is not written again.
+//! does not carry our label is never written; what is right is not written again; none is made for a shard without pods.
 //!
 //! Open is `minAvailable` of all pods of the shard but one, not `maxUnavailable: 1`. Kubernetes reads `maxUnavailable`
 //! against `spec.replicas` of the *whole* StatefulSet (`getExpectedScale` of its disruption controller): with 3 shards of 2
@@ -78,6 +78,7 @@ pub struct BudgetPlan {
 pub fn wanted(set: &ShardedSet, closed: &BTreeSet<u32>, facts: &NamespaceFacts) -> BudgetPlan {
     let mut shards = set.shards(facts);
     shards.extend(closed.iter().filter(|shard| !shards.contains_key(*shard)).map(|shard| (*shard, 0)).collect::<Vec<_>>());
+    let labelled: BTreeSet<u32> = set.pods(facts).filter_map(|pod| pod.shard()).collect();
     let mut plan = BudgetPlan { ready: true, ..BudgetPlan::default() };
     let mut kept = BTreeSet::new();
     for (shard, pods) in shards {
@@ -105,6 +106,8 @@ pub fn wanted(set: &ShardedSet, closed: &BTreeSet<u32>, facts: &NamespaceFacts) 
                     plan.writes.push(BudgetWrite::Replace { resource_version: there.resource_version.clone(), budget });
                 }
             }
+            // Nobody can be evicted from it: it is made with its first pod, so that what is written follows the pods that there are.
+            None if !labelled.contains(&shard) => {}
             None => {
                 plan.ready &= limit != Limit::Closed;
                 plan.writes.push(BudgetWrite::Create(budget));
@@ -133,12 +136,17 @@ pub fn opening(set: &ShardedSet, facts: &NamespaceFacts) -> Vec<BudgetWrite> {
 }
 
 /// By namespace, deletions of our budgets where the label was taken away: nobody opens them there after a step, or lowers
-/// them when pods go, and each would come to hold up the drain of a node. `all` is by namespace, too.
+/// them when pods go, and each would come to hold up the drain of a node. `all` is by namespace, too. Only what we would have made
+/// goes: with a StatefulSet as owner and the name that we give; anybody may put our label on a budget.
 #[must_use]
 pub fn left_behind(all: &[(String, BudgetFacts)], labelled: &BTreeSet<String>) -> Vec<(String, BudgetWrite)> {
     let delete =
         |budget: &BudgetFacts| BudgetWrite::Delete { name: budget.name.clone(), resource_version: budget.resource_version.clone() };
-    let ours = all.iter().filter(|(namespace, budget)| budget.ours && !labelled.contains(namespace));
+    let is_made = |budget: &BudgetFacts| {
+        let shard = budget.name.rsplit_once("-shard-").and_then(|(_, shard)| shard.parse().ok());
+        budget.owner_name.as_ref().zip(shard).is_some_and(|(owner, shard)| shard_name(owner, shard, SUBDOMAIN_CHARS) == budget.name)
+    };
+    let ours = all.iter().filter(|(namespace, budget)| budget.ours && !labelled.contains(namespace) && is_made(budget));
     ours.map(|(namespace, budget)| (namespace.clone(), delete(budget))).collect()
 }
 

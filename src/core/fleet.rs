@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use super::config::{Config, Sharding, unknown_annotations};
 use super::entry::Entry;
+use super::kept;
 use super::max_unavailable::{AllAtOnce, MaxUnavailable, all_at_once};
 use super::names;
-use super::observed::Selector;
+use super::observed::{MapFacts, REPORT_BYTES, Selector};
 use super::plan::Plan;
 use super::printable::cut;
+use super::reconcile::ABSENT_PODS;
 use super::sidecar_spec::RenderedSidecar;
 
 /// What is observed of a StatefulSet.
@@ -75,6 +77,15 @@ pub struct Known {
 /// The entries of one ConfigMap, by pod.
 pub type Entries = HashMap<String, Entry>;
 
+/// A ConfigMap of ours as it stands, read once.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// What stands there.
+    pub facts: MapFacts,
+    /// What of it can be read.
+    pub entries: Entries,
+}
+
 type ByNamespace<T> = HashMap<String, HashMap<String, Arc<T>>>;
 
 /// Everything that admission knows.
@@ -83,7 +94,7 @@ pub struct Fleet {
     config: Arc<Config>,
     unknown: Arc<Known>,
     statefulsets: ByNamespace<Known>,
-    configmaps: ByNamespace<Entries>,
+    configmaps: ByNamespace<Published>,
 }
 
 impl StatefulSetFacts {
@@ -171,6 +182,21 @@ impl Known {
     pub fn facts(&self) -> &StatefulSetFacts {
         &self.facts
     }
+
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        /// The sharding, the rendered sidecar, and what a leader remembers of it.
+        const BASE_BYTES: usize = 8 * 1024;
+        /// A shard in the plan and in what is said of it.
+        const SHARD_BYTES: usize = 64;
+        let facts = &self.facts;
+        let texts = kept::bytes_of([&facts.namespace, &facts.name, &facts.uid, &facts.update_revision]);
+        // Annotations stand there as text, and as what they mean.
+        let own = texts + 2 * kept::bytes_of_map(&facts.annotations) + facts.selector.bytes();
+        let absent = ABSENT_PODS.min(facts.replicas) as usize * REPORT_BYTES;
+        BASE_BYTES + own + absent + SHARD_BYTES * self.plan.shards().len()
+    }
 }
 
 impl Fleet {
@@ -186,10 +212,32 @@ impl Fleet {
         &self.config
     }
 
+    /// The same, to be held.
+    #[must_use]
+    pub fn shared_config(&self) -> Arc<Config> {
+        self.config.clone()
+    }
+
     /// What is known of a StatefulSet; the defaults, with start 0, for one that was not observed yet.
     #[must_use]
     pub fn known(&self, namespace: &str, statefulset: &str) -> &Known {
         self.statefulsets.get(namespace).and_then(|by_name| by_name.get(statefulset)).unwrap_or(&self.unknown)
+    }
+
+    /// What is known of a StatefulSet, if it was observed.
+    #[must_use]
+    pub fn get(&self, namespace: &str, statefulset: &str) -> Option<&Known> {
+        self.statefulsets.get(namespace)?.get(statefulset).map(AsRef::as_ref)
+    }
+
+    /// Every observed StatefulSet of a namespace.
+    pub fn statefulsets_of(&self, namespace: &str) -> impl Iterator<Item = &Known> {
+        self.statefulsets.get(namespace).into_iter().flat_map(|by_name| by_name.values().map(AsRef::as_ref))
+    }
+
+    /// Every ConfigMap of ours that is kept of a namespace.
+    pub fn configmaps_of(&self, namespace: &str) -> impl Iterator<Item = &Published> {
+        self.configmaps.get(namespace).into_iter().flat_map(|by_name| by_name.values().map(AsRef::as_ref))
     }
 
     /// The published entry of a pod.
@@ -197,13 +245,28 @@ impl Fleet {
     pub fn published(&self, namespace: &str, statefulset: &str, pod: &str) -> Option<&Entry> {
         // Most requests come for namespaces without a ConfigMap of ours: no name is made for them.
         let by_name = self.configmaps.get(namespace).filter(|by_name| !by_name.is_empty())?;
-        by_name.get(&self.config.operator.configmap_of(namespace, statefulset))?.get(pod)
+        by_name.get(&self.config.operator.configmap_of(namespace, statefulset))?.entries.get(pod)
     }
 
     /// Everything that is published for a StatefulSet's pods, once its ConfigMap was seen.
     #[must_use]
     pub fn entries(&self, namespace: &str, statefulset: &str) -> Option<&Entries> {
-        self.configmaps.get(namespace)?.get(&self.config.operator.configmap_of(namespace, statefulset)).map(AsRef::as_ref)
+        self.configmap(namespace, &self.config.operator.configmap_of(namespace, statefulset)).map(|map| &map.entries)
+    }
+
+    /// A ConfigMap of ours.
+    #[must_use]
+    pub fn configmap(&self, namespace: &str, name: &str) -> Option<&Published> {
+        self.configmaps.get(namespace)?.get(name).map(AsRef::as_ref)
+    }
+
+    /// Whether a StatefulSet that is known has its windows in a ConfigMap of this name.
+    #[must_use]
+    pub fn reads_configmap(&self, namespace: &str, name: &str) -> bool {
+        let operator = &self.config.operator;
+        let sets = [Some(operator.statefulset_name.as_str()), name.strip_suffix(names::CONFIGMAP_SUFFIX)];
+        let known = |set: &&str| self.get(namespace, set).is_some();
+        sets.into_iter().flatten().filter(known).any(|set| operator.configmap_of(namespace, set) == name)
     }
 
     /// Every observed StatefulSet.
@@ -211,18 +274,15 @@ impl Fleet {
         self.statefulsets.values().flat_map(|by_name| by_name.values().map(AsRef::as_ref))
     }
 
-    /// Namespace and name of every StatefulSet that is not known as it was before: observed anew, planned anew, or gone.
+    /// Namespace and name of every StatefulSet that is not known as it was before: observed anew, planned anew, published anew, or
+    /// gone.
     #[must_use]
     pub fn changed_since(&self, before: &Self) -> Vec<(String, String)> {
-        fn not_in<'a>(one: &'a Fleet, other: &'a Fleet) -> impl Iterator<Item = (String, String)> + 'a {
-            one.statefulsets.iter().flat_map(move |(namespace, by_name)| {
-                let others = other.statefulsets.get(namespace);
-                let same = move |name, known| others.and_then(|o| o.get(name)).is_some_and(|there| Arc::ptr_eq(there, known));
-                let changed = by_name.iter().filter(move |(name, known)| !same(name.as_str(), known));
-                changed.map(move |(name, _)| (namespace.clone(), name.clone()))
-            })
+        let mut changed: BTreeSet<(String, String)> = differ(&self.statefulsets, &before.statefulsets).collect();
+        for (namespace, map) in differ(&self.configmaps, &before.configmaps) {
+            let reads = |known: &&Known| self.config.operator.configmap_of(&namespace, &known.facts.name) == map;
+            changed.extend(self.statefulsets_of(&namespace).filter(reads).map(|known| (namespace.clone(), known.facts.name.clone())));
         }
-        let changed: BTreeSet<_> = not_in(self, before).chain(not_in(before, self)).collect();
         changed.into_iter().collect()
     }
 
@@ -262,11 +322,17 @@ impl Fleet {
         next
     }
 
-    /// With a ConfigMap as observed now.
+    /// With what a ConfigMap publishes, whatever else it says.
     #[must_use]
     pub fn with_configmap(&self, namespace: &str, name: &str, entries: Entries) -> Self {
+        self.with_published(namespace, Published { facts: MapFacts { name: name.to_owned(), ..MapFacts::default() }, entries })
+    }
+
+    /// With a ConfigMap as observed now.
+    #[must_use]
+    pub fn with_published(&self, namespace: &str, published: Published) -> Self {
         let mut next = self.clone();
-        next.configmaps.entry(namespace.to_owned()).or_default().insert(name.to_owned(), Arc::new(entries));
+        next.configmaps.entry(namespace.to_owned()).or_default().insert(published.facts.name.clone(), Arc::new(published));
         next
     }
 
@@ -288,6 +354,18 @@ impl Fleet {
     }
 }
 
+/// Namespace and name of what is not the same value in both.
+fn differ<'a, T>(one: &'a ByNamespace<T>, other: &'a ByNamespace<T>) -> impl Iterator<Item = (String, String)> + 'a {
+    fn not_in<'a, T>(one: &'a ByNamespace<T>, other: &'a ByNamespace<T>) -> impl Iterator<Item = (String, String)> + 'a {
+        one.iter().flat_map(move |(namespace, by_name)| {
+            let others = other.get(namespace);
+            let same = move |name: &String, value| others.and_then(|o| o.get(name)).is_some_and(|there| Arc::ptr_eq(there, value));
+            by_name.iter().filter(move |(name, value)| !same(name, value)).map(move |(name, _)| (namespace.clone(), name.clone()))
+        })
+    }
+    not_in(one, other).chain(not_in(other, one))
+}
+
 fn unknown(config: &Config) -> Known {
     Known {
         plan: Plan::new(&config.sharding, None),
@@ -303,118 +381,4 @@ fn unknown(config: &Config) -> Known {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn facts(replicas: u32, annotations: &[(&str, &str)]) -> StatefulSetFacts {
-        let annotations = annotations.iter().map(|(key, value)| (format!("thanos-timeshard.io/{key}"), (*value).to_owned())).collect();
-        StatefulSetFacts { namespace: "ns".to_owned(), name: "store".to_owned(), replicas, annotations, ..StatefulSetFacts::default() }
-    }
-
-    fn fleet() -> Fleet {
-        Fleet::new(Arc::new(Config::default()))
-    }
-
-    #[test]
-    fn an_unknown_statefulset_has_the_defaults() {
-        let known = fleet();
-        let known = known.known("ns", "store");
-        assert_eq!((known.plan.shards().len(), known.ordinals_start), (3, 0));
-    }
-
-    #[test]
-    fn a_bad_annotation_keeps_the_last_good_sharding() {
-        let good = fleet().with_statefulset(facts(8, &[("total-shards", "4")])).unwrap();
-        let bad = good.with_statefulset(facts(8, &[("total-shards", "many")])).unwrap();
-        let known = bad.known("ns", "store");
-        assert_eq!(known.sharding.total_shards(), Some(4));
-        assert!(known.problem.as_ref().unwrap().contains("\"many\""), "{:?}", known.problem);
-        let healed = bad.with_statefulset(facts(8, &[("total-shards", "2")])).unwrap();
-        assert_eq!((healed.known("ns", "store").sharding.total_shards(), &healed.known("ns", "store").problem), (Some(2), &None));
-    }
-
-    #[test]
-    fn after_a_restart_the_last_good_sharding_of_a_bad_annotation_is_not_known() {
-        let fleet = fleet().with_statefulset(facts(8, &[("total-shards", "many")])).unwrap();
-        let again = fleet.with_config(Arc::new(Config::default())).with_statefulset(facts(9, &[("total-shards", "many")])).unwrap();
-        assert!(fleet.known("ns", "store").split_unknown && again.known("ns", "store").split_unknown);
-        let good = again.with_statefulset(facts(9, &[("total-shards", "4")])).unwrap();
-        let bad = good.with_statefulset(facts(9, &[("total-shards", "many")])).unwrap();
-        assert!(!good.known("ns", "store").split_unknown && !bad.known("ns", "store").split_unknown);
-    }
-
-    #[test]
-    fn a_misspelled_annotation_is_told() {
-        let fleet = fleet().with_statefulset(facts(6, &[("total-shard", "4"), ("pause", "true")])).unwrap();
-        let told = fleet.known("ns", "store").remarks();
-        assert!(
-            matches!(&told[..], [("UnknownAnnotation", said)] if said.ends_with("did you mean thanos-timeshard.io/total-shards?")),
-            "{told:?}"
-        );
-    }
-
-    #[test]
-    fn a_rolling_update_that_takes_a_whole_shard_is_told() {
-        let fleet = fleet().with_statefulset(facts(6, &[])).unwrap();
-        assert_eq!(fleet.known("ns", "store").remarks(), []);
-        let two = StatefulSetFacts { max_unavailable: Some(MaxUnavailable::Pods(2)), ..facts(6, &[]) };
-        let told = fleet.with_statefulset(two).unwrap().known("ns", "store").remarks();
-        assert!(matches!(&told[..], [("MaxUnavailable", said)] if said.contains("(store-0, store-1)")), "{told:?}");
-    }
-
-    #[test]
-    fn what_did_not_change_changes_nothing() {
-        let fleet = fleet().with_statefulset(facts(6, &[])).unwrap();
-        assert!(fleet.with_statefulset(facts(6, &[])).is_none());
-    }
-
-    #[test]
-    fn a_status_that_changes_costs_no_plan_and_is_seen() {
-        let before = fleet().with_statefulset(facts(6, &[("total-shards", "many")])).unwrap();
-        let status = StatefulSetFacts { update_revision: "store-2".to_owned(), ..facts(6, &[("total-shards", "many")]) };
-        let after = before.with_statefulset(status.clone()).unwrap();
-        let known = after.known("ns", "store");
-        assert_eq!((known.facts(), &known.plan), (&status, &before.known("ns", "store").plan));
-        assert_eq!(known.problem, before.known("ns", "store").problem);
-        assert_eq!(after.changed_since(&before), [("ns".to_owned(), "store".to_owned())]);
-        assert_eq!(after.changed_since(&after.clone()), []);
-        assert_eq!(after.without_namespace("ns").changed_since(&after), [("ns".to_owned(), "store".to_owned())]);
-    }
-
-    #[test]
-    fn the_target_is_planned_for_and_the_others_are_surplus() {
-        let fleet = fleet().with_statefulset(facts(6, &[("target-replicas", "3")])).unwrap();
-        let plan = &fleet.known("ns", "store").plan;
-        assert_eq!((0..6).map(|i| plan.assign(i).shard).collect::<Vec<_>>(), [0, 1, 2, 0, 0, 0]);
-        let beyond = fleet.with_statefulset(facts(6, &[("target-replicas", "60")])).unwrap();
-        assert_eq!(beyond.known("ns", "store").plan, Plan::new(&Sharding::default(), Some(6)));
-        let bad = fleet.with_statefulset(facts(6, &[("target-replicas", "-1")])).unwrap();
-        assert!(bad.known("ns", "store").problem.is_some());
-    }
-
-    #[test]
-    fn the_first_pods_of_a_set_scaled_from_zero_have_windows_with_data() {
-        let fleet = fleet().with_statefulset(facts(0, &[("total-shards", "4")])).unwrap();
-        let plan = &fleet.known("ns", "store").plan;
-        assert_eq!((plan.shards().len(), plan.assign(6).shard), (4, 3));
-    }
-
-    #[test]
-    fn an_unlabelled_namespace_is_forgotten() {
-        let entry = Entry::parse("shard: 1\nmin_time: -2d\nmax_time: -1d\n", chrono::DateTime::UNIX_EPOCH).unwrap();
-        let entries = HashMap::from([("store-0".to_owned(), entry)]);
-        let fleet = fleet().with_statefulset(facts(9, &[])).unwrap().with_configmap("ns", "store-time-shards", entries);
-        assert!(fleet.published("ns", "store", "store-0").is_some());
-        assert!(fleet.published("ns", "store", "store-1").is_none());
-        let without = fleet.without_namespace("ns");
-        assert!(without.published("ns", "store", "store-0").is_none());
-        assert_eq!(without.statefulsets().count(), 0);
-    }
-
-    #[test]
-    fn another_configuration_replans() {
-        let fleet = fleet().with_statefulset(facts(8, &[])).unwrap();
-        let config = Config::parse("sharding: {total_shards: 4}", "c").unwrap();
-        assert_eq!(fleet.with_config(Arc::new(config)).known("ns", "store").plan.shards().len(), 4);
-    }
-}
+mod tests;

@@ -31,6 +31,10 @@ pub mod guard;
 pub mod history;
 #[cfg(feature = "server")]
 pub mod hosts;
+#[cfg(feature = "server")]
+pub mod json_trim;
+#[cfg(feature = "server")]
+pub mod kept;
 pub mod launch;
 pub mod loaded;
 pub mod loading;
@@ -56,6 +60,8 @@ pub mod plan;
 #[cfg(feature = "server")]
 pub mod pod;
 #[cfg(feature = "server")]
+#[cfg(feature = "server")]
+pub mod pod_address;
 pub mod printable;
 #[cfg(feature = "server")]
 pub mod reconcile;

@@ -6,6 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::agent_status::AgentStatus;
+use super::kept::{ENTRY_BYTES, bytes_of, bytes_of_map};
+
+/// What the leader says of a pod, in memory. Bytes.
+pub const REPORT_BYTES: usize = 768;
 
 /// What is observed of a pod that a StatefulSet owns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +92,8 @@ pub struct BudgetFacts {
     pub resource_version: String,
     /// UID of the StatefulSet that owns it, if one does.
     pub owner_uid: Option<String>,
+    /// Name of that StatefulSet.
+    pub owner_name: Option<String>,
     /// Which pods it selects; `None` selects nothing.
     pub selector: Option<Selector>,
     /// `maxUnavailable`, if it is a number.
@@ -119,13 +125,11 @@ pub struct ServiceFacts {
     pub ports: Vec<(String, i32)>,
 }
 
-/// Everything that is observed of a namespace, beside its StatefulSets.
+/// Everything that is observed of a namespace, beside its StatefulSets and our ConfigMaps.
 #[derive(Clone, Debug, Default)]
 pub struct NamespaceFacts {
     /// Pods by name.
     pub pods: BTreeMap<String, PodFacts>,
-    /// ConfigMaps with our label, by name.
-    pub maps: BTreeMap<String, MapFacts>,
     /// All budgets (`PodDisruptionBudget`), by name.
     pub budgets: BTreeMap<String, BudgetFacts>,
     /// All Services, by name.
@@ -153,6 +157,15 @@ impl Answer {
 }
 
 impl PodFacts {
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.name, &self.uid, &self.statefulset, &self.owner_uid, &self.revision];
+        let optional = [&self.ip, &self.configmap, &self.shard_label, &self.stuck];
+        // How long it has been ready is kept beside it.
+        let asked = if self.injected { REPORT_BYTES + size_of::<AgentStatus>() } else { 0 };
+        asked + 2 * size_of::<Self>() + bytes_of(texts) + bytes_of(optional.into_iter().flatten()) + bytes_of_map(&self.labels)
+    }
     /// The number in its shard label, if it is one.
     #[must_use]
     pub fn shard(&self) -> Option<u32> {
@@ -173,7 +186,45 @@ impl PodFacts {
     }
 }
 
+impl MapFacts {
+    /// What it takes in memory, about, with the entries that it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        /// An entry as it is read, and what is said of its pod.
+        const READ_BYTES: usize = 192 + REPORT_BYTES;
+        let texts = [&self.name, &self.uid, &self.resource_version];
+        let optional = [&self.owner_uid, &self.single_holders];
+        let texts = bytes_of(texts) + bytes_of(optional.into_iter().flatten());
+        size_of::<Self>() + texts + bytes_of_map(&self.data) + READ_BYTES * self.data.len()
+    }
+}
+
+impl BudgetFacts {
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + 3 * ENTRY_BYTES + bytes_of([&self.name]) + self.selector.as_ref().map_or(0, Selector::bytes)
+    }
+}
+
+impl ServiceFacts {
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let ports = bytes_of(self.ports.iter().map(|(name, _)| name));
+        size_of::<Self>() + 3 * ENTRY_BYTES + bytes_of([&self.name]) + bytes_of_map(&self.selector) + ports
+    }
+}
+
 impl Selector {
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let expressions =
+            self.expressions.iter().map(|(key, operator, values)| key.len() + operator.len() + ENTRY_BYTES + bytes_of(values));
+        bytes_of_map(&self.labels) + expressions.sum::<usize>()
+    }
+
     /// Whether a pod with these labels is selected. An operator that Kubernetes does not have selects nothing.
     #[must_use]
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {

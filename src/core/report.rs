@@ -317,7 +317,13 @@ impl SetReport {
     /// The longest drift of its pods, in seconds; 0 without one.
     #[must_use]
     pub fn drift_seconds(&self) -> u64 {
-        self.pods.iter().filter_map(|pod| pod.drift_seconds).max().unwrap_or(0)
+        self.drifts().unwrap_or(0)
+    }
+
+    /// The same; `None` while no pod drifts.
+    #[must_use]
+    pub fn drifts(&self) -> Option<u64> {
+        self.pods.iter().filter_map(|pod| pod.drift_seconds).max()
     }
 
     /// So much later, while nothing else was seen.

@@ -2,7 +2,8 @@
 //!
 //! `set` is a StatefulSet, `gone` one that is no more, `head` the server, and `shown` says that all of a look has been told,
 //! with the server's time; `beat` is the time alone, when nothing changed; `bye` is the end. The stream is asked for its next
-//! event when there is room to send it, so a slow browser skips states and holds at most one look.
+//! event when there is room to send it, so a slow browser skips states and holds at most one look; one that takes nothing for
+//! [`STALLED`] is let go of, with all that it holds.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -15,8 +16,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream::unfold;
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::X_CONTENT_TYPE_OPTIONS;
 use super::feed::{Feed, LOOK_EVERY, MOST_STREAMS, Snapshot, event};
@@ -25,6 +26,9 @@ use crate::adapters::signals::{Shutdown, Stage as Stages};
 
 /// With nothing to say, the browser is told that the stream lives; it doubts it after two and a half of these.
 const BEAT_EVERY: Duration = Duration::from_secs(10);
+
+/// A browser that takes no event for this long does not look any more.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// What a stream needs.
 #[derive(Clone)]
@@ -57,7 +61,9 @@ pub(super) async fn events(State(stage): State<Stage>) -> Response {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream =
         Stream { stage, looks, told: Arc::default(), pending: VecDeque::new(), last: Instant::now(), ended: false, _permit: permit };
-    let body = unfold(stream, async |mut stream| stream.next().await.map(|event| (Ok::<_, Infallible>(event), stream)));
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(stream.run(sender));
+    let body = unfold(receiver, async |mut events| events.recv().await.map(|event| (Ok::<_, Infallible>(event), events)));
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
@@ -74,6 +80,20 @@ fn refused(why: String) -> Response {
 }
 
 impl Stream {
+    /// Sends events until the end, or until nobody takes them.
+    async fn run(mut self, events: mpsc::Sender<Bytes>) {
+        loop {
+            let event = tokio::select! {
+                event = self.next() => event,
+                () = events.closed() => return,
+            };
+            let Some(event) = event else { return };
+            if !matches!(timeout(STALLED, events.send(event)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(event) = self.pending.pop_front() {

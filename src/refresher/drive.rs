@@ -3,7 +3,7 @@
 //! Questions run beside it, watches before, during and after it (`observe`); here each StatefulSet with news is looked at, and what `core::reconcile` decides
 //! is carried out. Invariants:
 //! - nothing is written unless the lease lasts longer than the write may take;
-//! - one StatefulSet at a time, so that two looks never write over each other;
+//! - one StatefulSet at a time, so that two looks never write over each other; namespaces take turns, and a turn is bounded (`turn`);
 //! - a step is published only after its budgets are closed and the pods were looked at once more, past every cache;
 //! - what failed is tried again, ever later, and at once when something changes;
 //! - once the shutdown has begun nothing is written but what `release` lets go of.
@@ -21,14 +21,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use super::look::Outcome;
 use super::memory::Memory;
 use super::poll::Poller;
-use super::release::Replica;
+use super::release::{Replica, Sweep};
 use super::reports::Reports;
 use super::seen::{Seen, SetName};
+use super::turn::Queue;
 use super::write::Writer;
 use crate::adapters::cluster::Observed;
 use crate::adapters::events;
 use crate::adapters::lease::Leadership;
 use crate::adapters::signals::{Shutdown, Stage};
+use crate::core::notice::Notice;
 
 /// What a tenure works with.
 pub(super) struct Tenure {
@@ -44,6 +46,8 @@ pub(super) struct Tenure {
     pub(super) memories: HashMap<SetName, Memory>,
     /// When to look again although nothing changed.
     pub(super) alarms: BTreeMap<SetName, Instant>,
+    /// Namespaces whose people were told that something is not taken in.
+    pub(super) told_refused: BTreeSet<String>,
 }
 
 impl Tenure {
@@ -60,6 +64,7 @@ impl Tenure {
             shutdown: refresher.shutdown.clone(),
             memories: HashMap::new(),
             alarms: BTreeMap::new(),
+            told_refused: BTreeSet::new(),
         }
     }
 
@@ -74,8 +79,9 @@ impl Tenure {
         let mut resync = interval_at(Instant::now() + period(&self.observed), period(&self.observed));
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut shutdown, mut labelled) = (self.shutdown.clone(), self.observed.labelled());
-        // When to look for budgets that nobody keeps any more: now, since no leader may have been there when that began.
-        let mut sweep = Some(Instant::now());
+        // Budgets that nobody keeps any more are looked for now, since no leader may have been there when that began.
+        let (mut sweep, mut queue) = (Sweep::default(), Queue::default());
+        sweep.begin(true);
         loop {
             let alarm = self.alarms.values().min().copied();
             let wanted = period(&self.observed);
@@ -87,26 +93,39 @@ impl Tenure {
             let due: BTreeSet<SetName> = tokio::select! {
                 () = shutdown.reached(Stage::Draining) => return self.farewell().await,
                 _ = labelled.changed() => {
-                    sweep = Some(Instant::now());
+                    sweep.begin(true);
                     BTreeSet::new()
                 }
-                () = sleep_until(sweep.unwrap_or_else(Instant::now)), if sweep.is_some() => {
-                    sweep = self.sweep().await;
+                () = sleep_until(sweep.at.unwrap_or_else(Instant::now)), if sweep.at.is_some() => {
+                    self.sweep(&mut sweep).await;
                     BTreeSet::new()
                 }
-                sets = self.seen.changed() => sets.into_iter().collect(),
+                sets = self.seen.changed() => {
+                    self.tell_refused();
+                    sets.into_iter().collect()
+                }
                 _ = resync.tick() => {
-                    sweep = sweep.or_else(|| Some(Instant::now()));
+                    sweep.begin(false);
+                    self.tell_refused();
                     self.all()
                 }
                 () = sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
                     let now = Instant::now();
                     self.alarms.iter().filter(|(_, at)| **at <= now).map(|(set, _)| set.clone()).collect()
                 }
+                // Chosen at random among what is due: none of these keeps another from its turn.
+                () = std::future::ready(()), if !queue.is_empty() => {
+                    let set = queue.pop();
+                    let left = match &set {
+                        Some(set) => self.one(set).await,
+                        None => false,
+                    };
+                    set.into_iter().filter(|_| left).collect()
+                }
             };
             for set in due {
                 self.alarms.remove(&set);
-                self.one(&set).await;
+                queue.push(set);
             }
         }
     }
@@ -118,25 +137,50 @@ impl Tenure {
         known.chain(self.memories.keys().cloned()).collect()
     }
 
-    async fn one(&mut self, set: &SetName) {
+    /// One turn; whether there is more to do.
+    async fn one(&mut self, set: &SetName) -> bool {
         // Listing a namespace is news; until then, and once it is no longer labelled, nothing is decided about it.
         if !self.observed.namespaces().contains(&set.0) {
-            return self.forget(set);
+            self.forget(set);
+            return false;
         }
         if !self.seen.is_listed(&set.0) {
-            return;
+            return false;
         }
         let mut memory = self.memories.remove(set).unwrap_or_default();
         let outcome = self.look(set, &mut memory).await;
-        let again = match outcome {
-            Outcome::Nothing => return self.forget(set),
-            Outcome::Fine(again) => again,
-            Outcome::Failed(wait) => Some(wait),
+        let (again, left) = match outcome {
+            Outcome::Nothing => {
+                self.forget(set);
+                return false;
+            }
+            Outcome::Fine(again) => (again, false),
+            Outcome::Failed(wait) => (Some(wait), false),
+            Outcome::Unfinished => (None, true),
         };
         if let Some(again) = again {
             self.alarms.insert(set.clone(), Instant::now() + again);
         }
         self.memories.insert(set.clone(), memory);
+        left
+    }
+
+    /// Tells each namespace's people once while something of theirs is not taken in.
+    fn tell_refused(&mut self) {
+        let refused = self.observed.refused();
+        self.told_refused.retain(|namespace| refused.iter().any(|refused| refused.namespace == *namespace));
+        for refused in refused {
+            let fleet = self.observed.fleet.load();
+            let known = fleet.statefulsets_of(&refused.namespace).map(|known| known.facts().name.clone());
+            let Some(statefulset) = refused.statefulset.or_else(|| known.min()) else { continue };
+            if !self.told_refused.insert(refused.namespace.clone()) {
+                continue;
+            }
+            let uid = fleet.known(&refused.namespace, &statefulset).facts().uid.clone();
+            let notice = Notice { namespace: refused.namespace, statefulset, uid, reason: "NotTakenIn", message: refused.sentence };
+            // A full queue drops the Event; the log has it.
+            let _ = self.notices.try_send(notice);
+        }
     }
 
     fn forget(&mut self, set: &SetName) {

@@ -36,6 +36,8 @@ pub(super) enum Outcome {
     Fine(Option<Duration>),
     /// A write failed, or what was seen no longer holds; when to look again.
     Failed(Duration),
+    /// There is more to do than one turn allows.
+    Unfinished,
 }
 
 /// Why the rest of a look is left out: the next one begins afresh.
@@ -44,6 +46,7 @@ pub(super) struct Interrupted;
 impl Tenure {
     pub(super) async fn look(&self, set: &SetName, memory: &mut Memory) -> Outcome {
         let began = Instant::now();
+        memory.turn.begin();
         let fleet = self.observed.fleet.load_full();
         let known = fleet.known(&set.0, &set.1);
         if known.facts().name != set.1 || known.facts().uid.is_empty() {
@@ -76,6 +79,9 @@ impl Tenure {
         // Without one injected pod there is nobody to publish for; only what is wrong is told.
         let done = if injected || gathered.map.is_some() { self.carry_out(set, known, &gathered, &decision, memory).await } else { Ok(()) };
         self.tell(set, known, &decision, memory, began);
+        if done.is_err() && memory.turn.is_over() {
+            return Outcome::Unfinished;
+        }
         if done.is_ok() {
             memory.failures = 0;
             let stands_in = memory.replaced.is_some().then_some(STAND_IN);
@@ -99,10 +105,10 @@ impl Tenure {
                 .collect();
             let answer = |pod: &PodFacts| self.poller.polled(&pod.uid).map(|polled| (pod.uid.clone(), (polled.answer, polled.at)));
             let answers = pods.values().filter_map(answer).collect();
-            let map = facts.maps.get(&configmap).cloned();
+            let map = self.observed.fleet.load().configmap(&set.0, &configmap).map(|map| map.facts.clone());
             // What an object may belong to is decided by all pods of the namespace's StatefulSet alone.
             let (budgets, services) = (facts.budgets.clone(), facts.services.clone());
-            let facts = NamespaceFacts { pods, maps: BTreeMap::new(), budgets, services };
+            let facts = NamespaceFacts { pods, budgets, services };
             Gathered { answers, configmap, map, facts }
         })
     }
@@ -134,14 +140,14 @@ impl Tenure {
         // One that is refused holds up what builds on it, and nothing else.
         let mut beside = Ok(());
         for write in &budgets.writes {
-            self.may_write()?;
+            self.may_write(memory)?;
             let written = self.writer.budget(&set.0, write).await;
             beside = beside.and(self.settle_beside(set, known, "PodDisruptionBudget", written, memory));
         }
         let services = shard_services::wanted(&sharded, known.sharding.shard_services(), &decision.shards, &gathered.facts);
         // Whether there should be Services is not known then, so none is made and none goes.
         for write in services.writes.iter().filter(|_| !known.split_unknown) {
-            self.may_write()?;
+            self.may_write(memory)?;
             let written = self.writer.service(&set.0, write).await;
             beside = beside.and(self.settle_beside(set, known, "Service", written, memory));
         }
@@ -168,7 +174,7 @@ impl Tenure {
         let due: Vec<&str> = decision.hurry.iter().filter(waits).map(String::as_str).collect();
         self.hurry((set, known), gathered, due.into_iter(), decision, memory).await?;
         if decision.drop_target {
-            self.may_write()?;
+            self.may_write(memory)?;
             let target = facts.annotations.get(names::TARGET_REPLICAS).map_or("", String::as_str);
             let written = self.writer.drop_target(&set.0, &facts.name, &facts.uid, target, facts.replicas).await;
             beside = beside.and(self.settle_beside(set, known, "StatefulSet", written, memory));
@@ -209,13 +215,14 @@ impl Tenure {
     ) -> Result<(), Interrupted> {
         let there = memory.written.as_ref().filter(|_| memory.replaced.is_some()).or(gathered.map.as_ref());
         let (Some(text), Some(there)) = (&decision.single_holders, there) else { return Ok(()) };
-        self.may_write()?;
+        self.may_write(memory)?;
         let before = there.resource_version.clone();
         let written = self.writer.note_single_holders(&set.0, &gathered.configmap, &before, text).await;
         if let Written::Done { resource_version } = &written
             && let Some(map) = &mut memory.written
         {
             (map.resource_version, map.single_holders) = (resource_version.clone(), Some(text.clone()).filter(|text| !text.is_empty()));
+            self.observed.wrote(&set.0, &gathered.configmap, resource_version, &map.data);
             memory.replaced = Some((before, Instant::now()));
         }
         self.settle_beside(set, known, "ConfigMap's annotation", written, memory)
@@ -255,14 +262,14 @@ impl Tenure {
         data: BTreeMap<String, String>,
         memory: &mut Memory,
     ) -> Result<(), Interrupted> {
-        self.may_write()?;
+        self.may_write(memory)?;
         let (name, owner) = (gathered.configmap.clone(), owner(known));
         let before = memory.written.as_ref().filter(|_| memory.replaced.is_some()).or(gathered.map.as_ref());
         let written = match before {
             Some(map) => self.writer.replace_map(&set.0, &name, &map.resource_version, &owner, &data).await,
             None => match self.writer.create_map(&set.0, &name, &owner, &data).await {
                 Written::AlreadyExists(there) if there.claim == Claim::Adoptable => {
-                    self.may_write()?;
+                    self.may_write(memory)?;
                     self.writer.adopt_map(&set.0, &name, &there, &owner, &data).await
                 }
                 written => written,
@@ -276,6 +283,7 @@ impl Tenure {
                 let single_holders = before.and_then(|map| map.single_holders.clone());
                 let (uid, owner_uid) = (before.map(|map| map.uid.clone()).unwrap_or_default(), Some(owner.uid));
                 let found = before.map(|map| map.data.clone());
+                self.observed.wrote(&set.0, &name, &resource_version, &data);
                 memory.own.extend(changed(found.as_ref(), &data).iter().map(|pod| entry::key(pod)));
                 memory.written = Some(MapFacts { name, uid, resource_version, owner_uid, data, single_holders });
                 Ok(())
@@ -341,7 +349,7 @@ impl Tenure {
     ) -> Result<(), Interrupted> {
         for name in pods.collect::<BTreeSet<_>>() {
             let Some(pod) = gathered.facts.pods.get(name).filter(|pod| pod.injected && !pod.terminating) else { continue };
-            self.may_write()?;
+            self.may_write(memory)?;
             let label = decision.relabel.iter().find(|(pod, _)| pod == name).map(|(_, shard)| shard.to_string());
             memory.hurried.insert(pod.uid.clone(), Instant::now());
             let written = self.writer.hurry(&set.0, name, &pod.uid, label.as_deref(), clock::now()).await;
@@ -355,7 +363,12 @@ impl Tenure {
         Ok(())
     }
 
-    pub(super) fn may_write(&self) -> Result<(), Interrupted> {
+    fn may_write(&self, memory: &Memory) -> Result<(), Interrupted> {
+        self.still_leads()?;
+        memory.turn.take().then_some(()).ok_or(Interrupted)
+    }
+
+    pub(super) fn still_leads(&self) -> Result<(), Interrupted> {
         let left = self.leadership.remaining().filter(|left| *left >= LEASE_LEFT && !self.shutdown.is_draining());
         left.map(|_| ()).ok_or(Interrupted)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::turn::Turn;
 use crate::adapters::clock;
 use crate::core::entry;
 use crate::core::observed::{Answer, MapFacts, NamespaceFacts, PodFacts};
@@ -25,6 +26,8 @@ pub(super) struct Memory {
     pub(super) written: Option<MapFacts>,
     /// Keys of the entries that this leader gave their content.
     pub(super) own: BTreeSet<String>,
+    /// What it may still do before others have their turn.
+    pub(super) turn: Turn,
     /// The version that the last write replaced, and when: the watch still shows it for a moment.
     pub(super) replaced: Option<(String, Instant)>,
     /// Whether this leader has looked at it before.

@@ -20,6 +20,7 @@ mod report_metrics;
 pub mod reports;
 pub mod seen;
 mod trim;
+mod turn;
 pub mod write;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::adapters::cluster::Observed;
 use crate::adapters::events;
 use crate::adapters::lease::Leadership;
 use crate::adapters::signals::{Shutdown, Stage};
+use crate::core::pod_address::Asked;
 
 /// What a replica needs to lead.
 pub struct Refresher {
@@ -61,10 +63,11 @@ impl Refresher {
         leadership: Leadership,
         notices: events::Sender,
         (replica, shutdown): (Replica, Shutdown),
+        asked: Asked,
         registry: &mut Registry,
     ) -> Self {
         let observed = seen.observed.clone();
-        let (poller, writer) = (Poller::new(seen.clone()), Arc::new(Writer::new(client, registry)));
+        let (poller, writer) = (Poller::new(seen.clone(), asked), Arc::new(Writer::new(client, registry)));
         let reports = Arc::<Reports>::default();
         registry.register_collector(Box::new(PollMetrics(poller.clone())));
         registry.register_collector(Box::new(ReportMetrics(reports.clone())));

@@ -29,8 +29,13 @@ impl Tenure {
         for (reason, text) in &decision.notices {
             self.notify(set, known, reason, text, memory);
         }
-        // What no longer holds is told again when it comes back.
-        memory.told = std::mem::take(&mut memory.holds);
+        // What no longer holds is told again when it comes back; a turn that ended early has not seen all that holds.
+        let holds = std::mem::take(&mut memory.holds);
+        if memory.turn.is_over() {
+            memory.told.extend(holds);
+        } else {
+            memory.told = holds;
+        }
         let known = report.warnings.clone();
         report.warnings.extend(memory.told.values().filter(|text| !known.contains(text)).cloned());
         self.reports.put(set, report, began.elapsed());

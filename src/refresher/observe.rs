@@ -1,16 +1,16 @@
-//! Every server's watches: pods, our ConfigMaps, budgets and Services of every labelled namespace, kept in [`Seen`].
+//! Every server's watches: pods, budgets and Services of every labelled namespace, kept in [`Seen`].
 //!
 //! Replicas that do not lead watch as well: their guard needs to know which pods are ready, and one that begins to lead has
 //! seen for how long they have been.
 //! Invariants: nothing outside labelled namespaces is watched; objects are trimmed as they come in; nothing is written.
-//! StatefulSets are watched by `adapters::cluster`; what is new about them is passed on here.
+//! StatefulSets and our ConfigMaps are watched by `adapters::cluster`; what is new about them is passed on here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::watcher;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 
@@ -18,14 +18,14 @@ use super::seen::{Fact, Seen};
 use super::trim;
 use crate::adapters::lean::{Lean, Read};
 use crate::adapters::watches::{Patience, config, keep, of_namespace};
-use crate::core::names;
+use crate::core::kept::Why;
 
 /// What is watched for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A replica that may lead: everything that a rollout depends on.
     Rollouts,
-    /// One that never does (`--no-refresher`): what its guard needs, pods and our ConfigMaps.
+    /// One that never does (`--no-refresher`): what its guard needs, pods.
     Guard,
 }
 
@@ -55,6 +55,7 @@ pub async fn follow(client: Client, seen: Arc<Seen>, purpose: Purpose) {
         tokio::select! {
             _ = labelled.changed() => {}
             _ = replaced.changed() => {
+                seen.sets_are_listed();
                 let now = seen.observed.fleet.load_full();
                 now.changed_since(&fleet).iter().for_each(|(namespace, name)| seen.touch(namespace, name));
                 fleet = now;
@@ -74,20 +75,15 @@ impl Drop for Ended<'_> {
 
 async fn watch(client: Client, seen: Arc<Seen>, namespace: String, purpose: Purpose) {
     let watches = Watches { client, seen: &seen, namespace: &namespace };
-    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
     let of_rollouts = async {
         if purpose == Purpose::Rollouts {
             tokio::join!(
-                watches.keep("PodDisruptionBudgets", None, |budget| Some(trim::budget(budget))),
-                watches.keep("Services", None, |service| Some(trim::service(service))),
+                watches.keep("PodDisruptionBudgets", |budget| Some(trim::budget(budget))),
+                watches.keep("Services", |service| Some(trim::service(service))),
             );
         }
     };
-    tokio::join!(
-        watches.keep("pods", None, trim::pod),
-        watches.keep("our ConfigMaps", Some(&ours), |map| Some(trim::map(map))),
-        of_rollouts,
-    );
+    tokio::join!(watches.keep("pods", trim::pod), of_rollouts);
 }
 
 /// The watches of one labelled namespace.
@@ -98,23 +94,27 @@ struct Watches<'a> {
 }
 
 impl Watches<'_> {
-    async fn keep<K, F: Fact>(&self, kind: &str, labels: Option<&str>, trim: impl Fn(&K) -> Option<F>)
+    async fn keep<K, F: Fact>(&self, kind: &str, trim: impl Fn(&K) -> Option<F>)
     where
         K: Read<Scope = NamespaceResourceScope>,
     {
         let (seen, namespace) = (self.seen, self.namespace);
         let api = Api::<Lean<K>>::namespaced(self.client.clone(), namespace);
         let what = of_namespace(kind, namespace);
-        let config = labels.into_iter().fold(config(&what), watcher::Config::labels);
-        let apply = |Lean(object): Lean<K>| match trim(&object) {
-            Some(fact) => seen.put(namespace, fact),
-            // It may have been of interest before.
-            None => seen.remove::<F>(namespace, object.meta().name.as_deref().unwrap_or_default()),
+        let apply = |Lean(object, cut): Lean<K>| {
+            let name = object.meta().name.as_deref().unwrap_or_default();
+            match trim(&object).filter(|_| !cut) {
+                Some(fact) => seen.put(namespace, fact),
+                // What was known of it stays in force.
+                None if cut => seen.observed.refuse(namespace, (F::KEPT, name), Why::TooLarge),
+                // It may have been of interest before.
+                None => seen.remove::<F>(namespace, name),
+            }
         };
         let listed = || seen.listed(namespace, F::KIND);
         let delete = |name: &str| seen.remove::<F>(namespace, name);
         let known = || seen.names::<F>(namespace);
-        keep(watcher(api, config).backoff(Patience::default()), &seen.observed.watches, &what, listed, apply, delete, known).await;
+        keep(watcher(api, config(&what)).backoff(Patience::default()), &seen.observed.watches, &what, listed, apply, delete, known).await;
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Invariants: one question has a deadline and an answer a size; a sidecar that is slow, hostile or away delays no other
 //! (`schedule`); answers are kept by pod UID and forgotten with the pod; only an answer that differs from the last one is
-//! news. Nothing is decided here.
+//! news. Only addresses that a pod can have are asked ([`Asked`]), redirects are not followed, and of an answer that is not the
+//! expected pod's status nothing is repeated but its HTTP code and what kind of answer it is. Nothing is decided here.
 
 mod schedule;
 
@@ -25,12 +26,13 @@ use tokio::time::{Instant, sleep_until};
 use self::schedule::{Schedule, Target};
 use super::seen::{Seen, SetName};
 use crate::adapters::http_client::{self, GetLimits};
-use crate::core::agent_status::{AgentStatus, brief};
+use crate::core::agent_status::AgentStatus;
 use crate::core::names;
 use crate::core::observed::{Answer, PodFacts};
+use crate::core::pod_address::Asked;
 
 /// What one question may take.
-const LIMITS: GetLimits = GetLimits { deadline: Duration::from_secs(2), max_answer_bytes: 64 * 1024 };
+const LIMITS: GetLimits = GetLimits { deadline: Duration::from_secs(2), max_answer_bytes: 64 * 1024, not_own_machine: true };
 /// A settled pod is asked at least this often, however long the configured interval is.
 const MAX_INTERVAL: Duration = Duration::from_mins(1);
 /// Between two looks at which pods there are.
@@ -54,6 +56,7 @@ pub struct Poller {
     polled: Mutex<BTreeMap<String, Polled>>,
     closely: Mutex<BTreeMap<SetName, BTreeSet<String>>>,
     woken: Notify,
+    asked: Asked,
     /// How often it was run: the end of one run takes nothing from the next.
     runs: AtomicU64,
 }
@@ -61,8 +64,8 @@ pub struct Poller {
 impl Poller {
     /// Asks nobody yet.
     #[must_use]
-    pub fn new(seen: Arc<Seen>) -> Arc<Self> {
-        Arc::new(Self { seen, polled: Mutex::default(), closely: Mutex::default(), woken: Notify::new(), runs: AtomicU64::new(0) })
+    pub fn new(seen: Arc<Seen>, asked: Asked) -> Arc<Self> {
+        Arc::new(Self { seen, polled: Mutex::default(), closely: Mutex::default(), woken: Notify::new(), asked, runs: AtomicU64::new(0) })
     }
 
     /// The last answer of a pod's sidecar; `None` before there was one.
@@ -91,9 +94,10 @@ impl Poller {
     }
 
     async fn run_on(&self, port: u16) {
+        let limits = GetLimits { not_own_machine: self.asked == Asked::Pods, ..LIMITS };
         self.run_with(|target| async move {
             let address = SocketAddr::new(target.ip, port);
-            let answer = read(&target, http_client::get(address, "/status", LIMITS).await);
+            let answer = read(&target, http_client::get(address, "/status", limits).await);
             (target, answer)
         })
         .await;
@@ -129,17 +133,30 @@ impl Poller {
     fn look(&self, schedule: &mut Schedule) {
         let now = Instant::now();
         let closely: BTreeSet<String> = self.closely.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect();
-        let mut there = BTreeSet::new();
-        self.seen.each_pod(|namespace, pod| {
-            if let Some(target) = target(namespace, pod) {
+        let (mut there, mut refused) = (BTreeSet::new(), BTreeMap::new());
+        self.seen.each_pod(|namespace, pod| match target(namespace, pod, self.asked) {
+            Some(Ok(target)) => {
                 there.insert(pod.uid.clone());
                 schedule.put(target, closely.contains(&pod.uid), now);
             }
+            Some(Err(why)) => {
+                refused.insert(pod.uid.clone(), (namespace.to_owned(), pod.statefulset.clone(), why));
+            }
+            None => {}
         });
-        let gone = schedule.keep(&there);
+        schedule.keep(&there);
         let mut polled = self.lock();
-        for uid in gone {
-            polled.remove(&uid);
+        polled.retain(|uid, _| there.contains(uid) || refused.contains_key(uid));
+        let mut news = Vec::new();
+        for (uid, (namespace, statefulset, why)) in refused {
+            let answer = Answer::Unreachable(why);
+            let before = polled.get(&uid).filter(|before| before.answer == answer).map(|before| before.unchanged_since);
+            polled.insert(uid, Polled { answer, at: now, unchanged_since: before.unwrap_or(now) });
+            news.extend(before.is_none().then_some((namespace, statefulset)));
+        }
+        drop(polled);
+        for (namespace, statefulset) in news {
+            self.seen.touch(&namespace, &statefulset);
         }
     }
 
@@ -186,16 +203,19 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// Whom to ask, if the pod can be asked.
-fn target(namespace: &str, pod: &PodFacts) -> Option<Target> {
-    let ip = pod.ip.as_ref().filter(|_| pod.injected && !pod.terminating)?.parse().ok()?;
-    Some(Target {
-        uid: pod.uid.clone(),
-        namespace: namespace.to_owned(),
-        statefulset: pod.statefulset.clone(),
-        name: pod.name.clone(),
-        ip,
-        ready: (pod.ready, pod.ready_changed_unix_seconds),
+/// Whom to ask, if the pod can be asked; why not, if its address is none that is asked.
+fn target(namespace: &str, pod: &PodFacts, asked: Asked) -> Option<Result<Target, String>> {
+    let ip = pod.ip.as_ref().filter(|_| pod.injected && !pod.terminating)?;
+    Some(match asked.address(ip) {
+        Err(why) => Err(format!("pod {}: {why}", pod.name)),
+        Ok(ip) => Ok(Target {
+            uid: pod.uid.clone(),
+            namespace: namespace.to_owned(),
+            statefulset: pod.statefulset.clone(),
+            name: pod.name.clone(),
+            ip,
+            ready: (pod.ready, pod.ready_changed_unix_seconds),
+        }),
     })
 }
 
@@ -226,31 +246,33 @@ fn read(target: &Target, answer: Result<(u16, Bytes), String>) -> Answer {
 }
 
 /// Who it is that answers, if it is not the pod that was asked: addresses are given again, and pods of several namespaces, or
-/// of one StatefulSet one after the other, have the same name. Agents say their UID or their namespace since contract 2.
-fn somebody_else(target: &Target, status: &AgentStatus) -> Option<String> {
-    let pod = brief(&status.pod);
+/// of one StatefulSet one after the other, have the same name. Agents say their UID or their namespace since contract 2. What
+/// it calls itself is not repeated: whoever may set an address would read by it what answers there.
+fn somebody_else(target: &Target, status: &AgentStatus) -> Option<&'static str> {
     if status.pod != target.name {
-        return Some(format!("pod {pod}"));
+        return Some("a pod of another name");
     }
     match (&status.uid, &status.namespace) {
         (Some(uid), namespace) if *uid != target.uid => {
-            let namespace = namespace.as_ref().filter(|namespace| **namespace != target.namespace);
-            let of = namespace.map_or_else(String::new, |namespace| format!(" of namespace {}", brief(namespace)));
-            Some(format!("another pod {pod}{of} (UID {})", brief(uid)))
+            let elsewhere = namespace.as_ref().is_some_and(|namespace| *namespace != target.namespace);
+            Some(if elsewhere { "a pod of the same name in another namespace" } else { "another pod of the same name" })
         }
-        (None, Some(namespace)) if *namespace != target.namespace => Some(format!("pod {pod} of namespace {}", brief(namespace))),
+        (None, Some(namespace)) if *namespace != target.namespace => Some("a pod of the same name in another namespace"),
         _ => None,
     }
 }
 
 fn unreadable(target: &Target, body: &[u8], error: &serde_json::Error) -> String {
-    // serde repeats what it does not like.
-    let (ours, error) = (names::CONTRACT, brief(&error.to_string()));
+    let ours = names::CONTRACT;
     match serde_json::from_slice::<Contract>(body) {
         Ok(Contract { contract }) if contract > ours => {
-            format!("pod {}: its agent speaks contract {contract}, this server {ours} ({error}): upgrade the server", target.name)
+            format!("pod {}: its agent speaks contract {contract}, this server {ours}: upgrade the server", target.name)
         }
-        _ => format!("pod {}: what answers on port {} is no status document ({error})", target.name, names::SIDECAR_PORT),
+        _ => {
+            // serde repeats what it does not like; here only its kind is.
+            let kind = if error.is_data() { "JSON, and no status document" } else { "no JSON" };
+            format!("pod {}: what answers on port {} is {kind}", target.name, names::SIDECAR_PORT)
+        }
     }
 }
 

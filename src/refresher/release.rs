@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: ConfigMaps, which running gateways read, and Services, which queriers ask.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -18,6 +19,7 @@ use super::write::Outcome as Written;
 use crate::adapters::signals::{Shutdown, Stage};
 use crate::core::budgets::{self, BudgetWrite};
 use crate::core::owned::ShardedSet;
+use crate::core::printable::short_line;
 
 /// At the end of a tenure by SIGTERM all of this takes at most so long; then the lease is given back.
 const FAREWELL: Duration = Duration::from_secs(6);
@@ -27,6 +29,12 @@ const OTHERS_MARKED: Duration = Duration::from_secs(2);
 const SEEN_BY_THEN: Duration = Duration::from_millis(200);
 /// A list that failed is tried again after this long.
 const AGAIN: Duration = Duration::from_secs(15);
+/// Deletions in one turn of the sweep.
+const MAX_SWEPT: usize = 4;
+/// Between two turns of it.
+const BETWEEN: Duration = Duration::from_secs(1);
+/// What is repeated of an error. Characters.
+const MAX_REASON_CHARS: usize = 500;
 /// Whether the labelled namespaces are known is looked at this often.
 const KNOWN: Duration = Duration::from_secs(1);
 
@@ -39,30 +47,99 @@ pub struct Replica {
     pub namespace: String,
 }
 
+/// How far the search for budgets that nobody keeps has come.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// When it goes on; `None` after the end of a search, until the next change of a label or the next resync.
+    pub(super) at: Option<Instant>,
+    /// The namespaces that are still to be searched; `Some(None)` for the whole cluster, `None` before the search.
+    place: Option<Option<VecDeque<String>>>,
+    /// How to go on listing.
+    token: Option<String>,
+    /// What was found and is still there, of one page.
+    waiting: VecDeque<(String, BudgetWrite)>,
+    failed: bool,
+}
+
+impl Sweep {
+    /// Begins now, if none is under way; with `anew` in any case.
+    pub(super) fn begin(&mut self, anew: bool) {
+        if anew {
+            *self = Self::default();
+        }
+        self.at.get_or_insert_with(Instant::now);
+    }
+
+    /// A page was listed; `token` is how to go on after it.
+    fn next_page(&mut self, token: Option<String>) {
+        if let Some(Some(namespaces)) = &mut self.place
+            && token.is_none()
+        {
+            namespaces.pop_front();
+        }
+        self.token = token;
+    }
+
+    /// Whether nothing is left to be listed or deleted.
+    fn is_over(&self) -> bool {
+        let searched = !matches!(&self.place, Some(Some(namespaces)) if !namespaces.is_empty());
+        searched && self.waiting.is_empty() && self.token.is_none()
+    }
+}
+
 impl Tenure {
-    /// Deletes our budgets in namespaces that are not labelled, of those that this server has rights in. When to do so again; `None`
-    /// after the next change of a label or the next resync.
-    pub(super) async fn sweep(&self) -> Option<Instant> {
+    /// One turn of deleting our budgets in namespaces that are not labelled, of those that this server has rights in: a page of them
+    /// is listed, or a few of those that were listed are deleted.
+    pub(super) async fn sweep(&self, sweep: &mut Sweep) {
         if !self.observed.is_synced() {
-            return Some(Instant::now() + KNOWN);
+            sweep.at = Some(Instant::now() + KNOWN);
+            return;
         }
-        // With rights in some namespaces, only in those of them that lost their label.
-        let only = self.observed.rights.scope().outside(&self.observed.namespaces().into_iter().collect());
-        let listed = self.writer.budgets_of_ours(only.as_deref()).await;
-        // Read afterwards: a namespace that was labelled meanwhile counts.
-        let labelled = self.observed.namespaces().into_iter().collect();
-        let all = match listed {
-            Ok(all) => all,
-            Err(why) => {
-                tracing::warn!(why, "our budgets cannot be listed, so none is deleted where the namespace's label was removed");
-                return Some(Instant::now() + AGAIN);
+        if sweep.waiting.is_empty() {
+            // With rights in some namespaces, only in those of them that lost their label.
+            let scope = self.observed.rights.scope();
+            let outside = || scope.outside(&self.observed.namespaces().into_iter().collect()).map(VecDeque::from);
+            let place = sweep.place.get_or_insert_with(outside).as_ref().map(|namespaces| namespaces.front().cloned());
+            let namespace = match &place {
+                // All of them were searched.
+                Some(None) => {
+                    *sweep = Sweep { at: sweep.failed.then(|| Instant::now() + AGAIN), ..Sweep::default() };
+                    return;
+                }
+                Some(namespace) => namespace.as_deref(),
+                None => None,
+            };
+            match self.writer.budgets_of_ours(namespace, sweep.token.as_deref()).await {
+                Ok((page, token)) => {
+                    // Read afterwards: a namespace that was labelled meanwhile counts.
+                    let labelled = self.observed.namespaces().into_iter().collect();
+                    sweep.waiting = budgets::left_behind(&page, &labelled).into();
+                    sweep.next_page(token);
+                }
+                Err(why) => {
+                    let why = short_line(&why, MAX_REASON_CHARS);
+                    tracing::warn!(namespace, why, "our budgets cannot be listed, so none is deleted where the label was removed");
+                    if namespace.is_none() {
+                        *sweep = Sweep { at: Some(Instant::now() + AGAIN), ..Sweep::default() };
+                        return;
+                    }
+                    sweep.next_page(None);
+                }
             }
-        };
-        let mut failed = false;
-        for (namespace, write) in budgets::left_behind(&all, &labelled) {
-            failed |= self.may_write().is_err() || self.let_go(&namespace, &write).await.is_err();
         }
-        failed.then(|| Instant::now() + AGAIN)
+        for _ in 0..MAX_SWEPT {
+            let Some((namespace, write)) = sweep.waiting.pop_front() else { break };
+            // It may have been labelled since it was listed.
+            if self.observed.namespaces().contains(&namespace) {
+                continue;
+            }
+            sweep.failed |= self.still_leads().is_err() || self.let_go(&namespace, &write).await.is_err();
+        }
+        if sweep.is_over() {
+            *sweep = Sweep { at: sweep.failed.then(|| Instant::now() + AGAIN), ..Sweep::default() };
+        } else {
+            sweep.at = Some(Instant::now() + BETWEEN);
+        }
     }
 
     /// Opens what is closed, unless another server goes on.

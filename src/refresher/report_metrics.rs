@@ -62,8 +62,8 @@ struct PerSet {
     /// Left out of a StatefulSet of which some pod was never asked: after a change of leader nothing would seem to be served.
     by_answers: bool,
     help: &'static str,
-    /// `None` where it is not known: there is no series then.
-    value: fn(&SetReport) -> Option<i64>,
+    /// Of a report, and of the seconds since it was made; `None` where it is not known: there is no series then.
+    value: fn(&SetReport, u64) -> Option<i64>,
 }
 
 const PER_SET: [PerSet; 15] = [
@@ -72,105 +72,105 @@ const PER_SET: [PerSet; 15] = [
         together: Together::Sum,
         by_answers: true,
         help: "Length of the retention that no ready pod serves; when it is not 0, queries are incomplete: timeshard status says what is missing",
-        value: |report| Some(signed(report.gap_seconds)),
+        value: |report, _| Some(signed(report.gap_seconds)),
     },
     PerSet {
         name: "timeshard_minimum_ready_replicas",
         together: Together::Least,
         by_answers: true,
         help: "The fewest ready pods that any instant of the retention has; 1 means that the next failure is a gap",
-        value: |report| Some(i64::from(report.minimum_ready_replicas)),
+        value: |report, _| Some(i64::from(report.minimum_ready_replicas)),
     },
     PerSet {
         name: "timeshard_minimum_confirmed_replicas",
         together: Together::Least,
         by_answers: true,
         help: "The fewest pods that serve what is published and that every querier knows, over all instants of the retention; in a rollout one less than planned",
-        value: |report| Some(i64::from(report.minimum_confirmed_replicas)),
+        value: |report, _| Some(i64::from(report.minimum_confirmed_replicas)),
     },
     PerSet {
         name: "timeshard_planned_minimum_replicas",
         together: Together::Least,
         by_answers: false,
         help: "The fewest pods that any instant of the retention has when each serves what is planned for it; where it is 1, add replicas",
-        value: |report| Some(i64::from(report.planned_minimum_replicas)),
+        value: |report, _| Some(i64::from(report.planned_minimum_replicas)),
     },
     PerSet {
         name: "timeshard_drift_seconds",
         together: Together::Most,
         by_answers: false,
         help: "For how long a Ready pod has served another window than is published, the longest of all pods; a rollout brings it to a minute or two, when it grows look at that pod's sidecar",
-        value: |report| Some(signed(report.drift_seconds())),
+        value: |report, age| Some(report.drifts().map_or(0, |drift| signed(drift.saturating_add(age)))),
     },
     PerSet {
         name: "timeshard_rollout_moves_left",
         together: Together::Sum,
         by_answers: false,
         help: "Pods whose published window is not the planned one; when it stays, timeshard status says what the rollout waits for",
-        value: |report| Some(i64::from(report.moves_left)),
+        value: |report, _| Some(i64::from(report.moves_left)),
     },
     PerSet {
         name: "timeshard_rollout_steps_left",
         together: Together::Sum,
         by_answers: false,
         help: "Steps until every window is as planned, if nothing fails",
-        value: |report| Some(i64::from(report.steps_left)),
+        value: |report, _| Some(i64::from(report.steps_left)),
     },
     PerSet {
         name: "timeshard_confirmed_pods",
         together: Together::Sum,
         by_answers: true,
         help: "Pods that serve what is published and that every querier knows",
-        value: |report| Some(count(report, |state| state == PodState::Confirmed)),
+        value: |report, _| Some(count(report, |state| state == PodState::Confirmed)),
     },
     PerSet {
         name: "timeshard_pods_not_as_published",
         together: Together::Sum,
         by_answers: true,
         help: "Pods that do not serve what is published, or cannot be asked; when it stays, look at these pods' sidecars",
-        value: |report| Some(count(report, |state| !matches!(state, PodState::Confirmed | PodState::Joining | PodState::Absent))),
+        value: |report, _| Some(count(report, |state| !matches!(state, PodState::Confirmed | PodState::Joining | PodState::Absent))),
     },
     PerSet {
         name: "timeshard_uninjected_store_pods",
         together: Together::Sum,
         by_answers: false,
         help: "Store pods without our sidecar although nobody opted them out: nothing keeps their window right; see timeshard check, then delete them to have them admitted anew",
-        value: |report| Some(i64::from(report.uninjected_store_pods)),
+        value: |report, _| Some(i64::from(report.uninjected_store_pods)),
     },
     PerSet {
         name: "timeshard_unserved_blocks",
         together: Together::Sum,
         by_answers: true,
         help: "Blocks within the retention that no confirmed pod has loaded; when it is not 0, queries lack their samples and say success: timeshard status names them, look at the bucket and at thanos' log",
-        value: |report| Some(i64::from(report.blocks.unserved_total)),
+        value: |report, _| Some(i64::from(report.blocks.unserved_total)),
     },
     PerSet {
         name: "timeshard_missing_blocks",
         together: Together::Sum,
         by_answers: true,
         help: "Blocks that some pod has not loaded although its window holds them, and another pod serves; a rollout waits for them, when it stays look at thanos' log there",
-        value: |report| Some(i64::from(report.blocks.missing_total)),
+        value: |report, _| Some(i64::from(report.blocks.missing_total)),
     },
     PerSet {
         name: "timeshard_blocks_outside_windows",
         together: Together::Sum,
         by_answers: true,
         help: "Blocks of the bucket that no window holds, so no query finds their samples; when they are wanted raise the retention. Absent while no pod knows",
-        value: |report| report.blocks.outside_windows.map(signed),
+        value: |report, _| report.blocks.outside_windows.map(signed),
     },
     PerSet {
         name: "timeshard_bucket_blocks",
         together: Together::Sum,
         by_answers: true,
         help: "Blocks of the bucket, as the pods see it. Absent while no pod knows",
-        value: |report| report.blocks.bucket_total.map(signed),
+        value: |report, _| report.blocks.bucket_total.map(signed),
     },
     PerSet {
         name: "timeshard_pods_with_unknown_blocks",
         together: Together::Sum,
         by_answers: true,
         help: "Pods that serve and cannot say which blocks they have loaded, so they count as complete; timeshard check says why",
-        value: |report| Some(i64::from(report.blocks.unknown_pods)),
+        value: |report, _| Some(i64::from(report.blocks.unknown_pods)),
     },
 ];
 
@@ -193,8 +193,8 @@ impl Collector for ReportMetrics {
         for metric in PER_SET {
             let family = Family::<Labels, Gauge>::default();
             let mut others = None;
-            for (place, (report, _)) in reports.iter().enumerate().filter(|(_, (_, asked))| *asked || !metric.by_answers) {
-                let Some(mut value) = (metric.value)(report) else { continue };
+            for (place, (report, age, _)) in reports.iter().enumerate().filter(|(_, (_, _, asked))| *asked || !metric.by_answers) {
+                let Some(mut value) = (metric.value)(report, *age) else { continue };
                 let (namespace, statefulset) = names(place, report);
                 if place >= MOST_LABELLED {
                     value = others.map_or(value, |before| metric.together.of(before, value));
@@ -205,7 +205,7 @@ impl Collector for ReportMetrics {
             family.encode(encoder.encode_descriptor(metric.name, metric.help, None, family.metric_type())?)?;
         }
         let states = Family::<StateLabels, Gauge>::default();
-        for (place, (report, _)) in reports.iter().enumerate() {
+        for (place, (report, _, _)) in reports.iter().enumerate() {
             for state in State::ALL {
                 let (namespace, statefulset) = names(place, report);
                 let labels = StateLabels { namespace, statefulset, state: state.as_str() };

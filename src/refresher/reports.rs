@@ -39,25 +39,33 @@ impl Kept {
     fn new(at: Instant) -> Self {
         Self { report: Arc::default(), at, history: History::default(), asked: false, since: HashMap::new() }
     }
+
+    fn aged(&self) -> SetReport {
+        let mut report = SetReport::clone(&self.report).aged_by(self.at.elapsed().as_secs());
+        for pod in &mut report.pods {
+            pod.seconds_in_state = self.since.get(&pod.pod).map_or(0, |since| since.elapsed().as_secs());
+        }
+        report
+    }
 }
 
 impl Reports {
     /// All of them, with the ages that they have now.
     #[must_use]
     pub fn all(&self) -> Vec<SetReport> {
-        self.measured().into_iter().map(|(report, _)| report).collect()
+        self.lock().values().map(Kept::aged).collect()
     }
 
-    /// The same, and whether what each of them says to be served can be believed: not before all its pods were asked once.
-    pub(super) fn measured(&self) -> Vec<(SetReport, bool)> {
-        let aged = |kept: &Kept| {
-            let mut report = SetReport::clone(&kept.report).aged_by(kept.at.elapsed().as_secs());
-            for pod in &mut report.pods {
-                pod.seconds_in_state = kept.since.get(&pod.pod).map_or(0, |since| since.elapsed().as_secs());
-            }
-            (report, kept.asked)
-        };
-        self.lock().values().map(aged).collect()
+    /// One of them, with the ages that it has now.
+    #[must_use]
+    pub fn aged(&self, name: &SetName) -> Option<SetReport> {
+        self.lock().get(name).map(Kept::aged)
+    }
+
+    /// All of them as they were put, the seconds since then, and whether what each of them says to be served can be believed: not
+    /// before all its pods were asked once.
+    pub(super) fn measured(&self) -> Vec<(Arc<SetReport>, u64, bool)> {
+        self.lock().values().map(|kept| (kept.report.clone(), kept.at.elapsed().as_secs(), kept.asked)).collect()
     }
 
     /// All of them as they were put. One that says nothing new is the same value as before.

@@ -22,7 +22,8 @@ use super::readiness::Readiness;
 use crate::adapters::cluster::Observed;
 use crate::core::agent_status::AgentStatus;
 use crate::core::guard::{PodCondition, PodsSeen};
-use crate::core::observed::{BudgetFacts, MapFacts, NamespaceFacts, PodFacts, ServiceFacts};
+use crate::core::kept;
+use crate::core::observed::{BudgetFacts, NamespaceFacts, PodFacts, ServiceFacts};
 
 /// Namespace and name of a StatefulSet.
 pub type SetName = (String, String);
@@ -31,12 +32,11 @@ pub type SetName = (String, String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Pods,
-    Maps,
     Budgets,
     Services,
 }
 
-const KINDS: usize = 4;
+const KINDS: usize = 3;
 
 /// What this server has seen.
 #[derive(Debug)]
@@ -61,12 +61,8 @@ struct Inner {
 struct Watched {
     facts: NamespaceFacts,
     listed: BTreeSet<Kind>,
-}
-
-impl Watched {
-    fn is_listed(&self) -> bool {
-        self.listed.len() == KINDS
-    }
+    /// Whether all that a decision depends on is known, StatefulSets and their ConfigMaps included.
+    complete: bool,
 }
 
 /// Whom a change concerns.
@@ -80,6 +76,9 @@ pub(super) enum Concerns<'a> {
 /// A kind of fact: where it stands, and when it is news.
 pub(super) trait Fact: Debug + Eq + Sized {
     const KIND: Kind;
+    /// As it is counted for its namespace.
+    const KEPT: kept::Kind;
+    fn bytes(&self) -> usize;
     fn name(&self) -> &str;
     fn all(facts: &mut NamespaceFacts) -> &mut BTreeMap<String, Self>;
     fn concerns(&self) -> Concerns<'_>;
@@ -107,11 +106,11 @@ impl Seen {
         }
     }
 
-    /// Whether pods, ConfigMaps, budgets and Services of a namespace were all listed since this process began. Before that
+    /// Whether StatefulSets, ConfigMaps, pods, budgets and Services of a namespace were all listed since this process began. Before that
     /// no decision may be taken.
     #[must_use]
     pub fn is_listed(&self, namespace: &str) -> bool {
-        self.lock().namespaces.get(namespace).is_some_and(Watched::is_listed)
+        self.lock().namespaces.get(namespace).is_some_and(|watched| watched.complete)
     }
 
     /// For how long this process has seen a pod ready without a break; `None` while it is not.
@@ -158,7 +157,7 @@ impl Seen {
         };
         let own = watched.facts.pods.values().filter(|pod| pod.owner_uid == uid);
         let conditions = own.map(|pod| (pod.name.clone(), condition(pod))).collect();
-        let single_holders = watched.facts.maps.get(&configmap).and_then(|map| map.single_holders.clone());
+        let single_holders = fleet.configmap(namespace, &configmap).and_then(|map| map.facts.single_holders.clone());
         Some(PodsSeen { conditions, single_holders })
     }
 
@@ -193,6 +192,9 @@ impl Seen {
     /// Forgets everything that was seen: it is not kept up to date any longer.
     pub(super) fn clear(&self) {
         let mut inner = self.lock();
+        for (namespace, watched) in &inner.namespaces {
+            self.release_all(namespace, watched);
+        }
         *inner = Inner { version: inner.version + 1, leads: inner.leads, ..Inner::default() };
     }
 
@@ -205,14 +207,40 @@ impl Seen {
         let Some(watched) = inner.namespaces.remove(namespace) else { return };
         watched.facts.pods.values().for_each(|pod| pod.forget(&mut inner.readiness));
         inner.version += 1;
+        self.release_all(namespace, &watched);
+    }
+
+    fn release_all(&self, namespace: &str, Watched { facts, .. }: &Watched) {
+        let pods = facts.pods.values().map(PodFacts::bytes).sum::<usize>();
+        let budgets = facts.budgets.values().map(BudgetFacts::bytes).sum::<usize>();
+        let services = facts.services.values().map(ServiceFacts::bytes).sum::<usize>();
+        let kinds = [kept::Kind::Pod, kept::Kind::Budget, kept::Kind::Service];
+        self.observed.release_all(namespace, &kinds, pods + budgets + services);
     }
 
     pub(super) fn listed(&self, namespace: &str, kind: Kind) {
         let mut inner = self.lock();
+        if let Some(watched) = inner.namespaces.get_mut(namespace) {
+            watched.listed.insert(kind);
+        }
+        self.complete(&mut inner, namespace);
+    }
+
+    /// More may be known of StatefulSets and their ConfigMaps.
+    pub(super) fn sets_are_listed(&self) {
+        let mut inner = self.lock();
+        let waiting: Vec<String> = inner.namespaces.iter().filter(|(_, watched)| !watched.complete).map(|(name, _)| name.clone()).collect();
+        for namespace in waiting {
+            self.complete(&mut inner, &namespace);
+        }
+    }
+
+    fn complete(&self, inner: &mut Inner, namespace: &str) {
         let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
-        if watched.listed.insert(kind) && watched.is_listed() {
+        if !watched.complete && watched.listed.len() == KINDS && self.observed.is_listed(namespace) {
+            watched.complete = true;
             tracing::info!(namespace, "everything that a rollout depends on is listed");
-            self.mark(&mut inner, namespace, &Concerns::Owner(None));
+            self.mark(inner, namespace, &Concerns::Owner(None));
         }
     }
 
@@ -220,9 +248,13 @@ impl Seen {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
-        let is_listed = watched.is_listed();
-        inner.version += 1;
+        let is_listed = watched.complete;
         let known = F::all(&mut watched.facts);
+        let took = known.get(fact.name()).map_or(0, Fact::bytes);
+        if !self.observed.admit(namespace, (F::KEPT, fact.name()), took, fact.bytes()) {
+            return;
+        }
+        inner.version += 1;
         let before = known.remove(fact.name());
         fact.note(before.as_ref(), &mut inner.readiness);
         // Until all is listed nobody may decide; then everything is news at once.
@@ -241,10 +273,12 @@ impl Seen {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
-        let Some(before) = F::all(&mut watched.facts).remove(name) else { return };
+        let before = F::all(&mut watched.facts).remove(name);
+        self.observed.release(namespace, (F::KEPT, name), before.as_ref().map_or(0, Fact::bytes));
+        let Some(before) = before else { return };
         before.forget(&mut inner.readiness);
         inner.version += 1;
-        if watched.is_listed() && inner.leads {
+        if watched.complete && inner.leads {
             mark(&self.observed, &mut inner.dirty, namespace, &before.concerns());
             self.woken.notify_one();
         }
@@ -299,6 +333,10 @@ fn mark(observed: &Observed, dirty: &mut BTreeSet<SetName>, namespace: &str, con
 
 impl Fact for PodFacts {
     const KIND: Kind = Kind::Pods;
+    const KEPT: kept::Kind = kept::Kind::Pod;
+    fn bytes(&self) -> usize {
+        self.bytes()
+    }
     fn name(&self) -> &str {
         &self.name
     }
@@ -319,21 +357,12 @@ impl Fact for PodFacts {
     }
 }
 
-impl Fact for MapFacts {
-    const KIND: Kind = Kind::Maps;
-    fn name(&self) -> &str {
-        &self.name
-    }
-    fn all(facts: &mut NamespaceFacts) -> &mut BTreeMap<String, Self> {
-        &mut facts.maps
-    }
-    fn concerns(&self) -> Concerns<'_> {
-        Concerns::Owner(self.owner_uid.as_deref())
-    }
-}
-
 impl Fact for BudgetFacts {
     const KIND: Kind = Kind::Budgets;
+    const KEPT: kept::Kind = kept::Kind::Budget;
+    fn bytes(&self) -> usize {
+        self.bytes()
+    }
     fn name(&self) -> &str {
         &self.name
     }
@@ -352,6 +381,10 @@ impl Fact for BudgetFacts {
 
 impl Fact for ServiceFacts {
     const KIND: Kind = Kind::Services;
+    const KEPT: kept::Kind = kept::Kind::Service;
+    fn bytes(&self) -> usize {
+        self.bytes()
+    }
     fn name(&self) -> &str {
         &self.name
     }

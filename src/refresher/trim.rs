@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerStatus, Pod, PodCondition, PodStatus, Service};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodStatus, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -11,10 +11,14 @@ use kube::ResourceExt as _;
 use crate::adapters::cluster::selector;
 use crate::adapters::store_words::run;
 use crate::core::names;
-use crate::core::observed::{BudgetFacts, MapFacts, PodFacts, ServiceFacts};
-use crate::core::single_holders;
+use crate::core::observed::{BudgetFacts, PodFacts, ServiceFacts};
+use crate::core::printable::short_line;
 use crate::core::store_args::Runs;
 
+/// What is kept of an address, which may be any text. Characters; those of IPv6 have at most 45.
+const MAX_IP_CHARS: usize = 64;
+/// What is kept of why a pod does not run. Characters.
+const MAX_REASON_CHARS: usize = 100;
 /// Why a container waits in an ordinary start.
 const ORDINARY_WAITS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
@@ -38,7 +42,7 @@ pub(super) fn pod(pod: &Pod) -> Option<PodFacts> {
         uid: pod.uid().unwrap_or_default(),
         statefulset: owner.name.clone(),
         owner_uid: owner.uid.clone(),
-        ip: status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty() && !ended),
+        ip: status.and_then(|status| status.pod_ip.as_deref()).filter(|ip| !ip.is_empty() && !ended).map(|ip| short_line(ip, MAX_IP_CHARS)),
         injected,
         store,
         opted_out: says("false"),
@@ -49,22 +53,10 @@ pub(super) fn pod(pod: &Pod) -> Option<PodFacts> {
         terminating: pod.metadata.deletion_timestamp.is_some(),
         revision: pod.labels().get(names::REVISION_LABEL).cloned().unwrap_or_default(),
         shard_label: pod.labels().get(names::SHARD_LABEL).cloned(),
-        stuck: status.and_then(stuck),
+        stuck: status.and_then(stuck).map(|reason| short_line(&reason, MAX_REASON_CHARS)),
         container_restarts: status.map_or(0, restarts),
         labels: pod.labels().clone(),
     })
-}
-
-/// A ConfigMap of ours.
-pub(super) fn map(map: &ConfigMap) -> MapFacts {
-    MapFacts {
-        name: map.name_any(),
-        uid: map.uid().unwrap_or_default(),
-        resource_version: map.resource_version().unwrap_or_default(),
-        owner_uid: owner_uid(&map.metadata),
-        data: map.data.clone().unwrap_or_default(),
-        single_holders: map.annotations().get(names::SINGLE_HOLDERS).filter(|text| text.len() <= single_holders::MAX_BYTES).cloned(),
-    }
 }
 
 /// A PodDisruptionBudget.
@@ -75,6 +67,7 @@ pub(super) fn budget(budget: &PodDisruptionBudget) -> BudgetFacts {
         ours: is_ours(&budget.metadata),
         resource_version: budget.resource_version().unwrap_or_default(),
         owner_uid: owner_uid(&budget.metadata),
+        owner_name: statefulset(&budget.metadata).map(|owner| owner.name.clone()),
         selector: spec.and_then(|spec| spec.selector.as_ref()).map(selector),
         max_unavailable: number(spec.and_then(|spec| spec.max_unavailable.as_ref())),
         min_available: number(spec.and_then(|spec| spec.min_available.as_ref())),
@@ -279,20 +272,12 @@ mod tests {
     }
 
     #[test]
-    fn maps_budgets_and_services_are_cut_down() {
+    fn budgets_and_services_are_cut_down() {
         let meta = |ours: bool| {
             json!({"name": "x", "uid": "u", "resourceVersion": "7", "generation": 2,
                 "labels": {names::MANAGED_BY_LABEL: if ours { names::MANAGED_BY } else { "Helm" }},
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "s"}]})
         };
-        let ours = map(&read(json!({"metadata": meta(true), "data": {"store-0.yaml": "a"}})));
-        assert_eq!((ours.uid.as_str(), ours.resource_version.as_str(), ours.owner_uid.as_deref()), ("u", "7", Some("s")));
-        assert_eq!(ours.data, BTreeMap::from([("store-0.yaml".to_owned(), "a".to_owned())]));
-        assert_eq!(ours.single_holders, None);
-        let annotated = |text: &str| map(&read(json!({"metadata": {"annotations": {names::SINGLE_HOLDERS: text}}}))).single_holders;
-        assert_eq!(annotated("{}").as_deref(), Some("{}"));
-        assert_eq!(annotated(&"x".repeat(40_000)), None, "none of ours is as long");
-
         let asked = |spec: Value, ours: bool, seen: i64| {
             let status =
                 json!({"observedGeneration": seen, "currentHealthy": 1, "desiredHealthy": 1, "disruptionsAllowed": 0, "expectedPods": 1});

@@ -32,14 +32,20 @@ use crate::core::election;
 use crate::core::names;
 use crate::core::observed::{BudgetFacts, PodFacts, Selector};
 use crate::core::owned::Owner;
+use crate::core::printable::short_line;
 use crate::core::shard_services::ServiceWrite;
 
 /// One request takes at most this long, without its wait for a turn.
 pub const DEADLINE: Duration = election::WRITE;
-/// Objects in one answer.
+/// Objects in one answer, where little is kept of each.
 const PAGE: u32 = 500;
-/// Answers to one list; more pods than a ConfigMap has room for are refused long before.
-const MOST_PAGES: usize = 40;
+/// Pods in one answer.
+const PODS_PAGE: u32 = 100;
+/// Answers to one list of a StatefulSet's pods.
+const MAX_PAGES: usize = 40;
+
+/// What is repeated of why the API server refused something. Characters.
+const MAX_REASON_CHARS: usize = 500;
 
 /// What became of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,32 +251,34 @@ impl Writer {
     pub async fn fresh_pods(&self, namespace: &str, selector: &Selector) -> Result<BTreeMap<String, PodFacts>, String> {
         let api = Api::<Lean<Pod>>::namespaced(self.client.clone(), namespace);
         let mut pods = BTreeMap::new();
-        let take = |Lean(pod): Lean<Pod>| pods.extend(trim::pod(&pod).map(|pod| (pod.name.clone(), pod)));
-        self.list(&api, ListParams::default().labels(&bodies::selector_text(selector)), "the list of pods", take).await?;
-        Ok(pods)
+        let mut params = ListParams::default().labels(&bodies::selector_text(selector)).limit(PODS_PAGE);
+        for _ in 0..MAX_PAGES {
+            let (items, more) = self.page(&api, &params, "the list of pods").await?;
+            pods.extend(items.iter().filter_map(|Lean(pod, _)| trim::pod(pod)).map(|pod| (pod.name.clone(), pod)));
+            let Some(token) = more else { return Ok(pods) };
+            params = params.continue_token(&token);
+        }
+        Err(format!("the list of pods has more than {} items", PODS_PAGE as usize * MAX_PAGES))
     }
 
-    /// Every budget with our label, by namespace: in one list of the cluster, labelled namespaces or not, or only in these. A namespace
-    /// that refuses is left out.
+    /// The next page of budgets with our label, and how to go on after it: of the cluster, labelled namespaces or not, or of one
+    /// namespace. Of each only its identity and its owner are read.
     ///
     /// # Errors
     /// A sentence, when they cannot be listed.
-    pub async fn budgets_of_ours(&self, only: Option<&[String]>) -> Result<Vec<(String, BudgetFacts)>, String> {
-        let params = ListParams::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
-        let mut budgets = Vec::new();
-        let mut take =
-            |Lean(budget): Lean<PodDisruptionBudget>| budgets.push((budget.namespace().unwrap_or_default(), trim::budget(&budget)));
-        let Some(only) = only else {
-            self.list(&Api::all(self.client.clone()), params, "the list of budgets", take).await?;
-            return Ok(budgets);
-        };
-        for namespace in only {
-            let api = Api::namespaced(self.client.clone(), namespace);
-            if let Err(why) = self.list(&api, params.clone(), "the list of budgets", &mut take).await {
-                tracing::warn!(namespace, why, "our budgets cannot be listed here, so none is deleted");
-            }
-        }
-        Ok(budgets)
+    pub async fn budgets_of_ours(
+        &self,
+        namespace: Option<&str>,
+        from: Option<&str>,
+    ) -> Result<(Vec<(String, BudgetFacts)>, Option<String>), String> {
+        let params = ListParams::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY)).limit(PAGE);
+        let params = from.into_iter().fold(params, |params, token| params.continue_token(token));
+        let client = self.client.clone();
+        let api: Api<Lean<PodDisruptionBudget>> =
+            namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace));
+        let (items, more) = self.page(&api, &params, "the list of budgets").await?;
+        let facts = |Lean(budget, _): Lean<PodDisruptionBudget>| (budget.namespace().unwrap_or_default(), trim::budget(&budget));
+        Ok((items.into_iter().map(facts).collect(), more))
     }
 
     /// How many other servers there are in a namespace that are not on their way out.
@@ -287,19 +295,11 @@ impl Writer {
         Ok(pods.items.iter().filter(goes_on).count())
     }
 
-    async fn list<K: Read>(&self, api: &Api<Lean<K>>, params: ListParams, what: &str, mut take: impl FnMut(Lean<K>)) -> Result<(), String> {
-        let mut params = params.limit(PAGE);
-        for _ in 0..MOST_PAGES {
-            self.pace.turn().await;
-            let page = timeout(DEADLINE, api.list(&params)).await;
-            let page = page.map_err(|_| late(what))?.map_err(|error| error.to_string())?;
-            page.items.into_iter().for_each(&mut take);
-            let Some(token) = page.metadata.continue_.filter(|token| !token.is_empty()) else {
-                return Ok(());
-            };
-            params = params.continue_token(&token);
-        }
-        Err(format!("{what} has more than {} items", PAGE as usize * MOST_PAGES))
+    async fn page<K: Read>(&self, api: &Api<Lean<K>>, params: &ListParams, what: &str) -> Result<(Vec<Lean<K>>, Option<String>), String> {
+        self.pace.turn().await;
+        let page = timeout(DEADLINE, api.list(params)).await;
+        let page = page.map_err(|_| late(what))?.map_err(|error| error.to_string())?;
+        Ok((page.items, page.metadata.continue_.filter(|token| !token.is_empty())))
     }
 
     async fn create(&self, all: &str, body: &Value) -> Result<Value, Refused> {
@@ -364,7 +364,9 @@ fn outcome(answer: Result<Value, Refused>) -> Outcome {
     match answer {
         Ok(object) => Outcome::Done { resource_version: text(&object["metadata"]["resourceVersion"]) },
         Err(Refused::Status(status)) if is_stale(&status) => Outcome::Conflict,
-        Err(Refused::Status(status)) => Outcome::Failed(format!("{} (HTTP {})", status.message, status.code)),
+        Err(Refused::Status(status)) => {
+            Outcome::Failed(format!("{} (HTTP {})", short_line(&status.message, MAX_REASON_CHARS), status.code))
+        }
         Err(Refused::Otherwise(why)) => Outcome::Failed(why),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -10,6 +10,7 @@ use rustls::version::TLS13;
 use serde_json::json;
 use thanos_timeshard::adapters::admin::{self, Admin};
 use thanos_timeshard::adapters::serve::Limits;
+use thanos_timeshard::adapters::signals::Shutdown;
 use thanos_timeshard::adapters::tls::Certificates;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,7 +49,7 @@ async fn probes_metrics_and_status() {
     let state = Admin {
         ready: Arc::new(move || if ready.load(Relaxed) { Ok(()) } else { Err("waiting for the first list".to_owned()) }),
         metrics: Arc::new(registry),
-        status: Arc::new(|| json!({"windows": 3})),
+        status: Arc::new(|out| out.write_all(json!({"windows": 3}).to_string().as_bytes())),
         shutdown: webhook.shutdown.clone(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -86,5 +87,53 @@ async fn probes_metrics_and_status() {
     let (code, _, why) = get(addr, "/readyz").await;
     assert!(code == 503 && why.contains("draining"), "{why}");
     assert_eq!(get(addr, "/livez").await.0, 200, "alive while draining");
+    task.abort();
+}
+
+/// Whoever asks and does not read: what is written of the document stays small, the others are told to come back, and a place is
+/// free again as soon as one goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_do_not_read_hold_little_and_not_everybody() {
+    const MIB: usize = 1024 * 1024;
+    let (webhook, written) = (Shutdown::never(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&written);
+    let state = Admin {
+        ready: Arc::new(|| Ok(())),
+        metrics: Arc::new(Registry::default()),
+        status: Arc::new(move |out| {
+            for _ in 0..200 {
+                out.write_all(&vec![b' '; MIB])?;
+                count.fetch_add(MIB, Relaxed);
+            }
+            Ok(())
+        }),
+        shutdown: webhook,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let task = tokio::spawn(admin::serve(listener, admin::router(state)));
+    let mut silent = Vec::new();
+    for _ in 0..admin::READERS {
+        let mut socket = TcpStream::connect(addr).await.unwrap();
+        socket.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        // It has its place once the answer begins.
+        let mut byte = [0];
+        timeout(DEADLINE, socket.read_exact(&mut byte)).await.unwrap().unwrap();
+        silent.push(socket);
+    }
+    for _ in 0..45 {
+        let (code, head, why) = get(addr, "/status").await;
+        assert!(code == 503 && head.contains("retry-after: 2") && why.contains("4 readers of /status"), "{code} {why}");
+    }
+    assert_eq!(get(addr, "/livez").await.0, 200);
+    // What the sockets' buffers take, which is the kernel's.
+    assert!(written.load(Relaxed) < 80 * MIB, "{} MiB", written.load(Relaxed) / MIB);
+    silent.pop();
+    let again = async {
+        while get(addr, "/status").await.0 == 503 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, again).await.unwrap();
     task.abort();
 }

@@ -28,6 +28,8 @@ pub(super) struct Head {
     config_error: Option<String>,
     certificate_error: Option<String>,
     namespaces: Option<Vec<String>>,
+    #[serde(default)]
+    not_taken_in: Vec<String>,
     leader: Option<Leader>,
 }
 
@@ -153,6 +155,12 @@ impl Document {
         say(&head.config_error, "the configuration's last edit is refused and the last good one in force");
         say(&head.watch_error, "a watch on the cluster is broken and what was last known in force");
         say(&head.certificate_error, "the certificate cannot be reloaded and the last good one is in use");
+        // How many are said at a time; the server names the first objects of each namespace.
+        const MAX_NOT_TAKEN_IN: usize = 5;
+        remarks.extend(head.not_taken_in.iter().take(MAX_NOT_TAKEN_IN).cloned());
+        if let Some(more) = head.not_taken_in.len().checked_sub(MAX_NOT_TAKEN_IN + 1) {
+            remarks.push(format!("in {} more namespaces something is not taken in; the server's log names it", more + 1));
+        }
         if self.sets.is_empty() && !head.webhook_only {
             remarks.push(match &head.namespaces {
                 Some(labelled) if labelled.is_empty() => {

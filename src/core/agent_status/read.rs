@@ -6,6 +6,8 @@ use crate::core::printable::short_line;
 
 /// Characters kept of each text of a document; thousands of documents are held in memory.
 const MAX_KEPT_CHARS: usize = 500;
+/// Characters kept of an agent's version.
+const MAX_VERSION_CHARS: usize = 64;
 
 impl AgentStatus {
     /// Reads what a pod answers. Texts that are logged or shown come out short and in one line, and a list of missing blocks that
@@ -15,7 +17,7 @@ impl AgentStatus {
     /// Of the parser, for what is not such a document.
     pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         let mut status: Self = serde_json::from_slice(body)?;
-        status.agent_version = brief(&status.agent_version);
+        status.agent_version = short_line(&status.agent_version, MAX_VERSION_CHARS);
         for text in [&mut status.last_error, &mut status.blocks_unknown, &mut status.namespace, &mut status.uid] {
             *text = text.as_deref().map(brief);
         }
@@ -27,8 +29,7 @@ impl AgentStatus {
 }
 
 /// A pod's text, short and in one line: it is logged, put into Events and shown in terminals.
-#[must_use]
-pub fn brief(text: &str) -> String {
+fn brief(text: &str) -> String {
     short_line(text, MAX_KEPT_CHARS + 1)
 }
 

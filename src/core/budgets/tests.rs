@@ -45,6 +45,7 @@ fn apply(facts: &mut NamespaceFacts, writes: &[BudgetWrite]) {
             Limit::Closed => (None, Some(0)),
         };
         BudgetFacts {
+            owner_name: None,
             name: budget.name.clone(),
             ours: true,
             resource_version: "2".to_owned(),
@@ -139,6 +140,8 @@ fn a_budget_of_others_keeps_ours_away_from_its_pods_only() {
     facts.pods.clear();
     assert_eq!(wanted(&set, &BTreeSet::new(), &facts).writes, [], "the conflict outlives its pods");
     facts.budgets.remove("theirs");
+    assert_eq!(wanted(&set, &BTreeSet::new(), &facts).writes, [], "without pods there is nobody to be evicted");
+    facts.pods = world(2, 2).1.pods;
     assert_eq!(wanted(&set, &BTreeSet::new(), &facts).writes.len(), 1);
 }
 
@@ -254,9 +257,11 @@ fn what_nobody_watches_any_more_is_opened() {
     let plan = wanted(&set, &BTreeSet::from([0, 1]), &facts);
     apply(&mut facts, &plan.writes);
     // A shard that has gone while its budget was closed.
-    let (gone, _) = world(4, 2);
+    let (gone, before) = world(4, 2);
+    let pods = std::mem::replace(&mut facts.pods, before.pods);
     let plan = wanted(&gone, &BTreeSet::from([0, 1, 3]), &facts);
     apply(&mut facts, &plan.writes);
+    facts.pods = pods;
     let opening = opening(&set, &facts);
     let opened = |write: &BudgetWrite| match write {
         BudgetWrite::Replace { budget, .. } => (budget.name.clone(), Some(budget.limit)),
@@ -272,8 +277,13 @@ fn what_nobody_watches_any_more_is_opened() {
 
 #[test]
 fn only_ours_are_deleted_and_only_where_the_label_is_gone() {
-    let ours = |name: &str| BudgetFacts { ours: true, ..foreign(name, &[("app", "store")]) };
+    let named = |name: &str| BudgetFacts { ours: true, ..foreign(name, &[("app", "store")]) };
+    let ours = |name: &str| BudgetFacts { owner_name: Some("store".to_owned()), ..named(name) };
     let all = [
+        // Whoever may make budgets may label them so.
+        ("not".to_owned(), named("store-shard-1")),
+        ("not".to_owned(), ours("store-shard-01")),
+        ("not".to_owned(), ours("other-shard-0")),
         ("labelled".to_owned(), ours("store-shard-0")),
         ("not".to_owned(), ours("store-shard-0")),
         ("not".to_owned(), foreign("theirs", &[("app", "store")])),

@@ -41,6 +41,16 @@ pub const MAX_DATA_BYTES: usize = 1024 * 1024 - 16 * 1024;
 /// More entries than this do not fit in, and no more pods are looked at: anybody may ask for a thousand million replicas.
 const MOST_PODS: u32 = 16_000;
 
+/// Pods that do not exist yet and are counted as if they did, so that their windows are published before they start. What exists
+/// is rounded up to these, too, so that pods that come one after the other are not one write each.
+const MARGIN: u32 = 64;
+
+/// No more pods than this are counted without one that exists.
+pub const ABSENT_PODS: u32 = 2 * MARGIN;
+
+/// Entries of pods that do not exist are kept up to this index, as while all pods of a StatefulSet are made anew.
+const KEPT_ENTRIES: u32 = 500;
+
 /// A pod as it is seen now.
 #[derive(Clone, Debug)]
 pub struct PodView<'a> {
@@ -301,6 +311,23 @@ fn entry_of(view: &View<'_>, place: Place, published: Option<PromDuration>) -> E
     Entry { drain, ..Entry::new(place.shard, place.replica, place.window) }
 }
 
+/// How many of the replicas are looked at: those that have pods, and some more. Whoever may change a StatefulSet may ask for any
+/// number; what is written, held and said follows the pods that there are.
+fn counted(view: &View<'_>) -> u32 {
+    let facts = view.known.facts();
+    let index = |name: &str| {
+        let ordinal: u32 = name.strip_prefix(facts.name.as_str())?.strip_prefix('-')?.parse().ok()?;
+        ordinal.checked_sub(facts.ordinals_start).filter(|index| *index < facts.replicas)
+    };
+    let after = |last: Option<u32>| last.map_or(0, |index| index.saturating_add(1));
+    let there = after(view.pods.keys().filter_map(|name| index(name)).max());
+    let base = view.written.or_else(|| view.map.map(|map| &map.data));
+    let entries = base.into_iter().flatten().filter_map(|(key, _)| index(key.strip_suffix(".yaml")?));
+    let kept = after(entries.filter(|index| *index < KEPT_ENTRIES).max());
+    let with_margin = there.next_multiple_of(MARGIN).saturating_add(MARGIN);
+    with_margin.max(kept).min(facts.replicas).min(MOST_PODS)
+}
+
 /// The pods that should be, and the entries of pods that are on their way out, as they are.
 fn expected<'a>(view: &View<'a>) -> (Vec<Expected<'a>>, BTreeMap<String, String>) {
     let (facts, plan) = (view.known.facts(), &view.known.plan);
@@ -308,7 +335,7 @@ fn expected<'a>(view: &View<'a>) -> (Vec<Expected<'a>>, BTreeMap<String, String>
     let base = view.written.or_else(|| view.map.map(|map| &map.data));
     let text = |name: &str| base.and_then(|data| data.get(&entry::key(name)));
     let mut others = BTreeMap::new();
-    let all: Vec<Expected<'a>> = (0..facts.replicas.min(MOST_PODS))
+    let all: Vec<Expected<'a>> = (0..counted(view))
         .map(|index| {
             let ordinal = facts.ordinals_start.saturating_add(index);
             let name = format!("{}-{ordinal}", facts.name);

@@ -6,7 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::blocks::{self, Missing};
 use super::standing::{self, Judged};
-use super::{Decision, Expected, View, drifts, members, terms};
+use super::{ABSENT_PODS, Decision, Expected, MARGIN, View, drifts, members, terms};
 use crate::core::duration::PromDuration;
 use crate::core::names;
 use crate::core::observed::Answer;
@@ -43,8 +43,19 @@ pub(super) fn report(
     let known = known_to_queriers(expected, judged);
     let confirmed: Vec<Window> = known.iter().filter(|(_, confirmed)| *confirmed).map(|(window, _)| *window).collect();
     let (minimum_confirmed_replicas, _) = rollout::coverage(&confirmed, terms(view).required, view.now);
+    let uncounted = facts.replicas.saturating_sub(count(expected.len()));
     let planned: Vec<Window> = expected.iter().map(|pod| pod.desired.window).collect();
-    let (planned_minimum_replicas, _) = rollout::coverage(&planned, terms(view).required, view.now);
+    let planned_minimum_replicas = match uncounted {
+        0 => rollout::coverage(&planned, terms(view).required, view.now).0,
+        _ => view.known.plan.shards().iter().map(|shard| shard.replicas).min().unwrap_or(0),
+    };
+    let mut warnings: Vec<String> = view.known.remarks().into_iter().map(|(_, sentence)| sentence).collect();
+    if uncounted > 0 {
+        warnings.push(format!(
+            "{uncounted} of {} replicas are not counted yet, since they have no pods: windows are published for those that have, and for the next {MARGIN} to {ABSENT_PODS}",
+            facts.replicas
+        ));
+    }
     let moves_left = members.iter().filter(|member| member.published.window != member.desired.window).count();
     let blocks = missing.report(view, expected, &members, &places, &terms(view));
     if state == State::Settled {
@@ -73,7 +84,7 @@ pub(super) fn report(
         minimum_confirmed_replicas,
         planned_minimum_replicas,
         uninjected_store_pods: count(bare(view, expected, judged).len()),
-        warnings: view.known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
+        warnings,
         required: Some(terms(view).required),
         retention_seconds: view.known.sharding.retention().limit().map(PromDuration::as_secs),
         coverage: rollout::profile(&known, terms(view).required, view.now, MOST_PARTS),

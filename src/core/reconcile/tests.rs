@@ -275,10 +275,13 @@ fn nothing_moves_while_the_statefulset_is_updated_or_a_pod_does_not_answer() {
 #[test]
 fn more_pods_than_a_config_map_holds_are_refused_with_the_figure() {
     let mut world = World::new("sharding: {total_shards: 10000, replicas_per_shard: 2, overlap: 30m}", 15_900, 1);
+    (0..15_900).for_each(|index| world.create(&format!("store-{index}")));
+    world.pods.values_mut().for_each(|pod| pod.facts.injected = false);
     world.leader();
     assert_eq!((world.last.report.state, world.writes), (State::Refused, 0));
     assert!(world.last.report.message.contains("15900 pods take"), "{}", world.last.report.message);
     // Whoever may scale one may ask for so many: nothing is as large as what was asked for.
+    world.pods.clear();
     world.change(|set| set.replicas = u32::MAX);
     world.leader();
     assert_eq!((world.last.report.state, world.writes, world.last.report.pods.len()), (State::Refused, 0, 0));
@@ -392,4 +395,15 @@ fn with_a_pod_that_nobody_gives_its_window_nothing_is_settled() {
         assert_eq!(world.last.report.state, state, "by hand {by_hand}, opted out {opted_out}: {}", world.last.report.message);
     }
     assert!(world.last.report.message.starts_with("store-5 is without injection"), "{}", world.last.report.message);
+}
+
+#[test]
+fn what_is_said_and_written_follows_the_pods_that_there_are() {
+    let mut world = World::new("sharding: {total_shards: 5000, replicas_per_shard: 2, overlap: 30m}", 10_000, 1);
+    world.leader();
+    let report = &world.last.report;
+    assert_eq!((report.replicas, report.pods.len()), (10_000, MARGIN as usize));
+    assert!(report.warnings.iter().any(|text| text.starts_with("9936 of 10000 replicas are not counted yet")), "{:?}", report.warnings);
+    assert!(world.last.shards.len() <= MARGIN as usize && report.planned_minimum_replicas == 2);
+    assert!(serde_json::to_string(report).unwrap().len() < 64 * 1024);
 }

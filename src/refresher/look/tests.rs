@@ -16,6 +16,7 @@ use crate::adapters::lease::Leadership;
 use crate::adapters::signals::Shutdown;
 use crate::core::config::Config;
 use crate::core::fleet::{Fleet, StatefulSetFacts};
+use crate::core::pod_address::Asked;
 use crate::core::report::SetReport;
 use crate::core::report::State;
 use crate::refresher::poll::Poller;
@@ -73,8 +74,9 @@ impl World {
         };
         let fleet = Fleet::new(Arc::new(Config::default())).with_statefulset(facts).unwrap();
         let seen = Seen::new(Observed::new(fleet));
+        seen.observed.list_for_test("ns");
         seen.expect("ns");
-        for kind in [Kind::Pods, Kind::Maps, Kind::Budgets, Kind::Services] {
+        for kind in [Kind::Pods, Kind::Budgets, Kind::Services] {
             seen.listed("ns", kind);
         }
         let api = Api::default();
@@ -83,7 +85,7 @@ impl World {
         let (notices, told) = events::queue();
         let tenure = Tenure {
             observed: seen.observed.clone(),
-            poller: Poller::new(seen.clone()),
+            poller: Poller::new(seen.clone(), Asked::Pods),
             seen,
             writer: Arc::new(Writer::new(client, &mut Registry::default())),
             leadership: Leadership::always(),
@@ -93,6 +95,7 @@ impl World {
             shutdown: Shutdown::never(),
             memories: std::collections::HashMap::new(),
             alarms: BTreeMap::new(),
+            told_refused: BTreeSet::new(),
         };
         Self { api, tenure, notices: told, memory: Memory::default() }
     }
@@ -149,7 +152,7 @@ async fn a_configmap_that_cannot_be_replaced_is_told() {
     let mut world = World::new(2, true);
     (0..2).for_each(|pod| world.pod(pod));
     let map = MapFacts { name: "store-time-shards".to_owned(), resource_version: "5".to_owned(), ..MapFacts::default() };
-    world.tenure.seen.put("ns", map);
+    world.tenure.observed.put_map_for_test("ns", map);
     world.api.refused.lock().unwrap().push("/configmaps");
     for _ in 0..=TOLD_AFTER {
         world.look().await;
@@ -189,12 +192,12 @@ async fn a_settled_fleet_is_calm_under_a_leader_that_has_just_started() {
     };
     let data = (0..6).map(|index| (entry::key(&format!("store-{index}")), entry(index).to_yaml())).collect();
     let (name, resource_version, owner_uid) = ("store-time-shards".to_owned(), "5".to_owned(), Some("set".to_owned()));
-    world.tenure.seen.put("ns", MapFacts { name, resource_version, owner_uid, data, ..MapFacts::default() });
+    world.tenure.observed.put_map_for_test("ns", MapFacts { name, resource_version, owner_uid, data, ..MapFacts::default() });
     for index in 0..6 {
         let pod =
             PodFacts { ready: true, ready_changed_unix_seconds: 1, shard_label: Some((index / 2).to_string()), ..PodFacts::default() };
         let (name, uid) = (format!("store-{index}"), format!("u{index}"));
-        let (statefulset, owner_uid, ip) = ("store".to_owned(), "set".to_owned(), Some("127.0.0.1".to_owned()));
+        let (statefulset, owner_uid, ip) = ("store".to_owned(), "set".to_owned(), Some("10.0.0.1".to_owned()));
         world.tenure.seen.put("ns", PodFacts { name, uid, statefulset, owner_uid, ip, injected: true, store: true, ..pod });
     }
     let report = world.look().await.unwrap();

@@ -17,8 +17,10 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::adapters::cluster::{self, Observed};
 use crate::adapters::events;
+use crate::adapters::trimmed::Trimmed;
 use crate::core::config::Config;
 use crate::core::fleet::Fleet;
+use crate::core::names;
 use crate::core::scope::Scope;
 use crate::refresher::seen::Leads;
 
@@ -46,7 +48,7 @@ struct State {
 
 impl ApiServer {
     fn client(&self) -> Client {
-        Client::new(self.clone(), "default")
+        Client::new(tower::Layer::layer(&Trimmed::default(), self.clone()), "default")
     }
 
     fn send(state: &State, path: &str, kind: &str, object: &Value) {
@@ -113,6 +115,12 @@ impl ApiServer {
             let lines = futures::stream::unfold(receiver, |mut lines| async { lines.recv().await.map(|line| (line, lines)) });
             return Response::new(StreamBody::new(lines.map(|line| Ok::<_, Infallible>(Frame::data(line)))).boxed_unsync());
         }
+        if let Some((all, name)) = path.rsplit_once('/').filter(|(all, _)| *all == MAPS) {
+            let object = state.objects.get(all).and_then(|objects| objects.get(name));
+            let gone =
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "no"});
+            return Response::builder().status(if object.is_some() { 200 } else { 404 }).body(whole(object.unwrap_or(&gone))).unwrap();
+        }
         let from: usize = parameter("continue").map_or(0, |token| token.parse().unwrap());
         let limit: usize = parameter("limit").unwrap().parse().unwrap();
         let objects = state.objects.get(&path).cloned().unwrap_or_default();
@@ -160,6 +168,10 @@ fn pod(name: &str, statefulset: &str, ready: bool) -> Value {
 
 fn named(name: &str) -> Value {
     json!({"metadata": {"name": name, "namespace": "ns"}})
+}
+
+fn ours(name: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "labels": {names::MANAGED_BY_LABEL: names::MANAGED_BY}}})
 }
 
 /// A labelled namespace with two StatefulSets, and a server that follows it.
@@ -259,15 +271,14 @@ async fn news_is_for_whom_it_concerns_and_told_once() {
     world.api.delete(PODS, "a-0");
     assert_eq!(world.news().await, ["ns/a"]);
 
-    let mut map = named("a-time-shards");
+    let mut map = ours("a-time-shards");
     world.api.put(MAPS, map.clone());
-    assert_eq!(world.news().await, ["ns/a", "ns/b"], "nobody owns it");
-    map["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "b", "uid": "uid-b"}]);
-    world.api.put(MAPS, map.clone());
-    world.news().await;
-    map["data"] = json!({"b-0.yaml": "x"});
+    assert_eq!(world.news().await, ["ns/a"], "whose windows are there");
+    map["data"] = json!({"a-0.yaml": "x"});
     world.api.put(MAPS, map);
-    assert_eq!(world.news().await, ["ns/b"]);
+    assert_eq!(world.news().await, ["ns/a"]);
+    world.api.put(MAPS, ours("c-time-shards"));
+    assert!(world.news().await.is_empty(), "nobody reads it");
 
     world.api.put(BUDGETS, named("someones"));
     assert_eq!(world.news().await, ["ns/a", "ns/b"]);
@@ -324,7 +335,7 @@ async fn the_guard_of_every_replica_knows_which_pods_are_ready() {
     world.api.put(PODS, ends);
     // Anyone who may create pods can give them an owner's name.
     world.api.put(PODS, pod("a-3", "a", true));
-    let mut map = named("a-time-shards");
+    let mut map = ours("a-time-shards");
     map["metadata"]["annotations"] = json!({names::SINGLE_HOLDERS: "{}"});
     world.api.put(MAPS, map);
     world.until(|world| world.api.requests("pods") > 2).await;
@@ -365,6 +376,7 @@ async fn what_went_while_a_watch_was_down_shows_by_its_absence() {
     assert_eq!(world.news().await, ["ns/a"]);
     assert!(!world.pods().contains(&"a-7".to_owned()));
     assert_eq!(world.api.requests("continue=200"), 1, "lists come in pages");
+    assert_eq!(world.api.requests("/pods?&limit=50&continue=400"), 1);
     assert!(world.seen.is_listed("ns"));
 
     // An API server that is away for ten minutes: what is known stays, and what changed meanwhile is seen.
@@ -384,7 +396,7 @@ async fn only_our_maps_are_asked_for_and_only_in_labelled_namespaces() {
     let state = world.api.0.lock().unwrap();
     let of_maps = state.requests.iter().filter(|request| request.starts_with(MAPS));
     assert!(of_maps.clone().all(|request| request.contains("labelSelector=app.kubernetes.io%2Fmanaged-by%3Dthanos-timeshard")));
-    assert!(of_maps.count() >= 4, "admission's and these, a list and a watch each");
+    assert_eq!(of_maps.count(), 2, "one list and one watch for everybody");
     for request in &state.requests {
         assert!(request.contains("/namespaces/ns/") || request.starts_with("/api/v1/namespaces?"), "{request}");
     }
@@ -414,4 +426,93 @@ async fn who_no_longer_watches_has_seen_nothing() {
     world.until(|world| world.pods() == ["a-0"]).await;
     world.tasks.shutdown().await;
     assert!(world.pods().is_empty() && !world.seen.is_listed("ns"));
+}
+
+/// What a tenant may make: everything of it together stays small, and the other namespace does not notice.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_needs_is_neither_read_nor_kept() {
+    let world = World::start();
+    let text = "<".repeat(400_000);
+    for n in 0..40 {
+        let mut map = ours(&format!("other-{n}"));
+        map["data"] = json!({"x": text});
+        map["metadata"]["annotations"] = json!({"x": text});
+        world.api.put(MAPS, map);
+        // One whose windows would be in a map of ours, which is too large, too.
+        let mut set = statefulset(&format!("large-{n}"), "x");
+        set["metadata"]["annotations"] = json!({"thanos-timeshard.io/total-shards": "9000", "x": text});
+        set["spec"]["replicas"] = json!(9_000);
+        world.api.put(SETS, set);
+    }
+    let mut map = ours("large-0-time-shards");
+    map["data"] = json!({"x": text.repeat(4)});
+    world.api.put(MAPS, map);
+    let mut set = statefulset("too-large", "x");
+    set["metadata"]["annotations"] = json!({"thanos-timeshard.io/boundaries": text});
+    world.api.put(SETS, set);
+    let mut map = ours("a-time-shards");
+    map["data"] = json!({"a-0.yaml": "shard: 0\nreplica: 0\nmin_time: -1d\nmax_time: 1d\n"});
+    world.api.put(MAPS, map);
+    let world = world.watch().await;
+    world.until(|world| world.seen.is_listed("ns")).await;
+    let observed = &world.seen.observed;
+    assert!(observed.fleet.load().published("ns", "a", "a-0").is_some(), "before the server is ready");
+    assert_eq!(world.api.requests("configmaps/"), 2, "large-0's and a's");
+    let refused = observed.refused();
+    let sentence = &refused[0].sentence;
+    assert!(sentence.contains("StatefulSet too-large") && sentence.contains("ConfigMap large-0-time-shards"), "{sentence}");
+    assert!(observed.fleet.load().get("ns", "too-large").is_none());
+    let bytes: usize = observed.fleet.load().statefulsets().map(crate::core::fleet::Known::bytes).sum();
+    assert!(bytes <= crate::core::kept::MAX_NAMESPACE_BYTES, "{bytes}");
+    // It is taken in as soon as it is small enough.
+    world.api.put(SETS, statefulset("too-large", "y"));
+    world.until(|world| world.seen.observed.fleet.load().get("ns", "too-large").is_some()).await;
+}
+
+/// An edit is read at once, several together are read once, and what this process has written is not read again.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_a_configmap_is_read_once_and_our_own_not_at_all() {
+    let world = World::led().await;
+    let entry = |days: u32| format!("shard: 0\nreplica: 0\nmin_time: -{days}d\nmax_time: 1d\n");
+    let put = |days: u32| {
+        let mut map = ours("a-time-shards");
+        map["data"] = json!({"a-0.yaml": entry(days)});
+        world.api.put(MAPS, map);
+    };
+    let published = |world: &World| world.seen.observed.fleet.load().published("ns", "a", "a-0").map(|entry| entry.window.min.to_string());
+    (1..=5).for_each(put);
+    world.until(|world| published(world).as_deref() == Some("-5d")).await;
+    assert_eq!(world.api.requests("configmaps/"), 1);
+    world.news().await;
+    let data = BTreeMap::from([("a-0.yaml".to_owned(), entry(6))]);
+    let version = (world.api.0.lock().unwrap().version + 1).to_string();
+    world.seen.observed.wrote("ns", "a-time-shards", &version, &data);
+    put(6);
+    assert_eq!(world.news().await, ["ns/a"]);
+    assert_eq!((published(&world).as_deref(), world.api.requests("configmaps/")), (Some("-6d"), 1));
+    // Somebody else wrote after it.
+    world.seen.observed.wrote("ns", "a-time-shards", &version, &data);
+    put(7);
+    world.until(|world| published(world).as_deref() == Some("-7d")).await;
+    assert_eq!(world.api.requests("configmaps/"), 2);
+    // A list that shows what is known reads nothing.
+    world.api.cut(MAPS, true);
+    world.news().await;
+    assert_eq!(world.api.requests("configmaps/"), 2);
+    world.api.delete(MAPS, "a-time-shards");
+    world.until(|world| published(world).is_none()).await;
+}
+
+/// One of which it is not known yet that anybody reads it is read as soon as it is.
+#[tokio::test(start_paused = true)]
+async fn a_configmap_is_read_when_its_statefulset_is_known() {
+    let world = World::led().await;
+    let mut map = ours("c-time-shards");
+    map["data"] = json!({"c-0.yaml": "shard: 0\nreplica: 0\nmin_time: -1d\nmax_time: 1d\n"});
+    world.api.put(MAPS, map);
+    world.news().await;
+    assert_eq!(world.api.requests("configmaps/"), 0);
+    world.api.put(SETS, statefulset("c", "1"));
+    world.until(|world| world.seen.observed.fleet.load().published("ns", "c", "c-0").is_some()).await;
+    assert_eq!(world.api.requests("configmaps/"), 1);
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariants: a pod is asked once at a time; at most [`CONCURRENT`] pods are, and sidecars that do not answer take at
 //! most [`FAILING`] of these places, so that a hundred of them delay nobody whom we know. A pod that was never asked waits
-//! for others that never were.
+//! for others that never were. Each free place goes to the namespace that has fewest, and the last ones only to one that has
+//! hardly any: a namespace with thousands of pods that hang delays its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,6 +17,8 @@ pub(super) const CONCURRENT: usize = 16;
 const ORDINARY: usize = 12;
 /// Of these, pods that did not answer last.
 const FAILING: usize = 4;
+/// The last places, of all and of the ordinary ones, are for namespaces that have fewer than this.
+const LAST: usize = 2;
 /// Between two questions to a pod that is expected to change.
 pub(super) const CLOSELY: Duration = Duration::from_millis(500);
 /// Before a pod that did not answer is asked again, doubling.
@@ -35,7 +38,7 @@ pub(super) struct Target {
     pub(super) ready: (bool, i64),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
     Closely,
     Ordinary,
@@ -66,9 +69,11 @@ impl Pod {
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     pods: BTreeMap<String, Pod>,
-    /// By lane: when, whom.
-    queues: [BTreeSet<(Instant, String)>; 3],
+    /// By lane and namespace: when, whom.
+    queues: [BTreeMap<String, BTreeSet<(Instant, String)>>; 3],
     asking: [usize; 3],
+    /// How many are asked of each namespace.
+    asking_of: BTreeMap<String, usize>,
 }
 
 impl Schedule {
@@ -102,8 +107,10 @@ impl Schedule {
         let gone: Vec<String> = self.pods.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
         for uid in &gone {
             self.unqueue(uid);
-            if let Some(lane) = self.pods.remove(uid).and_then(|pod| pod.asking) {
-                self.asking[lane as usize] -= 1;
+            if let Some(pod) = self.pods.remove(uid)
+                && let Some(lane) = pod.asking
+            {
+                self.ended(lane, &pod.target.namespace);
             }
         }
         gone
@@ -111,24 +118,30 @@ impl Schedule {
 
     /// The next pod to ask now, if there is a place for it.
     pub(super) fn take(&mut self, now: Instant) -> Option<Target> {
-        let lane = self.open_lanes().find(|lane| self.queues[*lane as usize].first().is_some_and(|(due, _)| *due <= now))?;
-        let (_, uid) = self.queues[lane as usize].pop_first()?;
+        let due = |(lane, namespace, at): (Lane, &String, Instant)| (at <= now).then(|| (self.of(namespace), lane, at, namespace.clone()));
+        // Who has fewest places, then lanes in their order.
+        let (_, lane, _, namespace) = self.open().filter_map(due).min()?;
+        let queue = self.queues[lane as usize].get_mut(&namespace)?;
+        let (_, uid) = queue.pop_first()?;
+        if queue.is_empty() {
+            self.queues[lane as usize].remove(&namespace);
+        }
         let pod = self.pods.get_mut(&uid)?;
         pod.asking = Some(lane);
         self.asking[lane as usize] += 1;
+        *self.asking_of.entry(namespace).or_default() += 1;
         Some(pod.target.clone())
     }
 
     /// When the next pod may be taken, if nothing else happens.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.open_lanes().filter_map(|lane| self.queues[lane as usize].first().map(|(due, _)| *due)).min()
+        self.open().map(|(_, _, at)| at).min()
     }
 
     /// A pod that was taken has answered or not; `false` if it is no longer there.
     pub(super) fn done(&mut self, asked: &Target, answered: bool, interval: Duration, now: Instant) -> bool {
         let Some(pod) = self.pods.get_mut(&asked.uid) else { return false };
         let Some(lane) = pod.asking.take() else { return false };
-        self.asking[lane as usize] -= 1;
         if pod.target == *asked {
             pod.failures = if answered { 0 } else { pod.failures.saturating_add(1) };
             pod.due = now
@@ -138,8 +151,36 @@ impl Schedule {
                     (true, false) => interval,
                 };
         }
+        self.ended(lane, &asked.namespace);
         self.queue(&asked.uid);
         true
+    }
+
+    fn ended(&mut self, lane: Lane, namespace: &str) {
+        self.asking[lane as usize] -= 1;
+        if let Some(asking) = self.asking_of.get_mut(namespace) {
+            *asking -= 1;
+            if *asking == 0 {
+                self.asking_of.remove(namespace);
+            }
+        }
+    }
+
+    /// Places that a namespace has.
+    fn of(&self, namespace: &str) -> usize {
+        self.asking_of.get(namespace).copied().unwrap_or(0)
+    }
+
+    /// The first pod of each lane and namespace that there is a place for, and when it is due.
+    fn open(&self) -> impl Iterator<Item = (Lane, &String, Instant)> {
+        let [closely, ordinary, failing] = self.asking;
+        let nearly_full = closely + ordinary + failing + LAST >= CONCURRENT;
+        let last_ordinary = ordinary + failing + LAST >= ORDINARY;
+        self.open_lanes().flat_map(move |lane| {
+            let may = move |namespace: &String| !(nearly_full || last_ordinary && lane != Lane::Closely) || self.of(namespace) < LAST;
+            let queues = self.queues[lane as usize].iter().filter(move |(namespace, _)| may(namespace));
+            queues.filter_map(move |(namespace, queue)| Some((lane, namespace, queue.first()?.0)))
+        })
     }
 
     fn open_lanes(&self) -> impl Iterator<Item = Lane> {
@@ -155,13 +196,20 @@ impl Schedule {
 
     fn queue(&mut self, uid: &str) {
         if let Some(pod) = self.pods.get(uid).filter(|pod| pod.asking.is_none()) {
-            self.queues[pod.lane() as usize].insert((pod.due, uid.to_owned()));
+            let queue = self.queues[pod.lane() as usize].entry(pod.target.namespace.clone()).or_default();
+            queue.insert((pod.due, uid.to_owned()));
         }
     }
 
     fn unqueue(&mut self, uid: &str) {
         if let Some(pod) = self.pods.get(uid) {
-            self.queues[pod.lane() as usize].remove(&(pod.due, uid.to_owned()));
+            let queues = &mut self.queues[pod.lane() as usize];
+            if let Some(queue) = queues.get_mut(&pod.target.namespace) {
+                queue.remove(&(pod.due, uid.to_owned()));
+                if queue.is_empty() {
+                    queues.remove(&pod.target.namespace);
+                }
+            }
         }
     }
 }

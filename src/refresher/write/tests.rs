@@ -292,7 +292,10 @@ async fn our_budgets_are_listed_wherever_they_are() {
     let first = json!({"metadata": {"continue": "more"}, "items": [item("a", "store-shard-0")]});
     let last = json!({"metadata": {}, "items": [item("b", "store-shard-1")]});
     let (server, writer, _) = Server::answering(vec![(200, first), (200, last)]);
-    let budgets = writer.budgets_of_ours(None).await.unwrap();
+    let (mut budgets, token) = writer.budgets_of_ours(None, None).await.unwrap();
+    let (more, end) = writer.budgets_of_ours(None, token.as_deref()).await.unwrap();
+    budgets.extend(more);
+    assert_eq!(end, None);
     let seen: Vec<_> = budgets.iter().map(|(namespace, b)| (namespace.as_str(), b.name.as_str(), b.ours, b.max_unavailable)).collect();
     assert_eq!(seen, [("a", "store-shard-0", true, Some(0)), ("b", "store-shard-1", true, Some(0))]);
     let lines: Vec<String> = server.sent.lock().unwrap().iter().map(|sent| sent.line.clone()).collect();
@@ -306,7 +309,8 @@ async fn with_rights_in_some_namespaces_the_budgets_of_no_other_are_listed() {
     let refused = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no"});
     let one = json!({"metadata": {}, "items": [{"metadata": {"namespace": "b", "name": "x"}, "spec": {}}]});
     let (server, writer, _) = Server::answering(vec![(403, refused), (200, one)]);
-    let budgets = writer.budgets_of_ours(Some(&["a".to_owned(), "b".to_owned()])).await.unwrap();
+    writer.budgets_of_ours(Some("a"), None).await.unwrap_err();
+    let (budgets, _) = writer.budgets_of_ours(Some("b"), None).await.unwrap();
     assert_eq!(budgets.iter().map(|(namespace, budget)| (namespace.as_str(), budget.name.as_str())).collect::<Vec<_>>(), [("b", "x")]);
     let lines: Vec<String> = server.sent.lock().unwrap().iter().map(|sent| sent.line.clone()).collect();
     assert!(lines[0].starts_with("GET /apis/policy/v1/namespaces/a/poddisruptionbudgets?"), "{lines:?}");

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # timeshard check passes on a healthy installation, names each breakage, is silent after its repair, and gets by with few rights
 # stage: control-plane
+# server: --allow-local-pods
 # There is no kubelet: examples/stand-in-sidecars.rs calls every pod Ready, the server's included, and answers as sidecars do.
 # The server that is asked is the process on this machine.
 ns=e2e-check

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # README's quick start and docs/install.md's removal, command by command as they are written, on the real API server
 # stage: control-plane
+# server: --allow-local-pods
 # What needs kubelet, Docker or the network is named and left out; kubelet and sidecars are played by examples/stand-in-sidecars.rs.
 ns=monitoring
 stand_in=$(dirname "$SERVER")/examples/stand-in-sidecars

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # who takes the label away, opts out or stops the server in the middle of a step is left with no budget that stays closed
 # stage: control-plane
+# server: --allow-local-pods
 # There is no kubelet and no sidecar: examples/stand-in-sidecars.rs gives every pod an address, calls it Ready and answers.
 ns=e2e-release
 stand_in=$(dirname "$SERVER")/examples/stand-in-sidecars

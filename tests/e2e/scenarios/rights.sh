@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # the API server's audit log of a server that does everything once: each right of deploy/ is used, and nothing was refused
 # stage: control-plane
+# server: --allow-local-pods
 ns=e2e-rights
 # shellcheck source=../everything.sh
 . "$CHECKOUT/tests/e2e/everything.sh"

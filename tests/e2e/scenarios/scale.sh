@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # 40 (E2E_SCALE=full: 200) StatefulSets of 25 pods on the real API server: what the refresher takes, asks and writes, idle and in a rollout
 # stage: control-plane
+# server: --allow-local-pods
 # Limits: 64 MiB of memory at any time, 2 s of CPU for a full resync, no write when nothing changed, 10 requests in any one
 # second. They are those of the design, on any machine; what is measured is far below, and CPU is time used, not time passed.
 # There is no kubelet and no sidecar: examples/stand-in-sidecars.rs gives every pod an address, calls it Ready and answers.

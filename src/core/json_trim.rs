@@ -1,0 +1,415 @@
+//! JSON of the API server, cut down as its bytes come in: what nobody reads is never held in memory.
+//!
+//! `limit` of a list counts objects, and one object takes 1.5 MiB where Kubernetes keeps it and up to six times that as JSON
+//! (`<` is sent as `\u003c`). So memory is bounded here, before anything is parsed, and not by pages.
+//! Invariants: what comes out is JSON if what went in was; nothing is held but one object's kept part, of at most the given
+//! size; an object whose kept part is larger comes out as its identity and the key [`CUT`], never as half of itself.
+
+/// Says of an object that its kept part was larger than allowed.
+pub const CUT: &str = "timeshardCut";
+
+/// Longest key that is kept. Bytes; a label's key has at most 317.
+const MAX_KEY_BYTES: usize = 512;
+/// Containers within each other; none that is kept has a tenth of that.
+const MAX_DEPTH: usize = 64;
+/// What is left of an object whose kept part is too large.
+const IDENTITY: [&[u8]; 4] = [b"name", b"namespace", b"uid", b"resourceVersion"];
+
+/// What is kept of a value. Lists are transparent: each element is treated as the list is.
+#[derive(Debug)]
+pub enum Keep {
+    /// Everything below.
+    All,
+    /// Of an object these keys. Scalars are kept.
+    Keys(&'static [(&'static str, Keep)]),
+    /// Of an object the keys that begin so, with everything below.
+    Prefixed(&'static str),
+    /// An object of the cluster, bounded by itself: these keys.
+    Object(&'static [(&'static str, Keep)]),
+}
+
+/// A container that is kept.
+#[derive(Debug)]
+struct Frame {
+    is_object: bool,
+    keep: &'static Keep,
+    empty: bool,
+    /// Whether this is an object's `metadata`.
+    is_identity: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Between tokens.
+    Between,
+    /// In a key.
+    Key { escaped: bool },
+    /// In a string value.
+    Text { kept: bool, escaped: bool },
+    /// In a number, `true`, `false` or `null`.
+    Word { kept: bool },
+    /// In a container that is not kept.
+    Skipped { depth: usize, quoted: bool, escaped: bool },
+}
+
+/// The object that is being read.
+#[derive(Debug)]
+struct Held {
+    depth: usize,
+    bytes: Vec<u8>,
+    cut: bool,
+    identity: Vec<(&'static [u8], Vec<u8>)>,
+    /// Where in `bytes` the identity's value began that is being read.
+    began: Option<(&'static [u8], usize)>,
+}
+
+/// Cuts one document after the other.
+#[derive(Debug)]
+pub struct Trim {
+    root: &'static Keep,
+    most: usize,
+    state: State,
+    frames: Vec<Frame>,
+    key: Vec<u8>,
+    /// What is kept of the value after the key that was read.
+    after_key: Option<Option<&'static Keep>>,
+    held: Option<Held>,
+    out: Vec<u8>,
+}
+
+impl Trim {
+    /// Keeps `root` of each document, and at most `most` bytes of each of its objects.
+    #[must_use]
+    pub const fn new(root: &'static Keep, most: usize) -> Self {
+        Self { root, most, state: State::Between, frames: Vec::new(), key: Vec::new(), after_key: None, held: None, out: Vec::new() }
+    }
+
+    /// Takes the next bytes and gives what is left of everything that is complete.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut at = 0;
+        while at < bytes.len() {
+            at += self.step(&bytes[at..]);
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// Takes at least one byte, except where a word ends: the byte behind it is looked at again.
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        match self.state {
+            State::Between => self.between(bytes[0]),
+            State::Key { escaped } => self.in_key(bytes, escaped),
+            State::Text { kept, escaped } => self.in_text(bytes, kept, escaped),
+            State::Word { kept } => {
+                let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b',' | b'}' | b']');
+                let end = bytes.iter().position(ends);
+                if kept {
+                    self.emit(&bytes[..end.unwrap_or(bytes.len())]);
+                }
+                if end.is_some() {
+                    self.ended();
+                }
+                end.unwrap_or(bytes.len())
+            }
+            State::Skipped { depth, quoted, escaped } => self.skip(bytes, (depth, quoted, escaped)),
+        }
+    }
+
+    fn between(&mut self, byte: u8) -> usize {
+        match byte {
+            b'"' if self.after_key.is_none() && self.frames.last().is_some_and(|frame| frame.is_object) => {
+                self.key.clear();
+                self.state = State::Key { escaped: false };
+            }
+            b'"' => {
+                let kept = self.begin().is_some();
+                if kept {
+                    self.note_identity();
+                    self.emit(b"\"");
+                }
+                self.state = State::Text { kept, escaped: false };
+            }
+            b'{' | b'[' => self.open(byte == b'{'),
+            b'}' | b']' => self.close(byte),
+            // Between documents: a watch has one in a line.
+            b'\n' if self.frames.is_empty() => self.emit(b"\n"),
+            byte if byte.is_ascii_whitespace() || matches!(byte, b',' | b':') => {}
+            _ => {
+                self.state = State::Word { kept: self.begin().is_some() };
+                return 0;
+            }
+        }
+        1
+    }
+
+    fn in_key(&mut self, bytes: &[u8], escaped: bool) -> usize {
+        let (taken, ended, escaped) = text_end(bytes, escaped);
+        let part = if ended { &bytes[..taken - 1] } else { &bytes[..taken] };
+        // One that is too long is none that is kept; a byte more shows that.
+        let room = (MAX_KEY_BYTES + 1).saturating_sub(self.key.len());
+        self.key.extend_from_slice(&part[..part.len().min(room)]);
+        self.state = State::Key { escaped };
+        if ended {
+            let keep = self.frames.last().map(|frame| frame.keep);
+            let too_long = self.key.len() > MAX_KEY_BYTES;
+            if let Some(held) = self.held.as_mut().filter(|_| too_long && matches!(keep, Some(Keep::All))) {
+                held.cut = true;
+            }
+            self.after_key = Some(keep.and_then(|keep| below(keep, &self.key)).filter(|_| !too_long));
+            self.state = State::Between;
+        }
+        taken
+    }
+
+    fn in_text(&mut self, bytes: &[u8], kept: bool, escaped: bool) -> usize {
+        let (taken, ended, escaped) = text_end(bytes, escaped);
+        if kept {
+            self.emit(&bytes[..taken]);
+        }
+        self.state = State::Text { kept, escaped };
+        if ended {
+            if let Some(held) = &mut self.held
+                && let Some((key, began)) = held.began.take()
+                && !held.cut
+            {
+                held.identity.push((key, held.bytes[began..].to_vec()));
+            }
+            self.ended();
+        }
+        taken
+    }
+
+    fn skip(&mut self, bytes: &[u8], (mut depth, mut quoted, mut escaped): (usize, bool, bool)) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            if quoted {
+                let (taken, ended, still) = text_end(&bytes[at..], escaped);
+                (at, quoted, escaped) = (at + taken, !ended, still);
+                continue;
+            }
+            match bytes[at] {
+                b'"' => quoted = true,
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            at += 1;
+            if depth == 0 {
+                self.ended();
+                return at;
+            }
+        }
+        self.state = State::Skipped { depth, quoted, escaped };
+        at
+    }
+
+    /// A value begins: writes what stands before it, if it is kept.
+    fn begin(&mut self) -> Option<&'static Keep> {
+        let Some(frame) = self.frames.last() else { return Some(self.root) };
+        let keep = if frame.is_object { self.after_key.flatten()? } else { frame.keep };
+        let (comma, named) = (!frame.empty, frame.is_object);
+        if comma {
+            self.emit(b",");
+        }
+        if named {
+            let key = std::mem::take(&mut self.key);
+            self.emit(b"\"");
+            self.emit(&key);
+            self.emit(b"\":");
+            self.key = key;
+        }
+        if let Some(frame) = self.frames.last_mut() {
+            frame.empty = false;
+        }
+        Some(keep)
+    }
+
+    fn open(&mut self, is_object: bool) {
+        let keep = if self.frames.len() < MAX_DEPTH { self.begin() } else { None };
+        let Some(keep) = keep else {
+            if let Some(held) = self.held.as_mut().filter(|_| self.frames.len() >= MAX_DEPTH) {
+                held.cut = true;
+            }
+            self.state = State::Skipped { depth: 1, quoted: false, escaped: false };
+            return;
+        };
+        if is_object && matches!(keep, Keep::Object(_)) && self.held.is_none() {
+            let (depth, bytes, identity) = (self.frames.len(), Vec::new(), Vec::new());
+            self.held = Some(Held { depth, bytes, cut: false, identity, began: None });
+        }
+        let at_top = self.held.as_ref().is_some_and(|held| held.depth + 1 == self.frames.len());
+        self.emit(if is_object { b"{" } else { b"[" });
+        self.frames.push(Frame { is_object, keep, empty: true, is_identity: at_top && is_object && self.key == b"metadata" });
+        self.after_key = None;
+    }
+
+    fn close(&mut self, byte: u8) {
+        if self.frames.pop().is_none() {
+            return;
+        }
+        self.emit(&[byte]);
+        if let Some(held) = self.held.take_if(|held| held.depth == self.frames.len()) {
+            if held.cut {
+                let identity: Vec<Vec<u8>> =
+                    held.identity.iter().map(|(key, value)| [b"\"", *key, b"\":", value.as_slice()].concat()).collect();
+                self.out.extend(b"{\"metadata\":{");
+                self.out.extend(identity.join(&b','));
+                self.out.extend(format!("}},\"{CUT}\":true}}").bytes());
+            } else {
+                self.out.extend(held.bytes);
+            }
+        }
+        self.ended();
+    }
+
+    /// A value has ended.
+    fn ended(&mut self) {
+        (self.state, self.after_key) = (State::Between, None);
+    }
+
+    /// A string value that tells which object it is begins.
+    fn note_identity(&mut self) {
+        let is_identity = self.frames.last().is_some_and(|frame| frame.is_identity);
+        let key = IDENTITY.into_iter().find(|key| is_identity && *key == self.key.as_slice());
+        if let Some(held) = &mut self.held {
+            held.began = key.map(|key| (key, held.bytes.len()));
+        }
+    }
+
+    fn emit(&mut self, bytes: &[u8]) {
+        match &mut self.held {
+            None => self.out.extend_from_slice(bytes),
+            Some(held) if held.cut => {}
+            Some(held) if held.bytes.len() + bytes.len() > self.most => {
+                held.cut = true;
+                held.bytes = Vec::new();
+            }
+            Some(held) => held.bytes.extend_from_slice(bytes),
+        }
+    }
+}
+
+/// How much of a text is here, its closing quote included, whether it ends here, and whether what follows is escaped.
+fn text_end(bytes: &[u8], mut escaped: bool) -> (usize, bool, bool) {
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return (at + 1, true, false),
+            _ => {}
+        }
+    }
+    (bytes.len(), false, escaped)
+}
+
+fn below(keep: &'static Keep, key: &[u8]) -> Option<&'static Keep> {
+    match keep {
+        Keep::All => Some(&Keep::All),
+        Keep::Keys(keys) | Keep::Object(keys) => keys.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, keep)| keep),
+        Keep::Prefixed(prefix) => key.starts_with(prefix.as_bytes()).then_some(&Keep::All),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const META: Keep = Keep::Keys(&[("name", Keep::All), ("resourceVersion", Keep::All), ("annotations", Keep::Prefixed("our/"))]);
+    const OBJECT: Keep =
+        Keep::Object(&[("metadata", META), ("spec", Keep::Keys(&[("a", Keep::All), ("b", Keep::Keys(&[("c", Keep::All)]))]))]);
+    const LIST: Keep = Keep::Keys(&[("metadata", Keep::All), ("items", OBJECT)]);
+
+    fn cut(keep: &'static Keep, most: usize, text: &str, at_once: usize) -> (String, usize) {
+        let mut trim = Trim::new(keep, most);
+        let (mut out, mut held) = (Vec::new(), 0);
+        for bytes in text.as_bytes().chunks(at_once) {
+            out.extend(trim.push(bytes));
+            held = held.max(trim.held.as_ref().map_or(0, |held| held.bytes.capacity()));
+        }
+        (String::from_utf8(out).unwrap(), held)
+    }
+
+    fn value(keep: &'static Keep, most: usize, text: &str) -> Value {
+        serde_json::from_str(&cut(keep, most, text, 7).0).unwrap()
+    }
+
+    #[test]
+    fn only_what_is_named_is_left() {
+        let object = json!({"kind": "X", "metadata": {"name": "n\"}]", "managedFields": [{"f:x": {}}], "annotations": {"our/a": "1", "x": "]}"}},
+            "spec": {"a": [1, {"deep": [true, null, -1.5e3]}], "b": [{"c": {}, "d": 1}, {"d": []}], "z": {"y": ["\\\"", "{"]}}, "status": "no"});
+        let list = json!({"kind": "List", "metadata": {"continue": "abc"}, "items": [object, {}, object]});
+        let left = json!({"metadata": {"name": "n\"}]", "annotations": {"our/a": "1"}},
+            "spec": {"a": [1, {"deep": [true, null, -1.5e3]}], "b": [{"c": {}}, {}]}});
+        assert_eq!(value(&LIST, 1_000, &list.to_string()), json!({"metadata": {"continue": "abc"}, "items": [left, {}, left]}));
+        assert_eq!(value(&LIST, 1_000, &format!("{list:#}")), json!({"metadata": {"continue": "abc"}, "items": [left, {}, left]}));
+    }
+
+    #[test]
+    fn lines_stay_lines() {
+        const EVENT: Keep = Keep::Keys(&[("type", Keep::All), ("object", OBJECT)]);
+        let lines = "{\"type\":\"ADDED\",\"object\":{\"x\":\"\\n\",\"metadata\":{\"name\":\"a\"}}}\n{\"type\":\"ERROR\",\"object\":{}}\n";
+        let left = "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"a\"}}}\n{\"type\":\"ERROR\",\"object\":{}}\n";
+        assert_eq!(cut(&EVENT, 100, lines, 1).0, left);
+    }
+
+    #[test]
+    fn an_object_that_keeps_too_much_is_its_identity() {
+        let large =
+            |what: Value| json!({"metadata": {"name": "large", "resourceVersion": "7", "annotations": {"our/x": "y"}}, "spec": what});
+        let small = json!({"metadata": {"name": "small"}, "spec": {"a": "b"}});
+        let identity = json!({"metadata": {"name": "large", "resourceVersion": "7"}, CUT: true});
+        let deep = (0..100).fold(json!(1), |value, _| json!([value]));
+        // A text, many texts, many keys, nesting, a key.
+        let many: serde_json::Map<String, Value> = (0..10_000).map(|n| (n.to_string(), json!(n))).collect();
+        for what in [
+            json!({"a": "<".repeat(100_000)}),
+            json!({"a": vec!["x"; 50_000]}),
+            json!({"a": many}),
+            json!({"a": deep}),
+            json!({"a": {"k".repeat(5_000): 1}}),
+        ] {
+            let list = json!({"items": [small, large(what), small]}).to_string().replace('<', "\\u003c");
+            let (out, held) = cut(&LIST, 4_096, &list, 1_000);
+            assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), json!({"items": [small, identity, small]}));
+            assert!(held <= 2 * 4_096, "{held} bytes were held");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(5, 40, 6, |inner| {
+            let key =
+                prop_oneof![Just("metadata".to_owned()), Just("items".to_owned()), Just("spec".to_owned()), Just("a".to_owned()), ".{0,6}"];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(key, inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn json_stays_json_however_it_comes(value in any_json(), at_once in 1_usize..50, most in 1_usize..200) {
+            let text = value.to_string();
+            prop_assert_eq!(serde_json::from_str::<Value>(&cut(&Keep::All, most, &text, at_once).0).unwrap(), value.clone());
+            for keep in [&LIST, &OBJECT] {
+                let (out, _) = cut(keep, most, &text, at_once);
+                prop_assert!(serde_json::from_str::<Value>(&out).is_ok(), "{text} became {out}");
+                prop_assert_eq!(&out, &cut(keep, most, &text, text.len()).0);
+            }
+        }
+
+        #[test]
+        fn nothing_that_is_no_json_panics(bytes in prop::collection::vec(prop::sample::select(b"{}[]\",:\\a1 \n".to_vec()), 0..200)) {
+            let mut trim = Trim::new(&LIST, 20);
+            let _ = trim.push(&bytes);
+        }
+    }
+}
