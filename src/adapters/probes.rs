@@ -1,6 +1,6 @@
 //! The server's probes on a port of their own: `/livez` and `/readyz`, for kubelet alone.
 //!
-//! Nothing in a request says that it is kubelet's, so a NetworkPolicy closes this port to pods; what a node sends to its own pods
+//! Nothing in a request says that it is kubelet's, so a network policy closes this port to pods; what a node sends to its own pods
 //! passes every policy. Where nothing enforces policies, bounds per peer and a second for a whole header keep a place for it.
 //!
 //! Invariants: the port is served by a thread and a runtime of its own, so that no amount of work elsewhere delays an answer; it

@@ -64,7 +64,7 @@ pub(super) struct Args {
     /// Address of the page (/), /livez, /readyz, /metrics and /status (plain HTTP)
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
     admin_listen: SocketAddr,
-    /// Address of kubelet's probes, /livez and /readyz and nothing else (plain HTTP); a NetworkPolicy need not open it
+    /// Address of kubelet's probes, /livez and /readyz and nothing else (plain HTTP); a network policy should not open it to pods
     #[arg(long, value_name = "ADDR", env = "TIMESHARD_PROBE_LISTEN", default_value = "0.0.0.0:8081")]
     probe_listen: SocketAddr,
     /// CA (PEM) that must have signed the client certificate of whoever calls the webhook; reloaded when it changes. Without it

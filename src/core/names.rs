@@ -111,7 +111,7 @@ pub const REGISTRATION: &str = "timeshard";
 pub const WEBHOOK_PORT: u16 = 8443;
 /// Port of the server's own HTTP endpoints.
 pub const ADMIN_PORT: u16 = 8080;
-/// Port of the server's probes, which the NetworkPolicy does not open.
+/// Port of the server's probes, which the network policy does not open.
 pub const PROBE_PORT: u16 = 8081;
 /// Lease that names the one replica of the server that writes.
 pub const LEASE: &str = "timeshard-refresher";

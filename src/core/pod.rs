@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::names;
 
+pub(super) mod bounded;
 mod variables;
 pub use variables::EnvView;
 
@@ -45,7 +46,7 @@ pub struct MetaView<'a> {
     #[serde(borrow, default)]
     pub annotations: Option<Ours<'a>>,
     /// Who made the pod.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded::owners")]
     pub owner_references: Option<Vec<OwnerView<'a>>>,
 }
 
@@ -72,13 +73,13 @@ pub struct OwnerView<'a> {
 #[serde(rename_all = "camelCase")]
 pub struct SpecView<'a> {
     /// Containers, in order.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded::containers")]
     pub containers: Option<Vec<ContainerView<'a>>>,
     /// Init containers and native sidecars, in order.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded::containers")]
     pub init_containers: Option<Vec<ContainerView<'a>>>,
     /// Volumes, in order.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded::volumes")]
     pub volumes: Option<Vec<VolumeView<'a>>>,
     /// The pod's default user.
     #[serde(default)]
@@ -134,16 +135,16 @@ pub struct ContainerView<'a> {
     #[serde(borrow, default)]
     pub image: Text<'a>,
     /// Replaces the image's entry point.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded::words")]
     pub command: Option<Vec<Text<'a>>>,
     /// Arguments.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded::words")]
     pub args: Option<Vec<Text<'a>>>,
     /// Mounts.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded::mounts")]
     pub volume_mounts: Option<Vec<MountView<'a>>>,
     /// Ports, to resolve a probe's port name.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded::ports")]
     pub ports: Option<Vec<PortView<'a>>>,
     /// The probe that may kill.
     #[serde(borrow, default)]
@@ -223,7 +224,7 @@ pub struct ProbeView<'a> {
 #[derive(Debug, Default, Deserialize)]
 pub struct ExecView<'a> {
     /// Its words.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded::words")]
     pub command: Option<Vec<Text<'a>>>,
 }
 

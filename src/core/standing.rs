@@ -136,7 +136,9 @@ mod tests {
     fn one_that_goes_already_still_holds_its_place() {
         let mut full = held(&[("a", Standing::Idle { since_ms: 0 }); 3]);
         full.extend(held(&[("b", Standing::Idle { since_ms: 0 })]));
-        full.iter_mut().for_each(|connection| connection.standing = None);
+        for connection in &mut full {
+            connection.standing = None;
+        }
         assert_eq!(ROOM.admit(&full, "c", 1_000), Verdict::Wait);
     }
 

@@ -19,7 +19,7 @@ use crate::support::{Authority, Client, ClientPair, HTTP1, HTTP2, Server, good_r
 
 const NO_POLL: Duration = Duration::MAX;
 
-async fn server(authority: &Authority, ca: &Arc<ClientCa>) -> Server {
+fn server(authority: &Authority, ca: &Arc<ClientCa>) -> Server {
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
     let tls = certificates.server_config_for(Some(Arc::clone(ca))).unwrap();
@@ -38,7 +38,7 @@ async fn only_a_client_with_the_right_certificate_is_served() {
     fs::write(&bundle, clients.pem()).unwrap();
     let names = ["kube-apiserver", "front-proxy-client"].map(str::to_owned).to_vec();
     let ca = ClientCa::load(&bundle, names).unwrap();
-    let server = server(&authority, &ca).await;
+    let server = server(&authority, &ca);
 
     let good = [
         clients.issue_client("kube-apiserver", &[]),
@@ -75,7 +75,7 @@ async fn without_names_any_certificate_of_the_authority_will_do() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("ca.crt"), clients.pem()).unwrap();
     let ca = ClientCa::load(&dir.path().join("ca.crt"), Vec::new()).unwrap();
-    let server = server(&authority, &ca).await;
+    let server = server(&authority, &ca);
     good_request(server.addr, &connector(&authority, Some(&clients.issue_client("whoever", &[])))).await.unwrap();
     good_request(server.addr, &connector(&authority, Some(&authority.issue_client("whoever", &[])))).await.unwrap_err();
 }
@@ -92,7 +92,7 @@ async fn the_authority_changes_under_load_and_no_good_client_fails() {
     };
     write(&old.pem());
     let ca = ClientCa::load(&bundle, vec!["kube-apiserver".to_owned()]).unwrap();
-    let server = server(&authority, &ca).await;
+    let server = server(&authority, &ca);
     tokio::spawn(Arc::clone(&ca).follow(NO_POLL));
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let [with_old, with_new] = [&old, &new].map(|ca| connector(&authority, Some(&ca.issue_client("kube-apiserver", &[]))));

@@ -180,6 +180,41 @@ async fn large_reviews_hold_up_no_small_one() {
     }
 }
 
+/// A review of this many bytes whose object repeats an element, in the place that `before` and `after` make.
+fn repeated(size: usize, before: &str, element: &str, after: &str) -> Vec<u8> {
+    let head = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE","namespace":"n","#;
+    let kind =
+        r#""kind":{"group":"","version":"v1","kind":"Pod"},"resource":{"group":"apps","version":"v1","resource":"statefulsets"},"object":"#;
+    let elements = vec![element; size / (element.len() + 1)].join(",");
+    format!("{head}{kind}{before}{elements}{after}}}}}").into_bytes()
+}
+
+/// Small in a request and large in memory: what is read of each element takes more than the element.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reviews_that_grow_when_they_are_read_are_bounded() {
+    let container = r#"{"spec":{"containers":[{"name":"t","image":"thanos","args":["store","#;
+    let shapes = [
+        ("owners", r#"{"metadata":{"ownerReferences":["#, "{}", "]}}"),
+        ("containers", r#"{"spec":{"containers":["#, "{}", "]}}"),
+        ("volumes", r#"{"spec":{"volumes":["#, "{}", "]}}"),
+        ("arguments", container, "\"\"", "]}]}}"),
+        ("annotations", r#"{"metadata":{"annotations":{"#, r#""thanos-timeshard.io/a":"""#, "}}}"),
+        ("a strategy", r#"{"spec":{"updateStrategy":{"a":["#, "[]", "]}}}"),
+        ("a template", r#"{"spec":{"template":{"spec":{"volumes":["#, "{}", "]}}}}"),
+        ("environment", r#"{"spec":{"containers":[{"env":["#, "{}", "]}]}}"),
+    ];
+    for (what, before, element, after) in shapes {
+        for path in ["/mutate", "/guard"] {
+            let body = repeated(6 << 20, before, element, after);
+            let request = [stops(path, body.len(), 0), body].concat();
+            withstands(&format!("{what} to {path}"), 6, FEW, |process| {
+                sends(process.addr, Some(process.connector(HTTP1)), request.clone())
+            })
+            .await;
+        }
+    }
+}
+
 /// Requests without an end, and no answer is read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_nobody_reads_are_bounded() {

@@ -69,7 +69,7 @@ async fn story(args: &Args, slot: &mut Option<Machine>, shutdown: Shutdown, told
     }
     let mut leader = Leader::default();
     if let Some(address) = args.page {
-        let page = Page::open(address, &admission.observed, shutdown).await?;
+        let page = Page::open(address, &admission.observed, shutdown)?;
         print(&format!("   The page shows what happens from here on: {}\n\n", page.url()))?;
         leader.page = Some(page);
     }

@@ -22,7 +22,7 @@ pub(super) struct Page {
 
 impl Page {
     /// Serves it until the program ends.
-    pub(super) async fn open(address: SocketAddr, observed: &Arc<Observed>, shutdown: Shutdown) -> Result<Self, Failure> {
+    pub(super) fn open(address: SocketAddr, observed: &Arc<Observed>, shutdown: Shutdown) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| Failure::Failed(format!("--page {address}: cannot be listened on: {error}"));
         let listener = listen::bind(address).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;

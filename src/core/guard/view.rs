@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::core::fleet::StatefulSetFacts;
 use crate::core::max_unavailable::MaxUnavailable;
 use crate::core::names;
-use crate::core::pod::{MetaView, OwnerView, PodView, Text, VolumeView};
+use crate::core::pod::{MetaView, OwnerView, PodView, Text, VolumeView, bounded};
 
 /// What is read of a StatefulSet or a `Scale`.
 #[derive(Debug, Default, Deserialize)]
@@ -33,11 +33,11 @@ struct SpecView<'a> {
     #[serde(borrow, default)]
     pod_management_policy: Option<Text<'a>>,
     /// Read as a whole: a few words.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::small_value")]
     update_strategy: Option<Value>,
     #[serde(borrow, default)]
     template: Option<Template<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded::volumes")]
     volume_claim_templates: Option<Vec<ClaimView<'a>>>,
 }
 

@@ -1,8 +1,9 @@
 //! The variables of a container: few pods need a look at them, so they stay unread bytes until something asks.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::{ContainerView, Text};
+use super::{ContainerView, Text, bounded};
 
 /// What is read of a variable.
 #[derive(Debug, Default, Deserialize)]
@@ -38,9 +39,10 @@ pub struct FieldRef<'a> {
 }
 
 impl<'a> ContainerView<'a> {
-    /// Variables, read now; none where they cannot be read.
+    /// Variables, read now; none where they cannot be read, or are more than any pod has.
     #[must_use]
     pub fn variables(&self) -> Vec<EnvView<'a>> {
-        self.env.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+        let read = |raw: &'a RawValue| bounded::variables(&mut serde_json::Deserializer::from_str(raw.get())).ok().flatten();
+        self.env.and_then(read).unwrap_or_default()
     }
 }
