@@ -204,6 +204,13 @@ impl Observed {
         self.listed(namespace);
     }
 
+    /// As if a namespace were labelled, and all that are were listed.
+    #[cfg(test)]
+    pub(crate) fn label_for_test(&self, namespace: &str) {
+        self.namespaces.send_if_modified(|all| all.insert(namespace.to_owned()));
+        self.nothing_to_list();
+    }
+
     fn log_refused(&self, namespace: &str) {
         for refused in self.refused().into_iter().filter(|refused| refused.namespace == namespace) {
             tracing::warn!(namespace, objects = refused.count, "{}", refused.sentence);

@@ -30,6 +30,8 @@ use crate::refresher::write::Writer;
 struct Api {
     refused: Arc<Mutex<Vec<&'static str>>>,
     sent: Arc<Mutex<Vec<String>>>,
+    /// What a list of budgets shows.
+    budgets: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Api {
@@ -42,6 +44,8 @@ impl Api {
         let (code, body): (u16, Value) = if refused {
             let message = "admission webhook \"policy.example.org\" denied the request: no ConfigMaps on Fridays";
             (403, json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message}))
+        } else if line == "GET /apis/policy/v1/poddisruptionbudgets" {
+            (200, json!({"metadata": {"resourceVersion": "9"}, "items": *self.budgets.lock().unwrap()}))
         } else {
             (200, json!({"metadata": {"resourceVersion": "9"}, "items": []}))
         };
@@ -226,4 +230,80 @@ async fn a_settled_fleet_is_calm_under_a_leader_that_has_just_started() {
     assert_eq!((report.state, report.minimum_confirmed_replicas), (State::Settled, 2), "{}", report.message);
     assert!(world.events().is_empty());
     assert_eq!(world.sent("configmaps"), 0);
+}
+
+/// A StatefulSet of another namespace with a pod in each of hundreds of shards.
+fn loud(world: &World, pods: u32) {
+    let annotations = [("total-shards", pods.to_string()), ("replicas-per-shard", "1".to_owned()), ("overlap", "30m".to_owned())];
+    let facts = StatefulSetFacts {
+        namespace: "loud".to_owned(),
+        name: "huge".to_owned(),
+        uid: "huge".to_owned(),
+        generation_observed: true,
+        replicas: pods,
+        store: true,
+        annotations: annotations.map(|(key, value)| (format!("{}{key}", names::PREFIX), value)).into(),
+        ..StatefulSetFacts::default()
+    };
+    world.tenure.observed.update(|fleet| fleet.with_statefulset(facts));
+    world.tenure.observed.list_for_test("loud");
+    world.tenure.seen.expect("loud");
+    for n in 0..pods {
+        let (name, uid, owner_uid, statefulset) = (format!("huge-{n}"), format!("h{n}"), "huge".to_owned(), "huge".to_owned());
+        let (stuck, shard_label) = (Some("ImagePullBackOff".to_owned()), Some(n.to_string()));
+        let pod = PodFacts { name, uid, owner_uid, statefulset, injected: true, store: true, stuck, shard_label, ..PodFacts::default() };
+        world.tenure.seen.put("loud", pod);
+    }
+    [Kind::Pods, Kind::Budgets, Kind::Services].into_iter().for_each(|kind| world.tenure.seen.listed("loud", kind));
+}
+
+impl World {
+    /// Leads for so long; what was sent then.
+    async fn lead(self, long: Duration) -> Vec<String> {
+        tokio::select! {
+            () = self.tenure.run() => panic!("nobody ends it"),
+            () = tokio::time::sleep(long) => {}
+        }
+        self.api.sent.lock().unwrap().clone()
+    }
+}
+
+/// Nothing that is written for the loud one is ever seen to be there, so it needs hundreds of writes for ever.
+#[tokio::test(start_paused = true)]
+async fn who_needs_hundreds_of_writes_delays_another_namespace_by_one_turn() {
+    let world = World::new(6, true);
+    (0..6).for_each(|pod| world.pod(pod));
+    for namespace in ["ns", "loud"] {
+        world.tenure.observed.label_for_test(namespace);
+    }
+    loud(&world, 300);
+    let sent = world.lead(Duration::from_mins(1)).await;
+    let of = |namespace: &str, line: &String| line.contains(&format!("/namespaces/{namespace}/"));
+    let map = sent.iter().position(|line| line.starts_with("POST") && line.ends_with("/namespaces/ns/configmaps")).unwrap();
+    let before = sent[..map].iter().filter(|line| of("loud", line)).count();
+    assert!(before <= super::super::turn::MAX_WRITES as usize, "{before}");
+    assert!(sent.iter().filter(|line| of("loud", line)).count() > 200, "what is left is not waited for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_takes_turns_and_deletes_only_what_we_made() {
+    let world = World::new(6, true);
+    (0..6).for_each(|pod| world.pod(pod));
+    world.tenure.observed.label_for_test("ns");
+    let budget = |name: &str, owner: &str| {
+        json!({"metadata": {"name": name, "namespace": "bare", "resourceVersion": "5", "labels": {names::MANAGED_BY_LABEL: names::MANAGED_BY},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": owner, "name": "gone", "uid": "u"}]}})
+    };
+    let theirs = (0..600)
+        .map(|n| if n % 2 == 0 { budget(&format!("theirs-{n}"), "StatefulSet") } else { budget(&format!("gone-shard-{n}"), "Deployment") });
+    *world.api.budgets.lock().unwrap() = theirs.chain((0..20).map(|n| budget(&format!("gone-shard-{n}"), "StatefulSet"))).collect();
+    let sent = world.lead(Duration::from_secs(30)).await;
+    let deleted: Vec<&String> = sent.iter().filter(|line| line.starts_with("DELETE")).collect();
+    assert!(
+        deleted.len() == 20 && deleted.iter().all(|line| line.contains("/namespaces/bare/poddisruptionbudgets/gone-shard-")),
+        "{deleted:?}"
+    );
+    let map = sent.iter().position(|line| line.starts_with("POST") && line.ends_with("/namespaces/ns/configmaps")).unwrap();
+    assert!(sent[..map].iter().filter(|line| line.starts_with("DELETE")).count() <= 4, "{sent:?}");
+    assert_eq!(sent.iter().filter(|line| *line == "GET /apis/policy/v1/poddisruptionbudgets").count(), 1);
 }
