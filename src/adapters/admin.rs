@@ -42,7 +42,8 @@ const LIMITS: Limits = Limits {
     unread: Duration::from_secs(5),
     idle: Duration::from_mins(1),
     connections: 64,
-    connections_of_peer: 16,
+    // Behind a port-forward all browsers are one peer, with up to 16 streams of the page.
+    connections_of_peer: 32,
     ..Limits::DEFAULT
 };
 /// Answers of `/metrics` in memory at a time, and those of one peer. In a large cluster one is a MiB.

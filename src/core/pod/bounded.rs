@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -17,14 +17,17 @@ const MAX_CONTAINERS: usize = 128;
 const MAX_VOLUMES: usize = 1024;
 /// Mounts, and ports, of one container.
 const MAX_OF_CONTAINER: usize = 1024;
-/// Words of one command, arguments of one container, variables of one container.
-const MAX_WORDS: usize = 4096;
+/// Words of one command, and arguments of one container, that are read. Further ones are skipped: a container with a quarter of
+/// these is left alone already, with a warning.
+pub(crate) const MAX_WORDS: usize = 4096;
+/// Variables of one container.
+const MAX_VARIABLES: usize = 4096;
 /// A value that is read as a whole. Bytes.
 const MAX_VALUE_BYTES: usize = 16 << 10;
 
 /// Reads a list, or null.
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D, most: usize, what: &'static str) -> Listed<T, D::Error> {
-    deserializer.deserialize_option(List { most, what, of: PhantomData })
+    deserializer.deserialize_option(List { most, what, skips: false, of: PhantomData })
 }
 
 type Listed<T, E> = Result<Option<Vec<T>>, E>;
@@ -50,11 +53,11 @@ pub(crate) fn ports<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer
 }
 
 pub(crate) fn words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Listed<T, D::Error> {
-    list(deserializer, MAX_WORDS, "words of a command")
+    deserializer.deserialize_option(List { most: MAX_WORDS, what: "words", skips: true, of: PhantomData })
 }
 
 pub(crate) fn variables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Listed<T, D::Error> {
-    list(deserializer, MAX_WORDS, "variables of a container")
+    list(deserializer, MAX_VARIABLES, "variables of a container")
 }
 
 /// A value of a few words, read as a whole.
@@ -70,6 +73,8 @@ pub(crate) fn small_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 struct List<T> {
     most: usize,
     what: &'static str,
+    /// Skips what is too much instead of refusing all.
+    skips: bool,
     of: PhantomData<T>,
 }
 
@@ -94,11 +99,14 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut elements = Vec::new();
-        while let Some(element) = list.next_element()? {
-            if elements.len() >= self.most {
+        while elements.len() < self.most {
+            let Some(element) = list.next_element()? else { return Ok(Some(elements)) };
+            elements.push(element);
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            if !self.skips {
                 return Err(A::Error::custom(format_args!("more than {} {}", self.most, self.what)));
             }
-            elements.push(element);
         }
         Ok(Some(elements))
     }
@@ -122,8 +130,6 @@ mod tests {
             ("{\"spec\":{\"containers\":[".to_owned(), "{}", MAX_CONTAINERS, "]}}", "containers"),
             ("{\"spec\":{\"initContainers\":[".to_owned(), "{}", MAX_CONTAINERS, "]}}", "containers"),
             ("{\"spec\":{\"volumes\":[".to_owned(), "{}", MAX_VOLUMES, "]}}", "volumes"),
-            (container("args"), "\"\"", MAX_WORDS, "]}]}}", "words of a command"),
-            (container("command"), "\"\"", MAX_WORDS, "]}]}}", "words of a command"),
             (container("ports"), "{}", MAX_OF_CONTAINER, "]}]}}", "ports of a container"),
             (container("volumeMounts"), "{}", MAX_OF_CONTAINER, "]}]}}", "volume mounts of a container"),
         ] {
@@ -143,9 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn words_beyond_the_limit_are_skipped() {
+        for list in ["args", "command"] {
+            let json = format!("{{\"spec\":{{\"containers\":[{{\"{list}\":[{}]}}]}}}}", vec!["\"x\""; 2 * MAX_WORDS].join(","));
+            let pod = PodView::parse(json.as_bytes()).unwrap();
+            let container = &pod.containers()[0];
+            assert_eq!(container.args().len().max(container.command().len()), MAX_WORDS);
+        }
+    }
+
+    #[test]
     fn variables_beyond_the_limit_are_not_read() {
         let json = |count: usize| format!("{{\"env\":[{}]}}", vec!["{}"; count].join(","));
         let read = |json: &str| serde_json::from_str::<crate::core::pod::ContainerView<'_>>(json).unwrap().variables().len();
-        assert_eq!((read(&json(MAX_WORDS)), read(&json(MAX_WORDS + 1))), (MAX_WORDS, 0));
+        assert_eq!((read(&json(MAX_VARIABLES)), read(&json(MAX_VARIABLES + 1))), (MAX_VARIABLES, 0));
     }
 }
