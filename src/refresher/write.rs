@@ -267,7 +267,7 @@ impl Writer {
     /// A sentence, when they cannot be listed.
     pub async fn budgets_of_ours(&self, from: Option<&str>) -> Result<(Vec<(String, BudgetFacts)>, Option<String>), String> {
         let params = ListParams::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY)).limit(PAGE);
-        let params = from.into_iter().fold(params, |params, token| params.continue_token(token));
+        let params = from.into_iter().fold(params, ListParams::continue_token);
         let api = Api::<Lean<PodDisruptionBudget>>::all(self.client.clone());
         let (items, more) = self.page(&api, &params, "the list of budgets").await?;
         let facts = |Lean(budget, _): Lean<PodDisruptionBudget>| (budget.namespace().unwrap_or_default(), trim::budget(&budget));
