@@ -23,14 +23,15 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::events;
 use super::lean::Lean;
 use super::rights::{REFUSED_FOR, Rights, is_refusal};
 use super::store_words::may_run_store;
 use super::trimmed::Trimmed;
 use super::watches::{Patience, WatchHealth, config, keep, of_namespace};
+use super::{clock, events};
 use crate::core::fleet::{Fleet, Known, Published};
 use crate::core::kept::{Kind, Ledger, Refused, Why};
+use crate::core::log_shares::{Line, LogShares};
 use crate::core::names;
 use crate::core::notice::Notice;
 use crate::core::scope::Scope;
@@ -39,6 +40,8 @@ mod entries;
 mod facts;
 mod maps;
 mod metrics;
+#[cfg(test)]
+mod played;
 
 pub use self::facts::selector;
 use self::facts::{containers, facts};
@@ -63,6 +66,7 @@ pub struct Observed {
     bad_entries: AtomicU64,
     /// What everything that is kept takes, here and in the refresher.
     ledger: Mutex<Ledger>,
+    log: Mutex<LogShares>,
     /// Namespaces of which all StatefulSets and their ConfigMaps are known.
     listed: Mutex<BTreeSet<String>>,
     /// By namespace and name, what this process wrote last into a ConfigMap, until the watch shows it.
@@ -92,6 +96,7 @@ impl Observed {
             replaced: watch::Sender::default(),
             bad_entries: AtomicU64::new(0),
             ledger: Mutex::default(),
+            log: Mutex::default(),
             listed: Mutex::default(),
             written: Mutex::default(),
         })
@@ -192,23 +197,13 @@ impl Observed {
         lock(&self.ledger).refused()
     }
 
-    /// As if a ConfigMap had been read.
-    #[cfg(test)]
-    pub(crate) fn put_map_for_test(&self, namespace: &str, facts: crate::core::observed::MapFacts) {
-        self.keep_map(namespace, Published { facts, ..Published::default() });
-    }
-
-    /// As if a namespace's StatefulSets and ConfigMaps had been listed.
-    #[cfg(test)]
-    pub(crate) fn list_for_test(&self, namespace: &str) {
-        self.listed(namespace);
-    }
-
-    /// As if a namespace were labelled, and all that are were listed.
-    #[cfg(test)]
-    pub(crate) fn label_for_test(&self, namespace: &str) {
-        self.namespaces.send_if_modified(|all| all.insert(namespace.to_owned()));
-        self.nothing_to_list();
+    /// Whether one more line about a namespace is written: what its people cause is shared fairly.
+    pub fn may_log(&self, namespace: &str) -> bool {
+        let line = lock(&self.log).take(namespace, u64::try_from(clock::unix_seconds()).unwrap_or(0));
+        if line == Line::Last {
+            tracing::warn!(namespace, "further lines about this namespace are left out until the next minute");
+        }
+        line != Line::LeftOut
     }
 
     fn log_refused(&self, namespace: &str) {
@@ -383,7 +378,9 @@ impl Watches {
                 let before = fleet.known(&self.namespace, &name).remarks();
                 for (reason, message) in next.known(&self.namespace, &name).remarks().into_iter().filter(|remark| !before.contains(remark))
                 {
-                    tracing::warn!(namespace = self.namespace, statefulset = name, reason, "{message}");
+                    if self.observed.may_log(&self.namespace) {
+                        tracing::warn!(namespace = self.namespace, statefulset = name, reason, "{message}");
+                    }
                     let uid = set.uid().unwrap_or_default();
                     let notice = Notice { namespace: self.namespace.clone(), statefulset: name.clone(), uid, reason, message };
                     // A full queue drops the Event; the log has it, and /status shows it as long as it holds.

@@ -174,15 +174,9 @@ struct Cut {
 
 fn cut(method: &Method, uri: &Uri) -> Option<Cut> {
     let segments: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
-    let below = match segments.as_slice() {
-        ["api", "v1", rest @ ..] | ["apis", "apps" | "policy", "v1", rest @ ..] => rest,
-        _ => return None,
-    };
-    let (plural, named) = match below {
-        ["namespaces", _, plural, rest @ ..] => (*plural, rest.first().is_some()),
-        [plural, rest @ ..] => (*plural, rest.first().is_some()),
-        [] => return None,
-    };
+    let (["api", "v1", below @ ..] | ["apis", "apps" | "policy", "v1", below @ ..]) = segments.as_slice() else { return None };
+    let (["namespaces", _, plural, rest @ ..] | [plural, rest @ ..]) = below else { return None };
+    let (plural, named) = (*plural, !rest.is_empty());
     let (list, events): (&Keep, &Keep) = match plural {
         "pods" => (&PODS, &POD_EVENTS),
         "statefulsets" => (&STATEFULSETS, &STATEFULSET_EVENTS),

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeSet;
 
-use super::observed::{BudgetFacts, NamespaceFacts, Selector};
+use super::observed::{BudgetFacts, NamespaceFacts, PodFacts, Selector};
 use super::owned::{Owner, SUBDOMAIN_CHARS, ShardedSet, shard_name};
 
 /// How many pods of a shard may be evicted.
@@ -78,7 +78,7 @@ pub struct BudgetPlan {
 pub fn wanted(set: &ShardedSet, closed: &BTreeSet<u32>, facts: &NamespaceFacts) -> BudgetPlan {
     let mut shards = set.shards(facts);
     shards.extend(closed.iter().filter(|shard| !shards.contains_key(*shard)).map(|shard| (*shard, 0)).collect::<Vec<_>>());
-    let labelled: BTreeSet<u32> = set.pods(facts).filter_map(|pod| pod.shard()).collect();
+    let labelled: BTreeSet<u32> = set.pods(facts).filter_map(PodFacts::shard).collect();
     let mut plan = BudgetPlan { ready: true, ..BudgetPlan::default() };
     let mut kept = BTreeSet::new();
     for (shard, pods) in shards {

@@ -71,8 +71,9 @@ pub struct Trim {
     state: State,
     frames: Vec<Frame>,
     key: Vec<u8>,
-    /// What is kept of the value after the key that was read.
-    after_key: Option<Option<&'static Keep>>,
+    /// Whether a key was read whose value is to come, and what is kept of that.
+    after_key: bool,
+    of_key: Option<&'static Keep>,
     held: Option<Held>,
     out: Vec<u8>,
 }
@@ -116,7 +117,7 @@ impl Trim {
 
     fn between(&mut self, byte: u8) -> usize {
         match byte {
-            b'"' if self.after_key.is_none() && self.frames.last().is_some_and(|frame| frame.is_object) => {
+            b'"' if !self.after_key && self.frames.last().is_some_and(|frame| frame.is_object) => {
                 self.key.clear();
                 self.state = State::Key { escaped: false };
             }
@@ -154,7 +155,8 @@ impl Trim {
             if let Some(held) = self.held.as_mut().filter(|_| too_long && matches!(keep, Some(Keep::All))) {
                 held.cut = true;
             }
-            self.after_key = Some(keep.and_then(|keep| below(keep, &self.key)).filter(|_| !too_long));
+            self.after_key = true;
+            self.of_key = keep.and_then(|keep| below(keep, &self.key)).filter(|_| !too_long);
             self.state = State::Between;
         }
         taken
@@ -205,7 +207,7 @@ impl Trim {
     /// A value begins: writes what stands before it, if it is kept.
     fn begin(&mut self) -> Option<&'static Keep> {
         let Some(frame) = self.frames.last() else { return Some(self.root) };
-        let keep = if frame.is_object { self.after_key.flatten()? } else { frame.keep };
+        let keep = if frame.is_object { self.of_key? } else { frame.keep };
         let (comma, named) = (!frame.empty, frame.is_object);
         if comma {
             self.emit(b",");
@@ -239,7 +241,7 @@ impl Trim {
         let at_top = self.held.as_ref().is_some_and(|held| held.depth + 1 == self.frames.len());
         self.emit(if is_object { b"{" } else { b"[" });
         self.frames.push(Frame { is_object, keep, empty: true, is_identity: at_top && is_object && self.key == b"metadata" });
-        self.after_key = None;
+        (self.after_key, self.of_key) = (false, None);
     }
 
     fn close(&mut self, byte: u8) {
@@ -263,7 +265,7 @@ impl Trim {
 
     /// A value has ended.
     fn ended(&mut self) {
-        (self.state, self.after_key) = (State::Between, None);
+        (self.state, self.after_key, self.of_key) = (State::Between, false, None);
     }
 
     /// A string value that tells which object it is begins.

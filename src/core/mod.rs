@@ -41,6 +41,8 @@ pub mod loading;
 #[cfg(feature = "server")]
 pub mod located;
 #[cfg(feature = "server")]
+pub mod log_shares;
+#[cfg(feature = "server")]
 pub mod max_unavailable;
 #[cfg(feature = "server")]
 pub mod mutation;

@@ -87,12 +87,14 @@ fn v6(ip: Ipv6Addr) -> Option<&'static str> {
 fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let of = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
     match ip.segments() {
-        // Mapped, compatible and translated (RFC 4291, RFC 2765).
-        [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(of(high, low)),
-        // NAT64 (RFC 6052, RFC 8215).
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => Some(of(high, low)),
-        // 6to4 (RFC 3056), ISATAP (RFC 5214).
-        [0x2002, high, low, ..] | [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => Some(of(high, low)),
+        // Mapped, compatible and translated (RFC 4291, RFC 2765); NAT64 (RFC 6052, RFC 8215); ISATAP (RFC 5214).
+        [0, 0, 0, 0, 0, 0xffff | 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, _, _, _, high, low]
+        | [_, _, _, _, 0 | 0x200, 0x5efe, high, low]
+        // 6to4 (RFC 3056).
+        | [0x2002, high, low, ..] => Some(of(high, low)),
         _ => None,
     }
 }

@@ -245,7 +245,9 @@ impl Tenure {
             return Err(Interrupted);
         }
         let fresh = self.writer.fresh_pods(&set.0, &known.facts().selector).await.map_err(|why| {
-            tracing::warn!(namespace = set.0, statefulset = set.1, why, "the pods cannot be listed, so no step is made");
+            if self.observed.may_log(&set.0) {
+                tracing::warn!(namespace = set.0, statefulset = set.1, why, "the pods cannot be listed, so no step is made");
+            }
             memory.hindered = Some(format!("its pods cannot be listed past the cache, and no window changes until they are: {why}"));
             Interrupted
         })?;
@@ -357,7 +359,7 @@ impl Tenure {
                 self.settle_beside(set, known, "pod's shard label", written, memory)?;
             } else {
                 // Without it kubelet takes a minute longer, and that is all.
-                let _ = Self::settle(written);
+                let _ = self.settle(&set.0, written);
             }
         }
         Ok(())
@@ -373,12 +375,14 @@ impl Tenure {
         left.map(|_| ()).ok_or(Interrupted)
     }
 
-    fn settle(written: Written) -> Result<(), Interrupted> {
+    fn settle(&self, namespace: &str, written: Written) -> Result<(), Interrupted> {
         match written {
             Written::Done { .. } => Ok(()),
             Written::Conflict | Written::AlreadyExists(_) => Err(Interrupted),
             Written::Failed(why) => {
-                tracing::warn!(why, "a write failed; it is tried again");
+                if self.observed.may_log(namespace) {
+                    tracing::warn!(namespace, why, "a write failed; it is tried again");
+                }
                 Err(Interrupted)
             }
         }
@@ -393,7 +397,7 @@ impl Tenure {
             }
             memory.hindered = Some(text);
         }
-        Self::settle(written)
+        self.settle(&set.0, written)
     }
 }
 

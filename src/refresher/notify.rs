@@ -23,7 +23,9 @@ impl Tenure {
         // Seconds that pass are no news.
         let words: String = report.message.chars().filter(|c| !c.is_ascii_digit()).collect();
         if memory.state.as_ref() != Some(&(report.state, words.clone())) {
-            tracing::info!(namespace = set.0, statefulset = set.1, state = ?report.state, moves_left = report.moves_left, "{}", report.message);
+            if self.observed.may_log(&set.0) {
+                tracing::info!(namespace = set.0, statefulset = set.1, state = ?report.state, moves_left = report.moves_left, "{}", report.message);
+            }
             memory.state = Some((report.state, words));
         }
         for (reason, text) in &decision.notices {
@@ -48,7 +50,9 @@ impl Tenure {
         if memory.holds.insert(remark, text.to_owned()).is_some() || !is_news {
             return;
         }
-        tracing::warn!(namespace = set.0, statefulset = set.1, reason, "{text}");
+        if self.observed.may_log(&set.0) {
+            tracing::warn!(namespace = set.0, statefulset = set.1, reason, "{text}");
+        }
         let notice = Notice {
             namespace: set.0.clone(),
             statefulset: set.1.clone(),

@@ -272,7 +272,7 @@ impl Writer {
         from: Option<&str>,
     ) -> Result<(Vec<(String, BudgetFacts)>, Option<String>), String> {
         let params = ListParams::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY)).limit(PAGE);
-        let params = from.into_iter().fold(params, |params, token| params.continue_token(token));
+        let params = from.into_iter().fold(params, ListParams::continue_token);
         let client = self.client.clone();
         let api: Api<Lean<PodDisruptionBudget>> =
             namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace));

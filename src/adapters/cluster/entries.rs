@@ -43,7 +43,9 @@ pub(super) fn entries(map: &ConfigMap, observed: &Observed) -> Entries {
     if let Some(error) = first {
         observed.bad_entries.fetch_add(bad, Relaxed);
         let (namespace, configmap, keys) = (map.namespace().unwrap_or_default(), map.name_any(), named.join(", "));
-        tracing::warn!(namespace, configmap, entries = bad, keys, error, "entries are not usable; their pods get the planned window");
+        if observed.may_log(&namespace) {
+            tracing::warn!(namespace, configmap, entries = bad, keys, error, "entries are not usable; their pods get the planned window");
+        }
     }
     entries
 }

@@ -191,20 +191,19 @@ impl Maps {
     /// Reads one; gives the bytes of its data.
     async fn one(&self, api: &Api<Lean<ConfigMap>>, name: &str, seen: Option<&Meta>) -> Result<usize, String> {
         let written = seen.and_then(|meta| self.observed.written(&self.namespace, meta));
-        let map = match written {
-            Some(map) => map,
-            None => {
-                let answer = timeout(DEADLINE, api.get_opt(name)).await;
-                let answer = answer.map_err(|_| format!("no answer within {} s", DEADLINE.as_secs()))?;
-                match answer.map_err(|error| with_causes(&error))? {
-                    Some(Lean(map, false)) if is_ours(&map) => map,
-                    Some(Lean(_, true)) => {
-                        self.observed.refuse(&self.namespace, (Kind::ConfigMap, name), Why::TooLarge);
-                        return Ok(crate::adapters::trimmed::MAX_MAP_BYTES);
-                    }
-                    // What it was is told by the watch.
-                    Some(_) | None => return Ok(0),
+        let map = if let Some(map) = written {
+            map
+        } else {
+            let answer = timeout(DEADLINE, api.get_opt(name)).await;
+            let answer = answer.map_err(|_| format!("no answer within {} s", DEADLINE.as_secs()))?;
+            match answer.map_err(|error| with_causes(&error))? {
+                Some(Lean(map, false)) if is_ours(&map) => map,
+                Some(Lean(_, true)) => {
+                    self.observed.refuse(&self.namespace, (Kind::ConfigMap, name), Why::TooLarge);
+                    return Ok(crate::adapters::trimmed::MAX_MAP_BYTES);
                 }
+                // What it was is told by the watch.
+                Some(_) | None => return Ok(0),
             }
         };
         let bytes = map.data.iter().flatten().map(|(key, text)| key.len() + text.len()).sum();

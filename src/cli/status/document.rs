@@ -17,6 +17,9 @@ pub(super) struct Wanted {
     name: String,
 }
 
+/// Namespaces of which it is said what the server does not take in; it names the first objects of each.
+const MAX_NOT_TAKEN_IN: usize = 5;
+
 /// What the server says beside its reports.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -155,8 +158,6 @@ impl Document {
         say(&head.config_error, "the configuration's last edit is refused and the last good one in force");
         say(&head.watch_error, "a watch on the cluster is broken and what was last known in force");
         say(&head.certificate_error, "the certificate cannot be reloaded and the last good one is in use");
-        // How many are said at a time; the server names the first objects of each namespace.
-        const MAX_NOT_TAKEN_IN: usize = 5;
         remarks.extend(head.not_taken_in.iter().take(MAX_NOT_TAKEN_IN).cloned());
         if let Some(more) = head.not_taken_in.len().checked_sub(MAX_NOT_TAKEN_IN + 1) {
             remarks.push(format!("in {} more namespaces something is not taken in; the server's log names it", more + 1));

@@ -254,7 +254,9 @@ fn loud(world: &World, pods: u32) {
         let pod = PodFacts { name, uid, owner_uid, statefulset, injected: true, store: true, stuck, shard_label, ..PodFacts::default() };
         world.tenure.seen.put("loud", pod);
     }
-    [Kind::Pods, Kind::Budgets, Kind::Services].into_iter().for_each(|kind| world.tenure.seen.listed("loud", kind));
+    for kind in [Kind::Pods, Kind::Budgets, Kind::Services] {
+        world.tenure.seen.listed("loud", kind);
+    }
 }
 
 impl World {
