@@ -63,7 +63,7 @@ enum Command {
     /// Check an installation and everything around the gateways, or a cluster before installing
     Check(check::Args),
     /// Run the admission webhook
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
 }
 
 /// Why a command did not do what it was asked to.

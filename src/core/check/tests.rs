@@ -119,7 +119,7 @@ fn the_api_server() {
 #[test]
 fn the_server() {
     finds(&["fail server-permissions: patch pods/status"], |s| {
-        s.denied = Ok(Denied { sentences: vec!["patch pods/status".to_owned()], ..Denied::default() })
+        s.denied = Ok(Denied { sentences: vec!["patch pods/status".to_owned()], ..Denied::default() });
     });
     finds(&["fail server-replicas: no Deployment"], |s| s.deployments = Ok(Vec::new()));
     let replicas = |wanted: i64, ready: i64| {
