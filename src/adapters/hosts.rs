@@ -17,7 +17,6 @@ use crate::core::printable::short_line;
 const MAX_HOST_CHARS: usize = 80;
 
 /// Refuses requests under names that are neither ours nor among `names`.
-#[must_use]
 pub fn only(router: Router, names: Vec<String>) -> Router {
     let names: Arc<[String]> = names.into_iter().take(MAX_NAMES).collect();
     router.layer(from_fn(move |request: Request, next: Next| {

@@ -55,8 +55,8 @@ impl Iterator for Patience {
         };
         self.failed = Some((now, pause));
         // Up to a quarter less, so that all watches that failed together are not started together.
-        let quarter = u32::try_from(RandomState::new().build_hasher().finish() % 250).unwrap_or(0);
-        Some(pause - pause * quarter / 1000)
+        let less = u32::try_from(RandomState::new().build_hasher().finish() % 250).unwrap_or(0);
+        Some(pause * (1000 - less) / 1000)
     }
 }
 

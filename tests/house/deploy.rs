@@ -233,7 +233,7 @@ fn rights_are_those_that_the_code_uses() {
     assert_eq!(the("Role")["rules"][0]["resourceNames"], json!([names::LEASE]));
 }
 
-/// What a Role in a namespace grants is what the ClusterRole grants, but for the namespaces themselves.
+/// What a Role in a namespace grants is what the role of the cluster grants, but for the namespaces themselves.
 #[test]
 fn rights_in_a_namespace_are_those_of_the_cluster() {
     let gateways = documents("deploy/components/namespaced/gateways");

@@ -11,7 +11,7 @@ use super::super::sidecar_spec::token_mount;
 use super::eligible::is_injected;
 
 /// Adds the operations for containers of ours that are there already.
-pub(super) fn keep_out<'a>(pod: &PodView<'_>, operations: &mut Vec<Operation<'a>>) {
+pub(super) fn keep_out(pod: &PodView<'_>, operations: &mut Vec<Operation<'_>>) {
     let init = pod.init_containers().iter().enumerate().map(|(index, container)| ("initContainers", index, container));
     let all = init.chain(pod.containers().iter().enumerate().map(|(index, container)| ("containers", index, container)));
     operations

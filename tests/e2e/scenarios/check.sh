@@ -72,7 +72,7 @@ same "the exit code is 0" 0 code
 skips() { document | jq -r '.checks[] | select(.result == "skipped") | "\(.id): \(.message)"'; }
 same "and nothing is skipped but nodes, of which there are none" "node-kubelets: there are no nodes" skips
 passes() { document | jq -r '[.checks[] | select(.result == "pass") | .id] | unique | length'; }
-same "40 checks pass, all that there are but those of --pre, of nodes and of shard Services" 40 passes
+same "41 checks pass, all that there are but those of --pre, of nodes and of shard Services" 41 passes
 same "no colours where nobody looks" "" sh -c "'$SERVER' check | grep -c \$'\\033' | grep -v '^0\$'"
 text() { run_check "${at_server[@]}" -n $ns | grep -c -x -e api -e server -e configuration -e webhook -e namespaces -e statefulsets -e rollouts -e queriers; }
 same "text has its 8 sections" 8 text
