@@ -45,9 +45,17 @@ const MAX_KEPT_CHARS: usize = 500;
 /// What is kept of an agent's version. Characters.
 const MAX_VERSION_CHARS: usize = 64;
 
+/// Missing blocks that are kept of all pods of a namespace; each takes some 100 bytes. A dozen pods that miss all that they may name
+/// are a bucket that is broken, and one of them tells as much.
+const MAX_MISSING_OF_NAMESPACE: usize = 16 * 1024;
+/// A pod that names no more is not counted against them.
+const FEW_MISSING: usize = 8;
+
 /// What a sidecar answered last.
 #[derive(Clone, Debug)]
 pub struct Polled {
+    /// The pod's namespace.
+    namespace: String,
     /// Its document, or why there is none.
     pub answer: Answer,
     /// When it was given.
@@ -158,7 +166,7 @@ impl Poller {
         for (uid, (namespace, statefulset, why)) in refused {
             let answer = Answer::Unreachable(why);
             let before = polled.get(&uid).filter(|before| before.answer == answer).map(|before| before.unchanged_since);
-            polled.insert(uid, Polled { answer, at: now, unchanged_since: before.unwrap_or(now) });
+            polled.insert(uid, Polled { namespace: namespace.clone(), answer, at: now, unchanged_since: before.unwrap_or(now) });
             news.extend(before.is_none().then_some((namespace, statefulset)));
         }
         drop(polled);
@@ -167,7 +175,7 @@ impl Poller {
         }
     }
 
-    fn take(&self, schedule: &mut Schedule, target: &Target, answer: Answer) {
+    fn take(&self, schedule: &mut Schedule, target: &Target, mut answer: Answer) {
         let now = Instant::now();
         let configured = self.seen.observed.fleet.load().config().operator.update_interval_seconds;
         let interval = Duration::from_secs(configured.into()).min(MAX_INTERVAL);
@@ -178,8 +186,10 @@ impl Poller {
             self.seen.answered(&target.uid, status, now);
         }
         let mut polled = self.lock();
+        bound_missing(&polled, target, &mut answer);
         let before = polled.get(&target.uid).filter(|before| before.answer == answer).map(|before| before.unchanged_since);
-        polled.insert(target.uid.clone(), Polled { answer, at: now, unchanged_since: before.unwrap_or(now) });
+        let namespace = target.namespace.clone();
+        polled.insert(target.uid.clone(), Polled { namespace, answer, at: now, unchanged_since: before.unwrap_or(now) });
         drop(polled);
         if before.is_none() {
             self.seen.touch(&target.namespace, &target.statefulset);
@@ -190,7 +200,7 @@ impl Poller {
     #[cfg(test)]
     pub(super) fn answered_for_test(&self, uid: &str, status: AgentStatus) {
         let (now, answer) = (Instant::now(), Answer::Status(Box::new(status)));
-        self.lock().insert(uid.to_owned(), Polled { answer, at: now, unchanged_since: now });
+        self.lock().insert(uid.to_owned(), Polled { namespace: String::new(), answer, at: now, unchanged_since: now });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Polled>> {
@@ -280,6 +290,26 @@ fn bound(status: &mut AgentStatus) {
     status.uid = status.uid.as_deref().map(short);
     if let Some(why) = status.blocks.as_ref().and_then(malformed) {
         (status.blocks, status.blocks_unknown) = (None, Some(why.to_owned()));
+    }
+}
+
+fn missing(answer: &Answer) -> usize {
+    answer.status().and_then(|status| status.blocks.as_ref()).map_or(0, |blocks| blocks.missing.len())
+}
+
+/// Drops a list of missing blocks that is one too many for its namespace.
+fn bound_missing(polled: &BTreeMap<String, Polled>, target: &Target, answer: &mut Answer) {
+    let own = missing(answer);
+    if own <= FEW_MISSING {
+        return;
+    }
+    let others = polled.iter().filter(|(uid, polled)| **uid != target.uid && polled.namespace == target.namespace);
+    let held: usize = others.map(|(_, polled)| missing(&polled.answer)).sum();
+    if let Answer::Status(status) = answer
+        && held + own > MAX_MISSING_OF_NAMESPACE
+    {
+        let why = format!("the pods of its namespace name more than {MAX_MISSING_OF_NAMESPACE} missing blocks, and no more are kept");
+        (status.blocks, status.blocks_unknown) = (None, Some(why));
     }
 }
 
