@@ -82,7 +82,17 @@ impl Trim {
     /// Keeps `root` of each document, and at most `most` bytes of each of its objects.
     #[must_use]
     pub const fn new(root: &'static Keep, most: usize) -> Self {
-        Self { root, most, state: State::Between, frames: Vec::new(), key: Vec::new(), after_key: None, held: None, out: Vec::new() }
+        Self {
+            root,
+            most,
+            state: State::Between,
+            frames: Vec::new(),
+            key: Vec::new(),
+            after_key: false,
+            of_key: None,
+            held: None,
+            out: Vec::new(),
+        }
     }
 
     /// Takes the next bytes and gives what is left of everything that is complete.

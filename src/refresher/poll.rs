@@ -38,9 +38,17 @@ const MAX_INTERVAL: Duration = Duration::from_mins(1);
 /// Between two looks at which pods there are.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Missing blocks that are kept of all pods of a namespace; each takes some 100 bytes. A dozen pods that miss all that they may name
+/// are a bucket that is broken, and one of them tells as much.
+const MAX_MISSING_OF_NAMESPACE: usize = 16 * 1024;
+/// A pod that names no more is not counted against them.
+const FEW_MISSING: usize = 8;
+
 /// What a sidecar answered last.
 #[derive(Clone, Debug)]
 pub struct Polled {
+    /// The pod's namespace.
+    namespace: String,
     /// Its document, or why there is none.
     pub answer: Answer,
     /// When it was given.
@@ -151,7 +159,7 @@ impl Poller {
         for (uid, (namespace, statefulset, why)) in refused {
             let answer = Answer::Unreachable(why);
             let before = polled.get(&uid).filter(|before| before.answer == answer).map(|before| before.unchanged_since);
-            polled.insert(uid, Polled { answer, at: now, unchanged_since: before.unwrap_or(now) });
+            polled.insert(uid, Polled { namespace: namespace.clone(), answer, at: now, unchanged_since: before.unwrap_or(now) });
             news.extend(before.is_none().then_some((namespace, statefulset)));
         }
         drop(polled);
@@ -160,7 +168,7 @@ impl Poller {
         }
     }
 
-    fn take(&self, schedule: &mut Schedule, target: &Target, answer: Answer) {
+    fn take(&self, schedule: &mut Schedule, target: &Target, mut answer: Answer) {
         let now = Instant::now();
         let configured = self.seen.observed.fleet.load().config().operator.update_interval_seconds;
         let interval = Duration::from_secs(configured.into()).min(MAX_INTERVAL);
@@ -171,8 +179,10 @@ impl Poller {
             self.seen.answered(&target.uid, status, now);
         }
         let mut polled = self.lock();
+        bound_missing(&polled, target, &mut answer);
         let before = polled.get(&target.uid).filter(|before| before.answer == answer).map(|before| before.unchanged_since);
-        polled.insert(target.uid.clone(), Polled { answer, at: now, unchanged_since: before.unwrap_or(now) });
+        let namespace = target.namespace.clone();
+        polled.insert(target.uid.clone(), Polled { namespace, answer, at: now, unchanged_since: before.unwrap_or(now) });
         drop(polled);
         if before.is_none() {
             self.seen.touch(&target.namespace, &target.statefulset);
@@ -183,7 +193,7 @@ impl Poller {
     #[cfg(test)]
     pub(super) fn answered_for_test(&self, uid: &str, status: AgentStatus) {
         let (now, answer) = (Instant::now(), Answer::Status(Box::new(status)));
-        self.lock().insert(uid.to_owned(), Polled { answer, at: now, unchanged_since: now });
+        self.lock().insert(uid.to_owned(), Polled { namespace: String::new(), answer, at: now, unchanged_since: now });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Polled>> {
@@ -259,6 +269,27 @@ fn somebody_else(target: &Target, status: &AgentStatus) -> Option<&'static str> 
         }
         (None, Some(namespace)) if *namespace != target.namespace => Some("a pod of the same name in another namespace"),
         _ => None,
+    }
+}
+
+fn missing(answer: &Answer) -> usize {
+    answer.status().and_then(|status| status.blocks.as_ref()).map_or(0, |blocks| blocks.missing.len())
+}
+
+/// Cuts a list of missing blocks that is one too many for its namespace: the pod counts as one that lacks more than it names.
+fn bound_missing(polled: &BTreeMap<String, Polled>, target: &Target, answer: &mut Answer) {
+    let own = missing(answer);
+    if own <= FEW_MISSING {
+        return;
+    }
+    let others = polled.iter().filter(|(uid, polled)| **uid != target.uid && polled.namespace == target.namespace);
+    let held: usize = others.map(|(_, polled)| missing(&polled.answer)).sum();
+    if let Answer::Status(status) = answer
+        && let Some(blocks) = &mut status.blocks
+        && held + own > MAX_MISSING_OF_NAMESPACE
+    {
+        blocks.missing_total = blocks.missing_total.max(u64::try_from(own).unwrap_or(u64::MAX));
+        blocks.missing = Vec::new();
     }
 }
 

@@ -7,6 +7,7 @@
 //! nobody reads is never asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -139,11 +140,16 @@ impl Maps {
 
     async fn read(&self, client: Client, ready: impl Future<Output = ()>) {
         let api = Api::<Lean<ConfigMap>>::namespaced(client, &self.namespace);
-        let (mut failures, mut ready) = (0, Some(ready));
+        let (mut failures, mut ready, mut last) = (0, Some(ready), String::new());
         let mut replaced = self.observed.replaced();
         let mut config = self.observed.fleet.load().shared_config();
         loop {
-            let next = self.lock().waiting.first_key_value().map(|(name, _)| name.clone());
+            // In turns: one that changes all the time keeps no other waiting.
+            let next = {
+                let inner = self.lock();
+                let after = inner.waiting.range::<str, _>((Bound::Excluded(last.as_str()), Bound::Unbounded)).next();
+                after.or_else(|| inner.waiting.first_key_value()).map(|(name, _)| name.clone())
+            };
             let Some(name) = next else {
                 if self.lock().listed == (true, true)
                     && let Some(ready) = ready.take()
@@ -161,6 +167,7 @@ impl Maps {
                 sleep(TOGETHER).await;
             }
             let Some(seen) = self.lock().waiting.remove(&name) else { continue };
+            last.clone_from(&name);
             match self.one(&api, &name, seen.as_deref()).await {
                 Ok(bytes) => {
                     failures = 0;

@@ -29,8 +29,11 @@ quiet_is() { # STATE MIN_TIME: of the oldest shard
   admin /status | sed '1,/^\r$/d' | jq -e --arg ns $quiet --arg state "$1" --arg min "$2" \
     '.statefulsets[] | select(.namespace == $ns) | .state == $state and ([.pods[].applied.min_time] | index($min)) != null'
 }
-# post PATH: each line of the input is an object
-post() { xargs -d '\n' -P 4 -I{} curl -sS -o /dev/null -H 'Content-Type: application/json' --data-binary @{} "http://127.0.0.1:$proxy_port$1"; }
+# post PATH: each line of the input is the file of an object; over a few connections
+post() {
+  awk -v url="http://127.0.0.1:$proxy_port$1" '{ printf "%surl = \"%s\"\nheader = \"Content-Type: application/json\"\ndata-binary = \"@%s\"\noutput = \"/dev/null\"\n", NR > 1 ? "next\n" : "", url, $0 }' |
+    curl -sS --parallel --parallel-max 4 -K -
+}
 
 server_stop
 cat >"$WORK/config/config.yaml" <<Y
