@@ -214,6 +214,14 @@ impl Reader {
     /// Reads the object that begins here; gives where it ends, if it does.
     fn object(&mut self, from: usize, line: u64, last: bool) -> Result<Option<usize>, Unreadable> {
         let text = &self.pending[from..];
+        // Before anything else, so that it does not depend on how much of the object is there.
+        if self.state == State::Between
+            && may_be_an_answer(text)
+            && let Some(list) = list_within(&text[..text.len().min(MAX_HEAD_BYTES)])
+        {
+            (self.state, self.found.format) = (State::List, Format::Api);
+            return Ok(Some(from + list));
+        }
         let mut stream = serde_json::Deserializer::from_slice(text).into_iter::<Meta<'_>>();
         let read = stream.next();
         let end = from + stream.byte_offset();
@@ -233,11 +241,6 @@ impl Reader {
     /// An object that is no block: an answer of `/api/v1/blocks`, whose list is entered, or a line of a log, which is skipped.
     fn other(&mut self, from: usize, last: bool) -> Result<Option<usize>, Unreadable> {
         let text = &self.pending[from..];
-        let head = Some(&text[..text.len().min(MAX_HEAD_BYTES)]).filter(|_| self.state == State::Between && may_be_an_answer(text));
-        if let Some(list) = head.and_then(list_within) {
-            (self.state, self.found.format) = (State::List, Format::Api);
-            return Ok(Some(from + list));
-        }
         let mut stream = serde_json::Deserializer::from_slice(text).into_iter::<Other<'_>>();
         let read = stream.next();
         let end = from + stream.byte_offset();
