@@ -16,6 +16,7 @@ use crate::core::config::{Config, Difference, LOAD_ALLOWANCE, Sharding};
 use crate::core::duration::PromDuration;
 use crate::core::plan::Plan;
 use crate::core::rollout::{Discovery, Gap, Member, Place, Standing, Step, Terms, preview};
+use crate::core::text::older_end;
 use crate::core::window::{Bound, Window};
 
 /// Rows of the table; more would not be looked at.
@@ -339,7 +340,7 @@ fn required(sharding: &Sharding) -> Window {
 
 fn range(gap: &Gap) -> String {
     let stamp = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    format!("{} .. {}", stamp(gap.from), stamp(gap.to))
+    format!("{} .. {}", older_end(&stamp(gap.from)), stamp(gap.to))
 }
 
 fn pods(count: usize) -> String {

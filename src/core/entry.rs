@@ -157,6 +157,15 @@ mod tests {
         Utc.with_ymd_and_hms(2026, 11, 21, 0, 0, 0).unwrap()
     }
 
+    /// Agents of contract 1 read the same: an RFC 3339 time beside a duration.
+    #[test]
+    fn an_open_window_is_written_as_thanos_default() {
+        let window = Window { min: Bound::BEGINNING, max: "-90d".parse().unwrap() };
+        let text = Entry::new(2, 1, window).to_yaml();
+        assert_eq!(text, "shard: 2\nreplica: 1\nmin_time: \"0000-01-01T00:00:00Z\"\nmax_time: -90d\n");
+        assert_eq!(Entry::parse(&text, DateTime::UNIX_EPOCH).unwrap().window, window);
+    }
+
     #[test]
     fn the_contract_document_reads_back() {
         let text = "shard: 0\nreplica: 0\nmin_time: -124d8h\nmax_time: 1d\n";

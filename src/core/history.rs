@@ -86,7 +86,7 @@ impl History {
         let gap = report.gap_seconds > 0;
         if gap && self.gap_since.is_none() {
             self.gap_since = Some(at.to_owned());
-            let ranges: Vec<String> = report.gaps.iter().take(NAMED).map(|gap| format!("{} .. {}", gap.from, gap.to)).collect();
+            let ranges: Vec<String> = report.gaps.iter().take(NAMED).map(ToString::to_string).collect();
             news.push((ChangeKind::Gap, format!("no pod serves {}", ranges.join(", "))));
         } else if !gap && self.gap_since.take().is_some() {
             news.push((ChangeKind::Whole, "every instant is served again".to_owned()));

@@ -2,8 +2,11 @@
 //!
 //! One type for both ends. Unknown keys are ignored on the way in, because servers and command lines differ in age.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use super::text::older_end;
 use super::window::Window;
 
 /// How far a StatefulSet is.
@@ -126,6 +129,12 @@ pub struct GapReport {
     pub from: String,
     /// Its newer end, RFC 3339.
     pub to: String,
+}
+
+impl fmt::Display for GapReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} .. {}", older_end(&self.from), self.to)
+    }
 }
 
 /// A block of the bucket that some pod has not loaded although its window holds it.

@@ -17,6 +17,13 @@ pub fn listed<T: AsRef<str>>(items: &[T], most: usize) -> String {
     }
 }
 
+/// The older end of a range, an RFC 3339 time, for people: before 1970 no block begins, so nothing but `retention: forever` asks
+/// for that time.
+#[must_use]
+pub fn older_end(time: &str) -> &str {
+    if time < "1970" { "the beginning" } else { time }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,6 +34,7 @@ mod tests {
             (counted(1_u32, "pod"), counted(0_u32, "pod"), counted(2_u32, "pod")),
             ("1 pod".into(), "0 pods".into(), "2 pods".into())
         );
+        assert_eq!((older_end("1926-12-20T20:00:00Z"), older_end("1970-01-01T00:00:00Z")), ("the beginning", "1970-01-01T00:00:00Z"));
         assert_eq!((listed(&["a", "b"], 2), listed(&["a", "b", "c"], 2)), ("a, b".to_owned(), "a, b and 1 more".to_owned()));
     }
 }

@@ -93,8 +93,7 @@ fn gaps(set: &SetReport) -> Vec<String> {
     if set.not_asked > 0 {
         return Vec::new();
     }
-    let mut lines: Vec<String> =
-        set.gaps.iter().take(MOST_GAPS).map(|gap| format!("  GAP: nobody serves {} .. {}", gap.from, gap.to)).collect();
+    let mut lines: Vec<String> = set.gaps.iter().take(MOST_GAPS).map(|gap| format!("  GAP: nobody serves {gap}")).collect();
     if let Some(last) = lines.last_mut() {
         let more = set.gaps.len().saturating_sub(MOST_GAPS);
         let more = if more > 0 { format!(" and {more} more ranges") } else { String::new() };

@@ -197,7 +197,7 @@ impl Reader {
                 (_, b'{') => {
                     lines += newlines(&self.pending[counted..from]);
                     counted = from;
-                    self.object(from, lines + 1)?
+                    self.object(from, lines + 1, last)?
                 }
                 (State::Between, _) => self.line(from, last)?,
                 (State::List, _) => return Err(self.at(from, format!("not the meta.json of a block; {EXPECTED}"))),
@@ -212,8 +212,16 @@ impl Reader {
     }
 
     /// Reads the object that begins here; gives where it ends, if it does.
-    fn object(&mut self, from: usize, line: u64) -> Result<Option<usize>, Unreadable> {
+    fn object(&mut self, from: usize, line: u64, last: bool) -> Result<Option<usize>, Unreadable> {
         let text = &self.pending[from..];
+        // Before anything else, so that it does not depend on how much of the object is there.
+        if self.state == State::Between
+            && may_be_an_answer(text)
+            && let Some(list) = list_within(&text[..text.len().min(MAX_HEAD_BYTES)])
+        {
+            (self.state, self.found.format) = (State::List, Format::Api);
+            return Ok(Some(from + list));
+        }
         let mut stream = serde_json::Deserializer::from_slice(text).into_iter::<Meta<'_>>();
         let read = stream.next();
         let end = from + stream.byte_offset();
@@ -224,25 +232,20 @@ impl Reader {
                 self.found.take(block, &name, line).map_err(|why| self.at(from, why))?;
                 return Ok(Some(end));
             }
-            Some(Err(error)) if error.is_eof() && !may_be_an_answer(text) => return Ok(None),
+            Some(Err(error)) if is_cut(&error, text, last) && !may_be_an_answer(text) => return Ok(None),
             Some(Err(_)) | None => {}
         }
-        self.other(from)
+        self.other(from, last)
     }
 
     /// An object that is no block: an answer of `/api/v1/blocks`, whose list is entered, or a line of a log, which is skipped.
-    fn other(&mut self, from: usize) -> Result<Option<usize>, Unreadable> {
+    fn other(&mut self, from: usize, last: bool) -> Result<Option<usize>, Unreadable> {
         let text = &self.pending[from..];
-        let head = Some(&text[..text.len().min(MAX_HEAD_BYTES)]).filter(|_| self.state == State::Between && may_be_an_answer(text));
-        if let Some(list) = head.and_then(list_within) {
-            (self.state, self.found.format) = (State::List, Format::Api);
-            return Ok(Some(from + list));
-        }
         let mut stream = serde_json::Deserializer::from_slice(text).into_iter::<Other<'_>>();
         let read = stream.next();
         let end = from + stream.byte_offset();
         match read {
-            Some(Err(error)) if error.is_eof() => Ok(None),
+            Some(Err(error)) if is_cut(&error, text, last) => Ok(None),
             Some(Ok(other)) if other.ulid.is_none() && other.level.is_some() && (other.msg.is_some() || other.caller.is_some()) => {
                 Ok(Some(end))
             }
@@ -260,16 +263,16 @@ impl Reader {
     /// What the JSON reader says of the block that begins here, at its place in the whole text.
     fn refused(&self, from: usize) -> Unreadable {
         let said = serde_json::Deserializer::from_slice(&self.pending[from..]).into_iter::<Meta<'_>>().next();
-        let Some(Err(error)) = said else { return self.at(from, format!("not the meta.json of a block; {EXPECTED}")) };
+        // The end of a piece is no mistake of the list.
+        let Some(error) = said.and_then(Result::err).filter(|error| !error.is_eof()) else {
+            return self.at(from, format!("not the meta.json of a block; {EXPECTED}"));
+        };
         let text = error.to_string();
         let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why);
-        // The reader counts the end of a line as column 0 of the next one.
-        let line = self.pending[from..]
-            .split_inclusive(|byte| *byte == b'\n')
-            .take(error.line().saturating_sub(1))
-            .map(<[u8]>::len)
-            .sum::<usize>();
-        self.at((from + line + error.column()).saturating_sub(1), format!("not the meta.json of a block: {why}; {EXPECTED}"))
+        self.at(
+            (from + read_until(&error, &self.pending[from..])).saturating_sub(1),
+            format!("not the meta.json of a block: {why}; {EXPECTED}"),
+        )
     }
 
     /// A line that is no JSON: skipped if it is of a log. Gives where the next one begins, if it is complete.
@@ -301,6 +304,17 @@ impl Reader {
         };
         Unreadable { line: self.lines + newlines(before) + 1, column, why }
     }
+}
+
+/// How much of the text the reader had read when it made this error. It counts the end of a line as column 0 of the next one.
+fn read_until(error: &serde_json::Error, text: &[u8]) -> usize {
+    let lines = text.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
+    lines.map(<[u8]>::len).sum::<usize>() + error.column()
+}
+
+/// Whether more may come that makes this right: the reader calls a number that is cut behind its sign a wrong one.
+fn is_cut(error: &serde_json::Error, text: &[u8], last: bool) -> bool {
+    error.is_eof() || (!last && read_until(error, text) >= text.len())
 }
 
 fn newlines(bytes: &[u8]) -> u64 {

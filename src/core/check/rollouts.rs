@@ -112,7 +112,7 @@ fn coverage(title: &str, said: &SetReport, report: &mut Report) {
         return report.warn(check, title, message, "try again in some seconds");
     }
     if said.gap_seconds > 0 {
-        let gaps: Vec<String> = said.gaps.iter().map(|gap| format!("{} .. {}", gap.from, gap.to)).collect();
+        let gaps: Vec<String> = said.gaps.iter().map(ToString::to_string).collect();
         let message = format!("no ready pod serves {} s of the retention: {}", said.gap_seconds, listed(&gaps, ", "));
         return report.fail(check, title, message, format!("queries over that time are incomplete: timeshard status {title}"));
     }

@@ -112,6 +112,16 @@ fn config(text: &str) -> Config {
 }
 
 #[test]
+fn the_open_end_of_what_would_be_lost_is_told_in_words() {
+    let config = Config::default();
+    for format in ["relative", "absolute"] {
+        let before = made(6, &[("boundaries", "[14d, 90d]"), ("retention", "forever"), ("window-format", format)]);
+        let denial = scaled(&config, Some(&before.settled(&config)), &before, 4).denial.unwrap();
+        assert!(denial.starts_with("with 4 of 6 pods, nobody would hold the beginning .. "), "{denial}");
+    }
+}
+
+#[test]
 fn a_scale_down_that_leaves_a_gap_is_refused_with_the_safe_way() {
     let (config, before) = (Config::default(), made(6, &[]));
     let published = before.settled(&config);

@@ -288,7 +288,11 @@ fn ranges(known: &Known, ranges: &[Range], now: DateTime<Utc>) -> String {
         }
         WindowFormat::Absolute => instant.to_rfc3339_opts(SecondsFormat::Secs, true),
     };
-    let shown: Vec<String> = ranges.iter().map(|(from, to)| format!("{} .. {}", at(*from), at(*to))).collect();
+    let older = |instant: DateTime<Utc>| {
+        // As in `older_end`: nothing but `retention: forever` asks for that time.
+        if instant < DateTime::UNIX_EPOCH { "the beginning".to_owned() } else { at(instant) }
+    };
+    let shown: Vec<String> = ranges.iter().map(|(from, to)| format!("{} .. {}", older(*from), at(*to))).collect();
     listed(&shown)
 }
 

@@ -12,6 +12,7 @@ use crate::core::names;
 use crate::core::observed::Answer;
 use crate::core::report::{GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport};
 use crate::core::rollout::{self, Gap, Member, Standing, Step};
+use crate::core::text::older_end;
 use crate::core::window::Window;
 
 /// A pod that is Ready with another window than its entry's for this long deserves an Event; kubelet's own pace is below two minutes.
@@ -226,14 +227,14 @@ fn phase(pod: &Expected<'_>) -> String {
 pub(super) fn blocked(pod: &str, gap: &Gap) -> String {
     format!(
         "{pod} alone serves {} .. {}: its restart would leave that range without answers. Scale up, or allow it with allow_coverage_gap: true",
-        at(gap.from),
+        older_end(&at(gap.from)),
         at(gap.to)
     )
 }
 
 pub(super) fn moves(expected: &[Expected<'_>], restarts: &[usize], gap: Option<&Gap>) -> String {
     let names: Vec<&str> = restarts.iter().map(|i| expected[*i].name.as_str()).collect();
-    let gap = gap.map_or_else(String::new, |gap| format!("; meanwhile nobody serves {} .. {}", at(gap.from), at(gap.to)));
+    let gap = gap.map_or_else(String::new, |gap| format!("; meanwhile nobody serves {} .. {}", older_end(&at(gap.from)), at(gap.to)));
     if names.is_empty() { "numbers change, no window does".to_owned() } else { format!("{} given another window{gap}", listed(&names)) }
 }
 

@@ -95,6 +95,13 @@ fn an_answer_without_blocks_is_refused() {
         ("[{\"ulid\": \"a\nb\"}]".to_owned(), 1, 13, "control character"),
         // Also found so: what stood before the list was not read where it came in one piece with the list.
         ("{\"status\":\"success\"-\"$ata\":{\"blocks\":[]}}".to_owned(), 1, 20, "expected `,` or `}`"),
+        (
+            "{\"status\":\"success\",\"data\":{\"blocks\":[3]},\"ulid\":\"01K1H8R1000000000000A1B2C3\",\"minTime\":0,\"maxTime\":1}"
+                .to_owned(),
+            1,
+            39,
+            "not the meta.json of a block",
+        ),
         ("{\"status\":\"error\",\"error\":\"\\u001b[2Jgone\"}".to_owned(), 1, 1, "thanos answered with an error: \\u{1b}[2Jgone"),
     ]);
 }
