@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::protocols::client_hello;
 use crate::support::{HTTP1, HTTP2, tcp_from, tls_from};
 
 /// How long an attack goes on.
-const ATTACK: Duration = Duration::from_secs(3);
+const ATTACK: Duration = Duration::from_secs(2);
 /// Attackers' addresses.
 const FEW: std::ops::Range<u8> = 20..23;
 /// One attack at a time: each is measured by what it does to others.
@@ -204,7 +205,12 @@ async fn reviews_that_grow_when_they_are_read_are_bounded() {
         ("environment", r#"{"spec":{"containers":[{"env":["#, "{}", "]}]}}"),
     ];
     for (what, before, element, after) in shapes {
-        for path in ["/mutate", "/guard"] {
+        let paths: &[&str] = match what {
+            "annotations" => &["/mutate", "/guard"],
+            "a strategy" | "a template" => &["/guard"],
+            _ => &["/mutate"],
+        };
+        for path in paths {
             let body = repeated(6 << 20, before, element, after);
             let request = [stops(path, body.len(), 0), body].concat();
             withstands(&format!("{what} to {path}"), 6, FEW, |process| {
@@ -263,32 +269,55 @@ impl Body for Part {
     }
 }
 
+/// Opens eight requests, sends what the windows hold of their bodies, and waits.
+fn fills_windows(process: &Process, path: &'static str, declared: Option<usize>) -> Attack {
+    let (addr, connector) = (process.addr, process.connector(HTTP2));
+    attack(move |from| {
+        let connector = connector.clone();
+        async move {
+            let stream = tls_from(from, addr, &connector).await?;
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+            let mut requests = JoinSet::new();
+            for _ in 0..8 {
+                let mut request = Request::post(format!("https://localhost{path}"));
+                if let Some(bytes) = declared {
+                    request = request.header("content-length", bytes);
+                }
+                let (request, mut sender) = (request.body(Part(99_999))?, sender.clone());
+                requests.spawn(async move { sender.send_request(request).await });
+            }
+            connection.await?;
+            Ok(())
+        }
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_windows_are_bounded() {
     for (path, declared) in [("/mutate", Some(7_000_000)), ("/guard", Some(100_000)), ("/mutate", None)] {
-        withstands(&format!("HTTP/2 windows to {path}, {declared:?} bytes"), 120, FEW, |process| {
-            let (addr, connector) = (process.addr, process.connector(HTTP2));
-            attack(move |from| {
-                let connector = connector.clone();
-                async move {
-                    let stream = tls_from(from, addr, &connector).await?;
-                    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-                    let mut requests = JoinSet::new();
-                    for _ in 0..8 {
-                        let mut request = Request::post(format!("https://localhost{path}"));
-                        if let Some(bytes) = declared {
-                            request = request.header("content-length", bytes);
-                        }
-                        let (request, mut sender) = (request.body(Part(99_999))?, sender.clone());
-                        requests.spawn(async move { sender.send_request(request).await });
-                    }
-                    connection.await?;
-                    Ok(())
-                }
-            })
-        })
-        .await;
+        let what = format!("HTTP/2 windows to {path}, {declared:?} bytes");
+        withstands(&what, 120, FEW, |process| fills_windows(process, path, declared)).await;
     }
+}
+
+/// Every budget is full at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_at_once_is_bounded() {
+    let half = [b"POST /mutate HTTP/1.1\r\nx: ".to_vec(), vec![b'x'; 12 << 10]].concat();
+    let grows = repeated(6 << 20, r#"{"metadata":{"annotations":{"#, r#""thanos-timeshard.io/a":"""#, "}}}");
+    withstands("everything at once", 400, 20..60, |process| {
+        let tls = |bytes: Vec<u8>| sends(process.addr, Some(process.connector(HTTP1)), bytes);
+        let mut attacks =
+            vec![fills_windows(process, "/mutate", Some(7_000_000)), sends(process.addr, None, client_hello(3)[..30].to_vec())];
+        attacks.extend((0..6).map(|_| tls(half.clone())));
+        for path in ["/mutate", "/guard"] {
+            attacks.push(tls([stops(path, grows.len(), 0), grows.clone()].concat()));
+            attacks.extend([6_900_000, 120 << 10].map(|size| tls(stops(path, size, size - 1))));
+        }
+        let next = AtomicUsize::new(0);
+        Arc::new(move |from| attacks[next.fetch_add(1, Relaxed) % attacks.len()](from))
+    })
+    .await;
 }
 
 /// A frame of HTTP/2.

@@ -101,6 +101,8 @@ pub struct Limits {
     pub accept_backoff: Duration,
     /// Connections without a first byte or a finished handshake. They cost little; a newcomer always has a place.
     pub arriving: usize,
+    /// For how long a handshake may take while another peer's waits for its place. Longer than an honest one takes on a busy machine.
+    pub handshake_turn: Duration,
     /// TLS handshakes under way.
     pub handshakes: usize,
     /// TLS handshakes under way of one peer.
@@ -134,8 +136,9 @@ impl Limits {
         finish: Duration::from_secs(10),
         accept_backoff: Duration::from_millis(200),
         arriving: 512,
-        handshakes: 32,
-        handshakes_of_peer: 16,
+        handshake_turn: Duration::from_millis(500),
+        handshakes: 128,
+        handshakes_of_peer: 32,
         connections: 256,
         connections_of_peer: 128,
         http2_connections: 32,
@@ -213,7 +216,7 @@ impl Acceptor {
             limits,
             drain: edge.drain,
             registry: Registry::new(Arc::clone(&edge.stats), limits),
-            handshakes: Budget::new(limits.handshakes, limits.handshakes_of_peer, limits.turn),
+            handshakes: Budget::new(limits.handshakes, limits.handshakes_of_peer, limits.handshake_turn),
             stats: edge.stats,
             not_before: None,
             tasks: JoinSet::new(),
