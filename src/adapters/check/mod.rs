@@ -59,7 +59,8 @@ pub async fn gather(client: Client, wanted: &Wanted, progress: Progress) -> Snap
         return nothing(wanted, api.clone(), lack);
     }
     let system = wanted.system.as_str();
-    let ClusterLists { nodes, namespaces, webhooks, deployments, server_pods, maps, status } = cluster_lists(&asker, wanted).await;
+    let ClusterLists { nodes, namespaces, webhooks, deployments, server_pods, maps, status } =
+        Box::pin(cluster_lists(&asker, wanted)).await;
     let labelled = labelled(&namespaces, wanted);
     let installation = Installation { asker: &asker, system, deployment: deployments.as_ref().ok().and_then(|all| all.first()) };
     let account = Account { namespace: system.to_owned(), name: installation.account() };

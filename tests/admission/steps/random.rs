@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use rand::RngExt as _;
+use thanos_timeshard::core::config::Config;
+use thanos_timeshard::core::plan::Plan;
 
 use super::checker::{Kept, check};
 use super::*;
@@ -13,6 +15,7 @@ const PAIRS: u16 = 120;
 /// A configuration with at least two replicas of each shard.
 struct Random {
     text: String,
+    retention_days: i64,
     buffer_seconds: i64,
     pods: u32,
     services: bool,
@@ -38,23 +41,51 @@ fn random_config(rng: &mut TestRng) -> Random {
     let text = format!(
         "sharding: {{{division}, replicas: {replicas:?}, retention: {retention}, overlap: {overlap}m, future_buffer_hours: {buffer}, shard_services: {services}}}"
     );
-    Random { text, buffer_seconds: buffer * 3_600, pods: replicas.iter().sum(), services }
+    Random { text, retention_days: i64::from(days), buffer_seconds: buffer * 3_600, pods: replicas.iter().sum(), services }
 }
 
 fn check_seed(seed: u16) -> Result<(), String> {
     let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed.to_le_bytes().repeat(16));
     let (old, new) = (random_config(&mut rng), random_config(&mut rng));
-    let count = (old.pods.max(new.pods) + rng.random_range(0..3)).to_string();
+    let pods = old.pods.max(new.pods) + rng.random_range(0..3);
     let kept = if new.services { Kept::HeldBeforeTheRollout } else { Kept::HeldBeforeTheStep };
-    check_pair(&old.text, &new.text, &count, new.buffer_seconds, kept).map_err(|why| format!("seed {seed}, {why}"))
+    check_pair((&old.text, old.retention_days), (&new.text, new.retention_days), pods, new.buffer_seconds, kept)
+        .map_err(|why| format!("seed {seed}, {why}"))
 }
 
-fn check_pair(old: &str, new: &str, count: &str, buffer: i64, kept: Kept) -> Result<(), String> {
-    let pair = Pair::new(old, new);
-    let plan = |file| pair.json(&[file, "--replicas", count]);
-    let rollout = pair.rollout(&["--replicas", count]);
-    check(&plan("--config=old.yaml"), &plan("--config=new.yaml"), &rollout, buffer, kept)
-        .map_err(|why| format!("{count} pods: {why}\n{old}\n{new}\n{rollout}"))
+/// What `plan -o json` says of a configuration, without a process for it: only the rollout is printed by the program.
+fn plan_document(text: &str, pods: u32, retention_days: i64) -> Value {
+    let config = Config::parse(text, "test").unwrap();
+    let plan = Plan::new(&config.sharding, Some(pods));
+    let at = AT.strip_prefix("--at=").unwrap().parse().unwrap();
+    let row = |index| {
+        let window = plan.window(plan.assign(index).shard, at);
+        json!({"pod": format!("thanos-store-gateway-{index}"), "min_time": window.min, "max_time": window.max})
+    };
+    json!({"pods": (0..pods).map(row).collect::<Vec<_>>(), "retention_seconds": retention_days * 86_400})
+}
+
+fn check_pair(old: (&str, i64), new: (&str, i64), pods: u32, buffer: i64, kept: Kept) -> Result<(), String> {
+    let document = |(text, days)| plan_document(text, pods, days);
+    let ((old_text, _), (new_text, _)) = (old, new);
+    let rollout = Pair::new(old_text, new_text).rollout(&["--replicas", &pods.to_string()]);
+    check(&document(old), &document(new), &rollout, buffer, kept)
+        .map_err(|why| format!("{pods} pods: {why}\n{old_text}\n{new_text}\n{rollout}"))
+}
+
+/// The documents that are made here are those that the program prints.
+#[test]
+fn plans_are_those_that_are_printed() {
+    for seed in 0..3 {
+        let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+        let random = random_config(&mut rng);
+        let mut printed = Pair::new(&random.text, "").json(&["--config=old.yaml", "--replicas", &random.pods.to_string()]);
+        for pod in printed["pods"].as_array_mut().unwrap() {
+            pod.as_object_mut().unwrap().retain(|key, _| ["pod", "min_time", "max_time"].contains(&key.as_str()));
+        }
+        printed.as_object_mut().unwrap().remove("warnings");
+        assert_eq!(printed, plan_document(&random.text, random.pods, random.retention_days), "{}", random.text);
+    }
 }
 
 #[test]
@@ -70,6 +101,6 @@ fn a_growing_retention_behind_services_never_goes_away_again() {
     let config = |shards, replicas, days| {
         format!("sharding: {{total_shards: {shards}, replicas_per_shard: {replicas}, retention: {days}d, shard_services: true}}")
     };
-    let checked = check_pair(&config(2, 3, 100), &config(3, 2, 200), "6", 86_400, Kept::HeldBeforeTheStep);
+    let checked = check_pair((&config(2, 3, 100), 100), (&config(3, 2, 200), 200), 6, 86_400, Kept::HeldBeforeTheStep);
     assert_eq!(checked, Ok(()));
 }

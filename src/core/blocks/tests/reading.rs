@@ -106,6 +106,21 @@ fn an_answer_without_blocks_is_refused() {
     ]);
 }
 
+/// Found by fuzzing: a list that came in pieces was refused where one of them ended behind the sign or the point of a number.
+#[test]
+fn a_list_may_be_cut_at_any_byte() {
+    let metas = [meta(1, -7_200_000, -1, 5), meta(2, -3_600_000, 7_200_000, 6)];
+    for text in [metas.concat().replace("\"numSamples\": 7", "\"numSamples\": 7, \"x\": [-1.5e-3]"), answer(&metas)] {
+        let want = read(&text).unwrap();
+        for cut in 0..=text.len() {
+            let mut reader = Reader::default();
+            let (head, tail) = text.as_bytes().split_at(cut);
+            reader.push(head).and_then(|()| reader.push(tail)).unwrap_or_else(|wrong| panic!("cut at {cut}: {wrong}"));
+            assert_eq!(reader.finish().unwrap().blocks(), want.blocks(), "cut at {cut}");
+        }
+    }
+}
+
 #[test]
 fn one_endless_block_is_not_held() {
     let mut reader = Reader::default();
