@@ -38,7 +38,7 @@ async fn probes_metrics_and_status() {
     let authority = Authority::new();
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
-    let webhook = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let webhook = start(&certificates, &Limits::default(), Duration::ZERO).await;
     good_request(webhook.addr, &authority.client(HTTP1, &[&TLS13])).await.unwrap();
 
     let mut registry = Registry::default();

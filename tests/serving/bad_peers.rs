@@ -30,7 +30,7 @@ const LIMITS: Limits = Limits {
 /// What a busy machine may add to a limit.
 const SLACK: Duration = Duration::from_secs(5);
 
-async fn server(limits: Limits) -> (Server, Authority, TlsConnector) {
+async fn server(limits: &Limits) -> (Server, Authority, TlsConnector) {
     let authority = Authority::new();
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
@@ -63,7 +63,7 @@ fn within(limit: Duration, took: Duration) {
 
 #[tokio::test]
 async fn half_open_handshakes_end_at_the_limit() {
-    let (server, _, connector) = server(LIMITS).await;
+    let (server, _, connector) = server(&LIMITS).await;
     let hello = client_hello(3);
     for half in [&b""[..], &hello[..1], &hello[..20]] {
         let (answer, took) = closed(raw(&server, half).await).await;
@@ -78,7 +78,7 @@ async fn half_open_handshakes_end_at_the_limit() {
 
 #[tokio::test]
 async fn plain_http_gets_a_hint_and_garbage_gets_nothing() {
-    let (server, _, connector) = server(LIMITS).await;
+    let (server, _, connector) = server(&LIMITS).await;
     let (answer, took) = closed(raw(&server, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await).await;
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("HTTPS"), "{answer}");
@@ -97,7 +97,7 @@ async fn plain_http_gets_a_hint_and_garbage_gets_nothing() {
 
 #[tokio::test]
 async fn slow_headers_end_at_the_limit_however_they_drip() {
-    let (server, _, connector) = server(LIMITS).await;
+    let (server, _, connector) = server(&LIMITS).await;
     let mut half = tls(server.addr, &connector).await.unwrap();
     half.write_all(b"POST / HTTP/1.1\r\nHost: lo").await.unwrap();
     within(LIMITS.header_read, closed(half).await.1);
@@ -118,7 +118,7 @@ async fn slow_headers_end_at_the_limit_however_they_drip() {
 
 #[tokio::test]
 async fn a_body_that_stops_half_way_ends_at_the_limit() {
-    let (server, _, connector) = server(LIMITS).await;
+    let (server, _, connector) = server(&LIMITS).await;
     let mut half = tls(server.addr, &connector).await.unwrap();
     half.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
     within(LIMITS.stalled, closed(half).await.1);
@@ -128,7 +128,7 @@ async fn a_body_that_stops_half_way_ends_at_the_limit() {
 
 #[tokio::test]
 async fn headers_beyond_the_limit_are_refused() {
-    let (server, _, connector) = server(LIMITS).await;
+    let (server, _, connector) = server(&LIMITS).await;
     let (reading, mut writing) = tokio::io::split(tls(server.addr, &connector).await.unwrap());
     let flood = tokio::spawn(async move {
         let _ = writing.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Long: ").await;
@@ -143,7 +143,7 @@ async fn headers_beyond_the_limit_are_refused() {
 /// The wait between requests is the idle limit, not the much shorter one for headers.
 #[tokio::test]
 async fn an_idle_connection_outlives_the_header_limit() {
-    let (server, authority, _) = server(LIMITS).await;
+    let (server, authority, _) = server(&LIMITS).await;
     for alpn in [HTTP1, HTTP2] {
         let connector = authority.client(alpn, &[&TLS13]);
         let mut client = Client::connect(server.addr, &connector).await.unwrap();
@@ -158,7 +158,7 @@ async fn an_idle_connection_outlives_the_header_limit() {
 #[tokio::test]
 async fn at_the_cap_the_silent_make_room_for_the_next() {
     let limits = Limits { connections: 4, idle: DEADLINE * 2, ..LIMITS };
-    let (server, _, connector) = server(limits).await;
+    let (server, _, connector) = server(&limits).await;
     let mut useful = Client::connect(server.addr, &connector).await.unwrap();
     useful.echo("/", "first").await.unwrap();
     let mut silent = Vec::new();
@@ -175,7 +175,7 @@ async fn at_the_cap_the_silent_make_room_for_the_next() {
 #[tokio::test]
 async fn at_the_cap_with_all_busy_the_next_waits() {
     let limits = Limits { connections: 2, stalled: DEADLINE * 2, handshake: DEADLINE, ..LIMITS };
-    let (server, _, connector) = server(limits).await;
+    let (server, _, connector) = server(&limits).await;
     let mut busy = Vec::new();
     for _ in 0..2 {
         let mut client = Client::connect(server.addr, &connector).await.unwrap();
@@ -196,7 +196,7 @@ async fn at_the_cap_with_all_busy_the_next_waits() {
 /// A hundred peers of every bad kind at once, and good ones between them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn good_requests_succeed_among_bad_peers() {
-    let (server, _, connector) = server(Limits { handshake: DEADLINE, connections: 16, arriving: 16, ..LIMITS }).await;
+    let (server, _, connector) = server(&Limits { handshake: DEADLINE, connections: 16, arriving: 16, ..LIMITS }).await;
     let server = Arc::new(server);
     let hello = client_hello(3);
     let mut bad: Vec<Box<dyn AsyncWrite + Unpin>> = Vec::new();

@@ -23,7 +23,7 @@ fn server(authority: &Authority, ca: &Arc<ClientCa>) -> Server {
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
     let tls = certificates.server_config_for(Some(Arc::clone(ca))).unwrap();
-    start_with(tls, Limits::default(), Duration::ZERO)
+    start_with(tls, &Limits::default(), Duration::ZERO)
 }
 
 fn connector(authority: &Authority, pair: Option<&ClientPair>) -> TlsConnector {

@@ -23,7 +23,7 @@ const LATE_REQUESTS: u32 = 100;
 async fn server(authority: &Authority, drain: Duration) -> Server {
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
-    start(&certificates, Limits::default(), drain).await
+    start(&certificates, &Limits::default(), drain).await
 }
 
 /// Where new connections go: to the first server until its unreadiness has reached everybody.
@@ -150,7 +150,7 @@ async fn the_end_is_bounded_and_a_second_signal_comes_at_once() {
     let connector = authority.client(HTTP1, &[&TLS13]);
     for second_signal in [false, true] {
         let finish = if second_signal { DEADLINE } else { Duration::from_millis(200) };
-        let server = start(&certificates, Limits { finish, ..Limits::default() }, Duration::ZERO).await;
+        let server = start(&certificates, &Limits { finish, ..Limits::default() }, Duration::ZERO).await;
         let mut client = Client::connect(server.addr, &connector).await.unwrap();
         let held = tokio::spawn(async move { client.echo("/hold", "never").await });
         until("the request is under way", async || server.gate.held.load(Relaxed) == 1).await;

@@ -17,7 +17,7 @@ async fn both_protocols_on_both_versions() {
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
     assert_eq!(certificates.not_after_unix_seconds(), 4_102_358_400, "2099-12-31T00:00:00Z");
-    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let server = start(&certificates, &Limits::default(), Duration::ZERO).await;
     for alpn in [HTTP1, HTTP2] {
         for version in [&TLS13, &TLS12] {
             let connector = authority.client(alpn, &[version]);
@@ -36,7 +36,7 @@ async fn an_old_version_is_refused_with_an_alert() {
     let authority = Authority::new();
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
-    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let server = start(&certificates, &Limits::default(), Duration::ZERO).await;
     let mut socket = TcpStream::connect(server.addr).await.unwrap();
     socket.write_all(&client_hello(0x02)).await.unwrap();
     let mut answer = Vec::new();
@@ -53,7 +53,7 @@ async fn the_first_request_does_not_wait_for_a_delayed_acknowledgement() {
     let authority = Authority::new();
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
-    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let server = start(&certificates, &Limits::default(), Duration::ZERO).await;
     let connector = authority.client(HTTP1, &[&TLS13]);
     let mut fastest = DEADLINE;
     for _ in 0..20 {
@@ -72,7 +72,7 @@ async fn a_client_that_does_not_trust_us_is_counted_as_such() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
-    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let server = start(&certificates, &Limits::default(), Duration::ZERO).await;
     served_leaf(server.addr, &stranger.client(HTTP1, &[&TLS13])).await.unwrap_err();
     until("the rejection is counted", async || server.stats.failures(Failure::CertificateRejected) == 1).await;
 }

@@ -53,7 +53,7 @@ async fn fifty_kubelet_swaps_under_load_fail_nothing() {
     let first = authority.issue();
     kubelet.swap(&first.chain, &first.key);
     let certificates = Certificates::load_dir(&kubelet.dir).unwrap();
-    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let server = start(&certificates, &Limits::default(), Duration::ZERO).await;
     tokio::spawn(Arc::clone(&certificates).follow(kubelet.dir.clone(), NO_POLL));
 
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
@@ -86,7 +86,7 @@ async fn a_half_rotated_pair_keeps_the_old_one() {
     let (old, new) = (authority.issue(), authority.issue());
     kubelet.swap(&old.chain, &old.key);
     let certificates = Certificates::load_dir(&kubelet.dir).unwrap();
-    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let server = start(&certificates, &Limits::default(), Duration::ZERO).await;
     tokio::spawn(Arc::clone(&certificates).follow(kubelet.dir.clone(), NO_POLL));
     let connector = authority.client(HTTP1, &[&TLS13]);
 
@@ -112,7 +112,7 @@ async fn a_vanished_directory_keeps_the_old_one_until_it_is_back() {
     let (old, new) = (authority.issue(), authority.issue());
     kubelet.swap(&old.chain, &old.key);
     let certificates = Certificates::load_dir(&dir).unwrap();
-    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let server = start(&certificates, &Limits::default(), Duration::ZERO).await;
     tokio::spawn(Arc::clone(&certificates).follow(dir.clone(), NO_POLL));
     let connector = authority.client(HTTP1, &[&TLS13]);
     until_served(server.addr, &connector, &old).await;
@@ -136,7 +136,7 @@ async fn the_poll_sees_what_the_watch_cannot() {
     let dir = volume.path().join("tls");
     symlink(volume.path().join("elsewhere/a"), &dir).unwrap();
     let certificates = Certificates::load_dir(&dir).unwrap();
-    let server = start(&certificates, Limits::default(), Duration::ZERO).await;
+    let server = start(&certificates, &Limits::default(), Duration::ZERO).await;
     tokio::spawn(Arc::clone(&certificates).follow(dir.clone(), Duration::from_millis(50)));
     let connector = authority.client(HTTP1, &[&TLS13]);
     until_served(server.addr, &connector, &old).await;

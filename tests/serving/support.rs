@@ -184,17 +184,17 @@ pub(crate) struct Server {
     pub(crate) task: JoinHandle<()>,
 }
 
-pub(crate) async fn start(certificates: &Arc<Certificates>, limits: Limits, drain: Duration) -> Server {
+pub(crate) async fn start(certificates: &Arc<Certificates>, limits: &Limits, drain: Duration) -> Server {
     start_with(certificates.server_config().unwrap(), limits, drain)
 }
 
-pub(crate) fn start_with(tls: Arc<ServerConfig>, limits: Limits, drain: Duration) -> Server {
+pub(crate) fn start_with(tls: Arc<ServerConfig>, limits: &Limits, drain: Duration) -> Server {
     let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
     let (trigger, shutdown) = signals::channel();
     let stats = Arc::new(ServeStats::default());
     let (gate, served) = (Arc::new(Gate::default()), Arc::new(AtomicU32::new(0)));
-    let edge = Edge { listener, tls: Some(tls), limits, drain, stats: Arc::clone(&stats), shutdown: shutdown.clone() };
+    let edge = Edge { listener, tls: Some(tls), limits: *limits, drain, stats: Arc::clone(&stats), shutdown: shutdown.clone() };
     let (held, counted) = (Arc::clone(&gate), Arc::clone(&served));
     let echo = move |request: Request<Incoming>| echo(request, Arc::clone(&held), Arc::clone(&counted));
     let task = tokio::spawn(edge.serve(hyper::service::service_fn(echo)));

@@ -47,10 +47,9 @@ pub(super) async fn serve<S: Handler<B>, B: Answer>(
     socket: TcpStream,
     (tls, handshakes): (Option<TlsAcceptor>, Arc<Budget>),
     service: S,
-    limits: Limits,
     entry: Entry,
 ) {
-    let Ok(first) = timeout(limits.handshake, handshake::first_byte(&socket)).await else {
+    let Ok(first) = timeout(entry.limits().handshake, handshake::first_byte(&socket)).await else {
         return entry.failed(if tls.is_some() { Failure::HandshakeTimeout } else { Failure::HeaderTimeout });
     };
     let Some(first) = first else {
@@ -59,15 +58,15 @@ pub(super) async fn serve<S: Handler<B>, B: Answer>(
     entry.spoke();
     // Boxed, so that a silent peer's task stays small.
     match tls {
-        None => Box::pin(plain(socket, service, limits, entry)).await,
-        Some(acceptor) => Box::pin(secured(first, socket, (acceptor, handshakes), service, limits, entry)).await,
+        None => Box::pin(plain(socket, service, entry)).await,
+        Some(acceptor) => Box::pin(secured(first, socket, (acceptor, handshakes), service, entry)).await,
     }
 }
 
-async fn plain<S: Handler<B>, B: Answer>(socket: TcpStream, service: S, limits: Limits, entry: Entry) {
+async fn plain<S: Handler<B>, B: Answer>(socket: TcpStream, service: S, entry: Entry) {
     if entry.settle(false).await {
         entry.established(false);
-        requests(socket, service, &limits, &entry).await;
+        requests(socket, service, entry.limits(), &entry).await;
     } else {
         entry.failed(Failure::NoPlace);
     }
@@ -78,7 +77,6 @@ async fn secured<S: Handler<B>, B: Answer>(
     socket: TcpStream,
     (acceptor, handshakes): (TlsAcceptor, Arc<Budget>),
     service: S,
-    limits: Limits,
     entry: Entry,
 ) {
     let accepted = async {
@@ -86,7 +84,7 @@ async fn secured<S: Handler<B>, B: Answer>(
         let _place = handshakes.claim(&entry.connection(), 1).await;
         handshake::accept(first, socket, &acceptor, entry.stats()).await
     };
-    let stream = match timeout(limits.handshake, accepted).await {
+    let stream = match timeout(entry.limits().handshake, accepted).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(failure)) => return entry.failed(failure),
         Err(_) => return entry.failed(Failure::HandshakeTimeout),
@@ -94,7 +92,7 @@ async fn secured<S: Handler<B>, B: Answer>(
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if entry.settle(http2).await {
         entry.established(http2);
-        requests(stream, service, &limits, &entry).await;
+        requests(stream, service, entry.limits(), &entry).await;
     } else {
         entry.failed(Failure::NoPlace);
     }

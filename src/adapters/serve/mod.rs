@@ -215,7 +215,7 @@ impl Acceptor {
             tls: edge.tls.map(TlsAcceptor::from),
             limits,
             drain: edge.drain,
-            registry: Registry::new(Arc::clone(&edge.stats), limits),
+            registry: Registry::new(Arc::clone(&edge.stats), &limits),
             handshakes: Budget::new(limits.handshakes, limits.handshakes_of_peer, limits.handshake_turn),
             stats: edge.stats,
             not_before: None,
@@ -271,7 +271,7 @@ impl Acceptor {
         let entry = self.registry.register(peer);
         let number = entry.number();
         let tls = (self.tls.clone(), Arc::clone(&self.handshakes));
-        let task = self.tasks.spawn(connection::serve(socket, tls, service.clone(), self.limits, entry));
+        let task = self.tasks.spawn(connection::serve(socket, tls, service.clone(), entry));
         self.registry.runs_as(number, task);
     }
 

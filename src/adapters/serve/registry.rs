@@ -63,10 +63,10 @@ enum Stage {
 }
 
 impl Registry {
-    pub(super) fn new(stats: Arc<ServeStats>, limits: Limits) -> Self {
+    pub(super) fn new(stats: Arc<ServeStats>, limits: &Limits) -> Self {
         let arriving = Places::new(limits.arriving, limits.arriving);
         let connections = Mutex::new(Connections { arriving, open: HashMap::new(), order: Order::default() });
-        Self { shared: Arc::new(Shared { stats, limits, opened: Instant::now(), connections, left: Notify::new() }) }
+        Self { shared: Arc::new(Shared { stats, limits: *limits, opened: Instant::now(), connections, left: Notify::new() }) }
     }
 
     /// Takes in a new connection until its entry is dropped. The one that arrives for longest, of the peer that has most of them,
@@ -163,6 +163,10 @@ impl Entry {
 
     pub(super) fn connection(&self) -> Connection {
         Connection::new(self.peer, Arc::clone(&self.state))
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.shared.limits
     }
 
     pub(super) fn stats(&self) -> &ServeStats {
