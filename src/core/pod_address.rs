@@ -4,7 +4,8 @@
 //! the address is written. Deliberately absent: the ranges of pods and nodes, which no API tells. A pod with `hostNetwork` has its
 //! node's address and is asked, since gateways run so: what somebody can reach by that is `GET /status` on port 10908 of a node.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+// Numbers only: no socket can be had there.
+use ::core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Metadata and control addresses of clouds outside the link-local ranges: Azure, Alibaba, Oracle.
 const METADATA_V4: [Ipv4Addr; 3] = [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];

@@ -61,7 +61,10 @@ async fn probes_metrics_and_status() {
     assert_eq!((code, why.as_str()), (503, "waiting for the first list\n"));
     started.store(true, Relaxed);
     assert_eq!(get(addr, "/readyz").await.0, 200);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&get(addr, "/status").await.2).unwrap(), json!({"windows": 3}));
+    let (_, head, text) = get(addr, "/status").await;
+    assert!(head.contains("transfer-encoding: chunked") && head.contains("application/json"), "{head}");
+    let document = &text[text.find('{').unwrap()..=text.rfind('}').unwrap()];
+    assert_eq!(serde_json::from_str::<serde_json::Value>(document).unwrap(), json!({"windows": 3}));
     let (code, _, text) = get(addr, "/what").await;
     assert!(code == 404 && text.contains("/what") && text.contains("/livez /readyz /metrics /status"), "{text}");
 
