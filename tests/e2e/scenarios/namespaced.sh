@@ -29,7 +29,7 @@ jq_roles >"$WORK/namespaced-roles.json"
 check "the overlay is accepted" kubectl apply --server-side --force-conflicts --validate=strict -f "$WORK/namespaced.yaml"
 for s in $closed $outside; do REPLICAS=1 store_set $s store; done
 after_namespace() { kubectl apply --server-side --force-conflicts -f "$WORK/namespaced-roles.json" >/dev/null; }
-SERVER_FLAGS="--namespaces=$ns,$closed"
+SERVER_FLAGS="--namespaces=$ns,$closed --allow-local-pods"
 everything
 granted() { { kubectl get clusterrole timeshard -o json; kubectl -n "$SYSTEM" get role timeshard -o json; kubectl -n $ns get role timeshard-gateways -o json; } | rules; }
 same "every right was used, and no other" "$(granted)" called allow

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # deploy/components/policy in force: a server does everything that it does, and whoever has its token is refused the rest
 # stage: control-plane
+# server: --allow-local-pods
 ns=e2e-policy other=e2e-policy-unlabelled
 if [ "$(minor)" -lt 30 ]; then ok "Kubernetes before 1.30 has no ValidatingAdmissionPolicy: nothing to try"; exit 0; fi
 # shellcheck source=../everything.sh
