@@ -97,7 +97,7 @@ fn sends(addr: SocketAddr, tls: Option<TlsConnector>, bytes: Vec<u8>) -> Attack 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_displace_only_themselves() {
     for (what, addresses) in [("silent TCP", FEW), ("silent TCP of many", 20..250)] {
-        withstands(what, 600, addresses, |process| sends(process.addr, None, Vec::new())).await;
+        withstands(what, 1200, addresses, |process| sends(process.addr, None, Vec::new())).await;
     }
 }
 
