@@ -31,8 +31,8 @@ quiet_is() { # STATE MIN_TIME: of the oldest shard
 }
 # post PATH: each line of the input is the file of an object; over a few connections
 post() {
-  awk -v url="http://127.0.0.1:$proxy_port$1" '{ printf "%surl = \"%s\"\nheader = \"Content-Type: application/json\"\ndata-binary = \"@%s\"\noutput = \"/dev/null\"\n", NR > 1 ? "next\n" : "", url, $0 }' |
-    curl -sS --parallel --parallel-max 4 -K -
+  awk -v url="http://127.0.0.1:$proxy_port$1" '{ printf "%surl = \"%s\"\nheader = \"Content-Type: application/json\"\ndata-binary = \"@%s\"\noutput = \"/dev/null\"\n", (NR > 1 ? "next\n" : ""), url, $0 }' |
+    curl -sS --no-progress-meter --parallel --parallel-max 4 -K -
 }
 
 server_stop
