@@ -15,7 +15,8 @@ const PAIRS: u16 = 120;
 /// A configuration with at least two replicas of each shard.
 struct Random {
     text: String,
-    retention_days: i64,
+    /// `None` for ever.
+    retention_days: Option<i64>,
     buffer_seconds: i64,
     pods: u32,
     services: bool,
@@ -34,14 +35,15 @@ fn random_config(rng: &mut TestRng) -> Random {
     } else {
         vec![rng.random_range(2..5); shards as usize]
     };
-    let retention = if !cuts.is_empty() && rng.random_bool(0.5) { "forever".to_owned() } else { format!("{days}d") };
+    let retention_days = (cuts.is_empty() || rng.random_bool(0.5)).then_some(i64::from(days));
+    let retention = retention_days.map_or_else(|| "forever".to_owned(), |days| format!("{days}d"));
     let cuts: Vec<String> = cuts.into_iter().map(|day| format!("{day}d")).collect();
     let division = if cuts.is_empty() { format!("total_shards: {shards}") } else { format!("boundaries: [{}]", cuts.join(", ")) };
     let services = rng.random_bool(0.3);
     let text = format!(
         "sharding: {{{division}, replicas: {replicas:?}, retention: {retention}, overlap: {overlap}m, future_buffer_hours: {buffer}, shard_services: {services}}}"
     );
-    Random { text, retention_days: i64::from(days), buffer_seconds: buffer * 3_600, pods: replicas.iter().sum(), services }
+    Random { text, retention_days, buffer_seconds: buffer * 3_600, pods: replicas.iter().sum(), services }
 }
 
 fn check_seed(seed: u16) -> Result<(), String> {
@@ -54,7 +56,7 @@ fn check_seed(seed: u16) -> Result<(), String> {
 }
 
 /// What `plan -o json` says of a configuration, without a process for it: only the rollout is printed by the program.
-fn plan_document(text: &str, pods: u32, retention_days: i64) -> Value {
+fn plan_document(text: &str, pods: u32, retention_days: Option<i64>) -> Value {
     let config = Config::parse(text, "test").unwrap();
     let plan = Plan::new(&config.sharding, Some(pods));
     let at = AT.strip_prefix("--at=").unwrap().parse().unwrap();
@@ -62,10 +64,10 @@ fn plan_document(text: &str, pods: u32, retention_days: i64) -> Value {
         let window = plan.window(plan.assign(index).shard, at);
         json!({"pod": format!("thanos-store-gateway-{index}"), "min_time": window.min, "max_time": window.max})
     };
-    json!({"pods": (0..pods).map(row).collect::<Vec<_>>(), "retention_seconds": retention_days * 86_400})
+    json!({"pods": (0..pods).map(row).collect::<Vec<_>>(), "retention_seconds": retention_days.map(|days| days * 86_400)})
 }
 
-fn check_pair(old: (&str, i64), new: (&str, i64), pods: u32, buffer: i64, kept: Kept) -> Result<(), String> {
+fn check_pair(old: (&str, Option<i64>), new: (&str, Option<i64>), pods: u32, buffer: i64, kept: Kept) -> Result<(), String> {
     let document = |(text, days)| plan_document(text, pods, days);
     let ((old_text, _), (new_text, _)) = (old, new);
     let rollout = Pair::new(old_text, new_text).rollout(&["--replicas", &pods.to_string()]);
@@ -101,6 +103,6 @@ fn a_growing_retention_behind_services_never_goes_away_again() {
     let config = |shards, replicas, days| {
         format!("sharding: {{total_shards: {shards}, replicas_per_shard: {replicas}, retention: {days}d, shard_services: true}}")
     };
-    let checked = check_pair((&config(2, 3, 100), 100), (&config(3, 2, 200), 200), 6, 86_400, Kept::HeldBeforeTheStep);
+    let checked = check_pair((&config(2, 3, 100), Some(100)), (&config(3, 2, 200), Some(200)), 6, 86_400, Kept::HeldBeforeTheStep);
     assert_eq!(checked, Ok(()));
 }
