@@ -185,3 +185,22 @@ fn text(status: StatusCode, line: String) -> Response<Full<Bytes>> {
     // Only an invalid header could fail, and this is a constant.
     response.body(Full::from(line + "\n")).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::signals::Shutdown;
+
+    #[test]
+    fn a_runtime_that_runs_no_task_is_neither_live_nor_ready() {
+        let started = Instant::now().checked_sub(MAX_SILENCE).unwrap();
+        let pulse = Pulse { started, last: Arc::default() };
+        let probes = Probes { ready: Arc::new(|| Ok(())), shutdown: Shutdown::never(), pulse: pulse.clone() };
+        assert_eq!(probes.live(), Err("no task of the server has run for 20 s".to_owned()));
+        assert_eq!(probes.ready(), probes.live());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let beats = async { tokio::time::timeout(Duration::ZERO, pulse.beat()).await };
+        assert!(runtime.block_on(beats).is_err(), "it beats for as long as it is polled");
+        assert_eq!((probes.live(), probes.ready()), (Ok(()), Ok(())));
+    }
+}

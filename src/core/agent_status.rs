@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::loaded::LoadedBlocks;
 use super::window::Window;
-#[cfg(feature = "server")]
 
 /// What the pod is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

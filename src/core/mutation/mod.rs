@@ -24,6 +24,7 @@ use super::fleet::Known;
 use super::names;
 use super::patch::Operation;
 use super::plan::{Assignment, Plan};
+use super::pod::bounded::MAX_WORDS;
 use super::sidecar_spec::RenderedSidecar;
 use super::store_args::MAX_ARGUMENTS;
 use super::window::Window;
@@ -265,7 +266,9 @@ impl fmt::Display for Skip {
                 "the server has no rights in this namespace, so it could not keep the window current; give it a Role there (rbac.namespaces of the chart), or remove the namespace's label",
             ),
             Self::TooManyArguments(count) => {
-                write!(f, "thanos store has {count} arguments, and at most {MAX_ARGUMENTS} are looked at; remove repeated flags")
+                // Further ones are not counted.
+                let least = if *count >= MAX_WORDS { "at least " } else { "" };
+                write!(f, "thanos store has {least}{count} arguments, and at most {MAX_ARGUMENTS} are looked at; remove repeated flags")
             }
         }
     }
