@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::config::{is_ours, sharding_key};
 use super::names;
 
 pub(super) mod bounded;
@@ -258,9 +259,13 @@ pub struct SecurityView {
     pub run_as_user: Option<i64>,
 }
 
-/// The few labels or annotations that matter to us; the others are skipped unread, however long they are.
+/// The few labels or annotations that matter to us; the others are skipped unread, however long they are. Of keys that only begin
+/// with our prefix, and have no effect, no more than [`MAX_OURS`] are kept: a request has room for a hundred thousand.
 #[derive(Debug, Default)]
 pub struct Ours<'a>(pub Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+/// Labels, or annotations, that are kept of an object, but for those that have an effect.
+pub const MAX_OURS: usize = 1_024;
 
 /// Other people's keys that matter to us, in labels or annotations.
 const OTHERS: [&str; 12] = [
@@ -326,15 +331,17 @@ impl<'de> Visitor<'de> for OursVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ours<'de>, A::Error> {
-        let mut ours = Vec::new();
+        let mut ours = Ours::default();
         while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
-            if key.starts_with(names::PREFIX) || OTHERS.contains(&key.as_ref()) {
-                ours.push((key, map.next_value::<Text<'de>>()?.0));
+            let other = OTHERS.contains(&key.as_ref());
+            let matters = || (other || is_ours(&key) || sharding_key(&key).is_some()) && ours.get(&key).is_none();
+            if (other || key.starts_with(names::PREFIX)) && (ours.0.len() < MAX_OURS || matters()) {
+                ours.0.push((key, map.next_value::<Text<'de>>()?.0));
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(Ours(ours))
+        Ok(ours)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Which connection gives its place up for another one: decided by what each has done, not by what its peer says.
 //!
-//! Invariants: a connection that has been answered is kept before one that never was; a newcomer takes a place in use only from a
-//! peer that holds more than it does, and only one that has made us wait for a whole turn. Deliberately absent: sockets, and how a
+//! Invariants: a connection that has been answered is kept before one that never was, also before one whose first request is under
+//! way; a newcomer takes such a place, or one in use, only from a peer that holds more than it does, and one in use only when it has
+//! made us wait for a whole turn. Deliberately absent: sockets, and how a
 //! connection is closed.
 
 use std::collections::HashMap;
@@ -82,18 +83,21 @@ impl Room {
         if !own_limit && held.len() < self.most {
             return Verdict::Free;
         }
+        // They have a turn to be answered in, and what was answered before is not given up for want of patience with them.
+        let never_answered = held.iter().any(|connection| matches!(connection.standing, Some(Standing::First { .. })));
         let rank = |connection: &Held<P>| {
             if own_limit && connection.peer != peer {
                 return None;
             }
             let richer = of(&connection.peer) > mine + 1;
+            let answered = own_limit || (of(&connection.peer) > mine && !never_answered);
             let ripe = |since: u64| richer && now_ms.saturating_sub(since) >= self.turn_ms;
             let (rank, holds, since) = match connection.standing? {
                 Standing::Unproven { since_ms } => (0, unproven(&connection.peer), since_ms),
                 Standing::First { since_ms } if ripe(since_ms) => (1, unproven(&connection.peer), since_ms),
-                Standing::Idle { since_ms } => (2, of(&connection.peer), since_ms),
-                Standing::Busy { since_ms } if ripe(since_ms) => (3, of(&connection.peer), since_ms),
-                Standing::First { .. } | Standing::Busy { .. } => return None,
+                Standing::Idle { since_ms } if answered => (2, of(&connection.peer), since_ms),
+                Standing::Busy { since_ms } if answered && ripe(since_ms) => (3, of(&connection.peer), since_ms),
+                Standing::First { .. } | Standing::Idle { .. } | Standing::Busy { .. } => return None,
             };
             Some((rank, std::cmp::Reverse(holds), since))
         };
@@ -122,7 +126,7 @@ mod tests {
         let full = held(&[api, ("api", Busy { since_ms: 0 }), silent(5), silent(3)]);
         assert_eq!(ROOM.admit(&full, "y", 1_000), Verdict::Instead(3), "the silent peer loses its oldest");
         let full = held(&[api, ("x", First { since_ms: 0 }), ("x", First { since_ms: 50 }), ("x", Busy { since_ms: 0 })]);
-        assert_eq!(ROOM.admit(&full, "y", 99), Verdict::Instead(0), "a first request has its turn");
+        assert_eq!(ROOM.admit(&full, "y", 99), Verdict::Wait, "a first request has its turn, and nobody else pays for that");
         assert_eq!(ROOM.admit(&full, "y", 100), Verdict::Instead(1));
         assert_eq!(ROOM.admit(&full, "x", 100), Verdict::Wait, "at its own limit a peer displaces nobody");
         let busy =
@@ -130,6 +134,16 @@ mod tests {
         assert_eq!(ROOM.admit(&busy, "y", 99), Verdict::Wait);
         assert_eq!(ROOM.admit(&busy, "y", 100), Verdict::Instead(2));
         assert_eq!(ROOM.admit(&busy[..3], "y", 0), Verdict::Free);
+    }
+
+    #[test]
+    fn who_holds_most_of_those_that_were_answered_gives_one_up() {
+        let idle = |peer, since_ms| (peer, Standing::Idle { since_ms });
+        let full = held(&[idle("api", 0), idle("x", 9), idle("x", 5), idle("z", 1)]);
+        assert_eq!(ROOM.admit(&full, "y", 50), Verdict::Instead(2));
+        assert_eq!(ROOM.admit(&full, "z", 50), Verdict::Instead(2));
+        assert_eq!(ROOM.admit(&full, "x", 50), Verdict::Wait, "nobody holds more");
+        assert_eq!(ROOM.admit(&held(&[idle("a", 3), idle("b", 2), idle("c", 1), idle("d", 4)]), "y", 50), Verdict::Instead(2));
     }
 
     #[test]
@@ -160,6 +174,18 @@ mod tests {
                 && full.iter().any(unproven)
             {
                 prop_assert!(full.iter().any(|held| held.number == victim && unproven(held)));
+            }
+        }
+
+        #[test]
+        fn a_request_that_was_never_answered_costs_nobody_else_a_place(standings in prop::collection::vec((0_u8..4, standing()), 4)) {
+            let full: Vec<_> = (0..).zip(standings).map(|(number, (peer, standing))| Held { number, peer, standing: Some(standing) }).collect();
+            let first = |held: &&Held<u8>| matches!(held.standing, Some(Standing::First { .. }));
+            if let Verdict::Instead(victim) = ROOM.admit(&full, 200, 200)
+                && full.iter().any(|held| first(&held))
+            {
+                let kept = |held: &&Held<u8>| matches!(held.standing, Some(Standing::Idle { .. } | Standing::Busy { .. }));
+                prop_assert!(!full.iter().filter(kept).any(|held| held.number == victim));
             }
         }
     }

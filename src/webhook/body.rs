@@ -19,19 +19,15 @@ use crate::adapters::serve::{Budget, Claim, Connection};
 pub const MAX_BODY_BYTES: usize = 7 << 20;
 /// A body that says it is no larger than this, as nearly all are, waits for none that is, and is decided at once. Bytes.
 const SMALL_BODY_BYTES: usize = 128 << 10;
-/// Larger ones that are read, decided or answered at one time on `/mutate`. Two of the largest fit; more wait. Bytes.
-const LARGE_BODIES_BYTES: usize = 16 << 20;
-/// The same on `/guard`. Bytes.
-const LARGE_GUARD_BODIES_BYTES: usize = 8 << 20;
-/// Of these, what one peer may hold on either. Bytes; the largest body fits.
-const LARGE_BODIES_OF_PEER_BYTES: usize = 8 << 20;
+/// Larger ones that are read, decided or answered at one time on each route. One of the largest fits; more wait. Bytes.
+const LARGE_BODIES_BYTES: usize = 8 << 20;
 /// Small ones that are read, decided or answered at one time on `/mutate`. Bytes.
-const SMALL_BODIES_BYTES: usize = 6 << 20;
+const SMALL_BODIES_BYTES: usize = 4 << 20;
 /// Of these, what one peer may hold. Bytes.
-const SMALL_BODIES_OF_PEER_BYTES: usize = 3 << 20;
+const SMALL_BODIES_OF_PEER_BYTES: usize = 2 << 20;
 /// Small ones on `/guard`, and what one peer may hold of them. Bytes.
-const SMALL_GUARD_BODIES_BYTES: usize = 3 << 20;
-const SMALL_GUARD_BODIES_OF_PEER_BYTES: usize = 3 << 19;
+const SMALL_GUARD_BODIES_BYTES: usize = 2 << 20;
+const SMALL_GUARD_BODIES_OF_PEER_BYTES: usize = 1 << 20;
 /// For how long a body keeps what it was granted although a peer that holds less waits for it.
 const TURN: Duration = Duration::from_millis(200);
 
@@ -56,17 +52,17 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn mutate() -> Self {
-        Self::new((SMALL_BODIES_BYTES, SMALL_BODIES_OF_PEER_BYTES), LARGE_BODIES_BYTES)
+        Self::new(SMALL_BODIES_BYTES, SMALL_BODIES_OF_PEER_BYTES)
     }
 
     pub(super) fn guard() -> Self {
-        Self::new((SMALL_GUARD_BODIES_BYTES, SMALL_GUARD_BODIES_OF_PEER_BYTES), LARGE_GUARD_BODIES_BYTES)
+        Self::new(SMALL_GUARD_BODIES_BYTES, SMALL_GUARD_BODIES_OF_PEER_BYTES)
     }
 
-    fn new((small, small_of_peer): (usize, usize), large: usize) -> Self {
+    fn new(small: usize, small_of_peer: usize) -> Self {
         Self {
             small: Budget::new(small, small_of_peer, TURN),
-            large: Budget::new(large, LARGE_BODIES_OF_PEER_BYTES, TURN),
+            large: Budget::new(LARGE_BODIES_BYTES, LARGE_BODIES_BYTES, TURN),
             turns: Budget::new(1, 1, Duration::MAX),
         }
     }

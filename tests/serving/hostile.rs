@@ -1,4 +1,4 @@
-//! Everything that a pod on the network can do to the server's ports, against the real program: its memory stays below three quarters
+//! Everything that a pod on the network can do to the server's ports, against the real program: its memory grows by no more than keeps it below three quarters
 //! of its limit, and whoever means well is answered at once, on the connections that it has.
 
 use std::convert::Infallible;

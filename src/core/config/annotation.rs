@@ -25,6 +25,8 @@ pub fn is_ours(key: &str) -> bool {
     OTHERS.contains(&key)
 }
 
+/// Annotations that are counted one by one; fewer than are kept of a request (`core::pod::MAX_OURS`).
+const MAX_COUNTED: usize = 900;
 /// Annotations that are named one by one; one object may hold ten thousand.
 const MAX_NAMED: usize = 4;
 
@@ -41,7 +43,9 @@ pub fn unknown_annotations<'a>(keys: impl Iterator<Item = &'a str>) -> Vec<Strin
 #[must_use]
 pub fn more_annotations(count: usize) -> String {
     let (annotations, have) = if count == 1 { ("annotation", "has") } else { ("annotations", "have") };
-    format!("{count} more {annotations} beginning with {} {have} no effect", names::PREFIX)
+    // Of an object that has more, some were never read.
+    let (count, least) = if count > MAX_COUNTED { (MAX_COUNTED, "more than ") } else { (count, "") };
+    format!("{least}{count} more {annotations} beginning with {} {have} no effect", names::PREFIX)
 }
 
 /// A sentence for an annotation with our prefix that is none of ours, with the nearest one that is; `None` for all others.
