@@ -1,5 +1,5 @@
-//! Everything that a pod on the network can do to the server's ports, against the real program: its memory grows by no more than keeps it below three quarters
-//! of its limit, and whoever means well is answered at once, on the connections that it has.
+//! Everything that a pod on the network can do to the server's ports, against the real program: its memory grows by so little that it
+//! stays below three quarters of its limit, and whoever means well is answered at once, on the connections that it has.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -11,7 +11,7 @@ fn a_hundred_thousand_annotations_are_counted() {
     let warnings = judged(&Config::default(), None, None, Some(&made(6, &annotations))).warnings;
     assert!(warnings.len() < 25 && warnings.iter().all(|line| line.chars().count() <= MAX_WARNING_CHARS), "{warnings:?}");
     let told = annotation_problems(&made(6, &annotations).known(&Config::default()));
-    assert_eq!(told.last().unwrap(), "99980 more annotations beginning with thanos-timeshard.io/ have no effect");
+    assert_eq!(told.last().unwrap(), "more than 900 more annotations beginning with thanos-timeshard.io/ have no effect");
 }
 
 #[test]

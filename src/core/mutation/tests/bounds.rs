@@ -21,7 +21,7 @@ fn a_hundred_thousand_annotations_make_a_handful_of_remarks() {
     pod["metadata"]["annotations"] = Value::Object(unknown.collect());
     let remarks = admit(&pod).unwrap().2;
     assert!(remarks.len() <= 8, "{}", remarks.len());
-    assert_eq!(remarks.last(), Some(&Remark::MoreAnnotations(MANY - 4)));
+    assert_eq!(remarks.last().unwrap().to_string(), "more than 900 more annotations beginning with thanos-timeshard.io/ have no effect");
     assert!(remarks.iter().all(|remark| remark.to_string().len() < 512), "{remarks:?}");
     let few = json!({"thanos-timeshard.io/injct": "", "thanos-timeshard.io/overlap": "1d", "thanos-timeshard.io/inject": "true"});
     pod["metadata"]["annotations"] = few;
