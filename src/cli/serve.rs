@@ -216,17 +216,11 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let probe_listen = bound(&probe_listener, args.probe_listen);
     let probes = Probes { ready: ready.clone(), shutdown: shutdown.clone(), pulse };
     probes::start(probe_listener, probes).map_err(|error| Failure::Failed(format!("probes cannot be served: {error}")))?;
-    let status = Arc::new(move |out: &mut dyn std::io::Write| document.write_status(out));
-    let admin = Admin { ready, metrics: Arc::new(registry), status, shutdown: shutdown.clone() };
+    let write_status = Arc::new(move |out: &mut dyn std::io::Write| document.write_status(out));
+    let admin = Admin { ready, metrics: Arc::new(registry), status: write_status, shutdown: shutdown.clone() };
     tasks.spawn(admin::serve(admin_listener, hosts::only(admin::router(admin).merge(pages), args.admin_host.clone())));
     tracing::info!(%listen, %admin_listen, %probe_listen, webhook_only = args.webhook_only, "serving");
-    let mut reviewer = Reviewer::new(observed.fleet.clone(), clock::now);
-    if let Some(seen) = seen {
-        let rights = observed.rights.clone();
-        reviewer = reviewer.with_pods(Arc::new(move |namespace, statefulset| seen.pods(namespace, statefulset)));
-        reviewer = reviewer.with_rights(Arc::new(move |namespace| rights.lacks(namespace)));
-    }
-    let routes = webhook::router(reviewer, metrics, notices);
+    let routes = webhook::router(reviewer(&observed, seen), metrics, notices);
     let edge = Edge { listener, tls: Some(tls), limits: Limits::default(), drain: args.shutdown_drain.to_std(), stats, shutdown };
     edge.serve(TowerToHyperService::new(routes)).await;
     if let Some(refresher) = refresher {
@@ -235,6 +229,15 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     }
     tracing::info!("all requests are answered; good bye");
     Ok(())
+}
+
+fn reviewer(observed: &Observed, seen: Option<Arc<Seen>>) -> Reviewer {
+    let reviewer = Reviewer::new(observed.fleet.clone(), clock::now);
+    let Some(seen) = seen else { return reviewer };
+    let rights = observed.rights.clone();
+    reviewer
+        .with_pods(Arc::new(move |namespace, statefulset| seen.pods(namespace, statefulset)))
+        .with_rights(Arc::new(move |namespace| rights.lacks(namespace)))
 }
 
 /// How the webhook shows who it is, and whom it asks the same.

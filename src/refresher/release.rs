@@ -47,13 +47,24 @@ pub struct Replica {
     pub namespace: String,
 }
 
+/// Where a search looks.
+#[derive(Debug, Default)]
+enum Range {
+    /// Not decided yet.
+    #[default]
+    Unknown,
+    /// In the whole cluster.
+    Cluster,
+    /// In these namespaces, those left to be searched.
+    Namespaces(VecDeque<String>),
+}
+
 /// How far the search for budgets that nobody keeps has come.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     /// When it goes on; `None` after the end of a search, until the next change of a label or the next resync.
     pub(super) at: Option<Instant>,
-    /// The namespaces that are still to be searched; `Some(None)` for the whole cluster, `None` before the search.
-    place: Option<Option<VecDeque<String>>>,
+    range: Range,
     /// How to go on listing.
     token: Option<String>,
     /// What was found and is still there, of one page.
@@ -72,7 +83,7 @@ impl Sweep {
 
     /// A page was listed; `token` is how to go on after it.
     fn next_page(&mut self, token: Option<String>) {
-        if let Some(Some(namespaces)) = &mut self.place
+        if let Range::Namespaces(namespaces) = &mut self.range
             && token.is_none()
         {
             namespaces.pop_front();
@@ -82,7 +93,7 @@ impl Sweep {
 
     /// Whether nothing is left to be listed or deleted.
     fn is_over(&self) -> bool {
-        let searched = !matches!(&self.place, Some(Some(namespaces)) if !namespaces.is_empty());
+        let searched = !matches!(&self.range, Range::Namespaces(namespaces) if !namespaces.is_empty());
         searched && self.waiting.is_empty() && self.token.is_none()
     }
 }
@@ -96,19 +107,21 @@ impl Tenure {
             return;
         }
         if sweep.waiting.is_empty() {
-            // With rights in some namespaces, only in those of them that lost their label.
-            let scope = self.observed.rights.scope();
-            let outside = || scope.outside(&self.observed.namespaces().into_iter().collect()).map(VecDeque::from);
-            let place = sweep.place.get_or_insert_with(outside).as_ref().map(|namespaces| namespaces.front().cloned());
-            let namespace = match &place {
-                // All of them were searched.
-                Some(None) => {
-                    *sweep = Sweep { at: sweep.failed.then(|| Instant::now() + AGAIN), ..Sweep::default() };
-                    return;
-                }
-                Some(namespace) => namespace.as_deref(),
-                None => None,
+            if matches!(sweep.range, Range::Unknown) {
+                // With rights in some namespaces, only in those of them that lost their label.
+                let outside = self.observed.rights.scope().outside(&self.observed.namespaces().into_iter().collect());
+                sweep.range = outside.map_or(Range::Cluster, |namespaces| Range::Namespaces(namespaces.into()));
+            }
+            let namespace = match &sweep.range {
+                Range::Namespaces(namespaces) => namespaces.front().cloned(),
+                Range::Unknown | Range::Cluster => None,
             };
+            if namespace.is_none() && matches!(sweep.range, Range::Namespaces(_)) {
+                // There are none.
+                *sweep = Sweep { at: sweep.failed.then(|| Instant::now() + AGAIN), ..Sweep::default() };
+                return;
+            }
+            let namespace = namespace.as_deref();
             match self.writer.budgets_of_ours(namespace, sweep.token.as_deref()).await {
                 Ok((page, token)) => {
                     // Read afterwards: a namespace that was labelled meanwhile counts.
