@@ -131,6 +131,8 @@ touch "$own/out.3"
 in_between() { kubectl -n "$SYSTEM" get secret $secret -o 'jsonpath={.data.next-ca\.key}' | grep -q .; }
 EVERY=0.1 eventually 60 "the next CA is made, and signs nothing yet" in_between
 kill -9 "${pids[3]}"
+gone() { ! kill -0 "${pids[3]}" 2>/dev/null; }
+EVERY=0.02 eventually 10 "it is gone, and its ports are free" gone
 replica 3
 eventually 20 "a replica that was killed then is ready again" is_ready 3
 endpoint 3 true
