@@ -31,38 +31,38 @@ everything() {
   kubectl -n "$SYSTEM" delete lease timeshard-refresher --ignore-not-found >/dev/null
   server_start
   eventually 60 "a server begins, without a lease" server_ready
-  namespace $ns "$ENABLED"
+  namespace "$ns" "$ENABLED"
   ! declare -F after_namespace >/dev/null || after_namespace
-  "$stand_in" $ns >"$WORK/stand-in.log" 2>&1 &
+  "$stand_in" "$ns" >"$WORK/stand-in.log" 2>&1 &
   stand_in_pid=$!
-  kubectl -n $ns create configmap foreign-time-shards --from-literal=mine=yes >/dev/null
+  kubectl -n "$ns" create configmap foreign-time-shards --from-literal=mine=yes >/dev/null
   for set in store foreign; do
-    ANNOTATIONS='{"thanos-timeshard.io/discovery-delay": "1s", "thanos-timeshard.io/drain": "1s"}' REPLICAS=6 POLICY=Parallel store_set $ns $set
+    ANNOTATIONS='{"thanos-timeshard.io/discovery-delay": "1s", "thanos-timeshard.io/drain": "1s"}' REPLICAS=6 POLICY=Parallel store_set "$ns" "$set"
   done
   eventually 90 "6 pods serve what was published" settled store '[.pods[] | select(.state == "confirmed")] | length == 6'
   eventually 30 "a ConfigMap that is in the way is looked at" says foreign '.state == "refused"'
-  kubectl -n $ns annotate configmap foreign-time-shards thanos-timeshard.io/adopt=true >/dev/null
+  kubectl -n "$ns" annotate configmap foreign-time-shards thanos-timeshard.io/adopt=true >/dev/null
   annotate foreign overlap=30h
   eventually 90 "and taken over, once its owner says so" settled foreign '.pods[0].desired.min_time == "-124d14h"'
   annotate store overlap=2d shard-services=true
   eventually 90 "another plan is rolled out, with Services" settled store '.pods[0].desired.min_time == "-125d8h"'
-  services() { kubectl -n $ns get services -l app.kubernetes.io/managed-by=thanos-timeshard -o json | jq -r '[.items[] | "\(.metadata.name) \(.spec.selector["thanos-timeshard.io/shard"])"] | join(", ")'; }
+  services() { kubectl -n "$ns" get services -l app.kubernetes.io/managed-by=thanos-timeshard -o json | jq -r '[.items[] | "\(.metadata.name) \(.spec.selector["thanos-timeshard.io/shard"])"] | join(", ")'; }
   until_same 30 "one for each shard" "$all_services" services
-  kubectl -n $ns patch service store-shard-1 --type=merge -p '{"spec": {"selector": {"thanos-timeshard.io/shard": "9"}}}' >/dev/null
+  kubectl -n "$ns" patch service store-shard-1 --type=merge -p '{"spec": {"selector": {"thanos-timeshard.io/shard": "9"}}}' >/dev/null
   until_same 30 "a Service that somebody changes is changed back" "$all_services" services
   annotate store shard-services=false
   until_same 30 "and Services that are not wanted go" "" services
   annotate store target-replicas=6
-  target() { kubectl -n $ns get statefulset store -o json | jq -r '.metadata.annotations["thanos-timeshard.io/target-replicas"]'; }
+  target() { kubectl -n "$ns" get statefulset store -o json | jq -r '.metadata.annotations["thanos-timeshard.io/target-replicas"]'; }
   until_same 30 "a target that is reached is removed" null target
-  events() { kubectl -n $ns get events.events.k8s.io -o json | jq -r '[.items[] | select(.reason == "InvalidAnnotation" and .regarding.name == "store")] | "\(length) \(map(.series.count // 1) | add)"'; }
+  events() { kubectl -n "$ns" get events.events.k8s.io -o json | jq -r '[.items[] | select(.reason == "InvalidAnnotation" and .regarding.name == "store")] | "\(length) \(map(.series.count // 1) | add)"'; }
   annotate store drain=soon
   until_same 30 "a mistake is told by an Event" "1 1" events
   annotate store drain=1s overlap=much
   counted() { [ "$(events)" != "1 1" ]; }
   eventually 30 "and another one counted up" counted
-  kubectl label namespace $ns thanos-timeshard.io/injection- >/dev/null
-  budgets_left() { kubectl -n $ns get pdb -o name; }
+  kubectl label namespace "$ns" thanos-timeshard.io/injection- >/dev/null
+  budgets_left() { kubectl -n "$ns" get pdb -o name; }
   until_same 30 "budgets go with the label" "" budgets_left
 }
 # no_stand_in: ends it

@@ -44,7 +44,7 @@ Y
 server_start
 eventually 30 "a fresh server is ready" server_ready
 pid=$(server_pid)
-for ns in $loud $quiet; do namespace $ns "$ENABLED"; done
+for ns in $loud $quiet; do namespace "$ns" "$ENABLED"; done
 namespace $bare
 kubectl proxy --port=$proxy_port >/dev/null 2>&1 &
 proxy_pid=$!
@@ -69,15 +69,15 @@ for i in $(seq 0 99); do
     '.spec.template.spec.containers[0].env = [{name: "x", value: $text}] | .metadata.annotations["thanos-timeshard.io/total-shards"] = "9000"' >"$made/set-$i.json"
 done
 t0=$(now_ms)
-ls "$made"/map-*.json | post "/api/v1/namespaces/$loud/configmaps"
-ls "$made"/set-*.json | post "/apis/apps/v1/namespaces/$loud/statefulsets"
+printf '%s\n' "$made"/map-*.json | post "/api/v1/namespaces/$loud/configmaps"
+printf '%s\n' "$made"/set-*.json | post "/apis/apps/v1/namespaces/$loud/statefulsets"
 same "it has made 120 ConfigMaps of 900 kB with our label" 120 sh -c "kubectl -n $loud get configmap -l app.kubernetes.io/managed-by=thanos-timeshard -o name | wc -l"
 same "and 100 StatefulSets of 900 kB" 100 sh -c "kubectl -n $loud get statefulset -o name | wc -l"
 REPLICAS=10000 ANNOTATIONS='{"thanos-timeshard.io/total-shards": "9000", "thanos-timeshard.io/replicas-per-shard": "1"}' store_set $loud huge
 for i in $(seq 600); do
   printf '{"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "theirs-%s", "labels": {"app.kubernetes.io/managed-by": "thanos-timeshard"}}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"a": "b"}}}}' "$i" >"$made/pdb-$i.json"
 done
-ls "$made"/pdb-*.json | post "/apis/policy/v1/namespaces/$bare/poddisruptionbudgets"
+printf '%s\n' "$made"/pdb-*.json | post "/apis/policy/v1/namespaces/$bare/poddisruptionbudgets"
 # one that looks like one of ours, whose namespace is no longer labelled
 jq -c '.metadata.name = "gone-shard-0" | .metadata.ownerReferences = [{apiVersion: "apps/v1", kind: "StatefulSet", name: "gone", uid: "00000000-0000-0000-0000-000000000000"}]' "$made/pdb-1.json" >"$made/ours.json"
 echo "$made/ours.json" | post "/apis/policy/v1/namespaces/$bare/poddisruptionbudgets"

@@ -21,13 +21,13 @@ back() {
 }
 trap back EXIT
 server_stop
-for n in $ns $closed $outside; do namespace $n "$ENABLED"; done
+for n in $ns $closed $outside; do namespace "$n" "$ENABLED"; done
 kubectl kustomize "$folder" >"$WORK/namespaced.yaml"
 # everything makes $ns anew
 jq_roles() { kubectl create --dry-run=client --validate=false -o json -f "$WORK/namespaced.yaml" | jq -s --arg ns "$ns" '{apiVersion: "v1", kind: "List", items: [.[] | (.items[]? // .) | select(.metadata.namespace == $ns)]}'; }
 jq_roles >"$WORK/namespaced-roles.json"
 check "the overlay is accepted" kubectl apply --server-side --force-conflicts --validate=strict -f "$WORK/namespaced.yaml"
-for s in $closed $outside; do REPLICAS=1 store_set $s store; done
+for s in $closed $outside; do REPLICAS=1 store_set "$s" store; done
 after_namespace() { kubectl apply --server-side --force-conflicts -f "$WORK/namespaced-roles.json" >/dev/null; }
 SERVER_FLAGS="--namespaces=$ns,$closed --allow-local-pods"
 everything
@@ -54,7 +54,7 @@ lacking() { admin /status | sed '1,/^\r$/d' | jq -c '.namespaces_without_rights 
 until_same 60 "the namespaces without rights are on /status" "[\"$closed\",\"$outside\",\"e2e-probe\"]" lacking
 same "and counted" 3 metric timeshard_namespaces_without_rights
 logged() { grep 'a namespace is labelled in which this server has no rights' "$WORK/server.log" | grep -c "namespace=\"\?$1"; }
-for n in $closed $outside; do same "$n is in the log once" 1 logged $n; done
+for n in $closed $outside; do same "$n is in the log once" 1 logged "$n"; done
 told() { kubectl -n "$SYSTEM" get events.events.k8s.io -o json | jq -r '[.items[] | select(.reason == "NoRights") | .related.name] | unique | join(" ")'; }
 until_same 30 "and Events on the server's pod name them" "$closed $outside e2e-probe" told
 check_says() { { "$SERVER" check --server "http://127.0.0.1:$ADMIN_PORT" -o json 2>/dev/null || [ $? = 3 ]; } | jq -r '[.checks[] | select(.id == "namespace-rights" and .result == "fail") | .subject] | sort | join(" ")'; }
@@ -64,7 +64,7 @@ n=$(rate)
 check "it asks there again with back-off: $n requests in 20 s, for 6 watches" test "$n" -le 20
 silent_window() { dry_window "$@" 2>/dev/null; }
 same "a gateway in the namespace without a Role is admitted as it is" "probe-0 untouched" silent_window $closed store probe-0
-warning() { member $closed store probe-0 | kubectl -n $closed create --dry-run=server -o name -f - 2>&1 >/dev/null; }
+warning() { member $closed store probe-0 | kubectl -n $closed create --dry-run=server -o name -f - 2>"$WORK/warning" >/dev/null; cat "$WORK/warning"; }
 check "with a warning that says why" grep -q 'the server has no rights in this namespace' <(warning)
 server_stop
 same "while no server answers, one outside waits for nobody" "probe-0 untouched" dry_window $outside store probe-0

@@ -150,7 +150,7 @@ lease() { jq -n --arg name "$1" '{apiVersion: "coordination.k8s.io/v1", kind: "L
 denied "another Lease" leases lease another
 for kind in mutating validating; do
   hook=${kind}webhookconfiguration
-  registration() { kubectl get $hook timeshard -o json | jq "$1" | as_server patch $hook timeshard --dry-run=server --type=merge --patch-file /dev/stdin; }
+  registration() { kubectl get "$hook" timeshard -o json | jq "$1" | as_server patch "$hook" timeshard --dry-run=server --type=merge --patch-file /dev/stdin; }
   check "the caBundle of the $kind registration passes" registration '{webhooks: [.webhooks[] | .clientConfig.caBundle = "'"$(base64 -w0 "$WORK/tls/ca.crt")"'"]}'
   denied "its rules" $kind-registration registration '{webhooks: [.webhooks[] | .rules[0].resources = ["secrets"]]}'
   denied "its namespaces" $kind-registration registration '{webhooks: [.webhooks[] | .namespaceSelector = {}]}'

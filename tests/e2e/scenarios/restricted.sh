@@ -13,7 +13,7 @@ for i in 0 3 5; do same "thanos in $set-$i runs with it" "${shard_windows[i / 2]
 same "thanos is a child of the launcher, which is PID 1" "1 /run/timeshard/timeshard-agent launch" \
   sh -c "kubectl -n $ns exec $set-0 -c thanos -- cat /proc/1/cmdline | tr '\\0' ' ' | cut -d' ' -f1-2 | sed 's/^/1 /'"
 # token WORDS: what is at the token's path in the container of store 0 whose command begins so
-token() { ls "/proc/$(process $ns $set-0 "$1" | head -n 1)/root/var/run/secrets/kubernetes.io/serviceaccount" | grep -x -e token -e "$set-0.yaml"; }
+token() { find "/proc/$(process $ns $set-0 "$1" | head -n 1)/root/var/run/secrets/kubernetes.io/serviceaccount/" -maxdepth 1 \( -name token -o -name "$set-0.yaml" \) -printf '%f\n'; }
 same "thanos has the token of the pod's ServiceAccount" token token '/run/timeshard/timeshard-agent launch'
 same "and the sidecar the windows in its place" $set-0.yaml token '/timeshard-agent sidecar'
 kubectl -n $ns scale statefulset/$set --replicas=8 >/dev/null
