@@ -95,7 +95,8 @@ stands() {
 which=$(jq -c --argjson more "$everybodys" '. + $more' <<<"$one")
 EVERY=1 eventually 200 "the rollout stands still, and names a block that nobody can load, or one that two pods could not" stands "$which"
 check "both are listed" listed "$which"
-eventually 30 "an Event names one" event_names "$which"
+# Further Events for the same reason are counted on the first one, whose text stays: it names what was broken then.
+eventually 30 "an Event names a block that is broken" event_names "$(jq -c --argjson some "$(blocks 290 310)" --argjson short "$(blocks 200 230)" '. + $some + $short' <<<"$everybodys")"
 say "$(report store | jq -r .message)"
 complete_since year "$t" "indexes broken for pods that load: one, a range, for all and for some, for 30 s and until now"
 say "the bucket answered $(served $first)"
