@@ -2,7 +2,12 @@
 //!
 //! The whole server beside its peers is `benches/load/compare`.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a benchmark prints and stops at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a benchmark prints and stops at the first surprise"
+)]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -57,30 +62,68 @@ fn review(bytes: usize) -> String {
 /// Members of a StatefulSet between two numbers of shards, as everybody stands before the first step.
 fn members(pods: u32, from: u32, to: u32) -> (Vec<Member>, Terms) {
     let now = chrono::DateTime::UNIX_EPOCH;
-    let sharding =
-        |shards: u32| Config::parse(&format!("sharding: {{total_shards: {shards}, replicas_per_shard: 2}}"), "bench").unwrap().sharding;
+    let sharding = |shards: u32| {
+        Config::parse(
+            &format!("sharding: {{total_shards: {shards}, replicas_per_shard: 2}}"),
+            "bench",
+        )
+        .unwrap()
+        .sharding
+    };
     let plans = [from, to].map(|shards| Plan::new(&sharding(shards), Some(pods)));
     let place = |plan: &Plan, pod| {
         let at = plan.assign(pod);
-        (Place { shard: at.shard, replica: at.replica, window: plan.window(at.shard, now) }, at.surplus)
+        (
+            Place {
+                shard: at.shard,
+                replica: at.replica,
+                window: plan.window(at.shard, now),
+            },
+            at.surplus,
+        )
     };
     let member = |pod| {
         let (desired, surplus) = place(&plans[1], pod);
-        Member { published: place(&plans[0], pod).0, desired, surplus, standing: Standing::Confirmed }
+        Member {
+            published: place(&plans[0], pod).0,
+            desired,
+            surplus,
+            standing: Standing::Confirmed,
+        }
     };
     let sharding = sharding(from);
     let required = sharding.required();
-    ((0..pods).map(member).collect(), Terms { required, discovery: Discovery::Pods, allow_gap: false, now })
+    (
+        (0..pods).map(member).collect(),
+        Terms {
+            required,
+            discovery: Discovery::Pods,
+            allow_gap: false,
+            now,
+        },
+    )
 }
 
 fn rollout() {
-    for (pods, from, to, runs) in [(6, 3, 2, 2_000), (1_000, 400, 500, 20), (5_000, 2_000, 2_500, 5), (5_000, 2_500, 2_000, 5)] {
+    for (pods, from, to, runs) in [
+        (6, 3, 2, 2_000),
+        (1_000, 400, 500, 20),
+        (5_000, 2_000, 2_500, 5),
+        (5_000, 2_500, 2_000, 5),
+    ] {
         for discovery in [Discovery::Pods, Discovery::ShardServices] {
             let (members, mut terms) = members(pods, from, to);
             terms.discovery = discovery;
-            let took = median(runs, || drop(black_box(next_step(black_box(&members), &[], &terms))));
-            let Step::Move { changes, .. } = next_step(&members, &[], &terms) else { panic!("no step") };
-            println!("next step of {pods:>4} pods, {from:>4} to {to:>4} shards, {discovery:?}: {took:.0} us, moves {}", changes.len());
+            let took = median(runs, || {
+                drop(black_box(next_step(black_box(&members), &[], &terms)))
+            });
+            let Step::Move { changes, .. } = next_step(&members, &[], &terms) else {
+                panic!("no step")
+            };
+            println!(
+                "next step of {pods:>4} pods, {from:>4} to {to:>4} shards, {discovery:?}: {took:.0} us, moves {}",
+                changes.len()
+            );
         }
     }
 }
@@ -115,7 +158,13 @@ fn settled_pod(name: &str, shard: u32, replica: u32, window: Window) -> (PodFact
 
 /// A look at 25 pods that are as they should be.
 fn look() {
-    let config = Arc::new(Config::parse("sharding: {total_shards: 5, replicas_per_shard: 5}", "bench").unwrap());
+    let config = Arc::new(
+        Config::parse(
+            "sharding: {total_shards: 5, replicas_per_shard: 5}",
+            "bench",
+        )
+        .unwrap(),
+    );
     let now = chrono::DateTime::UNIX_EPOCH;
     let facts = StatefulSetFacts {
         namespace: "ns".to_owned(),
@@ -128,12 +177,18 @@ fn look() {
     };
     let fleet = Fleet::new(config.clone()).with_statefulset(facts).unwrap();
     let known = fleet.known("ns", "store");
-    let mut map = MapFacts { owner_uid: Some("set".to_owned()), ..MapFacts::default() };
+    let mut map = MapFacts {
+        owner_uid: Some("set".to_owned()),
+        ..MapFacts::default()
+    };
     let mut pods: Vec<(PodFacts, Answer)> = Vec::new();
     for i in 0..25 {
         let (name, at) = (format!("store-{i}"), known.plan.assign(i));
         let window = known.plan.window(at.shard, now);
-        map.data.insert(key(&name), Entry::new(at.shard, at.replica, window).to_yaml());
+        map.data.insert(
+            key(&name),
+            Entry::new(at.shard, at.replica, window).to_yaml(),
+        );
         pods.push(settled_pod(&name, at.shard, at.replica, window));
     }
     let hour = Duration::from_hours(1);
@@ -142,7 +197,14 @@ fn look() {
         .map(|(facts, answer)| {
             (
                 facts.name.clone(),
-                PodView { facts, answer: Some(answer), ready_for: Some(hour), labelled_for: hour, drifts_for: None, hurried_ago: None },
+                PodView {
+                    facts,
+                    answer: Some(answer),
+                    ready_for: Some(hour),
+                    labelled_for: hour,
+                    drifts_for: None,
+                    hurried_ago: None,
+                },
             )
         })
         .collect();
@@ -157,7 +219,10 @@ fn look() {
         now,
     };
     let decision = decide(&view);
-    assert!(decision.upkeep.is_none() && decision.step.is_none() && decision.hurry.is_empty(), "{decision:?}");
+    assert!(
+        decision.upkeep.is_none() && decision.step.is_none() && decision.hurry.is_empty(),
+        "{decision:?}"
+    );
     let took = median(5_000, || drop(black_box(decide(black_box(&view)))));
     println!("look at 25 settled pods: {took:.1} us");
 }
@@ -165,22 +230,40 @@ fn look() {
 /// The guard's answers, from the request's bytes: a scale-down that leaves a gap, and a change of the split.
 fn guard() {
     for (pods, from, to) in [(6_u32, 3_u32, 2_u32), (100, 50, 40), (5_000, 2_500, 2_000)] {
-        let config = Arc::new(Config::parse(&format!("sharding: {{total_shards: {from}}}"), "bench").unwrap());
+        let config = Arc::new(
+            Config::parse(&format!("sharding: {{total_shards: {from}}}"), "bench").unwrap(),
+        );
         let plan = Plan::new(&config.sharding, Some(pods));
         let entry = |pod| {
             let at = plan.assign(pod);
-            Entry::new(at.shard, at.replica, plan.window(at.shard, chrono::DateTime::UNIX_EPOCH))
+            Entry::new(
+                at.shard,
+                at.replica,
+                plan.window(at.shard, chrono::DateTime::UNIX_EPOCH),
+            )
         };
-        let facts =
-            StatefulSetFacts { namespace: "ns".to_owned(), name: "store".to_owned(), replicas: pods, ..StatefulSetFacts::default() };
-        let entries = (0..pods).map(|pod| (format!("store-{pod}"), entry(pod))).collect();
-        let fleet = Fleet::new(config).with_statefulset(facts).unwrap().with_configmap("ns", "store-time-shards", entries);
-        let reviewer = Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet)), || chrono::DateTime::UNIX_EPOCH);
+        let facts = StatefulSetFacts {
+            namespace: "ns".to_owned(),
+            name: "store".to_owned(),
+            replicas: pods,
+            ..StatefulSetFacts::default()
+        };
+        let entries = (0..pods)
+            .map(|pod| (format!("store-{pod}"), entry(pod)))
+            .collect();
+        let fleet = Fleet::new(config)
+            .with_statefulset(facts)
+            .unwrap()
+            .with_configmap("ns", "store-time-shards", entries);
+        let reviewer = Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet)), || {
+            chrono::DateTime::UNIX_EPOCH
+        });
         let set = |annotations: Value| {
             json!({"metadata": {"name": "store", "annotations": annotations}, "spec": {"replicas": pods,
                 "template": {"spec": {"containers": [{"name": "t", "image": "thanos", "args": ["store"]}]}}}})
         };
-        let scale = |replicas: u32| json!({"metadata": {"name": "store"}, "spec": {"replicas": replicas}});
+        let scale =
+            |replicas: u32| json!({"metadata": {"name": "store"}, "spec": {"replicas": replicas}});
         let review = |sub_resource: &str, old: Value, new: Value| {
             let resource = json!({"group": "apps", "version": "v1", "resource": "statefulsets"});
             json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", "resource": resource,
@@ -188,22 +271,35 @@ fn guard() {
             .to_string()
         };
         let down = review("scale", scale(pods), scale(pods - 2));
-        let split = review("", set(json!({})), set(json!({"thanos-timeshard.io/total-shards": to.to_string()})));
+        let split = review(
+            "",
+            set(json!({})),
+            set(json!({"thanos-timeshard.io/total-shards": to.to_string()})),
+        );
         for (what, body) in [("a scale-down", down), ("a change of the split", split)] {
-            let took = median(20, || drop(black_box(reviewer.guard(black_box(body.as_bytes())))));
+            let took = median(20, || {
+                drop(black_box(reviewer.guard(black_box(body.as_bytes()))))
+            });
             println!("guard, {what} of {pods:>4} pods: {took:.0} us");
         }
     }
 }
 
 fn main() {
-    let fleet = Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(Config::default()))));
+    let fleet = Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(
+        Config::default(),
+    ))));
     let reviewer = Reviewer::new(fleet, || chrono::DateTime::UNIX_EPOCH);
     // With a size as argument only that review runs, for a profiler.
     let only = std::env::args().find_map(|arg| arg.parse::<usize>().ok());
-    for bytes in [3_500, 64_000, 250_000].into_iter().filter(|bytes| only.is_none_or(|only| only == *bytes)) {
+    for bytes in [3_500, 64_000, 250_000]
+        .into_iter()
+        .filter(|bytes| only.is_none_or(|only| only == *bytes))
+    {
         let body = review(bytes);
-        let took = median(if only.is_some() { 200_000 } else { 5_000 }, || drop(black_box(reviewer.review(black_box(body.as_bytes())))));
+        let took = median(if only.is_some() { 200_000 } else { 5_000 }, || {
+            drop(black_box(reviewer.review(black_box(body.as_bytes()))))
+        });
         println!("review of {:>6} bytes: {took:.1} us", body.len());
     }
     if only.is_some() {

@@ -62,7 +62,10 @@ impl Pods {
 
     fn published(&mut self, pod: PodName, entry: Entry) {
         let stood = self.stood.entry(pod).or_default();
-        let moved = stood.entry.as_ref().is_some_and(|before| before.window != entry.window);
+        let moved = stood
+            .entry
+            .as_ref()
+            .is_some_and(|before| before.window != entry.window);
         stood.restarts += u64::from(moved);
         stood.entry = Some(entry);
     }
@@ -75,7 +78,11 @@ impl Pods {
             pod: pod.1.clone(),
             shard: entry.map(|entry| entry.shard),
             replica: entry.map(|entry| entry.replica),
-            phase: if entry.is_some() { Phase::Serving } else { Phase::Starting },
+            phase: if entry.is_some() {
+                Phase::Serving
+            } else {
+                Phase::Starting
+            },
             published: window,
             applied: window,
             verified: window.is_some(),
@@ -95,7 +102,11 @@ impl Pods {
 
 /// Everything that there is, read a moment ago.
 fn loaded() -> LoadedBlocks {
-    let bucket = BucketCounts { total: BLOCKS, older: 0, newer: 0 };
+    let bucket = BucketCounts {
+        total: BLOCKS,
+        older: 0,
+        newer: 0,
+    };
     LoadedBlocks {
         expected: BLOCKS,
         loaded: BLOCKS,
@@ -113,12 +124,22 @@ fn with<R>(pods: &Shared, act: impl FnOnce(&mut Pods) -> R) -> R {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let namespaces: Vec<String> = std::env::args().skip(1).collect();
-    anyhow::ensure!(!namespaces.is_empty(), "usage: stand-in-sidecars NAMESPACE…");
-    let client = Client::try_default().await.context("no cluster: set KUBECONFIG")?;
+    anyhow::ensure!(
+        !namespaces.is_empty(),
+        "usage: stand-in-sidecars NAMESPACE…"
+    );
+    let client = Client::try_default()
+        .await
+        .context("no cluster: set KUBECONFIG")?;
     let pods = Shared::default();
     let followed = namespaces.into_iter().map(|namespace| {
         let (client, pods) = (client.clone(), pods.clone());
-        async move { tokio::try_join!(make_ready(client.clone(), &namespace, &pods), read_entries(client, &namespace, &pods)) }
+        async move {
+            tokio::try_join!(
+                make_ready(client.clone(), &namespace, &pods),
+                read_entries(client, &namespace, &pods)
+            )
+        }
     });
     futures::future::try_join_all(followed).await?;
     Ok(())
@@ -128,7 +149,9 @@ async fn main() -> anyhow::Result<()> {
 async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::Result<()> {
     let names = Api::<PartialObjectMeta<Pod>>::namespaced(client.clone(), namespace);
     let api = Api::<Pod>::namespaced(client, namespace);
-    let appeared = watcher(names, watcher::Config::default()).default_backoff().applied_objects();
+    let appeared = watcher(names, watcher::Config::default())
+        .default_backoff()
+        .applied_objects();
     let patched = appeared.map_err(anyhow::Error::from).map_ok(|pod| {
         let (api, name) = (api.clone(), pod.name_any());
         let key = (namespace.to_owned(), name.clone());
@@ -151,7 +174,10 @@ async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::R
             }
         }
     });
-    patched.try_buffer_unordered(CONCURRENT_PATCHES).try_for_each(|()| async { Ok(()) }).await
+    patched
+        .try_buffer_unordered(CONCURRENT_PATCHES)
+        .try_for_each(|()| async { Ok(()) })
+        .await
 }
 
 /// Listens on the next address that nobody has: another of these may run on this machine.
@@ -159,9 +185,12 @@ async fn listen(pods: &Shared) -> anyhow::Result<(Ipv4Addr, TcpListener)> {
     loop {
         let address = with(pods, Pods::address);
         match TcpListener::bind(SocketAddr::new(address.into(), names::SIDECAR_PORT)).await {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && address.is_loopback() => {}
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && address.is_loopback() => {}
             listener => {
-                let listener = listener.with_context(|| format!("cannot listen on {address}; is ulimit -n above the number of pods?"))?;
+                let listener = listener.with_context(|| {
+                    format!("cannot listen on {address}; is ulimit -n above the number of pods?")
+                })?;
                 return Ok((address, listener));
             }
         }
@@ -170,15 +199,24 @@ async fn listen(pods: &Shared) -> anyhow::Result<(Ipv4Addr, TcpListener)> {
 
 /// Does what sidecars would: every entry is applied as soon as it is published.
 async fn read_entries(client: Client, namespace: &str, pods: &Shared) -> anyhow::Result<()> {
-    let ours = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
-    let maps = watcher(Api::<ConfigMap>::namespaced(client, namespace), ours).default_backoff().applied_objects();
+    let ours = watcher::Config::default().labels(&format!(
+        "{}={}",
+        names::MANAGED_BY_LABEL,
+        names::MANAGED_BY
+    ));
+    let maps = watcher(Api::<ConfigMap>::namespaced(client, namespace), ours)
+        .default_backoff()
+        .applied_objects();
     maps.map_err(anyhow::Error::from)
         .try_for_each(|map| async move {
             let now = thanos_timeshard::adapters::clock::now();
             for (key, text) in map.data.unwrap_or_default() {
-                let entry = Entry::parse(&text, now).map_err(|error| anyhow::anyhow!("{key}: {error}"))?;
+                let entry =
+                    Entry::parse(&text, now).map_err(|error| anyhow::anyhow!("{key}: {error}"))?;
                 let name = key.strip_suffix(".yaml").unwrap_or(&key).to_owned();
-                with(pods, |pods| pods.published((namespace.to_owned(), name), entry));
+                with(pods, |pods| {
+                    pods.published((namespace.to_owned(), name), entry)
+                });
             }
             Ok(())
         })
@@ -188,7 +226,9 @@ async fn read_entries(client: Client, namespace: &str, pods: &Shared) -> anyhow:
 /// One pod's sidecar.
 async fn serve(listener: TcpListener, pod: PodName, pods: Shared) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
         let answer = with(&pods, |pods| pods.answer(&pod));
         tokio::spawn(reply(stream, answer));
     }
@@ -204,7 +244,12 @@ async fn reply(mut stream: TcpStream, answer: AgentStatus) -> Option<()> {
     }
     let body = serde_json::to_string(&answer).ok()?;
     let length = body.len();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-    stream.write_all(format!("{head}{body}").as_bytes()).await.ok()?;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    stream
+        .write_all(format!("{head}{body}").as_bytes())
+        .await
+        .ok()?;
     stream.shutdown().await.ok()
 }

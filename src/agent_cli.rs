@@ -60,19 +60,44 @@ struct SidecarArgs {
     #[arg(long, env = "TIMESHARD_UID", value_name = "UID")]
     uid: Option<String>,
     /// Directory where the `ConfigMap` with the windows is mounted; may be empty or absent.
-    #[arg(long, env = "TIMESHARD_CONFIG_DIR", value_name = "DIR", default_value = "/etc/timeshard")]
+    #[arg(
+        long,
+        env = "TIMESHARD_CONFIG_DIR",
+        value_name = "DIR",
+        default_value = "/etc/timeshard"
+    )]
     config_dir: PathBuf,
     /// Directory shared with the launcher, writable.
-    #[arg(long, env = "TIMESHARD_SHARED_DIR", value_name = "DIR", default_value = "/run/timeshard")]
+    #[arg(
+        long,
+        env = "TIMESHARD_SHARED_DIR",
+        value_name = "DIR",
+        default_value = "/run/timeshard"
+    )]
     shared_dir: PathBuf,
     /// Where thanos' --http-address is reached from here.
-    #[arg(long, env = "TIMESHARD_THANOS_URL", value_name = "URL", default_value = "http://127.0.0.1:10902")]
+    #[arg(
+        long,
+        env = "TIMESHARD_THANOS_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:10902"
+    )]
     thanos_url: String,
     /// Where thanos' --grpc-address is reached from here; used when its HTTP port does not tell whether it is ready.
-    #[arg(long, env = "TIMESHARD_GRPC_ADDRESS", value_name = "HOST:PORT", default_value = "127.0.0.1:10901")]
+    #[arg(
+        long,
+        env = "TIMESHARD_GRPC_ADDRESS",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:10901"
+    )]
     grpc_address: String,
     /// Where to serve /status, /readyz, /livez and /metrics; 0.0.0.0 is every address, IPv6 too.
-    #[arg(long, env = "TIMESHARD_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:10908")]
+    #[arg(
+        long,
+        env = "TIMESHARD_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:10908"
+    )]
     listen: SocketAddr,
     /// How long to be unready before thanos is restarted, so that queriers let go; the entry may say otherwise (at most 1h).
     #[arg(long, env = "TIMESHARD_DRAIN", value_name = "DURATION", default_value = "90s", value_parser = duration)]
@@ -92,7 +117,12 @@ struct SidecarArgs {
     #[arg(long, env = "TIMESHARD_INSTALL_ONLY")]
     install_only: bool,
     /// How thanos takes over a new window.
-    #[arg(long, env = "TIMESHARD_RELOAD", value_name = "MODE", default_value = "exec")]
+    #[arg(
+        long,
+        env = "TIMESHARD_RELOAD",
+        value_name = "MODE",
+        default_value = "exec"
+    )]
     reload: Reload,
     /// With --reload=signal: HUP, INT, QUIT, TERM, USR1, USR2 or WINCH.
     #[arg(long, env = "TIMESHARD_RELOAD_SIGNAL", value_name = "SIGNAL", default_value = "HUP", value_parser = signal_name)]
@@ -101,7 +131,12 @@ struct SidecarArgs {
     #[arg(long, env = "TIMESHARD_SIGNAL_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     signal_timeout: Duration,
     /// With --reload=signal: the program's file name; only its processes with the word `store` get the signal.
-    #[arg(long, env = "TIMESHARD_PROCESS_NAME", value_name = "NAME", default_value = "thanos")]
+    #[arg(
+        long,
+        env = "TIMESHARD_PROCESS_NAME",
+        value_name = "NAME",
+        default_value = "thanos"
+    )]
     process_name: String,
     /// How often to look whether a serving thanos still serves.
     #[arg(long, env = "TIMESHARD_CHECK_INTERVAL", value_name = "DURATION", default_value = "10s", value_parser = positive)]
@@ -124,7 +159,12 @@ enum Reload {
 #[derive(Debug, Args)]
 struct LaunchArgs {
     /// Directory shared with the sidecar, writable.
-    #[arg(long, env = "TIMESHARD_SHARED_DIR", value_name = "DIR", default_value = "/run/timeshard")]
+    #[arg(
+        long,
+        env = "TIMESHARD_SHARED_DIR",
+        value_name = "DIR",
+        default_value = "/run/timeshard"
+    )]
     shared_dir: PathBuf,
     /// How long thanos goes on serving after SIGTERM; a second SIGTERM or a SIGINT ends it at once.
     #[arg(long, env = "TIMESHARD_TERMINATION_DRAIN", value_name = "DURATION", default_value = "0s", value_parser = duration)]
@@ -145,7 +185,10 @@ struct LaunchArgs {
 pub fn main() -> ExitCode {
     // Before anything else is set up: this process is about to be thanos.
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == process::CHILD_COMMAND) {
+    if words
+        .next()
+        .is_some_and(|word| word == process::CHILD_COMMAND)
+    {
         logfmt::init("timeshard-launcher");
         error!("cannot start thanos: {}", process::become_child(words));
         return ExitCode::from(EXIT_NOT_FOUND);
@@ -166,7 +209,11 @@ fn launch_main(args: LaunchArgs) -> ExitCode {
         command: args.command,
         path: args.path,
     };
-    let ended = block_on(async { launcher::run(&settings).await.map_err(|error| error.to_string()) });
+    let ended = block_on(async {
+        launcher::run(&settings)
+            .await
+            .map_err(|error| error.to_string())
+    });
     match ended {
         Ok(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(EXIT_FAILED)),
         Err(why) => failed(&why),
@@ -211,7 +258,8 @@ fn sidecar_main(args: SidecarArgs) -> ExitCode {
         if args.install_only {
             return sidecar::install_only(&settings).map_err(|error| error.to_string());
         }
-        let on = |kind| signal(kind).map_err(|error| format!("cannot install signal handlers: {error}"));
+        let on =
+            |kind| signal(kind).map_err(|error| format!("cannot install signal handlers: {error}"));
         let (mut term, mut int) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
         let shutdown = async move {
             tokio::select! {
@@ -220,13 +268,19 @@ fn sidecar_main(args: SidecarArgs) -> ExitCode {
             }
             info!("ending on a signal");
         };
-        sidecar::run(&settings, shutdown).await.map_err(|error| error.to_string())
+        sidecar::run(&settings, shutdown)
+            .await
+            .map_err(|error| error.to_string())
     });
     ended.map_or_else(|why| failed(&why), |()| ExitCode::SUCCESS)
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("cannot start: {error}"))?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?
+        .block_on(work)
 }
 
 fn failed(why: &str) -> ExitCode {
@@ -243,15 +297,18 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn positive(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(
-        |duration| {
-            if duration.is_zero() { Err("this duration must be longer than nothing".to_owned()) } else { Ok(duration) }
-        },
-    )
+    duration(text).and_then(|duration| {
+        if duration.is_zero() {
+            Err("this duration must be longer than nothing".to_owned())
+        } else {
+            Ok(duration)
+        }
+    })
 }
 
 fn signal_name(text: &str) -> Result<rustix::process::Signal, String> {
-    sidecar::signal_by_name(text).ok_or_else(|| format!("{text:?} is none of HUP, INT, QUIT, TERM, USR1, USR2, WINCH"))
+    sidecar::signal_by_name(text)
+        .ok_or_else(|| format!("{text:?} is none of HUP, INT, QUIT, TERM, USR1, USR2, WINCH"))
 }
 
 #[cfg(test)]
@@ -266,13 +323,26 @@ mod tests {
 
     #[test]
     fn every_flag_is_an_environment_variable() {
-        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
-            for argument in command.get_arguments().filter(|a| a.get_long().is_some() && !a.is_hide_set()) {
-                let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
+        for command in Cli::command()
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+        {
+            for argument in command
+                .get_arguments()
+                .filter(|a| a.get_long().is_some() && !a.is_hide_set())
+            {
+                let Some(long) = argument
+                    .get_long()
+                    .filter(|long| !matches!(*long, "help" | "version"))
+                else {
                     continue;
                 };
                 let expected = format!("TIMESHARD_{}", long.replace('-', "_").to_uppercase());
-                assert_eq!(argument.get_env().and_then(|e| e.to_str()), Some(expected.as_str()), "--{long}");
+                assert_eq!(
+                    argument.get_env().and_then(|e| e.to_str()),
+                    Some(expected.as_str()),
+                    "--{long}"
+                );
                 assert!(argument.get_help().is_some(), "--{long}");
             }
         }

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use thanos_timeshard::cli;
 
-#[allow(clippy::print_stderr, reason = "the one place where a failure reaches the person")]
+#[allow(
+    clippy::print_stderr,
+    reason = "the one place where a failure reaches the person"
+)]
 fn main() -> ExitCode {
     if let Some(code) = cli::play_another_program() {
         return code;

@@ -65,14 +65,17 @@ fn options(args: &[OsString]) -> Options {
         ..Options::default()
     };
     // Where thanos keeps nothing on disk, neither does this: nothing can be made there.
-    options.data = args::data_dir(args).unwrap_or_else(|_| PathBuf::from("/proc/no-such-directory"));
+    options.data =
+        args::data_dir(args).unwrap_or_else(|_| PathBuf::from("/proc/no-such-directory"));
     for arg in args {
         let text = arg.to_string_lossy();
         let (flag, value) = text.split_once('=').unwrap_or((&text, ""));
         match flag {
             "--http-address" => value.clone_into(&mut options.http),
             "--grpc-address" => value.clone_into(&mut options.grpc),
-            "--stand-in-ready-after-ms" => options.ready_after = Duration::from_millis(value.parse().unwrap_or_default()),
+            "--stand-in-ready-after-ms" => {
+                options.ready_after = Duration::from_millis(value.parse().unwrap_or_default())
+            }
             "--stand-in-refuse-min" => options.refuse_min.push(value.to_owned()),
             "--stand-in-never-ready-min" => options.never_ready_min.push(value.to_owned()),
             "--stand-in-ignore-term" => options.ignore_term = true,
@@ -84,9 +87,13 @@ fn options(args: &[OsString]) -> Options {
             "--stand-in-window-file" => options.window_file = Some(value.into()),
             "--stand-in-exit-code" => options.exit_code = value.parse().unwrap_or_default(),
             "--stand-in-bucket" => options.bucket = Some(value.into()),
-            "--stand-in-sync-every-ms" => options.sync_every = Duration::from_millis(value.parse().unwrap_or_default()),
+            "--stand-in-sync-every-ms" => {
+                options.sync_every = Duration::from_millis(value.parse().unwrap_or_default())
+            }
             "--stand-in-other-series" => options.other_series = value.parse().unwrap_or_default(),
-            "--stand-in-second-sync-after-ms" => options.second_sync = Duration::from_millis(value.parse().unwrap_or_default()),
+            "--stand-in-second-sync-after-ms" => {
+                options.second_sync = Duration::from_millis(value.parse().unwrap_or_default())
+            }
             "--stand-in-log" => options.log = Some(value.into()),
             _ => {}
         }
@@ -102,27 +109,41 @@ pub fn main(args: &[OsString]) -> std::io::Result<i32> {
     let options = options(args);
     let window = time_flags::initial_window(args);
     say(&options, &format!("stand-in-thanos starts with {window}"));
-    let is = |list: &[String]| list.iter().any(|text| text.parse().is_ok_and(|min| window.min == min));
+    let is = |list: &[String]| {
+        list.iter()
+            .any(|text| text.parse().is_ok_and(|min| window.min == min))
+    };
     if is(&options.refuse_min) {
         say(&options, "stand-in-thanos refuses this window");
         return Ok(EXIT_REFUSED);
     }
     for n in 0..options.flood_lines {
-        let _ = writeln!(std::io::stdout(), "stand-in-thanos floods its output, line {n} {}", "x".repeat(200));
+        let _ = writeln!(
+            std::io::stdout(),
+            "stand-in-thanos floods its output, line {n} {}",
+            "x".repeat(200)
+        );
     }
     for _ in 0..options.orphans {
         // The shell ends at once; what it started is left to whoever reaps orphans.
-        let _ = std::process::Command::new("/bin/sh").args(["-c", options.orphan]).status();
+        let _ = std::process::Command::new("/bin/sh")
+            .args(["-c", options.orphan])
+            .status();
     }
     let never_ready = is(&options.never_ready_min);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(options, window, never_ready))
 }
 
 fn say(options: &Options, line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
     if let Some(path) = &options.log {
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path);
         let _ = file.and_then(|mut file| writeln!(file, "{line}"));
     }
 }
@@ -135,7 +156,10 @@ async fn serve(options: Options, mut window: Window, never_ready: bool) -> std::
     let http = TcpListener::bind(&options.http).await?;
     let ready_at = Instant::now() + options.ready_after;
     let mut grpc: Option<TcpListener> = None;
-    let mut bucket = options.bucket.as_ref().map(|dir| Bucket::new(dir, &options.data));
+    let mut bucket = options
+        .bucket
+        .as_ref()
+        .map(|dir| Bucket::new(dir, &options.data));
     let mut next_sync = ready_at + options.second_sync;
     loop {
         let ready = !never_ready && Instant::now() >= ready_at;
@@ -180,10 +204,17 @@ async fn serve(options: Options, mut window: Window, never_ready: bool) -> std::
     }
 }
 
-async fn answer(mut stream: TcpStream, options: &Options, window: Window, bucket: Option<&Bucket>, ready: bool) -> std::io::Result<()> {
+async fn answer(
+    mut stream: TcpStream,
+    options: &Options,
+    window: Window,
+    bucket: Option<&Bucket>,
+    ready: bool,
+) -> std::io::Result<()> {
     let mut request = Vec::with_capacity(REQUEST_BYTES);
     while request.len() < REQUEST_BYTES && !request.ends_with(b"\r\n\r\n") {
-        if tokio::time::timeout(Duration::from_secs(1), stream.read_buf(&mut request)).await?? == 0 {
+        if tokio::time::timeout(Duration::from_secs(1), stream.read_buf(&mut request)).await?? == 0
+        {
             break;
         }
     }
@@ -191,7 +222,12 @@ async fn answer(mut stream: TcpStream, options: &Options, window: Window, bucket
     let (status, body) = match request.split(' ').nth(1) {
         _ if options.unauthorized => ("401 Unauthorized", "Unauthorized".to_owned()),
         Some("/-/healthy") => ("200 OK", "stand-in".to_owned()),
-        Some("/metrics") if bucket.is_some() => ("200 OK", bucket.map(|bucket| bucket.metrics(options.other_series)).unwrap_or_default()),
+        Some("/metrics") if bucket.is_some() => (
+            "200 OK",
+            bucket
+                .map(|bucket| bucket.metrics(options.other_series))
+                .unwrap_or_default(),
+        ),
         Some("/-/ready") if ready => ("200 OK", "stand-in".to_owned()),
         Some("/-/ready") => ("503 Service Unavailable", "stand-in".to_owned()),
         Some("/api/v1/status/flags") if !options.disable_web => {
@@ -202,7 +238,10 @@ async fn answer(mut stream: TcpStream, options: &Options, window: Window, bucket
         }
         _ => ("404 Not Found", "stand-in".to_owned()),
     };
-    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     stream.shutdown().await

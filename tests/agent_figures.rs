@@ -2,7 +2,11 @@
 //! `cargo test --release --no-default-features --features agent --test agent_figures -- --ignored --nocapture --test-threads=1`
 
 #![cfg(feature = "agent")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests may stop at the first surprise"
+)]
 
 mod support;
 
@@ -29,7 +33,10 @@ fn spin_until(mut done: impl FnMut() -> bool) {
 fn quantiles(what: &str, mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort();
     let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-    println!("{what}: median {median:.2?}, p99 {p99:.2?} of {}", times.len());
+    println!(
+        "{what}: median {median:.2?}, p99 {p99:.2?} of {}",
+        times.len()
+    );
     (median, p99)
 }
 
@@ -60,7 +67,15 @@ fn what_the_launcher_adds_to_a_restart() {
     let starts = |n: usize| spin_until(|| count("is ready") == n);
     let plain: Vec<Duration> = (0..50)
         .map(|round| {
-            let start = || Process(Command::new(stand_in()).args(&pod.command[1..]).stderr(Stdio::null()).spawn().unwrap());
+            let start = || {
+                Process(
+                    Command::new(stand_in())
+                        .args(&pod.command[1..])
+                        .stderr(Stdio::null())
+                        .spawn()
+                        .unwrap(),
+                )
+            };
             let mut first = start();
             starts(2 * round + 1);
             first.signal(Signal::TERM);
@@ -80,7 +95,9 @@ fn what_the_launcher_adds_to_a_restart() {
     starts(before + 1);
     let launched: Vec<Duration> = (1..=50)
         .map(|round| {
-            let order = format!(r#"{{"contract":1,"request":{round},"min_time":"-{round}d","max_time":"1d"}}"#);
+            let order = format!(
+                r#"{{"contract":1,"request":{round},"min_time":"-{round}d","max_time":"1d"}}"#
+            );
             fs::write(pod.path("shared/.w"), order).unwrap();
             fs::rename(pod.path("shared/.w"), pod.path("shared/window.json")).unwrap();
             spin_until(|| count("got SIGTERM") == stopped + round);
@@ -97,14 +114,23 @@ fn what_the_launcher_adds_to_a_restart() {
 /// A number of `/proc/PID/status`.
 fn figure(pid: u32, key: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(key))
+        .unwrap()
+        .to_owned();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Time on a processor, in ticks of 10 ms.
 fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let words: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let words: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
     words[11].parse::<u64>().unwrap() + words[12].parse::<u64>().unwrap()
 }
 
@@ -130,17 +156,27 @@ fn memory_and_wake_ups() {
     }
     let wakes = figure(launcher.pid(), switches) - before.0;
     let cpu = ticks(sidecar.pid()) - before.1;
-    let (launcher, sidecar) = (figure(launcher.pid(), "VmRSS"), figure(sidecar.pid(), "VmRSS"));
-    println!("launcher: {launcher} KiB RSS, {wakes} wake-ups in 30 s; sidecar: {sidecar} KiB RSS, {cpu} ticks of 10 ms in 30 s");
+    let (launcher, sidecar) = (
+        figure(launcher.pid(), "VmRSS"),
+        figure(sidecar.pid(), "VmRSS"),
+    );
+    println!(
+        "launcher: {launcher} KiB RSS, {wakes} wake-ups in 30 s; sidecar: {sidecar} KiB RSS, {cpu} ticks of 10 ms in 30 s"
+    );
     assert!(launcher <= 3584 && wakes == 0 && sidecar <= 8 * 1024 && cpu <= 3);
 }
 
 /// Puts a block for each of the last days into the stand-in's bucket, each with the `meta.json` of 60 chunk files.
 fn write_daily_blocks(bucket: &Path, days: i64) {
-    let files: String = (0..60).map(|n| format!("{{\"rel_path\": \"chunks/{n:06}\", \"size_bytes\": 536870912}},\n\t\t")).collect();
+    let files: String = (0..60)
+        .map(|n| format!("{{\"rel_path\": \"chunks/{n:06}\", \"size_bytes\": 536870912}},\n\t\t"))
+        .collect();
     let today = thanos_timeshard::adapters::clock::unix_seconds() / 86_400;
     for age in 0..days {
-        let (name, max) = (format!("01K1H8R10000000000000{age:05}"), (today - age) * 86_400_000);
+        let (name, max) = (
+            format!("01K1H8R10000000000000{age:05}"),
+            (today - age) * 86_400_000,
+        );
         let meta = format!(
             "{{\n\t\"ulid\": \"{name}\",\n\t\"minTime\": {},\n\t\"maxTime\": {max},\n\t\"stats\": {{}},\n\t\
              \"compaction\": {{\"level\": 1, \"sources\": [\"{name}\"]}},\n\t\"version\": 1,\n\t\
@@ -165,12 +201,18 @@ fn ten_thousand_blocks() {
         support::wait_for("the list", || {
             let status = pod.status()?;
             let blocks = &status["blocks"];
-            let done = blocks["bucket"]["total"] == 10_000 && blocks["missing_total"] == missing && pod.ready();
-            done.then(|| status.clone()).ok_or(format!("{status}\n{}", pod.logs()))
+            let done = blocks["bucket"]["total"] == 10_000
+                && blocks["missing_total"] == missing
+                && pod.ready();
+            done.then(|| status.clone())
+                .ok_or(format!("{status}\n{}", pod.logs()))
         })
     };
     let status = listed(1);
-    assert_eq!(support::missing(&status).unwrap(), ["01K1H8R1000000000000000100"]);
+    assert_eq!(
+        support::missing(&status).unwrap(),
+        ["01K1H8R1000000000000000100"]
+    );
     let first = ticks(launcher.pid());
     // Another window: one more list, of blocks that are known.
     fs::remove_file(pod.path("bucket/01K1H8R1000000000000000100.broken")).unwrap();
@@ -179,13 +221,18 @@ fn ten_thousand_blocks() {
     pod.wait("serving", "-4000d");
     let listed = support::wait_for("the list", || {
         let status = pod.status()?;
-        let done = status["blocks"]["missing_total"] == 0 && status["blocks"]["bucket"]["older"].as_u64() > Some(5_900);
+        let done = status["blocks"]["missing_total"] == 0
+            && status["blocks"]["bucket"]["older"].as_u64() > Some(5_900);
         done.then(|| status.clone()).ok_or(format!("{status}"))
     });
     assert!(listed.to_string().len() < 64 * 1024);
     let second = ticks(launcher.pid()) - first;
     let switches = "voluntary_ctxt_switches";
-    let before = (figure(launcher.pid(), switches), ticks(launcher.pid()), ticks(sidecar.pid()));
+    let before = (
+        figure(launcher.pid(), switches),
+        ticks(launcher.pid()),
+        ticks(sidecar.pid()),
+    );
     let idle = Instant::now();
     while idle.elapsed() < Duration::from_mins(1) {
         // kubelet's readiness probe.
@@ -193,7 +240,10 @@ fn ten_thousand_blocks() {
         (0..100).for_each(|_| support::pause());
     }
     let wakes = figure(launcher.pid(), switches) - before.0;
-    let (spent, looked) = (ticks(launcher.pid()) - before.1, ticks(sidecar.pid()) - before.2);
+    let (spent, looked) = (
+        ticks(launcher.pid()) - before.1,
+        ticks(sidecar.pid()) - before.2,
+    );
     let rss = |pid: u32| (figure(pid, "VmRSS"), figure(pid, "VmHWM"));
     let (of_launcher, of_sidecar) = (rss(launcher.pid()), rss(sidecar.pid()));
     println!(

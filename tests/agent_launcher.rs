@@ -1,7 +1,11 @@
 //! The launcher on real processes.
 
 #![cfg(feature = "agent")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests may stop at the first surprise"
+)]
 
 mod support;
 
@@ -14,7 +18,8 @@ use support::{Pod, children_of, wait_for};
 
 /// The sidecar's order, without a sidecar.
 fn order(pod: &Pod, request: u32, min: &str) {
-    let text = format!(r#"{{"contract":1,"request":{request},"min_time":"{min}","max_time":"1d"}}"#);
+    let text =
+        format!(r#"{{"contract":1,"request":{request},"min_time":"{min}","max_time":"1d"}}"#);
     let temporary = pod.path("shared/.w");
     fs::write(&temporary, text).unwrap();
     fs::rename(temporary, pod.path("shared/window.json")).unwrap();
@@ -37,7 +42,10 @@ fn pod(flags: &[&str]) -> Pod {
 fn wait_said(pod: &Pod, line: &str) {
     wait_for(line, || {
         let said = pod.said();
-        said.iter().any(|l| l.contains(line)).then_some(()).ok_or(format!("{said:?}\n{}", pod.logs()))
+        said.iter()
+            .any(|l| l.contains(line))
+            .then_some(())
+            .ok_or(format!("{said:?}\n{}", pod.logs()))
     });
 }
 
@@ -45,7 +53,9 @@ fn wait_ready_mark(pod: &Pod, launch: u64) {
     judge(pod, launch);
     wait_for("the ready mark", || {
         let record = pod.record();
-        (record["launch"] == launch && record["ready"] == true).then_some(()).ok_or(record.to_string())
+        (record["launch"] == launch && record["ready"] == true)
+            .then_some(())
+            .ok_or(record.to_string())
     });
 }
 
@@ -70,7 +80,10 @@ fn a_program_that_does_not_exist_is_named_with_the_way_out() {
         assert_eq!(pod.launcher().code(), 127);
     }
     let log = pod.logs();
-    assert!(log.contains("no-such-thanos") && log.contains("thanos-timeshard.io/command"), "{log}");
+    assert!(
+        log.contains("no-such-thanos") && log.contains("thanos-timeshard.io/command"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -85,12 +98,17 @@ fn an_order_restarts_in_place_and_a_bad_one_is_rolled_back() {
     order(&pod, 2, "-13d");
     wait_for("the rollback", || {
         let record = pod.record();
-        let rolled_back = record["launch"] == 4 && record["min_time"] == "-50d" && record["failed"]["min_time"] == "-13d";
+        let rolled_back = record["launch"] == 4
+            && record["min_time"] == "-50d"
+            && record["failed"]["min_time"] == "-13d";
         rolled_back.then_some(()).ok_or(record.to_string())
     });
     wait_for("the last good window to be served again", || {
         let said = pod.said();
-        let ready = said.iter().filter(|line| line.contains("is ready with -50d")).count();
+        let ready = said
+            .iter()
+            .filter(|line| line.contains("is ready with -50d"))
+            .count();
         (ready == 2).then_some(()).ok_or(format!("{said:?}"))
     });
     fs::write(pod.path("shared/window.json"), "{torn").unwrap();
@@ -112,12 +130,19 @@ fn a_record_that_cannot_be_written_is_written_as_soon_as_it_can() {
     fs::create_dir(&in_the_way).unwrap();
     order(&pod, 1, "-50d");
     wait_said(&pod, "is ready with -50d .. 1d");
-    wait_for("the log", || pod.logs().contains("it is tried again").then_some(()).ok_or(pod.logs()));
+    wait_for("the log", || {
+        pod.logs()
+            .contains("it is tried again")
+            .then_some(())
+            .ok_or(pod.logs())
+    });
     assert_eq!(pod.record()["launch"], 1);
     fs::remove_dir(&in_the_way).unwrap();
     wait_for("the record", || {
         let record = pod.record();
-        (record["launch"] == 2 && record["state"] == "started").then_some(()).ok_or(record.to_string())
+        (record["launch"] == 2 && record["state"] == "started")
+            .then_some(())
+            .ok_or(record.to_string())
     });
     launcher.signal(Signal::TERM);
     assert_eq!(launcher.code(), 0);
@@ -151,7 +176,10 @@ fn the_first_sigterm_drains_and_the_second_ends() {
     assert_eq!(launcher.code(), 0);
     pod.launch_flags = vec!["--termination-drain=200ms".into()];
     let mut launcher = pod.launcher();
-    wait_for("ready", || support::get(pod.http, "/-/ready").and_then(|(code, _)| (code == 200).then_some(()).ok_or(code.to_string())));
+    wait_for("ready", || {
+        support::get(pod.http, "/-/ready")
+            .and_then(|(code, _)| (code == 200).then_some(()).ok_or(code.to_string()))
+    });
     launcher.signal(Signal::TERM);
     assert_eq!(launcher.code(), 0, "and by itself when the drain is over");
 }
@@ -163,7 +191,9 @@ fn orphans_are_reaped() {
     wait_said(&pod, "is ready");
     wait_for("only thanos to be left", || {
         let children = children_of(launcher.pid());
-        (children.len() == 1 && children[0].1 != "Z").then_some(()).ok_or(format!("{children:?}"))
+        (children.len() == 1 && children[0].1 != "Z")
+            .then_some(())
+            .ok_or(format!("{children:?}"))
     });
 }
 
@@ -173,15 +203,25 @@ fn children_of_other_sessions_are_reaped() {
     let mut pod = pod(&[]);
     let orphans = "for i in 1 2 3 4 5; do setsid sleep 0.05 & done; exec setsid \"$0\" \"$@\"";
     let thanos = std::mem::take(&mut pod.command);
-    pod.command = ["/bin/sh", "-c", orphans].map(Into::into).into_iter().chain(thanos).collect();
+    pod.command = ["/bin/sh", "-c", orphans]
+        .map(Into::into)
+        .into_iter()
+        .chain(thanos)
+        .collect();
     let mut launcher = pod.launcher();
     wait_said(&pod, "is ready");
     wait_for("only thanos to be left", || {
         let children = children_of(launcher.pid());
-        (children.len() == 1 && children[0].1 != "Z").then_some(()).ok_or(format!("{children:?}"))
+        (children.len() == 1 && children[0].1 != "Z")
+            .then_some(())
+            .ok_or(format!("{children:?}"))
     });
     support::kill_children(launcher.pid());
-    assert_eq!(launcher.code(), 137, "the end of a thanos in another session is noticed");
+    assert_eq!(
+        launcher.code(),
+        137,
+        "the end of a thanos in another session is noticed"
+    );
 }
 
 /// What a shell of `kubectl exec` leaves behind belongs to another session; the subreaper inherits it.
@@ -192,7 +232,9 @@ fn orphans_of_other_sessions_are_reaped() {
     wait_said(&pod, "is ready");
     wait_for("only thanos to be left", || {
         let children = children_of(launcher.pid());
-        (children.len() == 1 && children[0].1 != "Z").then_some(()).ok_or(format!("{children:?}"))
+        (children.len() == 1 && children[0].1 != "Z")
+            .then_some(())
+            .ok_or(format!("{children:?}"))
     });
 }
 
@@ -202,7 +244,9 @@ fn thanos_does_not_outlive_a_killed_launcher() {
     let launcher = pod.launcher();
     wait_said(&pod, "is ready");
     launcher.signal(Signal::KILL);
-    wait_for("the port to be free", || support::get(pod.http, "/-/ready").map_or(Ok(()), |_| Err("it answers".to_owned())));
+    wait_for("the port to be free", || {
+        support::get(pod.http, "/-/ready").map_or(Ok(()), |_| Err("it answers".to_owned()))
+    });
     drop(launcher);
     order(&pod, 1, "-50d");
     let _next = pod.launcher();
@@ -220,14 +264,20 @@ fn an_attempt_that_ends_with_the_whole_container_is_given_up() {
     wait_said(&pod, "starts with -13d");
     launcher.signal(Signal::KILL);
     drop(launcher);
-    wait_for("the port to be free", || support::get(pod.http, "/-/healthy").map_or(Ok(()), |_| Err("it answers".to_owned())));
+    wait_for("the port to be free", || {
+        support::get(pod.http, "/-/healthy").map_or(Ok(()), |_| Err("it answers".to_owned()))
+    });
     let _next = pod.launcher();
     wait_for("the last good window", || {
         let record = pod.record();
-        let good = record["launch"] == 3 && record["min_time"] == "-100d" && record["failed"]["min_time"] == "-13d";
+        let good = record["launch"] == 3
+            && record["min_time"] == "-100d"
+            && record["failed"]["min_time"] == "-13d";
         good.then_some(()).ok_or(record.to_string())
     });
-    wait_for("it to be served", || support::get(pod.http, "/-/ready").map(drop));
+    wait_for("it to be served", || {
+        support::get(pod.http, "/-/ready").map(drop)
+    });
 }
 
 #[test]
@@ -247,8 +297,16 @@ fn nothing_happens_means_no_wake_up() {
     wait_ready_mark(&pod, 1);
     let switches = || {
         let status = fs::read_to_string(format!("/proc/{}/status", launcher.pid())).unwrap();
-        let line = status.lines().find(|l| l.starts_with("voluntary_ctxt_switches")).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        let line = status
+            .lines()
+            .find(|l| l.starts_with("voluntary_ctxt_switches"))
+            .unwrap()
+            .to_owned();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
     };
     let mut before = switches();
     // Its own record wakes it once more; then it sleeps for good.

@@ -19,7 +19,8 @@ pub(crate) async fn answer(bucket: &Bucket, request: Request<Incoming>) -> Respo
     let method = request.method().clone();
     let rules = match method {
         Method::GET => {
-            let listing = bucket.with_faults(|faults| serde_json::to_string(&faults.listing(Instant::now())));
+            let listing =
+                bucket.with_faults(|faults| serde_json::to_string(&faults.listing(Instant::now())));
             return match listing {
                 Ok(json) => text(StatusCode::OK, format!("{json}\n")),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -40,7 +41,11 @@ pub(crate) async fn answer(bucket: &Bucket, request: Request<Incoming>) -> Respo
 }
 
 async fn rules(body: Incoming) -> Result<Vec<Rule>, String> {
-    let bytes = Limited::new(body, MAX_RULES_BYTES).collect().await.map_err(|error| error.to_string())?.to_bytes();
+    let bytes = Limited::new(body, MAX_RULES_BYTES)
+        .collect()
+        .await
+        .map_err(|error| error.to_string())?
+        .to_bytes();
     serde_json::from_slice(&bytes).map_err(|error| format!("the body is no list of rules: {error}"))
 }
 

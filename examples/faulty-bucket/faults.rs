@@ -53,7 +53,11 @@ impl Rule {
     fn matches(&self, client: IpAddr, method: &str, key: &str) -> bool {
         self.client.is_none_or(|wanted| wanted == client)
             && self.method.as_ref().is_none_or(|wanted| wanted == method)
-            && (self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| key.starts_with(prefix.as_str())))
+            && (self.prefixes.is_empty()
+                || self
+                    .prefixes
+                    .iter()
+                    .any(|prefix| key.starts_with(prefix.as_str())))
             && key.ends_with(&self.suffix)
     }
 }
@@ -102,12 +106,25 @@ impl Faults {
     }
 
     pub(crate) fn add(&mut self, rules: Vec<Rule>, now: Instant) {
-        self.rules.extend(rules.into_iter().map(|rule| Active { until: until(&rule, now), rule, applied: 0 }));
+        self.rules.extend(rules.into_iter().map(|rule| Active {
+            until: until(&rule, now),
+            rule,
+            applied: 0,
+        }));
     }
 
     /// The fault of this request, if any; counts both.
-    pub(crate) fn judge(&mut self, client: IpAddr, method: &str, key: &str, now: Instant) -> Option<Fault> {
-        let active = self.rules.iter_mut().find(|active| !active.expired(now) && active.rule.matches(client, method, key));
+    pub(crate) fn judge(
+        &mut self,
+        client: IpAddr,
+        method: &str,
+        key: &str,
+        now: Instant,
+    ) -> Option<Fault> {
+        let active = self
+            .rules
+            .iter_mut()
+            .find(|active| !active.expired(now) && active.rule.matches(client, method, key));
         let fault = active.map(|active| {
             active.applied += 1;
             active.rule.fault
@@ -121,8 +138,15 @@ impl Faults {
     }
 
     pub(crate) fn listing(&self, now: Instant) -> Listing<'_> {
-        let rules = self.rules.iter().map(|active| Listed { rule: &active.rule, expired: active.expired(now), applied: active.applied });
-        Listing { rules: rules.collect(), clients: &self.clients }
+        let rules = self.rules.iter().map(|active| Listed {
+            rule: &active.rule,
+            expired: active.expired(now),
+            applied: active.applied,
+        });
+        Listing {
+            rules: rules.collect(),
+            clients: &self.clients,
+        }
     }
 }
 

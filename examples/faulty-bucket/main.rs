@@ -67,24 +67,35 @@ struct Reset;
 
 impl Bucket {
     fn new(directory: PathBuf, latency: Duration) -> Arc<Self> {
-        Arc::new(Self { directory: Directory::new(directory), latency, faults: Mutex::default() })
+        Arc::new(Self {
+            directory: Directory::new(directory),
+            latency,
+            faults: Mutex::default(),
+        })
     }
 
     fn with_faults<R>(&self, act: impl FnOnce(&mut Faults) -> R) -> R {
         act(&mut self.faults.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Result<Response<Full<Bytes>>, Reset> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        client: IpAddr,
+    ) -> Result<Response<Full<Bytes>>, Reset> {
         sleep(self.latency).await;
         let key = objects::key(request.uri().path());
-        match self.with_faults(|faults| faults.judge(client, request.method().as_str(), &key, Instant::now())) {
+        match self.with_faults(|faults| {
+            faults.judge(client, request.method().as_str(), &key, Instant::now())
+        }) {
             None => {}
             Some(Fault::DelayMs(ms)) => sleep(Duration::from_millis(ms)).await,
             // Ends when the client does.
             Some(Fault::Hang) => pending().await,
             Some(Fault::Reset) => return Err(Reset),
             Some(Fault::Status(code)) => {
-                let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let status =
+                    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 return Ok(Reply::error(status, "InternalError").response);
             }
         }
@@ -117,7 +128,11 @@ where
     drop(stream.set_nodelay(true));
     let service = service_fn(|request| answer(request, client));
     // An error here is the client's, or a reset that a rule asked for.
-    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+    drop(
+        http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
 }
 
 async fn serve_objects(listener: TcpListener, bucket: Arc<Bucket>) {
@@ -139,11 +154,21 @@ async fn serve_control(listener: TcpListener, bucket: Arc<Bucket>) {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    anyhow::ensure!(args.directory.is_dir(), "{} is no directory", args.directory.display());
-    let listen =
-        |address: SocketAddr| async move { TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}")) };
+    anyhow::ensure!(
+        args.directory.is_dir(),
+        "{} is no directory",
+        args.directory.display()
+    );
+    let listen = |address: SocketAddr| async move {
+        TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}"))
+    };
     let (objects, control) = (listen(args.listen).await?, listen(args.control).await?);
     let bucket = Bucket::new(args.directory, Duration::from_millis(args.latency_ms));
-    tokio::join!(serve_objects(objects, bucket.clone()), serve_control(control, bucket));
+    tokio::join!(
+        serve_objects(objects, bucket.clone()),
+        serve_control(control, bucket)
+    );
     Ok(())
 }

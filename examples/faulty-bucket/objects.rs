@@ -28,7 +28,11 @@ const HEADER_TIME: &str = "%a, %d %b %Y %H:%M:%S GMT";
 
 /// The key in a request's path: what follows the bucket's name.
 pub(crate) fn key(path: &str) -> String {
-    unescape(path.trim_start_matches('/').split_once('/').map_or("", |(_bucket, key)| key))
+    unescape(
+        path.trim_start_matches('/')
+            .split_once('/')
+            .map_or("", |(_bucket, key)| key),
+    )
 }
 
 /// Undoes percent escapes; what is no valid one stays as it is.
@@ -36,15 +40,23 @@ fn unescape(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((&byte, after)) = rest.split_first() {
         let escaped = (byte == b'%').then(|| after.get(..2)).flatten();
-        let value = escaped.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        let value =
+            escaped.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
         bytes.push(value.unwrap_or(byte));
-        rest = if value.is_some() { after.get(2..).unwrap_or_default() } else { after };
+        rest = if value.is_some() {
+            after.get(2..).unwrap_or_default()
+        } else {
+            after
+        };
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn escape_xml(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 /// One answer. hyper leaves out its body if the request was HEAD.
@@ -56,17 +68,25 @@ impl Reply {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let mut response = Response::new(Full::new(body.into()));
         *response.status_mut() = status;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         Self { response }
     }
 
     fn xml(body: &str) -> Self {
-        Self::new(StatusCode::OK, "application/xml", format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}"))
+        Self::new(
+            StatusCode::OK,
+            "application/xml",
+            format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}"),
+        )
     }
 
     /// An error as S3 words it.
     pub(crate) fn error(status: StatusCode, code: &str) -> Self {
-        let body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{code}</Message></Error>");
+        let body = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{code}</Message></Error>"
+        );
         Self::new(status, "application/xml", body)
     }
 
@@ -90,7 +110,11 @@ impl Object {
     fn find(path: PathBuf) -> Option<Self> {
         let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
         let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH).into();
-        Some(Self { size: metadata.len(), modified, path })
+        Some(Self {
+            size: metadata.len(),
+            modified,
+            path,
+        })
     }
 
     fn etag(&self) -> String {
@@ -108,23 +132,38 @@ impl Object {
     /// The object, or the part that `range` asks for.
     fn get(&self, range: Option<&str>) -> Reply {
         let whole = (0, self.size);
-        let Some((start, length)) = range.map_or(Some(whole), |range| part(range, self.size)) else {
+        let Some((start, length)) = range.map_or(Some(whole), |range| part(range, self.size))
+        else {
             return Reply::error(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
         };
         if length > MAX_READ_BYTES {
             return Reply::error(StatusCode::NOT_IMPLEMENTED, "EntityTooLarge");
         }
-        let Ok(bytes) = self.read(start, length) else { return Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError") };
-        let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+        let Ok(bytes) = self.read(start, length) else {
+            return Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+        };
+        let status = if range.is_some() {
+            StatusCode::PARTIAL_CONTENT
+        } else {
+            StatusCode::OK
+        };
         let reply = Reply::new(status, "application/octet-stream", bytes);
         if range.is_none() {
             return reply;
         }
-        reply.with(header::CONTENT_RANGE, &format!("bytes {start}-{}/{}", start + length.saturating_sub(1), self.size))
+        reply.with(
+            header::CONTENT_RANGE,
+            &format!(
+                "bytes {start}-{}/{}",
+                start + length.saturating_sub(1),
+                self.size
+            ),
+        )
     }
 
     fn head(&self) -> Reply {
-        Reply::new(StatusCode::OK, "application/octet-stream", Bytes::new()).with(header::CONTENT_LENGTH, &self.size.to_string())
+        Reply::new(StatusCode::OK, "application/octet-stream", Bytes::new())
+            .with(header::CONTENT_LENGTH, &self.size.to_string())
     }
 }
 
@@ -134,7 +173,10 @@ fn part(range: &str, size: u64) -> Option<(u64, u64)> {
     let (start, end) = match (first, last) {
         ("", count) => (size.saturating_sub(count.parse().ok()?), size),
         (first, "") => (first.parse().ok()?, size),
-        (first, last) => (first.parse().ok()?, size.min(last.parse::<u64>().ok()?.saturating_add(1))),
+        (first, last) => (
+            first.parse().ok()?,
+            size.min(last.parse::<u64>().ok()?.saturating_add(1)),
+        ),
     };
     (start < end).then(|| (start, end - start))
 }
@@ -151,25 +193,47 @@ impl Directory {
 
     pub(crate) async fn answer(&self, request: &Request<Incoming>, key: &str) -> Reply {
         let query = request.uri().query().unwrap_or_default();
-        let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
-        let (root, key, query, range) = (self.root.clone(), key.to_owned(), query.to_owned(), range.map(str::to_owned));
+        let range = request
+            .headers()
+            .get(header::RANGE)
+            .and_then(|value| value.to_str().ok());
+        let (root, key, query, range) = (
+            self.root.clone(),
+            key.to_owned(),
+            query.to_owned(),
+            range.map(str::to_owned),
+        );
         let method = request.method().clone();
-        let read = tokio::task::spawn_blocking(move || answer(&root, &method, &key, &query, range.as_deref()));
-        read.await.unwrap_or_else(|_| Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"))
+        let read = tokio::task::spawn_blocking(move || {
+            answer(&root, &method, &key, &query, range.as_deref())
+        });
+        read.await
+            .unwrap_or_else(|_| Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"))
     }
 }
 
 fn answer(root: &Path, method: &Method, key: &str, query: &str, range: Option<&str>) -> Reply {
     match (method, key) {
-        (&Method::GET, "") if parameter(query, "location").is_some() => Reply::xml(&format!("<LocationConstraint xmlns=\"{NAMESPACE}\"/>")),
+        (&Method::GET, "") if parameter(query, "location").is_some() => {
+            Reply::xml(&format!("<LocationConstraint xmlns=\"{NAMESPACE}\"/>"))
+        }
         (&Method::GET, "") => list(root, query),
         // That the bucket exists.
         (&Method::HEAD, "") => Reply::new(StatusCode::OK, "application/xml", Bytes::new()),
         (&Method::GET | &Method::HEAD, key) => {
-            let Some(object) = inside(root, key).and_then(Object::find) else { return Reply::error(StatusCode::NOT_FOUND, "NoSuchKey") };
-            let reply = if method == Method::GET { object.get(range) } else { object.head() };
+            let Some(object) = inside(root, key).and_then(Object::find) else {
+                return Reply::error(StatusCode::NOT_FOUND, "NoSuchKey");
+            };
+            let reply = if method == Method::GET {
+                object.get(range)
+            } else {
+                object.head()
+            };
             reply
-                .with(header::LAST_MODIFIED, &object.modified.format(HEADER_TIME).to_string())
+                .with(
+                    header::LAST_MODIFIED,
+                    &object.modified.format(HEADER_TIME).to_string(),
+                )
                 .with(header::ETAG, &object.etag())
                 .with(header::ACCEPT_RANGES, "bytes")
         }
@@ -179,13 +243,20 @@ fn answer(root: &Path, method: &Method, key: &str, query: &str, range: Option<&s
 
 /// The file that a key names, if it can be in the directory at all.
 fn inside(root: &Path, key: &str) -> Option<PathBuf> {
-    let plain = key.split('/').all(|component| !matches!(component, "" | "." | ".."));
+    let plain = key
+        .split('/')
+        .all(|component| !matches!(component, "" | "." | ".."));
     plain.then(|| root.join(key))
 }
 
 fn parameter(query: &str, name: &str) -> Option<String> {
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.filter(|(key, _)| *key == name).map(|(_, value)| unescape(&value.replace('+', " "))).next()
+    let pairs = query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| unescape(&value.replace('+', " ")))
+        .next()
 }
 
 /// `ListObjectsV2`: one page, with `/` as delimiter or none. A page continues after the last name of the one before.
@@ -196,8 +267,13 @@ fn list(root: &Path, query: &str) -> Reply {
         Some("/") => true,
         Some(_) => return Reply::error(StatusCode::NOT_IMPLEMENTED, "NotImplemented"),
     };
-    let after = parameter(query, "continuation-token").or_else(|| parameter(query, "start-after")).unwrap_or_default();
-    let limit = parameter(query, "max-keys").and_then(|keys| keys.parse().ok()).unwrap_or(MAX_KEYS).min(MAX_KEYS);
+    let after = parameter(query, "continuation-token")
+        .or_else(|| parameter(query, "start-after"))
+        .unwrap_or_default();
+    let limit = parameter(query, "max-keys")
+        .and_then(|keys| keys.parse().ok())
+        .unwrap_or(MAX_KEYS)
+        .min(MAX_KEYS);
     let mut names = BTreeSet::new();
     let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
     if folder.is_empty() {
@@ -205,7 +281,9 @@ fn list(root: &Path, query: &str) -> Reply {
     } else if let Some(start) = inside(root, folder) {
         gather(&start, &format!("{folder}/"), delimited, &mut names);
     }
-    let mut rest = names.into_iter().filter(|name| name.starts_with(&prefix) && *name > after);
+    let mut rest = names
+        .into_iter()
+        .filter(|name| name.starts_with(&prefix) && *name > after);
     let page: Vec<String> = rest.by_ref().take(limit).collect();
     let truncated = rest.next().is_some();
 
@@ -217,7 +295,11 @@ fn list(root: &Path, query: &str) -> Reply {
     );
     if let Some(last) = page.last().filter(|_| truncated) {
         // Writing to a string does not fail.
-        _ = write!(xml, "<NextContinuationToken>{}</NextContinuationToken>", escape_xml(last));
+        _ = write!(
+            xml,
+            "<NextContinuationToken>{}</NextContinuationToken>",
+            escape_xml(last)
+        );
     }
     for name in &page {
         _ = match inside(root, name).and_then(Object::find) {
@@ -229,7 +311,11 @@ fn list(root: &Path, query: &str) -> Reply {
                 escape_xml(&object.etag()),
                 object.size
             ),
-            None => write!(xml, "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>", escape_xml(name)),
+            None => write!(
+                xml,
+                "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>",
+                escape_xml(name)
+            ),
         };
     }
     xml.push_str("</ListBucketResult>");

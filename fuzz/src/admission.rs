@@ -22,7 +22,10 @@ const MAX_GROWTH: usize = 16;
 
 /// A server that knows `monitoring/store`, with six pods and their published windows.
 static REVIEWER: LazyLock<Reviewer> = LazyLock::new(|| {
-    let annotations = BTreeMap::from([("thanos-timeshard.io/total-shards".to_owned(), "3".to_owned())]);
+    let annotations = BTreeMap::from([(
+        "thanos-timeshard.io/total-shards".to_owned(),
+        "3".to_owned(),
+    )]);
     let facts = StatefulSetFacts {
         namespace: "monitoring".to_owned(),
         name: "store".to_owned(),
@@ -34,11 +37,18 @@ static REVIEWER: LazyLock<Reviewer> = LazyLock::new(|| {
         partition: Some(0),
         ..StatefulSetFacts::default()
     };
-    let fleet = Fleet::new(Arc::new(Config::default())).with_statefulset(facts).expect("a new StatefulSet");
+    let fleet = Fleet::new(Arc::new(Config::default()))
+        .with_statefulset(facts)
+        .expect("a new StatefulSet");
     let plan = fleet.known("monitoring", "store").plan.clone();
     let entries: HashMap<String, Entry> = (0..6)
         .map(|pod| (pod, plan.assign(pod)))
-        .map(|(pod, at)| (format!("store-{pod}"), Entry::new(at.shard, at.replica, plan.window(at.shard, now()))))
+        .map(|(pod, at)| {
+            (
+                format!("store-{pod}"),
+                Entry::new(at.shard, at.replica, plan.window(at.shard, now())),
+            )
+        })
         .collect();
     let fleet = fleet.with_configmap("monitoring", "store-time-shards", entries);
     Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet)), now)
@@ -46,19 +56,39 @@ static REVIEWER: LazyLock<Reviewer> = LazyLock::new(|| {
 
 /// Reads an answer and checks what holds for each: its uid, its size, and its warnings.
 fn checked(input: &[u8], answer: &[u8]) -> Value {
-    assert!(answer.len() <= MAX_OWN_BYTES + MAX_GROWTH * input.len(), "{} bytes for {}", answer.len(), input.len());
+    assert!(
+        answer.len() <= MAX_OWN_BYTES + MAX_GROWTH * input.len(),
+        "{} bytes for {}",
+        answer.len(),
+        input.len()
+    );
     let answer: Value = serde_json::from_slice(answer).expect("an answer is JSON");
-    assert_eq!((&answer["kind"], &answer["apiVersion"]), (&json!("AdmissionReview"), &json!("admission.k8s.io/v1")));
+    assert_eq!(
+        (&answer["kind"], &answer["apiVersion"]),
+        (&json!("AdmissionReview"), &json!("admission.k8s.io/v1"))
+    );
     let response = answer["response"].clone();
     // What the reader skips need not be JSON that a strict reader accepts, such as a number that no type holds.
     if let Ok(review) = serde_json::from_slice::<Value>(input) {
         assert_eq!(response["uid"], review["request"]["uid"]);
     }
     assert!(response["uid"].as_str().is_some_and(|uid| !uid.is_empty()));
-    let warnings: Vec<usize> =
-        response["warnings"].as_array().into_iter().flatten().map(|said| said.as_str().expect("a text").chars().count()).collect();
-    assert!(warnings.iter().all(|chars| (1..=MAX_WARNING_CHARS).contains(chars)), "{response}");
-    assert!(warnings.iter().sum::<usize>() <= MAX_WARNINGS_CHARS, "{response}");
+    let warnings: Vec<usize> = response["warnings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|said| said.as_str().expect("a text").chars().count())
+        .collect();
+    assert!(
+        warnings
+            .iter()
+            .all(|chars| (1..=MAX_WARNING_CHARS).contains(chars)),
+        "{response}"
+    );
+    assert!(
+        warnings.iter().sum::<usize>() <= MAX_WARNINGS_CHARS,
+        "{response}"
+    );
     response
 }
 
@@ -78,7 +108,10 @@ pub fn review(input: &[u8]) {
     };
     let response = checked(input, body);
     assert!(answer.notices.len() <= 8);
-    assert_eq!(response["allowed"], json!(answer.verdict != Verdict::Denied));
+    assert_eq!(
+        response["allowed"],
+        json!(answer.verdict != Verdict::Denied)
+    );
     let Some(patch) = response["patch"].as_str() else {
         assert_ne!(answer.verdict, Verdict::Injected);
         return;
@@ -86,12 +119,22 @@ pub fn review(input: &[u8]) {
     assert_eq!(answer.verdict, Verdict::Injected);
     let patch = STANDARD.decode(patch).expect("base64");
     let patch: json_patch::Patch = serde_json::from_slice(&patch).expect("a JSON patch");
-    let Ok(mut review) = serde_json::from_slice::<Value>(input) else { return };
-    json_patch::patch(&mut review["request"]["object"], &patch).expect("a patch applies to the object that was sent");
+    let Ok(mut review) = serde_json::from_slice::<Value>(input) else {
+        return;
+    };
+    json_patch::patch(&mut review["request"]["object"], &patch)
+        .expect("a patch applies to the object that was sent");
     let again = REVIEWER.review(review.to_string().as_bytes());
-    let response: Value = serde_json::from_slice(&again.body.expect("an injected pod is answered")).expect("JSON");
-    let left = response["patch"].as_str().map(|patch| String::from_utf8(STANDARD.decode(patch).expect("base64")).expect("JSON"));
-    assert!(left.as_deref().is_none_or(|left| left == "[]"), "injected again: {left:?}\nfirst {}", json!(patch));
+    let response: Value =
+        serde_json::from_slice(&again.body.expect("an injected pod is answered")).expect("JSON");
+    let left = response["patch"]
+        .as_str()
+        .map(|patch| String::from_utf8(STANDARD.decode(patch).expect("base64")).expect("JSON"));
+    assert!(
+        left.as_deref().is_none_or(|left| left == "[]"),
+        "injected again: {left:?}\nfirst {}",
+        json!(patch)
+    );
 }
 
 /// A review of a StatefulSet or its scale: the answer has its uid and no patch, and is the same the second time.
@@ -106,14 +149,22 @@ pub fn statefulset_review(input: &[u8]) {
     };
     let response = checked(input, body);
     assert!(response.get("patch").is_none());
-    assert_eq!(response["allowed"], json!(!matches!(answer.outcome, Outcome::Denied(_))));
+    assert_eq!(
+        response["allowed"],
+        json!(!matches!(answer.outcome, Outcome::Denied(_)))
+    );
     if let Outcome::Denied(_) = answer.outcome {
         assert_eq!(response["status"]["code"], 403);
-        let message = response["status"]["message"].as_str().expect("a refusal has a message");
+        let message = response["status"]["message"]
+            .as_str()
+            .expect("a refusal has a message");
         assert!(!message.is_empty() && message.len() <= MAX_OWN_BYTES);
         // Only what is published can be lost.
         let review: Option<Value> = serde_json::from_slice(input).ok();
-        assert!(review.is_none_or(|review| review["request"]["namespace"] == "monitoring"), "refused: {message}");
+        assert!(
+            review.is_none_or(|review| review["request"]["namespace"] == "monitoring"),
+            "refused: {message}"
+        );
     }
     assert_eq!(REVIEWER.guard(input).body.as_ref(), Ok(body));
 }

@@ -23,13 +23,23 @@ fn gives_windows_without_a_gap(sharding: &Sharding) {
         }
         let windows: Vec<_> = (0..shards).map(|shard| plan.window(shard, now())).collect();
         for window in &windows {
-            window.checked(now()).unwrap_or_else(|why| panic!("{why}: {sharding:?}"));
+            window
+                .checked(now())
+                .unwrap_or_else(|why| panic!("{why}: {sharding:?}"));
             for bound in [window.min, window.max] {
-                assert_eq!(bound.to_string().parse::<Bound>().expect("thanos reads it"), bound);
+                assert_eq!(
+                    bound.to_string().parse::<Bound>().expect("thanos reads it"),
+                    bound
+                );
             }
         }
         for pair in windows.windows(2) {
-            assert!(pair[0].min.at(now()) < pair[1].max.at(now()), "a gap between {} and {}", pair[0], pair[1]);
+            assert!(
+                pair[0].min.at(now()) < pair[1].max.at(now()),
+                "a gap between {} and {}",
+                pair[0],
+                pair[1]
+            );
         }
         for pod in [0, 1, 5, 100_000] {
             assert!(shards == 0 || plan.assign(pod).shard < shards);
@@ -41,7 +51,11 @@ fn gives_windows_without_a_gap(sharding: &Sharding) {
 fn is_told(refusal: &Refusal, texts: &[&str], bytes: usize) {
     assert!(!refusal.0.is_empty());
     let whole = refusal.to_string();
-    assert!(whole.len() <= MAX_OWN_BYTES + MAX_GROWTH * bytes, "{} bytes of refusal for {bytes}", whole.len());
+    assert!(
+        whole.len() <= MAX_OWN_BYTES + MAX_GROWTH * bytes,
+        "{} bytes of refusal for {bytes}",
+        whole.len()
+    );
     for problem in &refusal.0 {
         assert!(!problem.why.is_empty() && !problem.source.is_empty());
         if problem.line == 0 {
@@ -50,7 +64,11 @@ fn is_told(refusal: &Refusal, texts: &[&str], bytes: usize) {
         let within = |text: &&str| {
             // A document that ends too early is told behind its last character.
             let lines: Vec<&str> = text.split(['\n', '\r']).collect();
-            let longest = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0) as u64;
+            let longest = lines
+                .iter()
+                .map(|line| line.chars().count())
+                .max()
+                .unwrap_or(0) as u64;
             problem.line <= lines.len() as u64 + 1 && (1..=longest + 2).contains(&problem.column)
         };
         assert!(texts.iter().any(within), "outside of the text: {problem}");
@@ -69,11 +87,18 @@ pub fn configuration(input: &[u8]) {
 /// Annotations, each `key value`, with a NUL between them. As for the file, on top of the defaults.
 pub fn annotations(input: &[u8]) {
     let Some(text) = text(input) else { return };
-    let pairs: Vec<(String, &str)> =
-        text.split('\0').flat_map(|part| part.split_once(' ')).map(|(key, value)| (format!("thanos-timeshard.io/{key}"), value)).collect();
+    let pairs: Vec<(String, &str)> = text
+        .split('\0')
+        .flat_map(|part| part.split_once(' '))
+        .map(|(key, value)| (format!("thanos-timeshard.io/{key}"), value))
+        .collect();
     let given = || pairs.iter().map(|(key, value)| (key.as_str(), *value));
     match Config::default().sharding_for(given()) {
         Ok(sharding) => gives_windows_without_a_gap(&sharding),
-        Err(refusal) => is_told(&refusal, &given().map(|(_, value)| value).collect::<Vec<_>>(), text.len()),
+        Err(refusal) => is_told(
+            &refusal,
+            &given().map(|(_, value)| value).collect::<Vec<_>>(),
+            text.len(),
+        ),
     }
 }

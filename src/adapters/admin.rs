@@ -84,14 +84,20 @@ pub struct Admin {
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").field("shutdown", &self.shutdown).finish_non_exhaustive()
+        f.debug_struct("Admin")
+            .field("shutdown", &self.shutdown)
+            .finish_non_exhaustive()
     }
 }
 
 /// The routes; the caller may add its own before it serves them.
 pub fn router(admin: Admin) -> Router {
     let scrapes = Budget::new(SCRAPES, SCRAPES_OF_PEER, LIMITS.turn);
-    let endpoints = Endpoints { admin, scrapes, readers: Arc::new(Semaphore::new(READERS)) };
+    let endpoints = Endpoints {
+        admin,
+        scrapes,
+        readers: Arc::new(Semaphore::new(READERS)),
+    };
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -104,7 +110,14 @@ pub fn router(admin: Admin) -> Router {
 /// Serves the routes until the process ends: probes and scrapes are answered during the drain too.
 pub async fn serve(listener: TcpListener, router: Router) {
     let stats = Arc::new(ServeStats::default());
-    let edge = Edge { listener, tls: None, limits: LIMITS, drain: Duration::ZERO, stats, shutdown: Shutdown::never() };
+    let edge = Edge {
+        listener,
+        tls: None,
+        limits: LIMITS,
+        drain: Duration::ZERO,
+        stats,
+        shutdown: Shutdown::never(),
+    };
     edge.serve(TowerToHyperService::new(router)).await;
 }
 
@@ -115,24 +128,51 @@ async fn readyz(State(Endpoints { admin, .. }): State<Endpoints>) -> Response {
     }
 }
 
-async fn metrics(State(Endpoints { admin, scrapes, .. }): State<Endpoints>, request: Request<Body>) -> Response {
-    let format = Format::accepted(request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()));
+async fn metrics(
+    State(Endpoints { admin, scrapes, .. }): State<Endpoints>,
+    request: Request<Body>,
+) -> Response {
+    let format = Format::accepted(
+        request
+            .headers()
+            .get(header::ACCEPT)
+            .and_then(|value| value.to_str().ok()),
+    );
     let claim = scrapes.claim(&Connection::of(&request), 1).await;
     match format.encode(&admin.metrics) {
-        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], claim.carry(text.into_bytes())).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be encoded: {error}\n")).into_response(),
+        Ok(text) => (
+            [(header::CONTENT_TYPE, format.content_type())],
+            claim.carry(text.into_bytes()),
+        )
+            .into_response(),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("metrics cannot be encoded: {error}\n"),
+        )
+            .into_response(),
     }
 }
 
 async fn status(State(Endpoints { admin, readers, .. }): State<Endpoints>) -> Response {
     let Ok(place) = readers.try_acquire_owned() else {
-        let why = format!("{READERS} readers of /status are being answered, which is the most at a time: ask again in a moment\n");
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], why).into_response();
+        let why = format!(
+            "{READERS} readers of /status are being answered, which is the most at a time: ask again in a moment\n"
+        );
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::RETRY_AFTER, "2")],
+            why,
+        )
+            .into_response();
     };
     let (sender, pieces) = mpsc::channel(PIECES);
     let complete = Arc::new(AtomicBool::new(false));
     let (handle, written) = (Handle::current(), complete.clone());
-    let out = Pieces { sender, handle, until: Instant::now() + READING };
+    let out = Pieces {
+        sender,
+        handle,
+        until: Instant::now() + READING,
+    };
     // It blocks while its reader does not read.
     tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(PIECE_BYTES, out);
@@ -142,13 +182,23 @@ async fn status(State(Endpoints { admin, readers, .. }): State<Endpoints>) -> Re
         drop(out.into_parts());
         drop(place);
     });
-    let body = unfold((pieces, complete), async |(mut pieces, complete)| match pieces.recv().await {
-        Some(piece) => Some((Ok(piece), (pieces, complete))),
-        // The connection breaks, or half a document would seem to be one.
-        None if complete.swap(true, Relaxed) => None,
-        None => Some((Err(io::Error::from(io::ErrorKind::TimedOut)), (pieces, complete))),
-    });
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+    let body = unfold(
+        (pieces, complete),
+        async |(mut pieces, complete)| match pieces.recv().await {
+            Some(piece) => Some((Ok(piece), (pieces, complete))),
+            // The connection breaks, or half a document would seem to be one.
+            None if complete.swap(true, Relaxed) => None,
+            None => Some((
+                Err(io::Error::from(io::ErrorKind::TimedOut)),
+                (pieces, complete),
+            )),
+        },
+    );
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        Body::from_stream(body),
+    )
+        .into_response()
 }
 
 /// Hands pieces over to the connection, and waits until it takes them.
@@ -162,7 +212,10 @@ impl io::Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = Bytes::copy_from_slice(&bytes[..bytes.len().min(PIECE_BYTES)]);
         let taken = piece.len();
-        match self.handle.block_on(timeout_at(self.until, self.sender.send(piece))) {
+        match self
+            .handle
+            .block_on(timeout_at(self.until, self.sender.send(piece)))
+        {
             Ok(Ok(())) => Ok(taken),
             Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -175,6 +228,9 @@ impl io::Write for Pieces {
 }
 
 async fn unknown(uri: Uri) -> Response {
-    let text = format!("no {} here; there are the page at / and /livez /readyz /metrics /status\n", uri.path());
+    let text = format!(
+        "no {} here; there are the page at / and /livez /readyz /metrics /status\n",
+        uri.path()
+    );
     (StatusCode::NOT_FOUND, text).into_response()
 }

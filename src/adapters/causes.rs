@@ -32,8 +32,17 @@ mod tests {
 
     #[test]
     fn the_cause_is_told_once() {
-        let outer = |words| Outer { words, source: std::io::Error::other("connection refused") };
-        assert_eq!(with_causes(&outer("client error (Connect)")), "client error (Connect): connection refused");
-        assert_eq!(with_causes(&outer("connect: connection refused (111)")), "connect: connection refused (111)");
+        let outer = |words| Outer {
+            words,
+            source: std::io::Error::other("connection refused"),
+        };
+        assert_eq!(
+            with_causes(&outer("client error (Connect)")),
+            "client error (Connect): connection refused"
+        );
+        assert_eq!(
+            with_causes(&outer("connect: connection refused (111)")),
+            "connect: connection refused (111)"
+        );
     }
 }

@@ -19,7 +19,10 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
+    SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_cert::der::Decode;
@@ -73,12 +76,22 @@ impl ClientCa {
     /// Names the file and what is wrong with it.
     pub fn load(path: &Path, names: Vec<String>) -> Result<Arc<Self>, TlsError> {
         let trusted = ArcSwap::from_pointee(read(path)?);
-        Ok(Arc::new(Self { path: path.to_owned(), names, trusted, reloads: Mutex::default() }))
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            names,
+            trusted,
+            reloads: Mutex::default(),
+        }))
     }
 
     /// Follows the file for as long as this is polled: reloads on every change of its directory, and every `poll` besides.
     pub async fn follow(self: Arc<Self>, poll: Duration) {
-        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        let dir = self
+            .path
+            .parent()
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .to_owned();
         let mut watch = DirWatch::new(&dir, poll);
         loop {
             // Before the first wait too: the file may have changed between loading and watching.
@@ -98,7 +111,10 @@ impl ClientCa {
                     return Reload::Unchanged;
                 }
                 reloads.swapped += 1;
-                tracing::info!(certificates = trusted.certificates.len(), "using new CAs of clients");
+                tracing::info!(
+                    certificates = trusted.certificates.len(),
+                    "using new CAs of clients"
+                );
                 self.trusted.store(Arc::new(trusted));
                 Reload::Swapped
             }
@@ -106,7 +122,10 @@ impl ClientCa {
                 reloads.failed += 1;
                 let failure = error.to_string();
                 if reloads.last_failure.as_ref() != Some(&failure) {
-                    tracing::warn!(error = failure, "--client-ca not reloaded, the last good one is still used");
+                    tracing::warn!(
+                        error = failure,
+                        "--client-ca not reloaded, the last good one is still used"
+                    );
                     reloads.last_failure = Some(failure);
                 }
                 Reload::Kept
@@ -117,7 +136,11 @@ impl ClientCa {
     /// Why the last reload failed; `None` once one has succeeded.
     #[must_use]
     pub fn last_failure(&self) -> Option<String> {
-        self.reloads.lock().unwrap_or_else(PoisonError::into_inner).last_failure.clone()
+        self.reloads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .last_failure
+            .clone()
     }
 
     /// How often other CAs were used, and how often a reload found none, since the start.
@@ -140,7 +163,11 @@ impl ClientCertVerifier for ClientCa {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.trusted.load().verifier.verify_client_cert(end_entity, intermediates, now)?;
+        let verified =
+            self.trusted
+                .load()
+                .verifier
+                .verify_client_cert(end_entity, intermediates, now)?;
         if self.names.is_empty() {
             return Ok(verified);
         }
@@ -149,7 +176,11 @@ impl ClientCertVerifier for ClientCa {
             return Ok(verified);
         }
         has.truncate(MAX_SHOWN_NAMES);
-        Err(CertificateError::Other(OtherError(Arc::new(WrongName { has, wanted: self.names.clone() }))).into())
+        Err(CertificateError::Other(OtherError(Arc::new(WrongName {
+            has,
+            wanted: self.names.clone(),
+        })))
+        .into())
     }
 
     fn verify_tls12_signature(
@@ -158,7 +189,10 @@ impl ClientCertVerifier for ClientCa {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.trusted.load().verifier.verify_tls12_signature(message, cert, dss)
+        self.trusted
+            .load()
+            .verifier
+            .verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -167,7 +201,10 @@ impl ClientCertVerifier for ClientCa {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.trusted.load().verifier.verify_tls13_signature(message, cert, dss)
+        self.trusted
+            .load()
+            .verifier
+            .verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -181,9 +218,17 @@ pub struct ClientCaMetrics(pub Option<Arc<ClientCa>>);
 
 impl Collector for ClientCaMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let (swapped, failed) = self.0.as_ref().map_or((0, 0), |client_ca| client_ca.reloads());
+        let (swapped, failed) = self
+            .0
+            .as_ref()
+            .map_or((0, 0), |client_ca| client_ca.reloads());
         let help = "Reloads of --client-ca. failed: the file holds no CA certificates, the last good ones are used; the log says why";
-        let mut family = encoder.encode_descriptor("timeshard_client_ca_reloads", help, None, MetricType::Counter)?;
+        let mut family = encoder.encode_descriptor(
+            "timeshard_client_ca_reloads",
+            help,
+            None,
+            MetricType::Counter,
+        )?;
         for (result, count) in [("ok", swapped), ("failed", failed)] {
             ConstCounter::new(count).encode(family.encode_family(&[("result", result)])?)?;
         }
@@ -192,35 +237,76 @@ impl Collector for ClientCaMetrics {
 }
 
 fn read(path: &Path) -> Result<Trusted, TlsError> {
-    let content = read_file(path, path, "it must hold the CA certificates that sign clients, as PEM")?;
-    let not_pem = |reason: String| TlsError::Pem { path: path.to_owned(), wanted: "certificate", reason };
-    let certificates =
-        CertificateDer::pem_slice_iter(&content).collect::<Result<Vec<_>, _>>().map_err(|error| not_pem(error.to_string()))?;
+    let content = read_file(
+        path,
+        path,
+        "it must hold the CA certificates that sign clients, as PEM",
+    )?;
+    let not_pem = |reason: String| TlsError::Pem {
+        path: path.to_owned(),
+        wanted: "certificate",
+        reason,
+    };
+    let certificates = CertificateDer::pem_slice_iter(&content)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| not_pem(error.to_string()))?;
     if certificates.is_empty() {
         return Err(not_pem("no certificate in it".to_owned()));
     }
     let mut roots = RootCertStore::empty();
     for (place, certificate) in (1..).zip(&certificates) {
-        let unusable = |error: rustls::Error| TlsError::Authority { path: path.to_owned(), place, reason: error.to_string() };
+        let unusable = |error: rustls::Error| TlsError::Authority {
+            path: path.to_owned(),
+            place,
+            reason: error.to_string(),
+        };
         roots.add(certificate.clone()).map_err(unusable)?;
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()))
-        .build()
-        .map_err(|error| TlsError::Authority { path: path.to_owned(), place: 1, reason: error.to_string() })?;
-    Ok(Trusted { certificates, verifier })
+    let verifier = WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::new(ring::default_provider()),
+    )
+    .build()
+    .map_err(|error| TlsError::Authority {
+        path: path.to_owned(),
+        place: 1,
+        reason: error.to_string(),
+    })?;
+    Ok(Trusted {
+        certificates,
+        verifier,
+    })
 }
 
 /// The common names and DNS names of a certificate; `None` if it is none.
 fn names(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
-    let certificate = x509_cert::Certificate::from_der(certificate).ok()?.tbs_certificate;
-    let attributes = certificate.subject.0.iter().flat_map(|relative| relative.0.iter());
-    let common = attributes.filter(|attribute| attribute.oid.to_string() == COMMON_NAME).filter_map(|attribute| {
-        let value = &attribute.value;
-        let utf8 = value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());
-        let printable = || value.decode_as::<PrintableStringRef<'_>>().map(|text| text.as_str().to_owned());
-        let ia5 = || value.decode_as::<Ia5StringRef<'_>>().map(|text| text.as_str().to_owned());
-        utf8.or_else(|_| printable()).or_else(|_| ia5()).ok()
-    });
+    let certificate = x509_cert::Certificate::from_der(certificate)
+        .ok()?
+        .tbs_certificate;
+    let attributes = certificate
+        .subject
+        .0
+        .iter()
+        .flat_map(|relative| relative.0.iter());
+    let common = attributes
+        .filter(|attribute| attribute.oid.to_string() == COMMON_NAME)
+        .filter_map(|attribute| {
+            let value = &attribute.value;
+            let utf8 = value
+                .decode_as::<Utf8StringRef<'_>>()
+                .map(|text| text.as_str().to_owned());
+            let printable = || {
+                value
+                    .decode_as::<PrintableStringRef<'_>>()
+                    .map(|text| text.as_str().to_owned())
+            };
+            let ia5 = || {
+                value
+                    .decode_as::<Ia5StringRef<'_>>()
+                    .map(|text| text.as_str().to_owned())
+            };
+            utf8.or_else(|_| printable()).or_else(|_| ia5()).ok()
+        });
     let mut names: Vec<String> = common.collect();
     if let Some((_, SubjectAltName(alternatives))) = certificate.get().ok()? {
         names.extend(alternatives.into_iter().filter_map(|name| match name {

@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 
 /// The current time.
 #[must_use]
-#[allow(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place where the wall clock is read"
+)]
 pub fn now() -> DateTime<Utc> {
     Utc::now()
 }

@@ -55,8 +55,12 @@ use self::observed::lock;
 pub async fn connect() -> Result<Client, kube::Error> {
     // kube takes rustls' process default; a second call finds the first one's.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&Trimmed::default()).build())
+    let config = kube::Config::infer()
+        .await
+        .map_err(kube::Error::InferConfig)?;
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&Trimmed::default())
+        .build())
 }
 
 /// What a namespace's watches tell the one task that owns them all.
@@ -71,10 +75,21 @@ enum Told {
 pub async fn follow(client: Client, observed: Arc<Observed>, notices: Option<events::Sender>) {
     let labelled = format!("{}={}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED);
     let config = config("namespaces").labels(&labelled);
-    let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config).backoff(Patience::default());
+    let stream = watcher(
+        Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+        config,
+    )
+    .backoff(Patience::default());
     let mut stream = pin!(stream);
     let (tell, mut told) = mpsc::channel(64);
-    let mut tracked = Tracked { client, observed: observed.clone(), notices, tasks: HashMap::new(), unlisted: BTreeSet::new(), tell };
+    let mut tracked = Tracked {
+        client,
+        observed: observed.clone(),
+        notices,
+        tasks: HashMap::new(),
+        unlisted: BTreeSet::new(),
+        tell,
+    };
     let mut fresh: Option<BTreeSet<String>> = None;
     let mut listed = false;
     loop {
@@ -107,7 +122,10 @@ pub async fn follow(client: Client, observed: Arc<Observed>, notices: Option<eve
             },
         }
         if listed && fresh.is_none() && tracked.unlisted.is_empty() && !observed.is_synced() {
-            tracing::info!(namespaces = tracked.tasks.len(), "all labelled namespaces are listed");
+            tracing::info!(
+                namespaces = tracked.tasks.len(),
+                "all labelled namespaces are listed"
+            );
             observed.synced.store(true, Relaxed);
         }
     }
@@ -130,8 +148,16 @@ impl Tracked {
         tracing::info!(namespace, "watching a labelled namespace");
         self.unlisted.insert(namespace.clone());
         let mut tasks = JoinSet::new();
-        let (observed, maps) = (self.observed.clone(), Maps::new(self.observed.clone(), namespace.clone()));
-        let watches = Watches { observed, namespace: namespace.clone(), notices: self.notices.clone(), maps };
+        let (observed, maps) = (
+            self.observed.clone(),
+            Maps::new(self.observed.clone(), namespace.clone()),
+        );
+        let watches = Watches {
+            observed,
+            namespace: namespace.clone(),
+            notices: self.notices.clone(),
+            maps,
+        };
         tasks.spawn(watches.follow(self.client.clone(), self.tell.clone()));
         self.tasks.insert(namespace, tasks);
         self.publish();
@@ -147,9 +173,19 @@ impl Tracked {
             lock(&self.observed.listed).remove(namespace);
             lock(&self.observed.written).retain(|(of, _), _| of != namespace);
             self.observed.update(|fleet| {
-                let sets = fleet.statefulsets_of(namespace).map(Known::bytes).sum::<usize>();
-                let maps = fleet.configmaps_of(namespace).map(|map| map.facts.bytes()).sum::<usize>();
-                self.observed.release_all(namespace, &[Kind::StatefulSet, Kind::ConfigMap], sets + maps);
+                let sets = fleet
+                    .statefulsets_of(namespace)
+                    .map(Known::bytes)
+                    .sum::<usize>();
+                let maps = fleet
+                    .configmaps_of(namespace)
+                    .map(|map| map.facts.bytes())
+                    .sum::<usize>();
+                self.observed.release_all(
+                    namespace,
+                    &[Kind::StatefulSet, Kind::ConfigMap],
+                    sets + maps,
+                );
                 Some(fleet.without_namespace(namespace))
             });
             self.publish();
@@ -157,7 +193,12 @@ impl Tracked {
     }
 
     async fn keep(&mut self, labelled: &BTreeSet<String>) {
-        let gone: Vec<String> = self.tasks.keys().filter(|namespace| !labelled.contains(*namespace)).cloned().collect();
+        let gone: Vec<String> = self
+            .tasks
+            .keys()
+            .filter(|namespace| !labelled.contains(*namespace))
+            .cloned()
+            .collect();
         for namespace in gone {
             self.remove(&namespace).await;
         }
@@ -165,7 +206,9 @@ impl Tracked {
     }
 
     fn publish(&self) {
-        self.observed.namespaces.send_replace(self.tasks.keys().cloned().collect());
+        self.observed
+            .namespaces
+            .send_replace(self.tasks.keys().cloned().collect());
     }
 }
 
@@ -184,18 +227,42 @@ impl Watches {
         self.observed.update(|fleet| {
             let next = fleet.with_statefulset(facts(&self.namespace, set))?;
             let bytes = |fleet: &Fleet| fleet.get(&self.namespace, &name).map_or(0, Known::bytes);
-            if !self.observed.admit(&self.namespace, (Kind::StatefulSet, &name), bytes(fleet), bytes(&next)) {
+            if !self.observed.admit(
+                &self.namespace,
+                (Kind::StatefulSet, &name),
+                bytes(fleet),
+                bytes(&next),
+            ) {
                 return None;
             }
-            if let Some(notices) = self.notices.as_ref().filter(|_| may_run_store(containers(set))) {
+            if let Some(notices) = self
+                .notices
+                .as_ref()
+                .filter(|_| may_run_store(containers(set)))
+            {
                 let before = fleet.known(&self.namespace, &name).remarks();
-                for (reason, message) in next.known(&self.namespace, &name).remarks().into_iter().filter(|remark| !before.contains(remark))
+                for (reason, message) in next
+                    .known(&self.namespace, &name)
+                    .remarks()
+                    .into_iter()
+                    .filter(|remark| !before.contains(remark))
                 {
                     if self.observed.may_log(&self.namespace) {
-                        tracing::warn!(namespace = self.namespace, statefulset = name, reason, "{message}");
+                        tracing::warn!(
+                            namespace = self.namespace,
+                            statefulset = name,
+                            reason,
+                            "{message}"
+                        );
                     }
                     let uid = set.uid().unwrap_or_default();
-                    let notice = Notice { namespace: self.namespace.clone(), statefulset: name.clone(), uid, reason, message };
+                    let notice = Notice {
+                        namespace: self.namespace.clone(),
+                        statefulset: name.clone(),
+                        uid,
+                        reason,
+                        message,
+                    };
                     // A full queue drops the Event; the log has it, and /status shows it as long as it holds.
                     let _ = notices.try_send(notice);
                 }
@@ -208,7 +275,11 @@ impl Watches {
     fn drop(&self, name: &str) {
         self.observed.update(|fleet| {
             let bytes = fleet.get(&self.namespace, name).map(Known::bytes);
-            self.observed.release(&self.namespace, (Kind::StatefulSet, name), bytes.unwrap_or(0));
+            self.observed.release(
+                &self.namespace,
+                (Kind::StatefulSet, name),
+                bytes.unwrap_or(0),
+            );
             bytes.map(|_| fleet.without_statefulset(&self.namespace, name))
         });
     }
@@ -216,7 +287,10 @@ impl Watches {
     async fn follow(self, client: Client, tell: mpsc::Sender<Told>) {
         let (observed, namespace) = (&self.observed, &self.namespace);
         let name = of_namespace("StatefulSets", namespace);
-        let sets = watcher(Api::<Lean<StatefulSet>>::namespaced(client.clone(), namespace), config(&name));
+        let sets = watcher(
+            Api::<Lean<StatefulSet>>::namespaced(client.clone(), namespace),
+            config(&name),
+        );
         let (refused, known) = (Notify::new(), Notify::new());
         let note_refusal = |error: &watcher::Error| {
             if is_refusal(error) {
@@ -230,13 +304,24 @@ impl Watches {
             || self.maps.sets_listed(),
             |Lean(set, cut)| {
                 if cut {
-                    observed.refuse(namespace, (Kind::StatefulSet, &set.name_any()), Why::TooLarge);
+                    observed.refuse(
+                        namespace,
+                        (Kind::StatefulSet, &set.name_any()),
+                        Why::TooLarge,
+                    );
                 } else {
                     self.take(&set);
                 }
             },
             |name| self.drop(name),
-            || observed.fleet.load().statefulsets_of(namespace).map(|known| known.facts().name.clone()).collect(),
+            || {
+                observed
+                    .fleet
+                    .load()
+                    .statefulsets_of(namespace)
+                    .map(|known| known.facts().name.clone())
+                    .collect()
+            },
         );
         // Both are told to the task that owns all watches, whose receiver lives as long as the process.
         let ready = async {
@@ -257,6 +342,10 @@ impl Watches {
                 }
             }
         };
-        tokio::join!(keep_sets, self.maps.follow(client, note_refusal, ready), refusal);
+        tokio::join!(
+            keep_sets,
+            self.maps.follow(client, note_refusal, ready),
+            refusal
+        );
     }
 }

@@ -55,7 +55,13 @@ impl DirWatch {
     /// [`Duration::MAX`] means events only.
     #[must_use]
     pub fn new(dir: &Path, poll: Duration) -> Self {
-        let mut watch = Self { dir: dir.to_owned(), poll, next_poll: None, queue: open(), watched: Watched::Nothing };
+        let mut watch = Self {
+            dir: dir.to_owned(),
+            poll,
+            next_poll: None,
+            queue: open(),
+            watched: Watched::Nothing,
+        };
         watch.arm();
         watch
     }
@@ -74,7 +80,8 @@ impl DirWatch {
             };
             let before = self.watched;
             self.arm();
-            let still_missing = !matches!(before, Watched::Directory(_)) && !matches!(self.watched, Watched::Directory(_));
+            let still_missing = !matches!(before, Watched::Directory(_))
+                && !matches!(self.watched, Watched::Directory(_));
             if polled {
                 self.next_poll = None;
             } else if still_missing {
@@ -111,8 +118,15 @@ impl DirWatch {
         let add = |dir: &Path| inotify::add_watch(fd, dir, content | WatchFlags::ONLYDIR);
         let mut now = add(&self.dir).map_or(Watched::Nothing, Watched::Directory);
         if now == Watched::Nothing {
-            let parents = self.dir.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
-            now = parents.map(add).find_map(Result::ok).map_or(Watched::Nothing, Watched::Parent);
+            let parents = self
+                .dir
+                .ancestors()
+                .skip(1)
+                .filter(|parent| !parent.as_os_str().is_empty());
+            now = parents
+                .map(add)
+                .find_map(Result::ok)
+                .map_or(Watched::Nothing, Watched::Parent);
             // It may have come while its parent was being armed.
             now = add(&self.dir).map_or(now, Watched::Directory);
         }
@@ -127,7 +141,8 @@ impl DirWatch {
 }
 
 fn open() -> Queue {
-    inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_or(Queue::Unavailable, Queue::Idle)
+    inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
+        .map_or(Queue::Unavailable, Queue::Idle)
 }
 
 async fn at(due: Option<Instant>) {
@@ -188,12 +203,17 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(10);
 
     async fn soon(watch: &mut DirWatch) {
-        tokio::time::timeout(DEADLINE, watch.changed()).await.expect("a change is seen");
+        tokio::time::timeout(DEADLINE, watch.changed())
+            .await
+            .expect("a change is seen");
     }
 
     async fn quiet(watch: &mut DirWatch) {
         let waited = tokio::time::timeout(Duration::from_millis(50), watch.changed()).await;
-        assert!(waited.is_err(), "nothing happened, and yet the watch returned");
+        assert!(
+            waited.is_err(),
+            "nothing happened, and yet the watch returned"
+        );
     }
 
     /// What kubelet's atomic writer does, in its order.
@@ -218,7 +238,10 @@ mod tests {
         for round in 0..5 {
             swap(dir.path(), &format!("v{round}"), &round.to_string());
             soon(&mut watch).await;
-            assert_eq!(fs::read_to_string(dir.path().join("key")).unwrap(), round.to_string());
+            assert_eq!(
+                fs::read_to_string(dir.path().join("key")).unwrap(),
+                round.to_string()
+            );
             quiet(&mut watch).await;
         }
     }
@@ -236,7 +259,10 @@ mod tests {
             fs::write(dir.join("file"), "1").unwrap();
             soon(&mut watch).await;
             fs::remove_dir_all(parent.path().join("a")).unwrap();
-            while tokio::time::timeout(Duration::from_millis(50), watch.changed()).await.is_ok() {}
+            while tokio::time::timeout(Duration::from_millis(50), watch.changed())
+                .await
+                .is_ok()
+            {}
         }
     }
 

@@ -55,7 +55,10 @@ struct Shared {
 /// An empty queue.
 #[must_use]
 pub fn queue() -> (Sender, Receiver) {
-    let shared = Arc::new(Shared { queue: Mutex::new(FairQueue::new(QUEUE, QUEUE_OF_NAMESPACE)), arrived: Notify::new() });
+    let shared = Arc::new(Shared {
+        queue: Mutex::new(FairQueue::new(QUEUE, QUEUE_OF_NAMESPACE)),
+        arrived: Notify::new(),
+    });
     (Sender(shared.clone()), Receiver(shared))
 }
 
@@ -109,7 +112,10 @@ pub async fn write(client: Client, mut notices: Receiver) {
             continue;
         }
         if written.len() >= REMEMBERED {
-            let oldest = written.iter().min_by_key(|(_, at)| **at).map(|(notice, _)| notice.clone());
+            let oldest = written
+                .iter()
+                .min_by_key(|(_, at)| **at)
+                .map(|(notice, _)| notice.clone());
             oldest.and_then(|oldest| written.remove(&oldest));
         }
         let event = Event {
@@ -122,7 +128,10 @@ pub async fn write(client: Client, mut notices: Receiver) {
         match timeout(WRITE, recorder.publish(&event, &reference(&notice))).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "an Event was not written"),
-            Err(_) => tracing::warn!(seconds = WRITE.as_secs(), "an Event was not written in time"),
+            Err(_) => tracing::warn!(
+                seconds = WRITE.as_secs(),
+                "an Event was not written in time"
+            ),
         }
         written.insert(same, now);
         sleep(PACE).await;

@@ -25,15 +25,27 @@ impl Format {
         let (mut openmetrics, mut text) = (0.0, 0.0);
         for range in accept.unwrap_or_default().split(',') {
             let mut parts = range.split(';').map(str::trim);
-            let best = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            let best = match parts
+                .next()
+                .unwrap_or_default()
+                .to_ascii_lowercase()
+                .as_str()
+            {
                 "application/openmetrics-text" => &mut openmetrics,
                 "text/plain" | "text/*" => &mut text,
                 _ => continue,
             };
-            let weight = parts.find_map(|part| part.strip_prefix("q=")).and_then(|q| q.parse().ok()).unwrap_or(1.0);
+            let weight = parts
+                .find_map(|part| part.strip_prefix("q="))
+                .and_then(|q| q.parse().ok())
+                .unwrap_or(1.0);
             *best = f64::max(*best, weight);
         }
-        if openmetrics > 0.0 && openmetrics >= text { Self::OpenMetrics } else { Self::Text }
+        if openmetrics > 0.0 && openmetrics >= text {
+            Self::OpenMetrics
+        } else {
+            Self::Text
+        }
     }
 
     /// The answer's `Content-Type`.
@@ -86,7 +98,9 @@ fn text(openmetrics: &str) -> String {
                     "unknown" => ("", "untyped"),
                     kind => ("", kind),
                 };
-                text.push_str(&format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"));
+                text.push_str(&format!(
+                    "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"
+                ));
             }
             _ => {}
         }
@@ -113,9 +127,15 @@ mod tests {
             (Some("text/plain"), Format::Text),
             (Some(prometheus), Format::OpenMetrics),
             (Some("Application/OpenMetrics-Text"), Format::OpenMetrics),
-            (Some("text/plain;version=0.0.4, application/openmetrics-text; q=0.4"), Format::Text),
+            (
+                Some("text/plain;version=0.0.4, application/openmetrics-text; q=0.4"),
+                Format::Text,
+            ),
             (Some("application/openmetrics-text;q=0"), Format::Text),
-            (Some("application/openmetrics-text;q=x, ;;,q="), Format::OpenMetrics),
+            (
+                Some("application/openmetrics-text;q=x, ;;,q="),
+                Format::OpenMetrics,
+            ),
         ] {
             assert_eq!(Format::accepted(accept), want, "{accept:?}");
         }
@@ -135,6 +155,11 @@ mod tests {
                     # HELP x_took_seconds Time.\n# TYPE x_took_seconds histogram\nx_took_seconds_sum 0.1\nx_took_seconds_count 1\n\
                     x_took_seconds_bucket{le=\"0.5\"} 1\nx_took_seconds_bucket{le=\"+Inf\"} 1\n";
         assert_eq!(Format::Text.encode(&registry).unwrap(), want);
-        assert!(Format::OpenMetrics.encode(&registry).unwrap().contains("# TYPE x_requests counter\n"));
+        assert!(
+            Format::OpenMetrics
+                .encode(&registry)
+                .unwrap()
+                .contains("# TYPE x_requests counter\n")
+        );
     }
 }

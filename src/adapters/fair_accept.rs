@@ -42,11 +42,17 @@ pub struct Place {
 }
 
 /// Serves for ever: `connection` is run for each connection, and dropped where its place is taken.
-pub async fn serve<F>(listener: TcpListener, bounds: Bounds, connection: impl Fn(TcpStream, Place) -> F)
-where
+pub async fn serve<F>(
+    listener: TcpListener,
+    bounds: Bounds,
+    connection: impl Fn(TcpStream, Place) -> F,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let open = Arc::new(Mutex::new(Open { places: Places::new(bounds.connections, bounds.of_peer), tasks: HashMap::new() }));
+    let open = Arc::new(Mutex::new(Open {
+        places: Places::new(bounds.connections, bounds.of_peer),
+        tasks: HashMap::new(),
+    }));
     loop {
         let Ok((stream, address)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_BACKOFF).await;
@@ -55,7 +61,13 @@ where
         let evicted = {
             let mut opened = lock(&open);
             let (number, evicted) = opened.places.take(listen::peer(address));
-            let task = tokio::spawn(connection(stream, Place { number, open: open.clone() }));
+            let task = tokio::spawn(connection(
+                stream,
+                Place {
+                    number,
+                    open: open.clone(),
+                },
+            ));
             opened.tasks.insert(number, task.abort_handle());
             evicted.and_then(|number| opened.tasks.remove(&number))
         };

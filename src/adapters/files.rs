@@ -30,7 +30,13 @@ pub fn replace_unsynced(dir: &Path, name: &str, content: impl Read, mode: u32) -
     rename_into_place(dir, name, content, mode, |_| Ok(()))
 }
 
-fn rename_into_place(dir: &Path, name: &str, mut content: impl Read, mode: u32, sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
+fn rename_into_place(
+    dir: &Path,
+    name: &str,
+    mut content: impl Read,
+    mode: u32,
+    sync: fn(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = dir.join(format!(".{name}.new"));
     let written = (|| {
         // One that a crash left behind may belong to another user.
@@ -38,7 +44,11 @@ fn rename_into_place(dir: &Path, name: &str, mut content: impl Read, mode: u32, 
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)?;
         io::copy(&mut content, &mut file)?;
         file.set_permissions(Permissions::from_mode(mode))?;
         file.flush()?;
@@ -58,7 +68,12 @@ fn rename_into_place(dir: &Path, name: &str, mut content: impl Read, mode: u32, 
 /// # Errors
 /// Whatever the file system says, and when the file is larger or not a regular file.
 pub fn read(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
-    let absent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    let absent = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
+    };
     match fs::metadata(path) {
         Ok(meta) if meta.is_file() => {}
         Ok(_) => return Err(io::Error::other("it is not a regular file")),
@@ -87,9 +102,15 @@ mod tests {
         fs::write(dir.path().join(".a.new"), "left behind").unwrap();
         for content in ["one", "two"] {
             replace(dir.path(), "a", content.as_bytes(), MODE_PROGRAM).unwrap();
-            assert_eq!(read(&dir.path().join("a"), 3).unwrap().unwrap(), content.as_bytes());
+            assert_eq!(
+                read(&dir.path().join("a"), 3).unwrap().unwrap(),
+                content.as_bytes()
+            );
         }
-        let mode = fs::metadata(dir.path().join("a")).unwrap().permissions().mode();
+        let mode = fs::metadata(dir.path().join("a"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o755);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

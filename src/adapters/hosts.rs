@@ -34,8 +34,16 @@ fn foreign(request: &Request, names: &[String]) -> Option<Response> {
     if matches!(request.uri().path(), "/livez" | "/readyz") {
         return None;
     }
-    let header = request.headers().get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
-    let host = header.or_else(|| request.uri().authority().map(|authority| authority.as_str().into()))?;
+    let header = request
+        .headers()
+        .get(header::HOST)
+        .map(|host| String::from_utf8_lossy(host.as_bytes()));
+    let host = header.or_else(|| {
+        request
+            .uri()
+            .authority()
+            .map(|authority| authority.as_str().into())
+    })?;
     if is_ours(&host, names) {
         return None;
     }

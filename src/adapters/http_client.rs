@@ -41,18 +41,32 @@ impl HttpsClient {
     ///
     /// # Errors
     /// [`ClientError`] says which step failed.
-    pub async fn connect(address: SocketAddr, name: &'static str, ca: &[u8]) -> Result<Self, ClientError> {
+    pub async fn connect(
+        address: SocketAddr,
+        name: &'static str,
+        ca: &[u8],
+    ) -> Result<Self, ClientError> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(ca.to_vec())).map_err(|error| failed("the CA is not usable", error))?;
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| failed("TLS", error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(address).await.map_err(|error| failed("the webhook is not reachable", error))?;
+        roots
+            .add(CertificateDer::from(ca.to_vec()))
+            .map_err(|error| failed("the CA is not usable", error))?;
+        let config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|error| failed("TLS", error))?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| failed("the webhook is not reachable", error))?;
         let name = ServerName::try_from(name).map_err(|error| failed("server name", error))?;
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| failed("TLS handshake", error))?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| failed("HTTP", error))?;
+        let tls = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .map_err(|error| failed("TLS handshake", error))?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+            .await
+            .map_err(|error| failed("HTTP", error))?;
         tokio::spawn(connection);
         Ok(Self { sender })
     }
@@ -61,19 +75,33 @@ impl HttpsClient {
     ///
     /// # Errors
     /// [`ClientError`], also when the exchange takes longer than [`DEADLINE`].
-    pub async fn post(&mut self, path: &str, host: &str, body: Vec<u8>) -> Result<(u16, Bytes), ClientError> {
+    pub async fn post(
+        &mut self,
+        path: &str,
+        host: &str,
+        body: Vec<u8>,
+    ) -> Result<(u16, Bytes), ClientError> {
         let request = Request::post(path)
             .header(header::HOST, host)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| failed("request", error))?;
         let exchange = async {
-            let response = self.sender.send_request(request).await.map_err(|error| failed("request", error))?;
+            let response = self
+                .sender
+                .send_request(request)
+                .await
+                .map_err(|error| failed("request", error))?;
             let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| failed("answer", error))?;
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+                .collect()
+                .await
+                .map_err(|error| failed("answer", error))?;
             Ok((status, body.to_bytes()))
         };
-        tokio::time::timeout(DEADLINE, exchange).await.map_err(|_| failed("answer", "not within 10 s"))?
+        tokio::time::timeout(DEADLINE, exchange)
+            .await
+            .map_err(|_| failed("answer", "not within 10 s"))?
     }
 }
 
@@ -90,7 +118,11 @@ pub struct GetLimits {
 
 impl Default for GetLimits {
     fn default() -> Self {
-        Self { deadline: DEADLINE, max_answer_bytes: MAX_ANSWER_BYTES, not_own_machine: false }
+        Self {
+            deadline: DEADLINE,
+            max_answer_bytes: MAX_ANSWER_BYTES,
+            not_own_machine: false,
+        }
     }
 }
 
@@ -99,7 +131,11 @@ impl Default for GetLimits {
 ///
 /// # Errors
 /// Says which step failed.
-pub async fn get(address: SocketAddr, path: &str, limits: GetLimits) -> Result<(u16, Bytes), String> {
+pub async fn get(
+    address: SocketAddr,
+    path: &str,
+    limits: GetLimits,
+) -> Result<(u16, Bytes), String> {
     let answer = get_from(&address.ip().to_string(), address.port(), path, limits).await;
     answer.map_err(|why| format!("http://{address}{path}: {why}"))
 }
@@ -108,26 +144,46 @@ pub async fn get(address: SocketAddr, path: &str, limits: GetLimits) -> Result<(
 ///
 /// # Errors
 /// Says which step failed, without the address.
-pub async fn get_from(host: &str, port: u16, path: &str, limits: GetLimits) -> Result<(u16, Bytes), String> {
-    let named = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+pub async fn get_from(
+    host: &str,
+    port: u16,
+    path: &str,
+    limits: GetLimits,
+) -> Result<(u16, Bytes), String> {
+    let named = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
     let exchange = async {
-        let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect((host, port))
+            .await
+            .map_err(|error| error.to_string())?;
         // The kernel gives a connection to one of its own addresses that same address.
         if limits.not_own_machine && is_own(&stream) {
             return Err("it is an address of the server's own machine: not asked".to_owned());
         }
         let mut builder = hyper::client::conn::http1::Builder::new();
-        let (mut sender, connection) =
-            builder.max_buf_size(MAX_HEAD_BYTES).handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let (mut sender, connection) = builder
+            .max_buf_size(MAX_HEAD_BYTES)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
         let request = Request::get(path)
             .header(header::HOST, named)
             .header(header::CONNECTION, "close")
             .body(Full::new(Bytes::new()))
             .map_err(|error| error.to_string())?;
         let ask = async {
-            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| error.to_string())?;
             let status = response.status().as_u16();
-            Ok((status, collect(response.into_body(), limits.max_answer_bytes).await?))
+            Ok((
+                status,
+                collect(response.into_body(), limits.max_answer_bytes).await?,
+            ))
         };
         // The connection may end before its last bytes are taken up; what it has to say about its end is said to `ask`.
         let drive = async {
@@ -145,7 +201,9 @@ pub async fn get_from(host: &str, port: u16, path: &str, limits: GetLimits) -> R
 }
 
 fn is_own(stream: &TcpStream) -> bool {
-    let canonical = |address: std::io::Result<SocketAddr>| address.ok().map(|address| address.ip().to_canonical());
+    let canonical = |address: std::io::Result<SocketAddr>| {
+        address.ok().map(|address| address.ip().to_canonical())
+    };
     canonical(stream.local_addr()) == canonical(stream.peer_addr())
 }
 
@@ -160,7 +218,9 @@ where
 {
     match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(format!("the answer is longer than {most} bytes")),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(format!("the answer is longer than {most} bytes"))
+        }
         Err(error) => Err(error.to_string()),
     }
 }

@@ -7,12 +7,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetOrdinals, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, Container, Pod, PodSpec, PodStatus, PodTemplateSpec, Service, ServiceSpec, Volume,
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetOrdinals, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy,
 };
-use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ConfigMapVolumeSource, Container, Pod, PodSpec, PodStatus, PodTemplateSpec, Service,
+    ServiceSpec, Volume,
+};
+use k8s_openapi::api::policy::v1::{
+    PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    LabelSelector, ObjectMeta, OwnerReference, Time,
+};
 use kube::Resource;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
@@ -148,8 +155,15 @@ pub struct MapName {
 
 impl From<VolumeFields> for Volume {
     fn from(read: VolumeFields) -> Self {
-        let config_map = read.config_map.map(|map| ConfigMapVolumeSource { name: map.name, ..ConfigMapVolumeSource::default() });
-        Self { name: read.name, config_map, ..Self::default() }
+        let config_map = read.config_map.map(|map| ConfigMapVolumeSource {
+            name: map.name,
+            ..ConfigMapVolumeSource::default()
+        });
+        Self {
+            name: read.name,
+            config_map,
+            ..Self::default()
+        }
     }
 }
 
@@ -165,7 +179,13 @@ pub struct ContainerFields {
 
 impl From<ContainerFields> for Container {
     fn from(read: ContainerFields) -> Self {
-        Self { name: read.name, image: read.image, command: read.command, args: read.args, ..Self::default() }
+        Self {
+            name: read.name,
+            image: read.image,
+            command: read.command,
+            args: read.args,
+            ..Self::default()
+        }
     }
 }
 
@@ -175,14 +195,18 @@ impl Read for Pod {
 
 impl From<PodFields> for PodSpec {
     fn from(read: PodFields) -> Self {
-        let containers = |read: Vec<ContainerFields>| read.into_iter().map(Container::from).collect::<Vec<_>>();
+        let containers =
+            |read: Vec<ContainerFields>| read.into_iter().map(Container::from).collect::<Vec<_>>();
         Self {
             containers: read.containers.map(containers).unwrap_or_default(),
             init_containers: read.init_containers.map(containers),
             // Of all volumes ours is looked at.
-            volumes: read
-                .volumes
-                .map(|all| all.into_iter().filter(|volume| volume.name == names::CONFIG_VOLUME).map(Volume::from).collect()),
+            volumes: read.volumes.map(|all| {
+                all.into_iter()
+                    .filter(|volume| volume.name == names::CONFIG_VOLUME)
+                    .map(Volume::from)
+                    .collect()
+            }),
             ..Self::default()
         }
     }
@@ -190,7 +214,11 @@ impl From<PodFields> for PodSpec {
 
 impl From<Levels<PodFields, PodStatus>> for Pod {
     fn from(read: Levels<PodFields, PodStatus>) -> Self {
-        Self { metadata: read.metadata.into(), spec: read.spec.map(PodSpec::from), status: read.status }
+        Self {
+            metadata: read.metadata.into(),
+            spec: read.spec.map(PodSpec::from),
+            status: read.status,
+        }
     }
 }
 
@@ -228,11 +256,18 @@ impl From<Levels<StatefulSetFields, StatefulSetStatus>> for StatefulSet {
             replicas: spec.replicas,
             selector: spec.selector,
             service_name: spec.service_name,
-            template: PodTemplateSpec { spec: spec.template.spec.map(PodSpec::from), ..PodTemplateSpec::default() },
+            template: PodTemplateSpec {
+                spec: spec.template.spec.map(PodSpec::from),
+                ..PodTemplateSpec::default()
+            },
             update_strategy: spec.update_strategy,
             ..StatefulSetSpec::default()
         });
-        Self { metadata: read.metadata.into(), spec, status: read.status }
+        Self {
+            metadata: read.metadata.into(),
+            spec,
+            status: read.status,
+        }
     }
 }
 
@@ -259,7 +294,11 @@ impl Read for ConfigMap {
 
 impl From<MapFields> for ConfigMap {
     fn from(read: MapFields) -> Self {
-        Self { metadata: read.metadata.into(), data: read.data, ..Self::default() }
+        Self {
+            metadata: read.metadata.into(),
+            data: read.data,
+            ..Self::default()
+        }
     }
 }
 
@@ -269,7 +308,11 @@ impl Read for PodDisruptionBudget {
 
 impl From<Levels<PodDisruptionBudgetSpec, PodDisruptionBudgetStatus>> for PodDisruptionBudget {
     fn from(read: Levels<PodDisruptionBudgetSpec, PodDisruptionBudgetStatus>) -> Self {
-        Self { metadata: read.metadata.into(), spec: read.spec, status: read.status }
+        Self {
+            metadata: read.metadata.into(),
+            spec: read.spec,
+            status: read.status,
+        }
     }
 }
 
@@ -279,6 +322,10 @@ impl Read for Service {
 
 impl From<Levels<ServiceSpec, serde::de::IgnoredAny>> for Service {
     fn from(read: Levels<ServiceSpec, serde::de::IgnoredAny>) -> Self {
-        Self { metadata: read.metadata.into(), spec: read.spec, ..Self::default() }
+        Self {
+            metadata: read.metadata.into(),
+            spec: read.spec,
+            ..Self::default()
+        }
     }
 }

@@ -59,14 +59,23 @@ impl Settings {
 
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    Some(name.trim()).filter(|name| !name.is_empty()).unwrap_or("timeshard").to_owned()
+    Some(name.trim())
+        .filter(|name| !name.is_empty())
+        .unwrap_or("timeshard")
+        .to_owned()
 }
 
 /// Stands for election until `shutdown`: poll the future until it ends, which is after the lease was given back, at most
 /// [`election::RELEASE`] and one request later.
-pub fn run(client: Client, settings: Settings, shutdown: Shutdown) -> (Leadership, impl Future<Output = ()> + Send + 'static) {
+pub fn run(
+    client: Client,
+    settings: Settings,
+    shutdown: Shutdown,
+) -> (Leadership, impl Future<Output = ()> + Send + 'static) {
     let (seat, leadership) = Seat::new(settings.identity.clone());
-    let namespace = settings.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    let namespace = settings
+        .namespace
+        .unwrap_or_else(|| client.default_namespace().to_owned());
     let candidate = Candidate {
         election: Election::new(settings.identity, settings.jitter),
         api: Api::namespaced(client, &namespace),
@@ -150,7 +159,13 @@ impl Candidate {
         loop {
             let retiring = self.election.is_retiring();
             let ends = self.seat.ends();
-            let ending = async { if let Some(at) = ends { sleep_until(at).await } else { std::future::pending().await } };
+            let ending = async {
+                if let Some(at) = ends {
+                    sleep_until(at).await
+                } else {
+                    std::future::pending().await
+                }
+            };
             tokio::select! {
                 done = &mut work => return done,
                 () = ending => {}
@@ -161,8 +176,16 @@ impl Candidate {
     }
 
     fn tell(&mut self) {
-        let until = self.election.may_write_until().map(|until| self.origin + until);
-        self.seat.tell(until, self.election.holder(), self.election.transitions(), self.election.is_retiring());
+        let until = self
+            .election
+            .may_write_until()
+            .map(|until| self.origin + until);
+        self.seat.tell(
+            until,
+            self.election.holder(),
+            self.election.transitions(),
+            self.election.is_retiring(),
+        );
     }
 }
 
@@ -188,11 +211,21 @@ enum Failure {
 async fn ask(api: Api<Lease>, request: Request, object: Option<Lease>) -> Result<Found, Failure> {
     let creates = matches!(request, Request::Create(_));
     let asked = async {
-        let params = PostParams { field_manager: Some(names::MANAGED_BY.to_owned()), ..PostParams::default() };
+        let params = PostParams {
+            field_manager: Some(names::MANAGED_BY.to_owned()),
+            ..PostParams::default()
+        };
         match request {
             Request::Get => api.get(names::LEASE).await,
             Request::Create(record) => api.create(&params, &written(None, record, None)).await,
-            Request::Replace { record, version } => api.replace(names::LEASE, &params, &written(object, record, Some(version))).await,
+            Request::Replace { record, version } => {
+                api.replace(
+                    names::LEASE,
+                    &params,
+                    &written(object, record, Some(version)),
+                )
+                .await
+            }
         }
     };
     match timeout(election::REQUEST, asked).await {
@@ -202,7 +235,10 @@ async fn ask(api: Api<Lease>, request: Request, object: Option<Lease>) -> Result
             409 => Ok(Found::Conflict),
             // To a Create it means that the namespace is missing.
             404 if !creates => Ok(Found::Missing),
-            code => Err(Failure::Refused { code, message: status.message }),
+            code => Err(Failure::Refused {
+                code,
+                message: status.message,
+            }),
         },
         Ok(Err(error)) => Err(Failure::Broken(error)),
     }
@@ -210,15 +246,23 @@ async fn ask(api: Api<Lease>, request: Request, object: Option<Lease>) -> Result
 
 /// The object to write: `before` with the record's fields, if it is the version that is replaced.
 fn written(before: Option<Lease>, record: Record, version: Option<String>) -> Lease {
-    let mut lease = before.filter(|before| before.metadata.resource_version == version).unwrap_or_else(|| Lease {
-        metadata: ObjectMeta {
-            name: Some(names::LEASE.to_owned()),
-            labels: Some([(names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned())].into()),
-            resource_version: version,
-            ..ObjectMeta::default()
-        },
-        spec: None,
-    });
+    let mut lease = before
+        .filter(|before| before.metadata.resource_version == version)
+        .unwrap_or_else(|| Lease {
+            metadata: ObjectMeta {
+                name: Some(names::LEASE.to_owned()),
+                labels: Some(
+                    [(
+                        names::MANAGED_BY_LABEL.to_owned(),
+                        names::MANAGED_BY.to_owned(),
+                    )]
+                    .into(),
+                ),
+                resource_version: version,
+                ..ObjectMeta::default()
+            },
+            spec: None,
+        });
     let spec = lease.spec.get_or_insert_default();
     spec.holder_identity = Some(record.holder);
     spec.lease_duration_seconds = Some(i32::try_from(record.lease_seconds).unwrap_or(i32::MAX));
@@ -244,7 +288,9 @@ fn stored(lease: &Lease) -> Stored {
 }
 
 fn to_micro_time(time: DateTime<Utc>) -> Option<MicroTime> {
-    Timestamp::from_microsecond(time.timestamp_micros()).ok().map(MicroTime)
+    Timestamp::from_microsecond(time.timestamp_micros())
+        .ok()
+        .map(MicroTime)
 }
 
 fn from_micro_time(time: &MicroTime) -> Option<DateTime<Utc>> {

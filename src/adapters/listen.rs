@@ -26,7 +26,13 @@ pub fn allow_descriptors(wanted: u64) {
     let now = getrlimit(Resource::Nofile);
     let wanted = now.maximum.map_or(wanted, |most| most.min(wanted));
     if now.current.is_some_and(|current| current < wanted) {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..now });
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(wanted),
+                ..now
+            },
+        );
     }
 }
 
@@ -40,7 +46,11 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     if everywhere && let Ok(listener) = bind_both(address.port()) {
         return Ok(listener);
     }
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(u32::from(BACKLOG))
@@ -53,7 +63,10 @@ fn bind_both(port: u16) -> io::Result<TcpListener> {
     let socket = net::socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
     sockopt::set_ipv6_v6only(&socket, false)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    net::bind(&socket, &SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))?;
+    net::bind(
+        &socket,
+        &SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
+    )?;
     net::listen(&socket, i32::from(BACKLOG))?;
     TcpListener::from_std(socket.into())
 }
@@ -69,7 +82,10 @@ mod tests {
         assert_eq!(peer("10.0.0.1"), peer("::ffff:10.0.0.1"));
         assert_ne!(peer("10.0.0.1"), peer("10.0.0.2"));
         assert_ne!(peer("::ffff:10.0.0.1"), peer("::ffff:10.0.0.2"));
-        assert_eq!(peer("2001:db8:1:2::1"), peer("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_eq!(
+            peer("2001:db8:1:2::1"),
+            peer("2001:db8:1:2:ffff:ffff:ffff:ffff")
+        );
         assert_ne!(peer("2001:db8:1:2::1"), peer("2001:db8:1:3::1"));
         assert_ne!(peer("::1"), peer("127.0.0.1"));
     }
@@ -78,9 +94,13 @@ mod tests {
     async fn every_address_is_served() {
         let listener = bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
-        TcpStream::connect(("127.0.0.1".parse::<IpAddr>().unwrap(), port)).await.unwrap();
+        TcpStream::connect(("127.0.0.1".parse::<IpAddr>().unwrap(), port))
+            .await
+            .unwrap();
         if listener.local_addr().unwrap().is_ipv6() {
-            TcpStream::connect((IpAddr::V6(Ipv6Addr::LOCALHOST), port)).await.unwrap();
+            TcpStream::connect((IpAddr::V6(Ipv6Addr::LOCALHOST), port))
+                .await
+                .unwrap();
         }
         let taken = bind(SocketAddr::new("127.0.0.1".parse().unwrap(), port));
         assert!(taken.is_err());

@@ -26,7 +26,9 @@ pub fn init(caller: &'static str) {
 
 impl Subscriber for Logfmt {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::INFO && metadata.is_event() && metadata.target().starts_with("thanos_timeshard")
+        *metadata.level() <= Level::INFO
+            && metadata.is_event()
+            && metadata.target().starts_with("thanos_timeshard")
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -60,10 +62,21 @@ struct Line(String);
 
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
-        let key = if field.name() == "message" { "msg" } else { field.name() };
-        let plain = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'=' | b'\\'));
+        let key = if field.name() == "message" {
+            "msg"
+        } else {
+            field.name()
+        };
+        let plain = !value.is_empty()
+            && value
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'=' | b'\\'));
         // Writing into a String does not fail.
-        let _ = if plain { write!(self.0, " {key}={value}") } else { write!(self.0, " {key}={value:?}") };
+        let _ = if plain {
+            write!(self.0, " {key}={value}")
+        } else {
+            write!(self.0, " {key}={value:?}")
+        };
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

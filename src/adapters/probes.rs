@@ -30,7 +30,10 @@ use super::signals::Shutdown;
 
 /// Connections at once; kubelet needs two. Where peers with many addresses hold one each, the newest 256 are kept: a probe is
 /// answered in a millisecond, so it would take a flood of more than a hundred thousand connections a second to crowd it out.
-const BOUNDS: Bounds = Bounds { connections: 256, of_peer: 16 };
+const BOUNDS: Bounds = Bounds {
+    connections: 256,
+    of_peer: 16,
+};
 /// The longest wait for a request's whole header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest life of a connection: one request and its answer.
@@ -59,7 +62,10 @@ impl Pulse {
     /// One that has beaten just now.
     #[must_use]
     pub fn new() -> Self {
-        Self { started: Instant::now(), last: Arc::default() }
+        Self {
+            started: Instant::now(),
+            last: Arc::default(),
+        }
     }
 
     /// Beats for as long as it is polled, which is the point.
@@ -67,12 +73,17 @@ impl Pulse {
         let mut interval = tokio::time::interval(BEAT);
         loop {
             interval.tick().await;
-            self.last.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+            self.last.store(
+                u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                Relaxed,
+            );
         }
     }
 
     fn silence(&self) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(self.last.load(Relaxed)))
+        self.started
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.last.load(Relaxed)))
     }
 }
 
@@ -95,7 +106,10 @@ pub struct Probes {
 
 impl fmt::Debug for Probes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Probes").field("shutdown", &self.shutdown).field("pulse", &self.pulse).finish_non_exhaustive()
+        f.debug_struct("Probes")
+            .field("shutdown", &self.shutdown)
+            .field("pulse", &self.pulse)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,7 +120,14 @@ impl Probes {
     /// Says why not.
     pub fn live(&self) -> Result<(), String> {
         let silence = self.pulse.silence();
-        if silence < MAX_SILENCE { Ok(()) } else { Err(format!("no task of the server has run for {} s", silence.as_secs())) }
+        if silence < MAX_SILENCE {
+            Ok(())
+        } else {
+            Err(format!(
+                "no task of the server has run for {} s",
+                silence.as_secs()
+            ))
+        }
     }
 
     /// Whether requests should be sent here.
@@ -124,7 +145,11 @@ impl Probes {
 /// # Errors
 /// Says why it is not.
 pub fn readiness(ready: &Ready, shutdown: &Shutdown) -> Result<(), String> {
-    if shutdown.is_draining() { Err("draining: a signal has asked the program to end".to_owned()) } else { ready() }
+    if shutdown.is_draining() {
+        Err("draining: a signal has asked the program to end".to_owned())
+    } else {
+        ready()
+    }
 }
 
 /// Serves the port on a thread of its own until the process ends.
@@ -133,15 +158,19 @@ pub fn readiness(ready: &Ready, shutdown: &Shutdown) -> Result<(), String> {
 /// When the system gives no thread, or no runtime for it.
 pub fn start(listener: TcpListener, probes: Probes) -> io::Result<()> {
     let listener = listener.into_std()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("probes".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => serve(listener, probes).await,
-                Err(error) => tracing::error!(%error, "probes cannot be served"),
-            }
-        });
-    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("probes".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => serve(listener, probes).await,
+                    Err(error) => tracing::error!(%error, "probes cannot be served"),
+                }
+            });
+        })?;
     Ok(())
 }
 
@@ -149,7 +178,10 @@ async fn serve(listener: TcpListener, probes: Probes) {
     // Accepted sockets inherit these. A system that refuses keeps its own.
     let _ = sockopt::set_socket_recv_buffer_size(&listener, SOCKET_BUFFER_BYTES);
     let _ = sockopt::set_socket_send_buffer_size(&listener, SOCKET_BUFFER_BYTES);
-    fair_accept::serve(listener, BOUNDS, |stream, place| connection(stream, probes.clone(), place)).await;
+    fair_accept::serve(listener, BOUNDS, |stream, place| {
+        connection(stream, probes.clone(), place)
+    })
+    .await;
 }
 
 async fn connection(stream: TcpStream, probes: Probes, place: Place) {
@@ -172,7 +204,12 @@ fn answer(request: &Request<Incoming>, probes: &Probes) -> Response<Full<Bytes>>
     let result = match request.uri().path() {
         "/livez" => probes.live(),
         "/readyz" => probes.ready(),
-        _ => return text(StatusCode::NOT_FOUND, "there are /livez and /readyz here".to_owned()),
+        _ => {
+            return text(
+                StatusCode::NOT_FOUND,
+                "there are /livez and /readyz here".to_owned(),
+            );
+        }
     };
     match result {
         Ok(()) => text(StatusCode::OK, "ok".to_owned()),
@@ -181,7 +218,9 @@ fn answer(request: &Request<Incoming>, probes: &Probes) -> Response<Full<Bytes>>
 }
 
 fn text(status: StatusCode, line: String) -> Response<Full<Bytes>> {
-    let response = Response::builder().status(status).header(CONTENT_TYPE, "text/plain; charset=utf-8");
+    let response = Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, "text/plain; charset=utf-8");
     // Only an invalid header could fail, and this is a constant.
     response.body(Full::from(line + "\n")).unwrap_or_default()
 }
@@ -194,13 +233,29 @@ mod tests {
     #[test]
     fn a_runtime_that_runs_no_task_is_neither_live_nor_ready() {
         let started = Instant::now().checked_sub(MAX_SILENCE).unwrap();
-        let pulse = Pulse { started, last: Arc::default() };
-        let probes = Probes { ready: Arc::new(|| Ok(())), shutdown: Shutdown::never(), pulse: pulse.clone() };
-        assert_eq!(probes.live(), Err("no task of the server has run for 20 s".to_owned()));
+        let pulse = Pulse {
+            started,
+            last: Arc::default(),
+        };
+        let probes = Probes {
+            ready: Arc::new(|| Ok(())),
+            shutdown: Shutdown::never(),
+            pulse: pulse.clone(),
+        };
+        assert_eq!(
+            probes.live(),
+            Err("no task of the server has run for 20 s".to_owned())
+        );
         assert_eq!(probes.ready(), probes.live());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         let beats = async { tokio::time::timeout(Duration::ZERO, pulse.beat()).await };
-        assert!(runtime.block_on(beats).is_err(), "it beats for as long as it is polled");
+        assert!(
+            runtime.block_on(beats).is_err(),
+            "it beats for as long as it is polled"
+        );
         assert_eq!((probes.live(), probes.ready()), (Ok(()), Ok(())));
     }
 }

@@ -43,7 +43,10 @@ impl Rights {
     /// Nothing is lacking yet.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
-        Self { scope, ..Self::default() }
+        Self {
+            scope,
+            ..Self::default()
+        }
     }
 
     /// The namespaces that this server works in.
@@ -68,7 +71,10 @@ impl Rights {
     pub fn watches(&self, namespace: &str) -> bool {
         let contains = self.scope.contains(namespace);
         if !contains {
-            self.lost(namespace, "it is not one of --namespaces (rbac.namespaces of the chart)");
+            self.lost(
+                namespace,
+                "it is not one of --namespaces (rbac.namespaces of the chart)",
+            );
         }
         contains
     }
@@ -78,7 +84,11 @@ impl Rights {
         if self.lacks(namespace) {
             return;
         }
-        tracing::warn!(namespace, why, "a namespace is labelled in which this server has no rights; {REMEDY}");
+        tracing::warn!(
+            namespace,
+            why,
+            "a namespace is labelled in which this server has no rights; {REMEDY}"
+        );
         self.change(|all| drop(all.insert(namespace.to_owned(), why.to_owned())));
     }
 
@@ -91,7 +101,12 @@ impl Rights {
 
     /// Forgets every namespace that is not among these.
     pub fn keep(&self, labelled: &BTreeSet<String>) {
-        if self.lacking.load().keys().any(|namespace| !labelled.contains(namespace)) {
+        if self
+            .lacking
+            .load()
+            .keys()
+            .any(|namespace| !labelled.contains(namespace))
+        {
             self.change(|all| all.retain(|namespace, _| labelled.contains(namespace)));
         }
     }
@@ -107,15 +122,15 @@ impl Rights {
 }
 
 /// What people can do.
-const REMEDY: &str = "its gateways are left as they are; give the server a Role there, or remove the label";
+const REMEDY: &str =
+    "its gateways are left as they are; give the server a Role there, or remove the label";
 
 /// Whether the API server refused a watch for want of a right.
 #[must_use]
 pub fn is_refusal(error: &watcher::Error) -> bool {
     match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
-            status.code == 403
-        }
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 403,
         watcher::Error::WatchError(status) => status.code == 403,
         _ => false,
     }
@@ -130,7 +145,9 @@ pub async fn tell(client: Client, rights: Arc<Rights>, (namespace, pod): (String
             if told.len() >= MAX_TOLD || !told.insert(lacking.clone()) {
                 continue;
             }
-            let note = format!("namespace {lacking} is labelled, and this server has no rights there: {why}; {REMEDY}");
+            let note = format!(
+                "namespace {lacking} is labelled, and this server has no rights there: {why}; {REMEDY}"
+            );
             let event = Event {
                 type_: EventType::Warning,
                 reason: "NoRights".to_owned(),
@@ -152,8 +169,13 @@ pub async fn tell(client: Client, rights: Arc<Rights>, (namespace, pod): (String
             };
             match timeout(WRITE, recorder.publish(&event, &own)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "an Event about a namespace without rights was not written"),
-                Err(_) => tracing::warn!(seconds = WRITE.as_secs(), "an Event about a namespace without rights was not written in time"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "an Event about a namespace without rights was not written")
+                }
+                Err(_) => tracing::warn!(
+                    seconds = WRITE.as_secs(),
+                    "an Event about a namespace without rights was not written in time"
+                ),
             }
         }
         rights.changed.notified().await;

@@ -21,7 +21,11 @@ use crate::core::names;
 
 /// The largest document that is read, in bytes: 10,000 pods take less.
 const MAX_STATUS_BYTES: usize = 16 * 1024 * 1024;
-const LIMITS: GetLimits = GetLimits { deadline: DEADLINE, max_answer_bytes: MAX_STATUS_BYTES, not_own_machine: false };
+const LIMITS: GetLimits = GetLimits {
+    deadline: DEADLINE,
+    max_answer_bytes: MAX_STATUS_BYTES,
+    not_own_machine: false,
+};
 /// Replicas that are asked in place of a leader that is not there.
 const MOST_REPLICAS: usize = 5;
 /// Replicas that are listed for that.
@@ -87,7 +91,9 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// At an address.
-    #[error("{address}/status: {why}; is it the admin port (8080) of timeshard serve, and does kubectl port-forward still run?")]
+    #[error(
+        "{address}/status: {why}; is it the admin port (8080) of timeshard serve, and does kubectl port-forward still run?"
+    )]
     At {
         /// Asked there.
         address: Address,
@@ -154,18 +160,30 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::At(address) => f.debug_tuple("At").field(address).finish(),
-            Self::Leader { namespace, .. } => f.debug_struct("Leader").field("namespace", namespace).finish_non_exhaustive(),
+            Self::Leader { namespace, .. } => f
+                .debug_struct("Leader")
+                .field("namespace", namespace)
+                .finish_non_exhaustive(),
         }
     }
 }
 
 impl Address {
     async fn ask(&self) -> Result<Answer, AskError> {
-        let failed = |why| AskError::At { address: self.clone(), why };
+        let failed = |why| AskError::At {
+            address: self.clone(),
+            why,
+        };
         let path = format!("{}/status", self.path);
-        let (code, body) = get_from(&self.host, self.port, &path, LIMITS).await.map_err(failed)?;
+        let (code, body) = get_from(&self.host, self.port, &path, LIMITS)
+            .await
+            .map_err(failed)?;
         if code == 200 {
-            Ok(Answer { body, from: self.to_string(), remarks: Vec::new() })
+            Ok(Answer {
+                body,
+                from: self.to_string(),
+                remarks: Vec::new(),
+            })
         } else {
             Err(failed(format!("answers {code}: {}", shown(&body))))
         }
@@ -196,60 +214,118 @@ impl Cluster<'_> {
                 names::LEASE
             ));
         }
-        let others = self.ready().await?.into_iter().filter(|pod| Some(pod) != holder.as_ref());
+        let others = self
+            .ready()
+            .await?
+            .into_iter()
+            .filter(|pod| Some(pod) != holder.as_ref());
         for pod in others.take(MOST_REPLICAS) {
             match self.status_of(&pod).await {
-                Ok(body) => return Ok(Answer { body, from: pod, remarks }),
-                Err(Refusal::Forbidden(message)) => return Err(self.forbidden("get pods/proxy", message)),
+                Ok(body) => {
+                    return Ok(Answer {
+                        body,
+                        from: pod,
+                        remarks,
+                    });
+                }
+                Err(Refusal::Forbidden(message)) => {
+                    return Err(self.forbidden("get pods/proxy", message));
+                }
                 Err(Refusal::Other(why)) => remarks.push(format!("{pod} does not answer ({why})")),
             }
         }
-        Err(AskError::NoReplica { namespace: self.namespace.to_owned(), remarks })
+        Err(AskError::NoReplica {
+            namespace: self.namespace.to_owned(),
+            remarks,
+        })
     }
 
     /// The leader's pod.
     async fn holder(&self) -> Result<Option<String>, AskError> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), self.namespace);
-        let found = self.within("get leases", leases.get_opt(names::LEASE)).await?;
+        let found = self
+            .within("get leases", leases.get_opt(names::LEASE))
+            .await?;
         let holder = found.and_then(|lease| lease.spec?.holder_identity);
         // It becomes a part of a path.
-        Ok(holder.filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')))
+        Ok(holder.filter(|name| {
+            !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+        }))
     }
 
     /// Ready pods of the server.
     async fn ready(&self) -> Result<Vec<String>, AskError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
-        let asked = ListParams::default().labels(names::SERVER_PODS).limit(MOST_LISTED);
+        let asked = ListParams::default()
+            .labels(names::SERVER_PODS)
+            .limit(MOST_LISTED);
         let pods = self.within("list pods", pods.list(&asked)).await?;
         let is_ready = |pod: &&Pod| {
-            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-            conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+            let conditions = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.conditions.as_ref());
+            conditions.is_some_and(|all| {
+                all.iter()
+                    .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            })
         };
-        Ok(pods.iter().filter(is_ready).map(ResourceExt::name_any).collect())
+        Ok(pods
+            .iter()
+            .filter(is_ready)
+            .map(ResourceExt::name_any)
+            .collect())
     }
 
-    async fn within<T>(&self, verb: &'static str, asked: impl Future<Output = Result<T, kube::Error>>) -> Result<T, AskError> {
-        let failed = |why| AskError::ApiServer { verb, namespace: self.namespace.to_owned(), why };
+    async fn within<T>(
+        &self,
+        verb: &'static str,
+        asked: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, AskError> {
+        let failed = |why| AskError::ApiServer {
+            verb,
+            namespace: self.namespace.to_owned(),
+            why,
+        };
         match timeout(DEADLINE, asked).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(kube::Error::Api(status))) if status.code == StatusCode::FORBIDDEN.as_u16() => {
                 Err(self.forbidden(verb, status.message.clone()))
             }
-            Ok(Err(kube::Error::Api(status))) => Err(failed(format!("{} ({})", status.message, status.code))),
+            Ok(Err(kube::Error::Api(status))) => {
+                Err(failed(format!("{} ({})", status.message, status.code)))
+            }
             Ok(Err(error)) => Err(failed(with_causes(&error))),
             Err(_) => Err(failed(format!("no answer within {} s", DEADLINE.as_secs()))),
         }
     }
 
     fn forbidden(&self, verb: &'static str, message: String) -> AskError {
-        AskError::Forbidden { verb, namespace: self.namespace.to_owned(), message }
+        AskError::Forbidden {
+            verb,
+            namespace: self.namespace.to_owned(),
+            message,
+        }
     }
 
     async fn status_of(&self, pod: &str) -> Result<Bytes, Refusal> {
-        let path = format!("/api/v1/namespaces/{}/pods/{pod}:{}/proxy/status", self.namespace, names::ADMIN_PORT);
-        let request = Request::get(path).body(Body::empty()).map_err(|error| Refusal::Other(error.to_string()))?;
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{pod}:{}/proxy/status",
+            self.namespace,
+            names::ADMIN_PORT
+        );
+        let request = Request::get(path)
+            .body(Body::empty())
+            .map_err(|error| Refusal::Other(error.to_string()))?;
         let exchange = async {
-            let response = self.client.send(request).await.map_err(|error| with_causes(&error))?;
+            let response = self
+                .client
+                .send(request)
+                .await
+                .map_err(|error| with_causes(&error))?;
             let code = response.status();
             Ok((code, collect(response.into_body(), MAX_STATUS_BYTES).await?))
         };
@@ -260,16 +336,28 @@ impl Cluster<'_> {
         match code {
             StatusCode::OK => Ok(body),
             StatusCode::FORBIDDEN => Err(Refusal::Forbidden(shown(&body))),
-            code => Err(Refusal::Other(format!("{}: {}", code.as_u16(), shown(&body)))),
+            code => Err(Refusal::Other(format!(
+                "{}: {}",
+                code.as_u16(),
+                shown(&body)
+            ))),
         }
     }
 }
 
 /// The message of a Kubernetes Status, or how a foreign answer begins.
 fn shown(body: &[u8]) -> String {
-    let message = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|status| Some(status["message"].as_str()?.to_owned()));
+    let message = serde_json::from_slice::<serde_json::Value>(body)
+        .ok()
+        .and_then(|status| Some(status["message"].as_str()?.to_owned()));
     let text = message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect()
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(SHOWN_CHARS)
+        .collect()
 }
 
 impl FromStr for Address {
@@ -279,18 +367,28 @@ impl FromStr for Address {
         let right = "write http://HOST:PORT such as http://127.0.0.1:8080";
         let uri: Uri = text.parse().map_err(|error| format!("{error}; {right}"))?;
         if uri.scheme_str() != Some("http") {
-            return Err(format!("it is not a plain http:// address, which is what the admin port speaks; {right}"));
+            return Err(format!(
+                "it is not a plain http:// address, which is what the admin port speaks; {right}"
+            ));
         }
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| format!("it names no host; {right}"))?;
+        let host = uri
+            .host()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(|| format!("it names no host; {right}"))?;
         if uri.query().is_some() {
             return Err(format!("it has a query; {right}"));
         }
         let path = uri.path().trim_end_matches('/').to_owned();
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         Ok(Self {
             host,
             port: uri.port_u16().unwrap_or(names::ADMIN_PORT),
-            path: path.strip_suffix("/status").map_or(path.clone(), str::to_owned),
+            path: path
+                .strip_suffix("/status")
+                .map_or(path.clone(), str::to_owned),
         })
     }
 }
@@ -298,7 +396,11 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, path } = self;
-        if host.contains(':') { write!(f, "http://[{host}]:{port}{path}") } else { write!(f, "http://{host}:{port}{path}") }
+        if host.contains(':') {
+            write!(f, "http://[{host}]:{port}{path}")
+        } else {
+            write!(f, "http://{host}:{port}{path}")
+        }
     }
 }
 
@@ -313,12 +415,27 @@ mod tests {
             ("http://localhost:1/", "http://localhost:1"),
             ("http://[::1]:8080/status", "http://[::1]:8080"),
             ("http://x", "http://x:8080"),
-            ("http://127.0.0.1:8001/api/v1/proxy/", "http://127.0.0.1:8001/api/v1/proxy"),
+            (
+                "http://127.0.0.1:8001/api/v1/proxy/",
+                "http://127.0.0.1:8001/api/v1/proxy",
+            ),
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), want);
         }
-        for bad in ["https://x", "x:8080", "", "http://", "http://x/?a=b", "ftp://x"] {
-            assert!(bad.parse::<Address>().unwrap_err().contains("write http://HOST:PORT"), "{bad}");
+        for bad in [
+            "https://x",
+            "x:8080",
+            "",
+            "http://",
+            "http://x/?a=b",
+            "ftp://x",
+        ] {
+            assert!(
+                bad.parse::<Address>()
+                    .unwrap_err()
+                    .contains("write http://HOST:PORT"),
+                "{bad}"
+            );
         }
     }
 
@@ -326,7 +443,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_says_nothing_is_given_up() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address: Address = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let address: Address = format!("http://{}", silent.local_addr().unwrap())
+            .parse()
+            .unwrap();
         let error = Server::At(address).ask().await.unwrap_err().to_string();
         assert!(error.contains("no answer within 10 s"), "{error}");
     }

@@ -120,7 +120,11 @@ mod tests {
     async fn a_lost_watcher_is_not_a_signal() {
         let (trigger, mut shutdown) = channel();
         drop(trigger);
-        let waited = tokio::time::timeout(std::time::Duration::from_millis(20), shutdown.reached(Stage::Draining)).await;
+        let waited = tokio::time::timeout(
+            std::time::Duration::from_millis(20),
+            shutdown.reached(Stage::Draining),
+        )
+        .await;
         assert!(waited.is_err(), "the wait must not end without a signal");
     }
 }

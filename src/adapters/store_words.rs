@@ -28,14 +28,22 @@ pub fn grpc_port(containers: &[Container]) -> Option<u16> {
         _ => None,
     };
     // Whether the image is vouched for stands in the template's metadata, which is not read.
-    let first = |vouched| containers.iter().find_map(|container| run(container, vouched, of).flatten());
+    let first = |vouched| {
+        containers
+            .iter()
+            .find_map(|container| run(container, vouched, of).flatten())
+    };
     first(false).or_else(|| first(true)).flatten()
 }
 
 /// As the registration asks it of pods (`matchConditions`): other StatefulSets' users have nothing to hear from us.
 #[must_use]
 pub fn may_run_store(containers: &[Container]) -> bool {
-    let mut words = containers.iter().flat_map(|container| [&container.args, &container.command]).flatten().flatten();
+    let mut words = containers
+        .iter()
+        .flat_map(|container| [&container.args, &container.command])
+        .flatten()
+        .flatten();
     words.any(|word| word == "store" || word.starts_with('@') || mentions_store(word))
 }
 
@@ -52,29 +60,57 @@ mod tests {
     #[test]
     fn a_set_is_one_of_ours_by_the_words_that_the_registration_asks_for() {
         for (words, may) in [
-            (json!(["sh", "-c", "exec /bin/thanos --log.level=info store --x"]), true),
-            (json!(["sh", "-c", "thanos query --endpoint=dns+thanos-store:10901"]), false),
+            (
+                json!(["sh", "-c", "exec /bin/thanos --log.level=info store --x"]),
+                true,
+            ),
+            (
+                json!(["sh", "-c", "thanos query --endpoint=dns+thanos-store:10901"]),
+                false,
+            ),
             (json!(["store"]), true),
             (json!(["thanos", "@/etc/flags"]), true),
             (json!(["thanos", "query"]), false),
         ] {
             for key in ["command", "args"] {
-                assert_eq!(may_run_store(&containers(json!([{"name": "a"}, {"name": "b", key: words}]))), may, "{words}");
+                assert_eq!(
+                    may_run_store(&containers(
+                        json!([{"name": "a"}, {"name": "b", key: words}])
+                    )),
+                    may,
+                    "{words}"
+                );
             }
         }
     }
 
     #[test]
     fn the_port_is_read_from_the_words_of_thanos() {
-        let store = |image: &str, args: &[&str]| json!([{"name": "c", "image": image, "args": args}]);
+        let store =
+            |image: &str, args: &[&str]| json!([{"name": "c", "image": image, "args": args}]);
         for (all, port) in [
-            (store("thanos", &["store", "--grpc-address=0.0.0.0:9090"]), Some(9090)),
-            (store("thanos", &["store", "--grpc-address", ":9090"]), Some(9090)),
-            (store("mine", &["store", "--grpc-address=[::]:9090"]), Some(9090)),
+            (
+                store("thanos", &["store", "--grpc-address=0.0.0.0:9090"]),
+                Some(9090),
+            ),
+            (
+                store("thanos", &["store", "--grpc-address", ":9090"]),
+                Some(9090),
+            ),
+            (
+                store("mine", &["store", "--grpc-address=[::]:9090"]),
+                Some(9090),
+            ),
             (store("thanos", &["store"]), None),
-            (store("thanos", &["store", "--grpc-address=0.0.0.0:$(PORT)"]), None),
+            (
+                store("thanos", &["store", "--grpc-address=0.0.0.0:$(PORT)"]),
+                None,
+            ),
             (store("thanos", &["query", "--grpc-address=:9090"]), None),
-            (json!([{"name": "c", "command": ["/bin/thanos", "store"], "args": ["--grpc-address=:9090"]}]), Some(9090)),
+            (
+                json!([{"name": "c", "command": ["/bin/thanos", "store"], "args": ["--grpc-address=:9090"]}]),
+                Some(9090),
+            ),
             (
                 json!([{"name": "a", "image": "mine", "args": ["store", "--grpc-address=:1"]},
                        {"name": "b", "image": "thanos", "args": ["store", "--grpc-address=:2"]}]),

@@ -27,7 +27,9 @@ use prometheus_client::registry::Unit;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -43,7 +45,8 @@ pub const KEY_FILE: &str = "tls.key";
 /// Largest certificate or key file that is read, in bytes (a Secret holds 1 MiB at most).
 pub const FILE_LIMIT_BYTES: u64 = 1 << 20;
 /// What the directory should be.
-const SHOULD: &str = "the directory must hold tls.crt and tls.key, as a mounted kubernetes.io/tls Secret does";
+const SHOULD: &str =
+    "the directory must hold tls.crt and tls.key, as a mounted kubernetes.io/tls Secret does";
 /// How often a read is repeated when the directory was swapped under it.
 const READ_ATTEMPTS: u32 = 3;
 
@@ -88,7 +91,9 @@ pub enum TlsError {
         reason: String,
     },
     /// The key cannot be used, or belongs to another certificate.
-    #[error("{path} does not fit the certificate in {CERT_FILE}: {reason}; a pair that is being renewed file by file looks like this")]
+    #[error(
+        "{path} does not fit the certificate in {CERT_FILE}: {reason}; a pair that is being renewed file by file looks like this"
+    )]
     Pair {
         /// The key file.
         path: PathBuf,
@@ -190,8 +195,13 @@ impl Certificates {
     ///
     /// # Errors
     /// When rustls refuses its own defaults.
-    pub fn server_config_for(self: &Arc<Self>, clients: Option<Arc<ClientCa>>) -> Result<Arc<ServerConfig>, TlsError> {
-        let verifier = clients.map_or_else(WebPkiClientVerifier::no_client_auth, |clients| clients as Arc<dyn ClientCertVerifier>);
+    pub fn server_config_for(
+        self: &Arc<Self>,
+        clients: Option<Arc<ClientCa>>,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
+        let verifier = clients.map_or_else(WebPkiClientVerifier::no_client_auth, |clients| {
+            clients as Arc<dyn ClientCertVerifier>
+        });
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_client_cert_verifier(verifier)
@@ -213,18 +223,31 @@ impl Certificates {
     }
 
     fn publish(&self, loaded: Result<Pair, TlsError>) -> Reload {
-        let mut last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self
+            .last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match loaded {
-            Ok(pair) if self.current.load().as_ref().is_some_and(|current| pair.key.cert == current.cert) => {
+            Ok(pair)
+                if self
+                    .current
+                    .load()
+                    .as_ref()
+                    .is_some_and(|current| pair.key.cert == current.cert) =>
+            {
                 *last = None;
                 Reload::Unchanged
             }
             Ok(pair) => {
                 *last = None;
-                self.not_after_unix_seconds.store(pair.not_after_unix_seconds, Relaxed);
+                self.not_after_unix_seconds
+                    .store(pair.not_after_unix_seconds, Relaxed);
                 self.current.store(Some(pair.key));
                 self.swapped.fetch_add(1, Relaxed);
-                tracing::info!(not_after_unix_seconds = pair.not_after_unix_seconds, "serving a new certificate");
+                tracing::info!(
+                    not_after_unix_seconds = pair.not_after_unix_seconds,
+                    "serving a new certificate"
+                );
                 Reload::Swapped
             }
             Err(error) => {
@@ -238,9 +261,15 @@ impl Certificates {
     /// What was found is no good pair: counted, and logged if it is news. The last good one is still served.
     pub fn refuse(&self, failure: &str) {
         self.failed.fetch_add(1, Relaxed);
-        let mut last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self
+            .last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if last.as_deref() != Some(failure) {
-            tracing::warn!(error = failure, "certificate not reloaded, the last good one is still served");
+            tracing::warn!(
+                error = failure,
+                "certificate not reloaded, the last good one is still served"
+            );
             *last = Some(failure.to_owned());
         }
     }
@@ -253,7 +282,8 @@ impl Certificates {
 
     /// Tells when the CA stops being valid, in seconds since 1970.
     pub fn set_authority(&self, not_after_unix_seconds: i64) {
-        self.authority_not_after_unix_seconds.store(not_after_unix_seconds, Relaxed);
+        self.authority_not_after_unix_seconds
+            .store(not_after_unix_seconds, Relaxed);
     }
 
     /// Follows the directory for as long as it is polled: reloads on every change that the watch sees, and every
@@ -284,7 +314,10 @@ impl Certificates {
         if end == 0 || now.timestamp() <= end {
             return Ok(());
         }
-        let end = DateTime::from_timestamp(end, 0).map_or_else(|| end.to_string(), |end| end.to_rfc3339_opts(SecondsFormat::Secs, true));
+        let end = DateTime::from_timestamp(end, 0).map_or_else(
+            || end.to_string(),
+            |end| end.to_rfc3339_opts(SecondsFormat::Secs, true),
+        );
         Err(format!(
             "the serving certificate expired at {end}, so the API server refuses it: renew the Secret; it is read again when it changes"
         ))
@@ -305,7 +338,10 @@ impl Certificates {
     /// Why the last reload failed; `None` once one has succeeded.
     #[must_use]
     pub fn last_failure(&self) -> Option<String> {
-        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -314,17 +350,29 @@ impl Collector for Certificates {
         let help = "When the served certificate (leaf) expires, and with --self-signed its CA, as a Unix time. Less than a day ahead: \
                     look at the issuer (cert-manager, or /status) and at failed reloads, since admission fails after it";
         let seconds = Unit::Seconds;
-        let mut family = encoder.encode_descriptor("timeshard_certificate_expiry_timestamp", help, Some(&seconds), MetricType::Gauge)?;
+        let mut family = encoder.encode_descriptor(
+            "timeshard_certificate_expiry_timestamp",
+            help,
+            Some(&seconds),
+            MetricType::Gauge,
+        )?;
         let authority = self.authority_not_after_unix_seconds.load(Relaxed);
-        for (certificate, not_after) in [("leaf", self.not_after_unix_seconds()), ("ca", authority)] {
+        for (certificate, not_after) in [("leaf", self.not_after_unix_seconds()), ("ca", authority)]
+        {
             // There may be none yet, and of a mounted Secret's CA nothing is known.
             if not_after != 0 {
-                ConstGauge::new(not_after).encode(family.encode_family(&[("certificate", certificate)])?)?;
+                ConstGauge::new(not_after)
+                    .encode(family.encode_family(&[("certificate", certificate)])?)?;
             }
         }
 
         let help = "Certificate reloads. failed: the directory holds no matching pair, the last good one is served; the log names the file";
-        let mut family = encoder.encode_descriptor("timeshard_certificate_reloads", help, None, MetricType::Counter)?;
+        let mut family = encoder.encode_descriptor(
+            "timeshard_certificate_reloads",
+            help,
+            None,
+            MetricType::Counter,
+        )?;
         for (result, count) in [("ok", self.reloads()), ("failed", self.failed_reloads())] {
             ConstCounter::new(count).encode(family.encode_family(&[("result", result)])?)?;
         }
@@ -345,7 +393,8 @@ impl ResolvesServerCert for Certificates {
 fn read_dir(dir: &Path) -> Result<Pair, TlsError> {
     let mut attempt = 1;
     loop {
-        let generation = std::fs::canonicalize(dir.join("..data")).unwrap_or_else(|_| dir.to_path_buf());
+        let generation =
+            std::fs::canonicalize(dir.join("..data")).unwrap_or_else(|_| dir.to_path_buf());
         match read_pair(&generation, dir) {
             Err(_) if attempt < READ_ATTEMPTS && moved_on(dir, &generation) => attempt += 1,
             result => return result,
@@ -366,31 +415,69 @@ fn read_pair(generation: &Path, shown: &Path) -> Result<Pair, TlsError> {
 }
 
 /// Reads a file of limited size; errors name `shown` and what should be there.
-pub(super) fn read_file(path: &Path, shown: &Path, should: &'static str) -> Result<Vec<u8>, TlsError> {
-    let failed = |source| TlsError::Read { path: shown.to_path_buf(), source, should };
+pub(super) fn read_file(
+    path: &Path,
+    shown: &Path,
+    should: &'static str,
+) -> Result<Vec<u8>, TlsError> {
+    let failed = |source| TlsError::Read {
+        path: shown.to_path_buf(),
+        source,
+        should,
+    };
     let mut content = Vec::new();
-    File::open(path).map_err(failed)?.take(FILE_LIMIT_BYTES + 1).read_to_end(&mut content).map_err(failed)?;
+    File::open(path)
+        .map_err(failed)?
+        .take(FILE_LIMIT_BYTES + 1)
+        .read_to_end(&mut content)
+        .map_err(failed)?;
     if content.len() as u64 > FILE_LIMIT_BYTES {
-        return Err(TlsError::TooLarge { path: shown.to_path_buf() });
+        return Err(TlsError::TooLarge {
+            path: shown.to_path_buf(),
+        });
     }
     Ok(content)
 }
 
 fn parse(chain: &[u8], chain_path: &Path, key: &[u8], key_path: &Path) -> Result<Pair, TlsError> {
-    let not_pem = |path: &Path, wanted, error: pem::Error| TlsError::Pem { path: path.to_path_buf(), wanted, reason: error.to_string() };
-    let chain =
-        CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>().map_err(|error| not_pem(chain_path, "certificate", error))?;
-    let leaf = chain.first().ok_or_else(|| not_pem(chain_path, "certificate", pem::Error::NoItemsFound))?;
+    let not_pem = |path: &Path, wanted, error: pem::Error| TlsError::Pem {
+        path: path.to_path_buf(),
+        wanted,
+        reason: error.to_string(),
+    };
+    let chain = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| not_pem(chain_path, "certificate", error))?;
+    let leaf = chain
+        .first()
+        .ok_or_else(|| not_pem(chain_path, "certificate", pem::Error::NoItemsFound))?;
     let not_after_unix_seconds = not_after(leaf, chain_path)?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| not_pem(key_path, "private key", error))?;
-    let key = CertifiedKey::from_der(chain, key, &ring::default_provider())
-        .map_err(|reason| TlsError::Pair { path: key_path.to_path_buf(), reason })?;
-    Ok(Pair { key: Arc::new(key), not_after_unix_seconds })
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|error| not_pem(key_path, "private key", error))?;
+    let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|reason| {
+        TlsError::Pair {
+            path: key_path.to_path_buf(),
+            reason,
+        }
+    })?;
+    Ok(Pair {
+        key: Arc::new(key),
+        not_after_unix_seconds,
+    })
 }
 
 fn not_after(leaf: &CertificateDer<'_>, path: &Path) -> Result<i64, TlsError> {
-    let invalid = |reason: String| TlsError::Certificate { path: path.to_path_buf(), reason };
-    let parsed = x509_cert::Certificate::from_der(leaf).map_err(|error| invalid(error.to_string()))?;
-    let seconds = parsed.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
+    let invalid = |reason: String| TlsError::Certificate {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let parsed =
+        x509_cert::Certificate::from_der(leaf).map_err(|error| invalid(error.to_string()))?;
+    let seconds = parsed
+        .tbs_certificate
+        .validity
+        .not_after
+        .to_unix_duration()
+        .as_secs();
     i64::try_from(seconds).map_err(|error| invalid(error.to_string()))
 }

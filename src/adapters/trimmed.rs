@@ -41,7 +41,15 @@ const META: Keep = Keep::Keys(&[
     ("deletionTimestamp", Keep::All),
     ("labels", Keep::All),
     ("annotations", Keep::Prefixed(names::PREFIX)),
-    ("ownerReferences", Keep::Keys(&[("apiVersion", Keep::All), ("kind", Keep::All), NAME, ("uid", Keep::All)])),
+    (
+        "ownerReferences",
+        Keep::Keys(&[
+            ("apiVersion", Keep::All),
+            ("kind", Keep::All),
+            NAME,
+            ("uid", Keep::All),
+        ]),
+    ),
 ]);
 /// Of a namespace, a ConfigMap, and what was written: which it is, and what of it is ours.
 const IDENTITY: Keep = Keep::Keys(&[
@@ -50,9 +58,23 @@ const IDENTITY: Keep = Keep::Keys(&[
     ("uid", Keep::All),
     ("resourceVersion", Keep::All),
     ("deletionTimestamp", Keep::All),
-    ("labels", Keep::Keys(&[(names::MANAGED_BY_LABEL, Keep::All), (names::NAMESPACE_LABEL, Keep::All)])),
+    (
+        "labels",
+        Keep::Keys(&[
+            (names::MANAGED_BY_LABEL, Keep::All),
+            (names::NAMESPACE_LABEL, Keep::All),
+        ]),
+    ),
     ("annotations", Keep::Prefixed(names::PREFIX)),
-    ("ownerReferences", Keep::Keys(&[("apiVersion", Keep::All), ("kind", Keep::All), NAME, ("uid", Keep::All)])),
+    (
+        "ownerReferences",
+        Keep::Keys(&[
+            ("apiVersion", Keep::All),
+            ("kind", Keep::All),
+            NAME,
+            ("uid", Keep::All),
+        ]),
+    ),
 ]);
 const KIND: (&str, Keep) = ("kind", Keep::All);
 const API_VERSION: (&str, Keep) = ("apiVersion", Keep::All);
@@ -61,14 +83,28 @@ const CODE: (&str, Keep) = ("code", Keep::All);
 const MESSAGE: (&str, Keep) = ("message", Keep::All);
 const REASON: (&str, Keep) = ("reason", Keep::All);
 
-const CONTAINERS: Keep = Keep::Keys(&[NAME, ("image", Keep::All), ("command", Keep::All), ("args", Keep::All)]);
+const CONTAINERS: Keep = Keep::Keys(&[
+    NAME,
+    ("image", Keep::All),
+    ("command", Keep::All),
+    ("args", Keep::All),
+]);
 const POD_SPEC: Keep = Keep::Keys(&[
     ("containers", CONTAINERS),
     ("initContainers", CONTAINERS),
-    ("volumes", Keep::Keys(&[NAME, ("configMap", Keep::Keys(&[NAME]))])),
+    (
+        "volumes",
+        Keep::Keys(&[NAME, ("configMap", Keep::Keys(&[NAME]))]),
+    ),
 ]);
-const CONTAINER_STATUSES: Keep =
-    Keep::Keys(&[NAME, ("restartCount", Keep::All), ("state", Keep::Keys(&[("waiting", Keep::Keys(&[("reason", Keep::All)]))]))]);
+const CONTAINER_STATUSES: Keep = Keep::Keys(&[
+    NAME,
+    ("restartCount", Keep::All),
+    (
+        "state",
+        Keep::Keys(&[("waiting", Keep::Keys(&[("reason", Keep::All)]))]),
+    ),
+]);
 const POD: Keep = Keep::Object(&[
     KIND,
     API_VERSION,
@@ -85,7 +121,12 @@ const POD: Keep = Keep::Object(&[
             ("reason", Keep::All),
             (
                 "conditions",
-                Keep::Keys(&[("type", Keep::All), ("status", Keep::All), ("reason", Keep::All), ("lastTransitionTime", Keep::All)]),
+                Keep::Keys(&[
+                    ("type", Keep::All),
+                    ("status", Keep::All),
+                    ("reason", Keep::All),
+                    ("lastTransitionTime", Keep::All),
+                ]),
             ),
             ("initContainerStatuses", CONTAINER_STATUSES),
             ("containerStatuses", CONTAINER_STATUSES),
@@ -112,7 +153,14 @@ const STATEFULSET: Keep = Keep::Object(&[
             ("updateStrategy", Keep::All),
         ]),
     ),
-    ("status", Keep::Keys(&[("observedGeneration", Keep::All), ("updateRevision", Keep::All), ("currentRevision", Keep::All)])),
+    (
+        "status",
+        Keep::Keys(&[
+            ("observedGeneration", Keep::All),
+            ("updateRevision", Keep::All),
+            ("currentRevision", Keep::All),
+        ]),
+    ),
 ]);
 const BUDGET: Keep = Keep::Object(&[
     KIND,
@@ -121,7 +169,14 @@ const BUDGET: Keep = Keep::Object(&[
     MESSAGE,
     REASON,
     ("metadata", META),
-    ("spec", Keep::Keys(&[("selector", Keep::All), ("minAvailable", Keep::All), ("maxUnavailable", Keep::All)])),
+    (
+        "spec",
+        Keep::Keys(&[
+            ("selector", Keep::All),
+            ("minAvailable", Keep::All),
+            ("maxUnavailable", Keep::All),
+        ]),
+    ),
     ("status", Keep::Keys(&[("observedGeneration", Keep::All)])),
 ]);
 const SERVICE: Keep = Keep::Object(&[
@@ -143,10 +198,25 @@ const SERVICE: Keep = Keep::Object(&[
     // A Service's own.
     ("status", Keep::Keys(&[])),
 ]);
-const IDENTIFIED: Keep = Keep::Object(&[KIND, API_VERSION, CODE, MESSAGE, REASON, ("metadata", IDENTITY)]);
-const ONE_MAP: Keep = Keep::Object(&[KIND, API_VERSION, ("metadata", IDENTITY), ("data", Keep::All)]);
+const IDENTIFIED: Keep = Keep::Object(&[
+    KIND,
+    API_VERSION,
+    CODE,
+    MESSAGE,
+    REASON,
+    ("metadata", IDENTITY),
+]);
+const ONE_MAP: Keep = Keep::Object(&[
+    KIND,
+    API_VERSION,
+    ("metadata", IDENTITY),
+    ("data", Keep::All),
+]);
 
-const LIST_META: (&str, Keep) = ("metadata", Keep::Keys(&[("resourceVersion", Keep::All), ("continue", Keep::All)]));
+const LIST_META: (&str, Keep) = (
+    "metadata",
+    Keep::Keys(&[("resourceVersion", Keep::All), ("continue", Keep::All)]),
+);
 
 /// How lists, watches, one object, and what was written of a kind are cut.
 macro_rules! cuts {
@@ -174,8 +244,14 @@ struct Cut {
 
 fn cut(method: &Method, uri: &Uri) -> Option<Cut> {
     let segments: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
-    let (["api", "v1", below @ ..] | ["apis", "apps" | "policy", "v1", below @ ..]) = segments.as_slice() else { return None };
-    let (["namespaces", _, plural, rest @ ..] | [plural, rest @ ..]) = below else { return None };
+    let (["api", "v1", below @ ..] | ["apis", "apps" | "policy", "v1", below @ ..]) =
+        segments.as_slice()
+    else {
+        return None;
+    };
+    let (["namespaces", _, plural, rest @ ..] | [plural, rest @ ..]) = below else {
+        return None;
+    };
     let (plural, named) = (*plural, !rest.is_empty());
     let (list, events): (&Keep, &Keep) = match plural {
         "pods" => (&PODS, &POD_EVENTS),
@@ -185,15 +261,41 @@ fn cut(method: &Method, uri: &Uri) -> Option<Cut> {
         "configmaps" | "namespaces" => (&IDENTITIES, &IDENTITY_EVENTS),
         _ => return None,
     };
-    let watches = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1"));
+    let watches = uri.query().is_some_and(|query| {
+        query
+            .split('&')
+            .any(|pair| pair == "watch=true" || pair == "watch=1")
+    });
     Some(match (method, named, watches) {
-        (&Method::GET, false, true) => Cut { keep: events, most: MAX_OBJECT_BYTES, bulk: false },
-        (&Method::GET, false, false) if plural == "poddisruptionbudgets" && below[0] != "namespaces" => {
-            Cut { keep: &IDENTITIES, most: MAX_SWEPT_BYTES, bulk: true }
+        (&Method::GET, false, true) => Cut {
+            keep: events,
+            most: MAX_OBJECT_BYTES,
+            bulk: false,
+        },
+        (&Method::GET, false, false)
+            if plural == "poddisruptionbudgets" && below[0] != "namespaces" =>
+        {
+            Cut {
+                keep: &IDENTITIES,
+                most: MAX_SWEPT_BYTES,
+                bulk: true,
+            }
         }
-        (&Method::GET, false, false) => Cut { keep: list, most: MAX_OBJECT_BYTES, bulk: true },
-        (&Method::GET, true, _) if plural == "configmaps" => Cut { keep: &MAP, most: MAX_MAP_BYTES, bulk: true },
-        _ => Cut { keep: &WRITTEN, most: MAX_OBJECT_BYTES, bulk: false },
+        (&Method::GET, false, false) => Cut {
+            keep: list,
+            most: MAX_OBJECT_BYTES,
+            bulk: true,
+        },
+        (&Method::GET, true, _) if plural == "configmaps" => Cut {
+            keep: &MAP,
+            most: MAX_MAP_BYTES,
+            bulk: true,
+        },
+        _ => Cut {
+            keep: &WRITTEN,
+            most: MAX_OBJECT_BYTES,
+            bulk: false,
+        },
     })
 }
 
@@ -210,7 +312,10 @@ impl Default for Trimmed {
 impl<S> Layer<S> for Trimmed {
     type Service = TrimmedService<S>;
     fn layer(&self, inner: S) -> Self::Service {
-        TrimmedService { inner, places: self.0.clone() }
+        TrimmedService {
+            inner,
+            places: self.0.clone(),
+        }
     }
 }
 
@@ -248,11 +353,20 @@ where
             let (mut head, body) = answer.await?.into_parts();
             head.headers.remove(CONTENT_LENGTH);
             let reads = match cut {
-                Some(_) if head.status >= StatusCode::BAD_REQUEST => Reads::Refusal(MAX_REFUSAL_BYTES),
+                Some(_) if head.status >= StatusCode::BAD_REQUEST => {
+                    Reads::Refusal(MAX_REFUSAL_BYTES)
+                }
                 Some(cut) => Reads::Trimmed(Box::new(Trim::new(cut.keep, cut.most))),
                 None => Reads::All,
             };
-            Ok(Response::from_parts(head, TrimmedBody { body, reads, _place: place }))
+            Ok(Response::from_parts(
+                head,
+                TrimmedBody {
+                    body,
+                    reads,
+                    _place: place,
+                },
+            ))
         })
     }
 }
@@ -277,10 +391,17 @@ impl<B: Body<Data = Bytes> + Unpin> Body for TrimmedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         loop {
-            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)?) else { return Poll::Ready(None) };
-            let Ok(bytes) = frame.into_data() else { continue };
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)?) else {
+                return Poll::Ready(None);
+            };
+            let Ok(bytes) = frame.into_data() else {
+                continue;
+            };
             let left = match &mut self.reads {
                 Reads::All => bytes,
                 Reads::Refusal(room) => {
@@ -312,8 +433,16 @@ mod tests {
     /// What is left of an answer, and the most that was passed on in one piece.
     async fn left(method: Method, uri: &str, status: u16, answer: String) -> (String, usize) {
         let service = tower::service_fn(move |_: Request<()>| {
-            let pieces: Vec<Bytes> = answer.as_bytes().chunks(8 * 1024).map(Bytes::copy_from_slice).collect();
-            let body = StreamBody::new(stream::iter(pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)))));
+            let pieces: Vec<Bytes> = answer
+                .as_bytes()
+                .chunks(8 * 1024)
+                .map(Bytes::copy_from_slice)
+                .collect();
+            let body = StreamBody::new(stream::iter(
+                pieces
+                    .into_iter()
+                    .map(|piece| Ok::<_, Infallible>(Frame::data(piece))),
+            ));
             let answer = Response::builder().status(status).body(body).unwrap();
             async { Ok::<_, Infallible>(answer) }
         });
@@ -332,7 +461,9 @@ mod tests {
     /// A StatefulSet of a megabyte, in each place where one can have it.
     fn large() -> Vec<Value> {
         let text = "<\u{1}é".repeat(200_000);
-        let labels: serde_json::Map<String, Value> = (0..20_000).map(|n| (format!("label-{n}"), json!("x"))).collect();
+        let labels: serde_json::Map<String, Value> = (0..20_000)
+            .map(|n| (format!("label-{n}"), json!("x")))
+            .collect();
         let set = |change: &dyn Fn(&mut Value)| {
             let mut set = json!({"metadata": {"name": "large", "uid": "u", "resourceVersion": "5"}, "spec": {"replicas": 0, "selector": {},
                 "template": {"spec": {"containers": [{"name": "c", "image": "i", "args": ["store"]}]}}}});
@@ -342,9 +473,14 @@ mod tests {
         vec![
             set(&|set| set["metadata"]["annotations"] = json!({"someone/else": text})),
             set(&|set| set["metadata"]["managedFields"] = json!([{"fieldsV1": {"f:x": text}}])),
-            set(&|set| set["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "x", "value": text}])),
+            set(&|set| {
+                set["spec"]["template"]["spec"]["containers"][0]["env"] =
+                    json!([{"name": "x", "value": text}])
+            }),
             set(&|set| set["spec"]["template"]["metadata"] = json!({"annotations": {"x": text}})),
-            set(&|set| set["metadata"]["annotations"] = json!({"thanos-timeshard.io/boundaries": text})),
+            set(&|set| {
+                set["metadata"]["annotations"] = json!({"thanos-timeshard.io/boundaries": text})
+            }),
             set(&|set| set["metadata"]["labels"] = json!(labels)),
             set(&|set| set["spec"]["selector"] = json!({"matchLabels": labels})),
             set(&|set| set["spec"]["template"]["spec"]["containers"][0]["args"] = json!([text])),
@@ -358,12 +494,30 @@ mod tests {
         let page = json!({"kind": "StatefulSetList", "apiVersion": "apps/v1", "metadata": {"resourceVersion": "9"}, "items": items});
         let page = page.to_string().replace('<', "\\u003c");
         assert!(page.len() > 48 * 1_000_000);
-        let (all, most) = left(Method::GET, "/apis/apps/v1/namespaces/ns/statefulsets?limit=50", 200, page).await;
-        assert!(all.len() < 48 * MAX_OBJECT_BYTES / 4 && most <= MAX_OBJECT_BYTES + 16 * 1024, "{} bytes, {most} at once", all.len());
+        let (all, most) = left(
+            Method::GET,
+            "/apis/apps/v1/namespaces/ns/statefulsets?limit=50",
+            200,
+            page,
+        )
+        .await;
+        assert!(
+            all.len() < 48 * MAX_OBJECT_BYTES / 4 && most <= MAX_OBJECT_BYTES + 16 * 1024,
+            "{} bytes, {most} at once",
+            all.len()
+        );
         let list: Value = serde_json::from_str(&all).unwrap();
         let sets: Vec<Lean<StatefulSet>> = serde_json::from_value(list["items"].clone()).unwrap();
-        assert!(sets.iter().all(|set| set.0.metadata.name.as_deref() == Some("large") && set.0.metadata.resource_version.is_some()));
-        assert!(sets.chunks(8).all(|sets| sets.iter().map(|set| set.1).eq([false, false, false, false, true, true, true, true])));
+        assert!(
+            sets.iter()
+                .all(|set| set.0.metadata.name.as_deref() == Some("large")
+                    && set.0.metadata.resource_version.is_some())
+        );
+        assert!(sets.chunks(8).all(|sets| {
+            sets.iter()
+                .map(|set| set.1)
+                .eq([false, false, false, false, true, true, true, true])
+        }));
         assert_eq!(list["metadata"]["resourceVersion"], "9");
     }
 
@@ -371,35 +525,79 @@ mod tests {
     async fn a_watch_and_an_answer_to_a_write_are_small() {
         let event = |set: Value| format!("{}\n", json!({"type": "MODIFIED", "object": set}));
         let lines: String = large().into_iter().map(event).collect();
-        let (all, _) = left(Method::GET, "/apis/apps/v1/namespaces/ns/statefulsets?watch=true", 200, lines).await;
+        let (all, _) = left(
+            Method::GET,
+            "/apis/apps/v1/namespaces/ns/statefulsets?watch=true",
+            200,
+            lines,
+        )
+        .await;
         assert_eq!(all.lines().count(), 8);
-        assert!(all.len() < 64 * 1024 && all.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+        assert!(
+            all.len() < 64 * 1024
+                && all
+                    .lines()
+                    .all(|line| serde_json::from_str::<Value>(line).is_ok())
+        );
         let map = json!({"metadata": {"name": "m", "resourceVersion": "5", "labels": {names::MANAGED_BY_LABEL: "x", "a": "b"}}, "data": {"x": "y".repeat(1_000_000)}});
-        let (all, _) = left(Method::PATCH, "/api/v1/namespaces/ns/configmaps/m", 200, map.to_string()).await;
+        let (all, _) = left(
+            Method::PATCH,
+            "/api/v1/namespaces/ns/configmaps/m",
+            200,
+            map.to_string(),
+        )
+        .await;
         assert_eq!(all, json!({"metadata": {"name": "m", "resourceVersion": "5", "labels": {names::MANAGED_BY_LABEL: "x"}}}).to_string());
-        let (all, _) = left(Method::GET, "/api/v1/namespaces/ns/configmaps/m", 200, map.to_string()).await;
-        assert_eq!(serde_json::from_str::<Value>(&all).unwrap()["data"], map["data"]);
-        let (all, _) = left(Method::PATCH, "/api/v1/namespaces/ns/configmaps/m", 422, "z".repeat(3_000_000)).await;
+        let (all, _) = left(
+            Method::GET,
+            "/api/v1/namespaces/ns/configmaps/m",
+            200,
+            map.to_string(),
+        )
+        .await;
+        assert_eq!(
+            serde_json::from_str::<Value>(&all).unwrap()["data"],
+            map["data"]
+        );
+        let (all, _) = left(
+            Method::PATCH,
+            "/api/v1/namespaces/ns/configmaps/m",
+            422,
+            "z".repeat(3_000_000),
+        )
+        .await;
         assert_eq!(all.len(), MAX_REFUSAL_BYTES);
         // What no tenant writes is not touched.
-        let (all, _) = left(Method::GET, "/apis/coordination.k8s.io/v1/namespaces/ns/leases/x", 200, map.to_string()).await;
+        let (all, _) = left(
+            Method::GET,
+            "/apis/coordination.k8s.io/v1/namespaces/ns/leases/x",
+            200,
+            map.to_string(),
+        )
+        .await;
         assert_eq!(all, map.to_string());
     }
 
     #[tokio::test]
     async fn only_so_many_bodies_are_read_at_a_time() {
         let service = tower::service_fn(|_: Request<()>| async {
-            Ok::<_, Infallible>(Response::new(StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>())))
+            Ok::<_, Infallible>(Response::new(StreamBody::new(stream::pending::<
+                Result<Frame<Bytes>, Infallible>,
+            >())))
         });
         let mut client = Trimmed::default().layer(service);
-        let mut list = |uri: &'static str| client.call(Request::builder().uri(uri).body(()).unwrap());
+        let mut list =
+            |uri: &'static str| client.call(Request::builder().uri(uri).body(()).unwrap());
         let mut held = Vec::new();
         for _ in 0..BULK {
             held.push(list("/api/v1/namespaces/a/pods?limit=50").await.unwrap());
         }
         let mut waits = list("/api/v1/namespaces/b/services?limit=50");
         assert!(futures::poll!(&mut waits).is_pending());
-        assert!(futures::poll!(list("/api/v1/namespaces/b/services?watch=true")).is_ready(), "a watch holds no place");
+        assert!(
+            futures::poll!(list("/api/v1/namespaces/b/services?watch=true")).is_ready(),
+            "a watch holds no place"
+        );
         held.pop();
         assert!(futures::poll!(&mut waits).is_ready());
     }

@@ -50,7 +50,9 @@ impl Iterator for Patience {
     fn next(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let pause = match self.failed {
-            Some((at, pause)) if now.duration_since(at) < pause + FORGET => (pause * 2).min(MAX_PAUSE),
+            Some((at, pause)) if now.duration_since(at) < pause + FORGET => {
+                (pause * 2).min(MAX_PAUSE)
+            }
             _ => FIRST_PAUSE,
         };
         self.failed = Some((now, pause));
@@ -83,13 +85,22 @@ impl WatchHealth {
     pub fn failed(&self, what: &str, error: &str) {
         self.broken.fetch_add(1, Relaxed);
         let error = short_line(error, MAX_ERROR_CHARS);
-        tracing::warn!(error, "the watch on {what} broke; it is started again, and what is known stays in force");
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned(), error);
+        tracing::warn!(
+            error,
+            "the watch on {what} broke; it is started again, and what is known stays in force"
+        );
+        self.errors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(what.to_owned(), error);
     }
 
     /// A watch goes well.
     pub fn well(&self, what: &str) {
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+        self.errors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(what);
     }
 
     /// How many watches broke so far.
@@ -102,7 +113,9 @@ impl WatchHealth {
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        errors.first_key_value().map(|(what, error)| format!("{what}: {error}"))
+        errors
+            .first_key_value()
+            .map(|(what, error)| format!("{what}: {error}"))
     }
 }
 
@@ -113,7 +126,9 @@ pub fn config(what: &str) -> watcher::Config {
     let mut hasher = DefaultHasher::new();
     what.hash(&mut hasher);
     let less = u32::try_from(hasher.finish() % u64::from(SPREAD_SECONDS + 1)).unwrap_or(0);
-    watcher::Config::default().page_size(PAGE_OBJECTS).timeout(LONGEST_SECONDS - less)
+    watcher::Config::default()
+        .page_size(PAGE_OBJECTS)
+        .timeout(LONGEST_SECONDS - less)
 }
 
 /// What is watched, in words.
@@ -161,7 +176,10 @@ pub async fn keep<K: kube::Resource>(
             }
             Ok(Event::InitDone) => {
                 // What was deleted while the watch was down shows by its absence.
-                known().iter().filter(|name| !fresh.contains(*name)).for_each(|name| delete(name));
+                known()
+                    .iter()
+                    .filter(|name| !fresh.contains(*name))
+                    .for_each(|name| delete(name));
                 listed();
             }
             Ok(Event::Apply(object)) => apply(object),
@@ -185,7 +203,10 @@ mod tests {
             tokio::time::advance(pause).await;
             pauses.push(pause);
         }
-        for (pause, most) in pauses.iter().zip([800, 1_600, 3_200, 6_400, 12_800, 15_000, 15_000, 15_000]) {
+        for (pause, most) in pauses
+            .iter()
+            .zip([800, 1_600, 3_200, 6_400, 12_800, 15_000, 15_000, 15_000])
+        {
             let most = Duration::from_millis(most);
             assert!(*pause <= most && *pause > most * 7 / 10, "{pauses:?}");
         }
@@ -197,13 +218,26 @@ mod tests {
     fn watches_that_began_together_do_not_end_together() {
         let mut ends = BTreeMap::<u32, usize>::new();
         for namespace in 0..50 {
-            for kind in ["StatefulSets", "ConfigMaps", "pods", "our ConfigMaps", "PodDisruptionBudgets", "Services"] {
+            for kind in [
+                "StatefulSets",
+                "ConfigMaps",
+                "pods",
+                "our ConfigMaps",
+                "PodDisruptionBudgets",
+                "Services",
+            ] {
                 let config = config(&of_namespace(kind, &format!("team-{namespace}")));
                 *ends.entry(config.timeout.unwrap()).or_default() += 1;
             }
         }
-        assert!(ends.keys().all(|seconds| (200..=290).contains(seconds)), "{ends:?}");
+        assert!(
+            ends.keys().all(|seconds| (200..=290).contains(seconds)),
+            "{ends:?}"
+        );
         let most = ends.values().max().unwrap();
-        assert!(*most <= 10, "{most} of 300 watches are asked again within one second");
+        assert!(
+            *most <= 10,
+            "{most} of 300 watches are asked again within one second"
+        );
     }
 }

@@ -31,7 +31,10 @@ pub(super) struct Duration {
     each_step: Parts,
 }
 
-#[allow(clippy::struct_field_names, reason = "the unit stands in each name of the document")]
+#[allow(
+    clippy::struct_field_names,
+    reason = "the unit stands in each name of the document"
+)]
 #[derive(Debug, Serialize)]
 struct Parts {
     drain_seconds: i64,
@@ -42,7 +45,11 @@ struct Parts {
 
 impl StepTime {
     pub(super) fn new(sharding: &Sharding, load: PromDuration) -> Self {
-        Self { drain: sharding.drain(), load, discovery_delay: sharding.discovery_delay() }
+        Self {
+            drain: sharding.drain(),
+            load,
+            discovery_delay: sharding.discovery_delay(),
+        }
     }
 
     pub(super) fn load(self) -> PromDuration {
@@ -51,7 +58,10 @@ impl StepTime {
 
     /// What this many steps take.
     pub(super) fn of(self, steps: usize) -> PromDuration {
-        times(self.drain + self.load + self.discovery_delay + AROUND_A_STEP, steps)
+        times(
+            self.drain + self.load + self.discovery_delay + AROUND_A_STEP,
+            steps,
+        )
     }
 
     /// What they take if nothing else took any time.
@@ -80,7 +90,10 @@ impl StepTime {
 }
 
 fn times(each: PromDuration, count: usize) -> PromDuration {
-    PromDuration::from_secs(each.as_secs().saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)))
+    PromDuration::from_secs(
+        each.as_secs()
+            .saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)),
+    )
 }
 
 /// The fewest confirmed pods that any instant has, step by step.
@@ -95,20 +108,43 @@ pub(super) struct Holders {
 }
 
 impl Holders {
-    pub(super) fn new(members: &[Member], old: &Sharding, new: &Sharding, now: DateTime<Utc>) -> Self {
+    pub(super) fn new(
+        members: &[Member],
+        old: &Sharding,
+        new: &Sharding,
+        now: DateTime<Utc>,
+    ) -> Self {
         let both = old.required_by_both(new);
-        let windows: Vec<Window> = members.iter().map(|member| member.published.window).collect();
+        let windows: Vec<Window> = members
+            .iter()
+            .map(|member| member.published.window)
+            .collect();
         let before = coverage(&windows, both, now).0;
-        Self { windows, both, now, before, during: Vec::new() }
+        Self {
+            windows,
+            both,
+            now,
+            before,
+            during: Vec::new(),
+        }
     }
 
     /// These pods are away, then they are back with their new windows.
     pub(super) fn step(&mut self, changes: &[Change]) {
         let mut stays = vec![true; self.windows.len()];
-        for change in changes.iter().filter(|change| self.windows[change.member] != change.to.window) {
+        for change in changes
+            .iter()
+            .filter(|change| self.windows[change.member] != change.to.window)
+        {
             stays[change.member] = false;
         }
-        let held: Vec<Window> = self.windows.iter().zip(&stays).filter(|(_, stays)| **stays).map(|(window, _)| *window).collect();
+        let held: Vec<Window> = self
+            .windows
+            .iter()
+            .zip(&stays)
+            .filter(|(_, stays)| **stays)
+            .map(|(window, _)| *window)
+            .collect();
         self.during.push(coverage(&held, self.both, self.now).0);
         for change in changes {
             self.windows[change.member] = change.to.window;

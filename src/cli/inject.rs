@@ -78,12 +78,24 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let reviewer = Reviewer::new(fleet.clone(), clock::now);
     let mut admitted = Vec::new();
     let (mut told, mut warned) = (None, Vec::new());
-    for Wanted { title, namespace, pod } in wanted {
+    for Wanted {
+        title,
+        namespace,
+        pod,
+    } in wanted
+    {
         let answer = admit(&reviewer, &namespace, pod)?;
         // All pods of one StatefulSet are warned about the same.
-        let subject = if title.starts_with("StatefulSet/") { title.clone() } else { answer.name.clone() };
+        let subject = if title.starts_with("StatefulSet/") {
+            title.clone()
+        } else {
+            answer.name.clone()
+        };
         for warning in &answer.warnings {
-            match warned.iter_mut().find(|(known, text, _)| *known == subject && text == warning) {
+            match warned
+                .iter_mut()
+                .find(|(known, text, _)| *known == subject && text == warning)
+            {
                 Some((_, _, pods)) => *pods += 1,
                 None => warned.push((subject.clone(), warning.clone(), 1_u32)),
             }
@@ -101,14 +113,21 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     for (subject, warning, pods) in warned {
-        let of = if pods > 1 { format!(" ({})", counted(pods, "pod")) } else { String::new() };
+        let of = if pods > 1 {
+            format!(" ({})", counted(pods, "pod"))
+        } else {
+            String::new()
+        };
         say(&format!("warning: {subject}: {warning}{of}"));
     }
     for known in fleet.load().statefulsets() {
         let prefix = format!("{}-", known.facts().name);
         if admitted.iter().any(|pod| pod.name.starts_with(&prefix)) {
             let title = format!("StatefulSet/{}", known.facts().name);
-            for sentence in annotation_problems(known).into_iter().chain(known.plan.notes().iter().map(ToString::to_string)) {
+            for sentence in annotation_problems(known)
+                .into_iter()
+                .chain(known.plan.notes().iter().map(ToString::to_string))
+            {
                 say(&format!("warning: {title}: {sentence}"));
             }
             say(&format!("{title}: {}", summary(known, clock::now())));
@@ -119,7 +138,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Whether the API server's own StatefulSet controller makes this object's pods. An absent version is taken for apps/v1.
 fn is_apps(object: &Value) -> bool {
-    object.get("apiVersion").and_then(Value::as_str).is_none_or(|version| version.starts_with("apps/"))
+    object
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .is_none_or(|version| version.starts_with("apps/"))
 }
 
 /// Reads the manifests: what the server would know of them, and the pods that would be made. Other objects are named.
@@ -127,19 +149,30 @@ fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
     let mut fleet = Fleet::new(Arc::new(input::config(&args.config)?));
     let mut wanted = Vec::new();
     for object in input::objects(&args.filename)? {
-        let (title, namespace) = (expand::title(&object), expand::namespace(&object, &args.namespace));
+        let (title, namespace) = (
+            expand::title(&object),
+            expand::namespace(&object, &args.namespace),
+        );
         match object.get("kind").and_then(Value::as_str) {
             Some("StatefulSet") if !is_apps(&object) => {
-                say(&format!("skipped {title}: it is not a StatefulSet of apps/v1"));
+                say(&format!(
+                    "skipped {title}: it is not a StatefulSet of apps/v1"
+                ));
             }
             Some("StatefulSet") => {
                 let facts = expand::facts(&object, &namespace, args.replicas);
-                let refuse = |why: String| Failure::Invalid(format!("{}: {title}: {why}", input::name(&args.filename)));
+                let refuse = |why: String| {
+                    Failure::Invalid(format!("{}: {title}: {why}", input::name(&args.filename)))
+                };
                 check_facts(&object, &facts).map_err(refuse)?;
                 if facts.replicas == 0 {
                     say(&format!("skipped {title}: it has no replicas"));
                 }
-                for said in facts.annotations.keys().filter_map(|key| unknown_annotation(key)) {
+                for said in facts
+                    .annotations
+                    .keys()
+                    .filter_map(|key| unknown_annotation(key))
+                {
                     say(&format!("warning: {title}: {said}"));
                 }
                 fleet = fleet.with_statefulset(facts.clone()).unwrap_or(fleet);
@@ -147,13 +180,33 @@ fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
                     return Err(refuse(problem.clone()));
                 }
                 let pods = expand::pods(&object, &facts).into_iter();
-                wanted.extend(pods.map(|pod| Wanted { title: title.clone(), namespace: namespace.clone(), pod }));
+                wanted.extend(pods.map(|pod| Wanted {
+                    title: title.clone(),
+                    namespace: namespace.clone(),
+                    pod,
+                }));
             }
-            Some("Pod") => wanted.push(Wanted { title, namespace, pod: object }),
-            Some("Deployment" | "DaemonSet" | "Job" | "CronJob" | "ReplicaSet" | "ReplicationController") => {
-                say(&format!("skipped {title}: its pods are not owned by a StatefulSet"));
+            Some("Pod") => wanted.push(Wanted {
+                title,
+                namespace,
+                pod: object,
+            }),
+            Some(
+                "Deployment"
+                | "DaemonSet"
+                | "Job"
+                | "CronJob"
+                | "ReplicaSet"
+                | "ReplicationController",
+            ) => {
+                say(&format!(
+                    "skipped {title}: its pods are not owned by a StatefulSet"
+                ));
             }
-            _ => say(&format!("skipped {title}: {}", first_step(&object).unwrap_or("not a workload"))),
+            _ => say(&format!(
+                "skipped {title}: {}",
+                first_step(&object).unwrap_or("not a workload")
+            )),
         }
     }
     Ok((fleet, wanted))
@@ -162,13 +215,18 @@ fn load(args: &Args) -> Result<(Fleet, Vec<Wanted>), Failure> {
 /// Checks that pods can be made of a StatefulSet; the error says what is wrong with it.
 fn check_facts(object: &Value, facts: &StatefulSetFacts) -> Result<(), String> {
     if let Some((key, value)) = expand::unusable_number(object) {
-        return Err(format!("{key} is {value}: write a whole number from 0 to 2147483647"));
+        return Err(format!(
+            "{key} is {value}: write a whole number from 0 to 2147483647"
+        ));
     }
     if facts.name.is_empty() {
         return Err("metadata.name is missing".to_owned());
     }
     if facts.replicas > MAX_PODS {
-        return Err(format!("spec.replicas is {}, more than the {MAX_PODS} that are planned", facts.replicas));
+        return Err(format!(
+            "spec.replicas is {}, more than the {MAX_PODS} that are planned",
+            facts.replicas
+        ));
     }
     Ok(())
 }
@@ -177,9 +235,16 @@ fn check_facts(object: &Value, facts: &StatefulSetFacts) -> Result<(), String> {
 pub(super) fn admit(reviewer: &Reviewer, namespace: &str, pod: Value) -> Result<Admitted, Failure> {
     let review = expand::review(&pod, namespace, "offline").to_string();
     let answer = reviewer.review(review.as_bytes());
-    let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let body = answer.body.map_err(|why| Failure::Failed(format!("{name}: {why}")))?;
-    let document: Value = serde_json::from_slice(&body).map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
+    let name = pod
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let body = answer
+        .body
+        .map_err(|why| Failure::Failed(format!("{name}: {why}")))?;
+    let document: Value = serde_json::from_slice(&body)
+        .map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
     let mut admitted = apply(pod, &document)?;
     if let Verdict::Skipped(reason) = answer.verdict {
         admitted.already_injected = reason == Skip::AlreadyInjected;
@@ -190,38 +255,68 @@ pub(super) fn admit(reviewer: &Reviewer, namespace: &str, pod: Value) -> Result<
 
 /// Applies the patch of a review's answer, as the API server does.
 pub(super) fn apply(mut pod: Value, answer: &Value) -> Result<Admitted, Failure> {
-    let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = pod
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if answer.pointer("/response/allowed") != Some(&json!(true)) {
-        let message = answer.pointer("/response/status/message").and_then(Value::as_str).unwrap_or("denied");
+        let message = answer
+            .pointer("/response/status/message")
+            .and_then(Value::as_str)
+            .unwrap_or("denied");
         return Err(Failure::Invalid(format!("{name}: {message}")));
     }
     let failed = |why: String| Failure::Failed(format!("{name}: the patch does not apply: {why}"));
     let patch: Vec<Value> = match answer.pointer("/response/patch").and_then(Value::as_str) {
         None => Vec::new(),
         Some(text) => {
-            let bytes = STANDARD.decode(text).map_err(|error| failed(error.to_string()))?;
+            let bytes = STANDARD
+                .decode(text)
+                .map_err(|error| failed(error.to_string()))?;
             serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?
         }
     };
-    let operations: json_patch::Patch = serde_json::from_value(Value::Array(patch.clone())).map_err(|error| failed(error.to_string()))?;
+    let operations: json_patch::Patch = serde_json::from_value(Value::Array(patch.clone()))
+        .map_err(|error| failed(error.to_string()))?;
     json_patch::patch(&mut pod, &operations).map_err(|error| failed(error.to_string()))?;
-    let warnings = answer.pointer("/response/warnings").and_then(Value::as_array);
-    let warnings = warnings.into_iter().flatten().filter_map(|text| Some(text.as_str()?.to_owned())).collect();
-    Ok(Admitted { name, patch, pod, warnings, skipped: None, already_injected: false })
+    let warnings = answer
+        .pointer("/response/warnings")
+        .and_then(Value::as_array);
+    let warnings = warnings
+        .into_iter()
+        .flatten()
+        .filter_map(|text| Some(text.as_str()?.to_owned()))
+        .collect();
+    Ok(Admitted {
+        name,
+        patch,
+        pod,
+        warnings,
+        skipped: None,
+        already_injected: false,
+    })
 }
 
 fn rendered(admitted: &[Admitted], output: Output) -> Result<String, Failure> {
     let failed = |error: serde_json::Error| Failure::Failed(error.to_string());
     match output {
         Output::Patch => admitted.iter().try_fold(String::new(), |text, pod| {
-            let line = serde_json::to_string(&json!({"pod": pod.name, "patch": pod.patch})).map_err(failed)?;
+            let line = serde_json::to_string(&json!({"pod": pod.name, "patch": pod.patch}))
+                .map_err(failed)?;
             Ok(text + &line + "\n")
         }),
         Output::Json => {
             let items: Vec<&Value> = admitted.iter().map(|pod| &pod.pod).collect();
-            Ok(serde_json::to_string_pretty(&json!({"apiVersion": "v1", "kind": "List", "items": items})).map_err(failed)? + "\n")
+            Ok(serde_json::to_string_pretty(
+                &json!({"apiVersion": "v1", "kind": "List", "items": items}),
+            )
+            .map_err(failed)?
+                + "\n")
         }
-        Output::Yaml => admitted.iter().try_fold(String::new(), |text, pod| Ok(text + "---\n" + &yaml(&pod.pod)?)),
+        Output::Yaml => admitted.iter().try_fold(String::new(), |text, pod| {
+            Ok(text + "---\n" + &yaml(&pod.pod)?)
+        }),
     }
 }
 
@@ -230,12 +325,15 @@ pub(super) fn yaml(value: &Value) -> Result<String, Failure> {
     // Long lines stay lines: people copy flags out of them. A text that begins with a tab cannot be a block for every
     // reader, so then all texts are quoted.
     let options = serde_saphyr::ser_options! { folded_wrap_chars: 1_000_000, prefer_block_scalars: !begins_with_tab(value) };
-    serde_saphyr::to_string_with_options(value, options).map_err(|error| Failure::Failed(error.to_string()))
+    serde_saphyr::to_string_with_options(value, options)
+        .map_err(|error| Failure::Failed(error.to_string()))
 }
 
 fn begins_with_tab(value: &Value) -> bool {
     match value {
-        Value::String(text) => text.contains('\n') && text.trim_start_matches(['\n', '\r']).starts_with('\t'),
+        Value::String(text) => {
+            text.contains('\n') && text.trim_start_matches(['\n', '\r']).starts_with('\t')
+        }
         Value::Array(items) => items.iter().any(begins_with_tab),
         Value::Object(map) => map.values().any(begins_with_tab),
         _ => false,

@@ -19,7 +19,9 @@ const MAX_TOLD: usize = 20;
 
 /// Reads the configuration, or takes the defaults.
 pub(super) fn config(args: &ConfigArgs) -> Result<Config, Failure> {
-    args.config.as_deref().map_or_else(|| Ok(Config::default()), config_file)
+    args.config
+        .as_deref()
+        .map_or_else(|| Ok(Config::default()), config_file)
 }
 
 /// Reads one configuration file.
@@ -34,25 +36,43 @@ pub(super) fn text(path: &Path, limit: usize) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     let bounded = limit as u64 + 1;
     let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(bounded).read_to_end(&mut bytes)
+        std::io::stdin()
+            .lock()
+            .take(bounded)
+            .read_to_end(&mut bytes)
     } else {
         std::fs::File::open(path).and_then(|file| file.take(bounded).read_to_end(&mut bytes))
     };
     read.map_err(|error| Failure::Invalid(format!("{name}: cannot be read: {error}")))?;
     if bytes.len() > limit {
-        return Err(Failure::Invalid(format!("{name}: is larger than {limit} bytes, the most that is read")));
+        return Err(Failure::Invalid(format!(
+            "{name}: is larger than {limit} bytes, the most that is read"
+        )));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let good = error
+            .as_bytes()
+            .get(..error.utf8_error().valid_up_to())
+            .unwrap_or_default();
         let line = good.split(|byte| *byte == b'\n').count();
-        let column = good.rsplit(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len) + 1;
-        Failure::Invalid(format!("{name}:{line}:{column}: not UTF-8 text; save the file as UTF-8"))
+        let column = good
+            .rsplit(|byte| *byte == b'\n')
+            .next()
+            .map_or(0, <[u8]>::len)
+            + 1;
+        Failure::Invalid(format!(
+            "{name}:{line}:{column}: not UTF-8 text; save the file as UTF-8"
+        ))
     })
 }
 
 /// What a path is called in messages.
 pub(super) fn name(path: &Path) -> String {
-    if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() }
+    if path.as_os_str() == "-" {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    }
 }
 
 /// Every object of a multi-document YAML or JSON file, Lists taken apart.
@@ -66,9 +86,15 @@ pub(super) fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
         flatten(document, &mut objects);
     }
     if objects.is_empty() {
-        return Err(Failure::Invalid(format!("{name}: holds no Kubernetes object: expected YAML or JSON with apiVersion and kind")));
+        return Err(Failure::Invalid(format!(
+            "{name}: holds no Kubernetes object: expected YAML or JSON with apiVersion and kind"
+        )));
     }
-    if let Some((i, _)) = objects.iter().enumerate().find(|(_, object)| object.get("kind").and_then(Value::as_str).is_none()) {
+    if let Some((i, _)) = objects
+        .iter()
+        .enumerate()
+        .find(|(_, object)| object.get("kind").and_then(Value::as_str).is_none())
+    {
         return Err(Failure::Invalid(format!(
             "{name}: object {} has no kind: expected Kubernetes objects with apiVersion and kind",
             i + 1
@@ -84,7 +110,11 @@ fn refuse_other_than_texts(text: &str, name: &str, documents: &[Value]) -> Resul
         let mut objects = Vec::new();
         within(document, &mut Vec::new(), &mut objects);
         for (path, object) in objects {
-            wrong.extend(not_texts(object).into_iter().map(|one| (index, path.clone(), expand::title(object), one)));
+            wrong.extend(
+                not_texts(object)
+                    .into_iter()
+                    .map(|one| (index, path.clone(), expand::title(object), one)),
+            );
         }
     }
     if wrong.is_empty() {
@@ -99,14 +129,22 @@ fn refuse_other_than_texts(text: &str, name: &str, documents: &[Value]) -> Resul
         },
     };
     // A stream of JSON objects is not YAML: then the keys alone have to do.
-    let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options).unwrap_or_default();
+    let nodes: Vec<Node> =
+        serde_saphyr::from_multiple_with_options(text, options).unwrap_or_default();
     let more = wrong.len().saturating_sub(MAX_TOLD);
     let mut lines: Vec<String> = Vec::new();
     for (index, path, title, one) in wrong.into_iter().take(MAX_TOLD) {
         let whole: Vec<String> = path.iter().chain(&one.path).cloned().collect();
-        let at = nodes.get(index).filter(|_| nodes.len() == documents.len()).and_then(|node| place(node, &whole));
+        let at = nodes
+            .get(index)
+            .filter(|_| nodes.len() == documents.len())
+            .and_then(|node| place(node, &whole));
         let at = at.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
-        lines.push(format!("{name}{at}: {title}: {} is {}, and Kubernetes wants a text there: write it in quotes", one.key(), one.shown));
+        lines.push(format!(
+            "{name}{at}: {title}: {} is {}, and Kubernetes wants a text there: write it in quotes",
+            one.key(),
+            one.shown
+        ));
     }
     if more > 0 {
         lines.push(format!("and {more} more"));
@@ -115,8 +153,15 @@ fn refuse_other_than_texts(text: &str, name: &str, documents: &[Value]) -> Resul
 }
 
 /// Every object of a document with the steps to it, as [`flatten`] takes Lists apart.
-fn within<'a>(document: &'a Value, path: &mut Vec<String>, into: &mut Vec<(Vec<String>, &'a Value)>) {
-    let is_list = document.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+fn within<'a>(
+    document: &'a Value,
+    path: &mut Vec<String>,
+    into: &mut Vec<(Vec<String>, &'a Value)>,
+) {
+    let is_list = document
+        .get("kind")
+        .and_then(Value::as_str)
+        .is_some_and(|kind| kind.ends_with("List"));
     let (items, steps) = match document {
         Value::Array(items) => (items, 0),
         Value::Object(map) if is_list => match map.get("items") {
@@ -156,10 +201,18 @@ fn documents(text: &str, name: &str) -> Result<Vec<Value>, Failure> {
         };
         serde_saphyr::from_multiple_with_options(text, options)
     };
-    let place = |error: &serde_saphyr::Error| error.location().map_or_else(String::new, |at| format!(":{}:{}", at.line(), at.column()));
+    let place = |error: &serde_saphyr::Error| {
+        error
+            .location()
+            .map_or_else(String::new, |at| format!(":{}:{}", at.line(), at.column()))
+    };
     read(serde_saphyr::DuplicateKeyPolicy::Error)
         .or_else(|error| {
-            if !error.without_snippet().to_string().contains("duplicate mapping key") {
+            if !error
+                .without_snippet()
+                .to_string()
+                .contains("duplicate mapping key")
+            {
                 return Err(error);
             }
             say(&format!(
@@ -178,7 +231,11 @@ fn flatten(object: Value, into: &mut Vec<Value>) {
     match object {
         Value::Null => {}
         Value::Object(mut map)
-            if map.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List")) && map.contains_key("items") =>
+            if map
+                .get("kind")
+                .and_then(Value::as_str)
+                .is_some_and(|kind| kind.ends_with("List"))
+                && map.contains_key("items") =>
         {
             if let Some(Value::Array(items)) = map.remove("items") {
                 for item in items {

@@ -32,7 +32,9 @@ use crate::core::version;
 /// Windows are ages before now in Prometheus' units (1d = 24h); shard 0 is the newest.
 #[derive(Debug, Parser)]
 #[command(name = "timeshard", version = version::text(), propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 a check found something wrong.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 a check found something wrong."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -137,13 +139,18 @@ fn print(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Failed(format!("standard output: {error}"))),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("standard output: {error}")))
+        }
         _ => Ok(()),
     }
 }
 
 /// Says something to the person, beside the output.
-#[allow(clippy::print_stderr, reason = "remarks for the person must not mix with output that is piped on")]
+#[allow(
+    clippy::print_stderr,
+    reason = "remarks for the person must not mix with output that is piped on"
+)]
 fn say(text: &str) {
     eprintln!("{}", for_terminal(text));
 }
@@ -151,5 +158,8 @@ fn say(text: &str) {
 /// Lines of text without what a terminal would obey: names and messages come from other people's objects.
 #[must_use]
 pub fn for_terminal(text: &str) -> String {
-    text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
+    text.split('\n')
+        .map(one_line)
+        .collect::<Vec<_>>()
+        .join("\n")
 }

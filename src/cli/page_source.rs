@@ -19,18 +19,35 @@ use crate::refresher::seen::SetName;
 const MAX_SHARDS: usize = 256;
 
 /// Every store gateway that is known: its plan, and what the leader last said.
-pub(super) fn sets(fleet: &Fleet, reports: &BTreeMap<SetName, Arc<SetReport>>, now: DateTime<Utc>) -> Vec<Set> {
+pub(super) fn sets(
+    fleet: &Fleet,
+    reports: &BTreeMap<SetName, Arc<SetReport>>,
+    now: DateTime<Utc>,
+) -> Vec<Set> {
     let one = |known: &Known| {
         let facts = known.facts();
         let reported = reports.get(&(facts.namespace.clone(), facts.name.clone()));
-        let shard = |(i, shard): (u32, &crate::core::plan::Shard)| Shard { replicas: shard.replicas, window: known.plan.window(i, now) };
+        let shard = |(i, shard): (u32, &crate::core::plan::Shard)| Shard {
+            replicas: shard.replicas,
+            window: known.plan.window(i, now),
+        };
         Set {
-            shards: (0..).zip(known.plan.shards()).take(MAX_SHARDS).map(shard).collect(),
+            shards: (0..)
+                .zip(known.plan.shards())
+                .take(MAX_SHARDS)
+                .map(shard)
+                .collect(),
             problem: known.problem.clone(),
-            report: reported.cloned().unwrap_or_else(|| Arc::new(without_a_look(fleet, known))),
+            report: reported
+                .cloned()
+                .unwrap_or_else(|| Arc::new(without_a_look(fleet, known))),
         }
     };
-    fleet.statefulsets().filter(|known| known.facts().store).map(one).collect()
+    fleet
+        .statefulsets()
+        .filter(|known| known.facts().store)
+        .map(one)
+        .collect()
 }
 
 /// The document of `/status`: the server's own part, and each StatefulSet, written one after the other.
@@ -77,7 +94,12 @@ impl Serialize for Shards<'_> {
         let Self(known, now) = self;
         let one = |(shard, planned): (u32, &crate::core::plan::Shard)| {
             let window = known.plan.window(shard, *now);
-            ShardStatus { shard, replicas: planned.replicas, min_time: window.min, max_time: window.max }
+            ShardStatus {
+                shard,
+                replicas: planned.replicas,
+                min_time: window.min,
+                max_time: window.max,
+            }
         };
         serializer.collect_seq((0..).zip(known.plan.shards()).take(MAX_SHARDS).map(one))
     }
@@ -87,15 +109,27 @@ impl<'a> Serialize for Sets<'a> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let one = |known: &'_ Known| {
             let facts = known.facts();
-            let reported = self.reports.and_then(|reports| reports.aged(&(facts.namespace.clone(), facts.name.clone())));
+            let reported = self
+                .reports
+                .and_then(|reports| reports.aged(&(facts.namespace.clone(), facts.name.clone())));
             reported.unwrap_or_else(|| without_a_look(self.fleet, known))
         };
         let set = |known: &'a Known| {
             let all = known.plan.shards().len();
             let shards_total = Some(all).filter(|all| *all > MAX_SHARDS);
-            SetStatus { report: one(known), shards: Shards(known, self.now), shards_total, problem: &known.problem }
+            SetStatus {
+                report: one(known),
+                shards: Shards(known, self.now),
+                shards_total,
+                problem: &known.problem,
+            }
         };
-        serializer.collect_seq(self.fleet.statefulsets().filter(|known| known.facts().store).map(set))
+        serializer.collect_seq(
+            self.fleet
+                .statefulsets()
+                .filter(|known| known.facts().store)
+                .map(set),
+        )
     }
 }
 
@@ -105,10 +139,21 @@ pub(super) fn without_a_look(fleet: &Fleet, known: &Known) -> SetReport {
     SetReport {
         namespace: facts.namespace.clone(),
         name: facts.name.clone(),
-        configmap: fleet.config().operator.configmap_of(&facts.namespace, &facts.name),
+        configmap: fleet
+            .config()
+            .operator
+            .configmap_of(&facts.namespace, &facts.name),
         replicas: facts.replicas,
-        retention_seconds: known.sharding.retention().limit().map(PromDuration::as_secs),
-        warnings: known.remarks().into_iter().map(|(_, sentence)| sentence).collect(),
+        retention_seconds: known
+            .sharding
+            .retention()
+            .limit()
+            .map(PromDuration::as_secs),
+        warnings: known
+            .remarks()
+            .into_iter()
+            .map(|(_, sentence)| sentence)
+            .collect(),
         ..SetReport::default()
     }
 }

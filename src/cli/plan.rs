@@ -94,36 +94,63 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         ));
     }
     let plan = Plan::new(&config.sharding, args.replicas);
-    let pods = args.replicas.or(config.sharding.nominal_pods()).unwrap_or(0);
+    let pods = args
+        .replicas
+        .or(config.sharding.nominal_pods())
+        .unwrap_or(0);
     let now = args.at.unwrap_or_else(clock::now);
     let found = match &args.blocks.blocks {
-        Some(list) if list.as_os_str() == "-" && args.config.config.as_deref().is_some_and(|config| config.as_os_str() == "-") => {
+        Some(list)
+            if list.as_os_str() == "-"
+                && args
+                    .config
+                    .config
+                    .as_deref()
+                    .is_some_and(|config| config.as_os_str() == "-") =>
+        {
             return Err(Failure::Invalid("--config - --blocks -: standard input can be read once; write one of them to a file".to_owned()));
         }
         Some(list) => Some(args.blocks.find(list, &config, plan.clone(), now)?),
         None => None,
     };
-    let document = || Document { blocks: found.as_ref().map(|found| found.document(now)), ..document(&config, &plan, pods, now) };
+    let document = || Document {
+        blocks: found.as_ref().map(|found| found.document(now)),
+        ..document(&config, &plan, pods, now)
+    };
     match args.output {
         Output::Table => {
             for note in plan.notes() {
                 say(&format!("warning: {note}"));
             }
-            print(&found.as_ref().map_or_else(|| table(&config, &plan, pods, now), |found| found.text(now)))
+            print(
+                &found
+                    .as_ref()
+                    .map_or_else(|| table(&config, &plan, pods, now), |found| found.text(now)),
+            )
         }
         Output::Json => print(&to_json(&document())?),
         Output::Yaml => print(&to_yaml(&document())?),
-        Output::Svg => {
-            print(&found.as_ref().map_or_else(|| svg::timeline(&rows(&plan, pods, now), &config.sharding, now), |found| found.picture(now)))
-        }
+        Output::Svg => print(&found.as_ref().map_or_else(
+            || svg::timeline(&rows(&plan, pods, now), &config.sharding, now),
+            |found| found.picture(now),
+        )),
     }
 }
 
 fn show_change(args: &Args, old: &Path, new: &Path) -> Result<(), Failure> {
     if args.output == Output::Svg {
-        return Err(Failure::Invalid("-o svg draws one configuration: with --from and --to write -o table, json or yaml".to_owned()));
+        return Err(Failure::Invalid(
+            "-o svg draws one configuration: with --from and --to write -o table, json or yaml"
+                .to_owned(),
+        ));
     }
-    let rollout = steps::Rollout::read(&args.change, old, new, args.replicas, args.at.unwrap_or_else(clock::now))?;
+    let rollout = steps::Rollout::read(
+        &args.change,
+        old,
+        new,
+        args.replicas,
+        args.at.unwrap_or_else(clock::now),
+    )?;
     match args.output {
         Output::Json => print(&to_json(&rollout.document())?),
         Output::Yaml => print(&to_yaml(&rollout.document())?),
@@ -137,7 +164,9 @@ fn show_change(args: &Args, old: &Path, new: &Path) -> Result<(), Failure> {
 }
 
 fn to_json(document: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(document).map(|text| text + "\n").map_err(|error| Failure::Failed(error.to_string()))
+    serde_json::to_string_pretty(document)
+        .map(|text| text + "\n")
+        .map_err(|error| Failure::Failed(error.to_string()))
 }
 
 fn to_yaml(document: &impl Serialize) -> Result<String, Failure> {
@@ -150,11 +179,24 @@ fn document(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> Docu
         let place = plan.assign(ordinal);
         let Window { min, max } = plan.window(place.shard, now);
         let pod = format!("{}-{ordinal}", config.operator.statefulset_name);
-        PodRow { pod, ordinal, shard: place.shard, replica: place.replica, min_time: min, max_time: max, from: stamp(min), to: stamp(max) }
+        PodRow {
+            pod,
+            ordinal,
+            shard: place.shard,
+            replica: place.replica,
+            min_time: min,
+            max_time: max,
+            from: stamp(min),
+            to: stamp(max),
+        }
     };
     Document {
         pods: (0..pods).map(row).collect(),
-        retention_seconds: config.sharding.retention().limit().map(PromDuration::as_secs),
+        retention_seconds: config
+            .sharding
+            .retention()
+            .limit()
+            .map(PromDuration::as_secs),
         warnings: plan.notes().iter().map(ToString::to_string).collect(),
         blocks: None,
     }
@@ -164,7 +206,11 @@ fn document(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> Docu
 pub(super) fn rows(plan: &Plan, pods: u32, now: DateTime<Utc>) -> Vec<timeline::Row> {
     let mut rows: Vec<timeline::Row> = (0..)
         .zip(plan.shards())
-        .map(|(shard, _)| timeline::Row { label: format!("shard {shard}"), pods: 0, window: plan.window(shard, now) })
+        .map(|(shard, _)| timeline::Row {
+            label: format!("shard {shard}"),
+            pods: 0,
+            window: plan.window(shard, now),
+        })
         .collect();
     for ordinal in 0..pods {
         if let Some(row) = rows.get_mut(plan.assign(ordinal).shard as usize) {
@@ -177,10 +223,16 @@ pub(super) fn rows(plan: &Plan, pods: u32, now: DateTime<Utc>) -> Vec<timeline::
 /// The table and the picture that people read.
 pub(super) fn table(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> String {
     const MANY_PODS: u32 = 200;
-    let mut table = timeline::plain_table(&["POD", "SHARD", "REPLICA", "MIN TIME", "MAX TIME", "FROM", "TO"]);
+    let mut table = timeline::plain_table(&[
+        "POD", "SHARD", "REPLICA", "MIN TIME", "MAX TIME", "FROM", "TO",
+    ]);
     let stamp = |bound: Bound| {
         let at = bound.at(now).format("%Y-%m-%d %H:%M");
-        if bound == Bound::BEGINNING { "the beginning".to_owned() } else { at.to_string() }
+        if bound == Bound::BEGINNING {
+            "the beginning".to_owned()
+        } else {
+            at.to_string()
+        }
     };
     for ordinal in 0..pods.min(MANY_PODS) {
         let place = plan.assign(ordinal);
@@ -196,8 +248,19 @@ pub(super) fn table(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>)
             stamp(max),
         ]);
     }
-    let more = if pods > MANY_PODS { format!("… and {} more pods; -o json has them all\n", pods - MANY_PODS) } else { String::new() };
-    format!("{table}\n{more}\n{}\n{}", summary(&config.sharding, plan, pods), timeline::text(&rows(plan, pods, now), now))
+    let more = if pods > MANY_PODS {
+        format!(
+            "… and {} more pods; -o json has them all\n",
+            pods - MANY_PODS
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "{table}\n{more}\n{}\n{}",
+        summary(&config.sharding, plan, pods),
+        timeline::text(&rows(plan, pods, now), now)
+    )
 }
 
 fn summary(sharding: &Sharding, plan: &Plan, pods: u32) -> String {
@@ -208,6 +271,10 @@ fn summary(sharding: &Sharding, plan: &Plan, pods: u32) -> String {
         sharding.retention(),
         sharding.overlap(),
         sharding.future_buffer(),
-        if sharding.future_buffer() < PromDuration::ZERO { " (the newest window ends before now)" } else { "" }
+        if sharding.future_buffer() < PromDuration::ZERO {
+            " (the newest window ends before now)"
+        } else {
+            ""
+        }
     )
 }

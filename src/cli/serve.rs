@@ -24,7 +24,9 @@ use crate::adapters::probes::{Probes, Pulse};
 use crate::adapters::serve::{Edge, Limits, ServeStats};
 use crate::adapters::signals::Stage;
 use crate::adapters::tls::{Certificates, TlsSettings};
-use crate::adapters::{clock, events, hosts, listen, log_text, probes, rights, self_signed, signals};
+use crate::adapters::{
+    clock, events, hosts, listen, log_text, probes, rights, self_signed, signals,
+};
 use crate::core::config::Config;
 use crate::core::duration::PromDuration;
 use crate::core::fleet::Fleet;
@@ -56,16 +58,36 @@ pub(super) struct Args {
     #[command(flatten)]
     config: super::ConfigArgs,
     /// Directory with tls.crt and tls.key (a mounted Secret); reloaded when it changes
-    #[arg(long, value_name = "DIR", env = "TIMESHARD_CERT_DIR", default_value = "/etc/timeshard/tls")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TIMESHARD_CERT_DIR",
+        default_value = "/etc/timeshard/tls"
+    )]
     cert_dir: PathBuf,
     /// Address of the webhook (HTTPS); 0.0.0.0 is every address, those of IPv6 too
-    #[arg(long, value_name = "ADDR", env = "TIMESHARD_LISTEN", default_value = "0.0.0.0:8443")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "TIMESHARD_LISTEN",
+        default_value = "0.0.0.0:8443"
+    )]
     listen: SocketAddr,
     /// Address of the page (/), /livez, /readyz, /metrics and /status (plain HTTP)
-    #[arg(long, value_name = "ADDR", env = "TIMESHARD_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "TIMESHARD_ADMIN_LISTEN",
+        default_value = "0.0.0.0:8080"
+    )]
     admin_listen: SocketAddr,
     /// Address of kubelet's probes, /livez and /readyz and nothing else (plain HTTP); a network policy should not open it to pods
-    #[arg(long, value_name = "ADDR", env = "TIMESHARD_PROBE_LISTEN", default_value = "0.0.0.0:8081")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "TIMESHARD_PROBE_LISTEN",
+        default_value = "0.0.0.0:8081"
+    )]
     probe_listen: SocketAddr,
     /// CA (PEM) that must have signed the client certificate of whoever calls the webhook; reloaded when it changes. Without it
     /// nobody is asked for one
@@ -73,11 +95,22 @@ pub(super) struct Args {
     client_ca: Option<PathBuf>,
     /// Common name or DNS name that a client certificate must have, such as kube-apiserver; repeat it, or write several with
     /// commas. Default: any that the CA signed
-    #[arg(long, value_name = "NAME", env = "TIMESHARD_CLIENT_NAME", value_delimiter = ',', requires = "client_ca")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TIMESHARD_CLIENT_NAME",
+        value_delimiter = ',',
+        requires = "client_ca"
+    )]
     client_name: Vec<String>,
     /// Further name under which the admin port answers, beside IPs, localhost and names within the cluster: that of an Ingress, say.
     /// Repeat it, or write several with commas
-    #[arg(long, value_name = "NAME", env = "TIMESHARD_ADMIN_HOST", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TIMESHARD_ADMIN_HOST",
+        value_delimiter = ','
+    )]
     admin_host: Vec<String>,
     /// Serve without a cluster: every StatefulSet gets the configuration's defaults
     #[arg(long, env = "TIMESHARD_WEBHOOK_ONLY")]
@@ -105,7 +138,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILTER", env = "TIMESHARD_LOG", default_value = "info", value_parser = parse_filter)]
     log: String,
     /// How to log
-    #[arg(long, value_name = "FORMAT", env = "TIMESHARD_LOG_FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "TIMESHARD_LOG_FORMAT",
+        default_value = "text"
+    )]
     log_format: LogFormat,
     // Last, since what follows would come under its heading.
     #[command(flatten)]
@@ -121,7 +159,9 @@ enum LogFormat {
 }
 
 fn parse_drain(text: &str) -> Result<PromDuration, String> {
-    let value: PromDuration = text.parse().map_err(|error: crate::core::duration::DurationError| error.to_string())?;
+    let value: PromDuration = text
+        .parse()
+        .map_err(|error: crate::core::duration::DurationError| error.to_string())?;
     if value < PromDuration::ZERO || value > PromDuration::from_secs(3_600) {
         Err("write a duration from 0s to 1h".to_owned())
     } else {
@@ -130,13 +170,17 @@ fn parse_drain(text: &str) -> Result<PromDuration, String> {
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+    tracing_subscriber::EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     log(args);
     listen::allow_descriptors(DESCRIPTORS);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST_THREADS);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .min(MOST_THREADS);
     let mut builder = if threads == 1 {
         // One core: a second thread costs a fifth of the throughput.
         tokio::runtime::Builder::new_current_thread()
@@ -146,30 +190,51 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if threads > 1 {
         builder.worker_threads(threads);
     }
-    let runtime = builder.enable_all().build().map_err(|error| Failure::Failed(format!("the runtime does not start: {error}")))?;
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("the runtime does not start: {error}")))?;
     runtime.block_on(serve(args))
 }
 
 fn log(args: &Args) {
     let filter = tracing_subscriber::EnvFilter::new(&args.log);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second call, as in tests, keeps the first subscriber.
     let _ = match args.log_format {
-        LogFormat::Text => builder.with_ansi(false).fmt_fields(log_text::fields()).try_init(),
+        LogFormat::Text => builder
+            .with_ansi(false)
+            .fmt_fields(log_text::fields())
+            .try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
 }
 
 async fn serve(args: &Args) -> Result<(), Failure> {
     let (file, config) = load_config(args)?;
-    let Secured { certificates, client_ca, tls } = secured(args)?;
-    let Ports { listener, admin_listener, probe_listener } = bind_all(args)?;
-    let shutdown = signals::install().map_err(|error| Failure::Failed(format!("signals cannot be caught: {error}")))?;
+    let Secured {
+        certificates,
+        client_ca,
+        tls,
+    } = secured(args)?;
+    let Ports {
+        listener,
+        admin_listener,
+        probe_listener,
+    } = bind_all(args)?;
+    let shutdown = signals::install()
+        .map_err(|error| Failure::Failed(format!("signals cannot be caught: {error}")))?;
 
     let observed = Observed::within(Fleet::new(config), args.namespaces.clone());
     let stats = Arc::new(ServeStats::default());
     let mut registry = Registry::default();
-    registry.register("timeshard_build", "Version of the server", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+    registry.register(
+        "timeshard_build",
+        "Version of the server",
+        Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+    );
     let metrics = Metrics::new(&mut registry);
     registry.register_collector(Box::new(ObservedMetrics(observed.clone())));
     registry.register_collector(Box::new(certificates.clone()));
@@ -183,45 +248,101 @@ async fn serve(args: &Args) -> Result<(), Failure> {
         tasks.spawn(client_ca.follow(FILE_POLL));
     }
     if !args.own.self_signed {
-        tasks.spawn(certificates.clone().follow(args.cert_dir.clone(), FILE_POLL));
+        tasks.spawn(
+            certificates
+                .clone()
+                .follow(args.cert_dir.clone(), FILE_POLL),
+        );
     }
     if let Some(file) = &file {
         registry.register_collector(Box::new(ConfigFileMetrics(file.clone())));
         let observed = observed.clone();
-        tasks.spawn(file.clone().follow(FILE_POLL, move |config| observed.update(|fleet| Some(fleet.with_config(config)))));
+        tasks.spawn(file.clone().follow(FILE_POLL, move |config| {
+            observed.update(|fleet| Some(fleet.with_config(config)))
+        }));
     }
     if args.webhook_only {
         observed.nothing_to_list();
     }
     let parts = (&observed, &certificates);
-    let joined = if args.webhook_only { None } else { Some(join_cluster(args, parts, &mut tasks, &mut registry, &shutdown).await?) };
-    let (notices, seen, refresher, own) =
-        joined.map_or((None, None, None, None), |joined| (Some(joined.notices), Some(joined.seen), joined.refresher, joined.self_signed));
-    let leading = refresher.as_ref().map(|refresher| (refresher.leadership.clone(), refresher.reports.clone()));
+    let joined = if args.webhook_only {
+        None
+    } else {
+        Some(join_cluster(args, parts, &mut tasks, &mut registry, &shutdown).await?)
+    };
+    let (notices, seen, refresher, own) = joined.map_or((None, None, None, None), |joined| {
+        (
+            Some(joined.notices),
+            Some(joined.seen),
+            joined.refresher,
+            joined.self_signed,
+        )
+    });
+    let leading = refresher
+        .as_ref()
+        .map(|refresher| (refresher.leadership.clone(), refresher.reports.clone()));
     let (webhook_only, namespace) = (args.webhook_only, args.pod_namespace.clone());
     let served = certificates.clone();
-    let head = Arc::new(Head { observed: observed.clone(), certificates, own: own.clone(), file, webhook_only, namespace, leading });
+    let head = Arc::new(Head {
+        observed: observed.clone(),
+        certificates,
+        own: own.clone(),
+        file,
+        webhook_only,
+        namespace,
+        leading,
+    });
     let (document, looked) = (head.clone(), head);
-    let pages = crate::page::router(page::Feed::new(Box::new(move || looked.page())), shutdown.clone());
+    let pages = crate::page::router(
+        page::Feed::new(Box::new(move || looked.page())),
+        shutdown.clone(),
+    );
     let ready: admin::Ready = {
         let (observed, alone) = (observed.clone(), args.webhook_only);
         Arc::new(move || {
             own.as_ref().map_or(Ok(()), |own| own.ready())?;
             served.in_time(clock::now())?;
-            if alone || observed.is_synced() { Ok(()) } else { Err(not_synced(&observed)) }
+            if alone || observed.is_synced() {
+                Ok(())
+            } else {
+                Err(not_synced(&observed))
+            }
         })
     };
     let bound = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
-    let (listen, admin_listen) = (bound(&listener, args.listen), bound(&admin_listener, args.admin_listen));
+    let (listen, admin_listen) = (
+        bound(&listener, args.listen),
+        bound(&admin_listener, args.admin_listen),
+    );
     let probe_listen = bound(&probe_listener, args.probe_listen);
-    let probes = Probes { ready: ready.clone(), shutdown: shutdown.clone(), pulse };
-    probes::start(probe_listener, probes).map_err(|error| Failure::Failed(format!("probes cannot be served: {error}")))?;
+    let probes = Probes {
+        ready: ready.clone(),
+        shutdown: shutdown.clone(),
+        pulse,
+    };
+    probes::start(probe_listener, probes)
+        .map_err(|error| Failure::Failed(format!("probes cannot be served: {error}")))?;
     let write_status = Arc::new(move |out: &mut dyn std::io::Write| document.write_status(out));
-    let admin = Admin { ready, metrics: Arc::new(registry), status: write_status, shutdown: shutdown.clone() };
-    tasks.spawn(admin::serve(admin_listener, hosts::only(admin::router(admin).merge(pages), args.admin_host.clone())));
+    let admin = Admin {
+        ready,
+        metrics: Arc::new(registry),
+        status: write_status,
+        shutdown: shutdown.clone(),
+    };
+    tasks.spawn(admin::serve(
+        admin_listener,
+        hosts::only(admin::router(admin).merge(pages), args.admin_host.clone()),
+    ));
     tracing::info!(%listen, %admin_listen, %probe_listen, webhook_only = args.webhook_only, "serving");
     let routes = webhook::router(reviewer(&observed, seen), metrics, notices);
-    let edge = Edge { listener, tls: Some(tls), limits: Limits::default(), drain: args.shutdown_drain.to_std(), stats, shutdown };
+    let edge = Edge {
+        listener,
+        tls: Some(tls),
+        limits: Limits::default(),
+        drain: args.shutdown_drain.to_std(),
+        stats,
+        shutdown,
+    };
     edge.serve(TowerToHyperService::new(routes)).await;
     if let Some(refresher) = refresher {
         // The lease is given back, or others would wait until it expires.
@@ -236,7 +357,9 @@ fn reviewer(observed: &Observed, seen: Option<Arc<Seen>>) -> Reviewer {
     let Some(seen) = seen else { return reviewer };
     let rights = observed.rights.clone();
     reviewer
-        .with_pods(Arc::new(move |namespace, statefulset| seen.pods(namespace, statefulset)))
+        .with_pods(Arc::new(move |namespace, statefulset| {
+            seen.pods(namespace, statefulset)
+        }))
         .with_rights(Arc::new(move |namespace| rights.lacks(namespace)))
 }
 
@@ -253,12 +376,23 @@ fn secured(args: &Args) -> Result<Secured, Failure> {
         // The Secret is read once the cluster is known; until then this replica is not ready.
         Certificates::none()
     } else {
-        Certificates::load_dir(&args.cert_dir).map_err(|error| Failure::Invalid(format!("--cert-dir: {error}")))?
+        Certificates::load_dir(&args.cert_dir)
+            .map_err(|error| Failure::Invalid(format!("--cert-dir: {error}")))?
     };
-    let client_ca = args.client_ca.as_ref().map(|path| ClientCa::load(path, args.client_name.clone())).transpose();
+    let client_ca = args
+        .client_ca
+        .as_ref()
+        .map(|path| ClientCa::load(path, args.client_name.clone()))
+        .transpose();
     let client_ca = client_ca.map_err(|error| Failure::Invalid(format!("--client-ca: {error}")))?;
-    let tls = certificates.server_config_for(client_ca.clone()).map_err(|error| Failure::Failed(error.to_string()))?;
-    Ok(Secured { certificates, client_ca, tls })
+    let tls = certificates
+        .server_config_for(client_ca.clone())
+        .map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(Secured {
+        certificates,
+        client_ca,
+        tls,
+    })
 }
 
 struct Ports {
@@ -294,17 +428,19 @@ struct Candidate {
 fn load_config(args: &Args) -> Result<(Option<Arc<ConfigFile>>, Arc<Config>), Failure> {
     match &args.config.config {
         None => Ok((None, Arc::new(Config::default()))),
-        Some(path) if path.as_os_str() == "-" => {
-            Err(Failure::Invalid("--config -: the server follows its configuration, so it must be a file".to_owned()))
-        }
-        Some(path) => {
-            ConfigFile::load(path).map(|(file, config)| (Some(file), config)).map_err(|error| Failure::Invalid(error.to_string()))
-        }
+        Some(path) if path.as_os_str() == "-" => Err(Failure::Invalid(
+            "--config -: the server follows its configuration, so it must be a file".to_owned(),
+        )),
+        Some(path) => ConfigFile::load(path)
+            .map(|(file, config)| (Some(file), config))
+            .map_err(|error| Failure::Invalid(error.to_string())),
     }
 }
 
 fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
-    listen::bind(address).map_err(|error| Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}")))
+    listen::bind(address).map_err(|error| {
+        Failure::Failed(format!("{flag} {address}: cannot be listened on: {error}"))
+    })
 }
 
 /// Starts the watches, the writer of Events, what keeps the certificates, and the refresher with its election.
@@ -318,34 +454,71 @@ async fn join_cluster(
     let client = cluster::connect().await.map_err(|error| {
         Failure::Failed(format!("no cluster: {error}; run in a pod with a ServiceAccount, set KUBECONFIG, or use --webhook-only"))
     })?;
-    let self_signed = args.own.start(&client, args.pod_namespace.as_deref(), certificates, tasks, registry)?;
+    let self_signed = args.own.start(
+        &client,
+        args.pod_namespace.as_deref(),
+        certificates,
+        tasks,
+        registry,
+    )?;
     let (notices, receiver) = events::queue();
     // Where a refresher runs, its leader alone tells what is new about plans.
     let remarks = Some(notices.clone()).filter(|_| args.no_refresher);
     tasks.spawn(cluster::follow(client.clone(), observed.clone(), remarks));
     tasks.spawn(events::write(client.clone(), receiver));
     if let (Some(namespace), Some(pod)) = (&args.pod_namespace, &args.pod_name) {
-        tasks.spawn(rights::tell(client.clone(), observed.rights.clone(), (namespace.clone(), pod.clone())));
+        tasks.spawn(rights::tell(
+            client.clone(),
+            observed.rights.clone(),
+            (namespace.clone(), pod.clone()),
+        ));
     }
     // Without a refresher, too: the guard counts on pods that are ready.
     let seen = Seen::new(observed.clone());
     registry.register_collector(Box::new(SeenMetrics(seen.clone())));
-    let purpose = if args.no_refresher { observe::Purpose::Guard } else { observe::Purpose::Rollouts };
+    let purpose = if args.no_refresher {
+        observe::Purpose::Guard
+    } else {
+        observe::Purpose::Rollouts
+    };
     tasks.spawn(observe::follow(client.clone(), seen.clone(), purpose));
     if args.no_refresher {
-        return Ok(Joined { notices, seen, refresher: None, self_signed });
+        return Ok(Joined {
+            notices,
+            seen,
+            refresher: None,
+            self_signed,
+        });
     }
     let settings = lease::Settings::of_pod(args.pod_name.clone(), args.pod_namespace.clone());
     let replica = Replica {
         name: settings.identity.clone(),
-        namespace: settings.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned()),
+        namespace: settings
+            .namespace
+            .clone()
+            .unwrap_or_else(|| client.default_namespace().to_owned()),
     };
     // The lease is given back when the refresher has let go of what it holds, or at once at the second signal.
     let (hand_over, retire) = signals::channel();
     let (leadership, election) = lease::run(client.clone(), settings, retire);
     registry.register_collector(Box::new(LeadershipMetrics(leadership.clone())));
-    let (who, asked) = ((replica, shutdown.clone()), if args.allow_local_pods { Asked::OwnMachineToo } else { Asked::Pods });
-    let refresher = Refresher::new(client, seen.clone(), leadership.clone(), notices.clone(), who, asked, registry);
+    let (who, asked) = (
+        (replica, shutdown.clone()),
+        if args.allow_local_pods {
+            Asked::OwnMachineToo
+        } else {
+            Asked::Pods
+        },
+    );
+    let refresher = Refresher::new(
+        client,
+        seen.clone(),
+        leadership.clone(),
+        notices.clone(),
+        who,
+        asked,
+        registry,
+    );
     let reports = refresher.reports();
     let mut shutdown = shutdown.clone();
     tasks.spawn(async move {
@@ -358,7 +531,16 @@ async fn join_cluster(
         hand_over.signal();
     });
     let ended = tokio::spawn(election);
-    Ok(Joined { notices, seen, refresher: Some(Candidate { leadership, reports, ended }), self_signed })
+    Ok(Joined {
+        notices,
+        seen,
+        refresher: Some(Candidate {
+            leadership,
+            reports,
+            ended,
+        }),
+        self_signed,
+    })
 }
 
 fn not_synced(observed: &Observed) -> String {
@@ -404,14 +586,28 @@ impl Head {
         let fleet = self.observed.fleet.load_full();
         let reports = self.leading.as_ref().map(|(_, reports)| &**reports);
         let head = self.value().as_object().cloned().unwrap_or_default();
-        let document = page_source::Status { head, statefulsets: page_source::Sets { fleet: &fleet, reports, now: clock::now() } };
+        let document = page_source::Status {
+            head,
+            statefulsets: page_source::Sets {
+                fleet: &fleet,
+                reports,
+                now: clock::now(),
+            },
+        };
         serde_json::to_writer_pretty(&mut *out, &document)?;
         out.write_all(b"\n")
     }
 
     /// What the page shows: the same, without copying what the leader holds.
     fn page(&self) -> page::Known {
-        let reports = self.leading.as_ref().map(|(_, reports)| reports.latest()).unwrap_or_default();
-        page::Known { head: self.value(), sets: page_source::sets(&self.observed.fleet.load(), &reports, clock::now()) }
+        let reports = self
+            .leading
+            .as_ref()
+            .map(|(_, reports)| reports.latest())
+            .unwrap_or_default();
+        page::Known {
+            head: self.value(),
+            sets: page_source::sets(&self.observed.fleet.load(), &reports, clock::now()),
+        }
     }
 }

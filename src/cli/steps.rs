@@ -38,7 +38,11 @@ pub(super) struct Between {
 
 fn load_time(text: &str) -> Result<PromDuration, String> {
     let value: PromDuration = text.parse().map_err(|error| format!("{error}"))?;
-    if value >= PromDuration::ZERO { Ok(value) } else { Err("a load takes at least 0s".to_owned()) }
+    if value >= PromDuration::ZERO {
+        Ok(value)
+    } else {
+        Err("a load takes at least 0s".to_owned())
+    }
 }
 
 /// The document of `-o json` and `-o yaml`. The pods of one step change together, and the next step starts when they are
@@ -107,9 +111,18 @@ pub(super) struct Rollout {
 
 impl Rollout {
     /// Reads both files and goes through the rollout.
-    pub(super) fn read(change: &Between, old: &Path, new: &Path, replicas: Option<u32>, now: DateTime<Utc>) -> Result<Self, Failure> {
+    pub(super) fn read(
+        change: &Between,
+        old: &Path,
+        new: &Path,
+        replicas: Option<u32>,
+        now: DateTime<Utc>,
+    ) -> Result<Self, Failure> {
         if old.as_os_str() == "-" && new.as_os_str() == "-" {
-            return Err(Failure::Invalid("--from - --to -: standard input can be read once; write one of them to a file".to_owned()));
+            return Err(Failure::Invalid(
+                "--from - --to -: standard input can be read once; write one of them to a file"
+                    .to_owned(),
+            ));
         }
         let (old, new) = (input::config_file(old)?, input::config_file(new)?);
         // The larger, so that no pod of either is missing: scale up first, and down last.
@@ -121,17 +134,36 @@ impl Rollout {
         Ok(Self::new(&old, new, pods, change.load_time, now))
     }
 
-    fn new(old: &Config, new: Config, pods: u32, load_time: PromDuration, now: DateTime<Utc>) -> Self {
-        let (from, to) = (Plan::new(&old.sharding, Some(pods)), Plan::new(&new.sharding, Some(pods)));
+    fn new(
+        old: &Config,
+        new: Config,
+        pods: u32,
+        load_time: PromDuration,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let (from, to) = (
+            Plan::new(&old.sharding, Some(pods)),
+            Plan::new(&new.sharding, Some(pods)),
+        );
         let members: Vec<Member> = (0..pods)
             .map(|index| {
-                let ((published, _), (desired, surplus)) = (place(&from, index, now), place(&to, index, now));
-                Member { published, desired, surplus, standing: Standing::Confirmed }
+                let ((published, _), (desired, surplus)) =
+                    (place(&from, index, now), place(&to, index, now));
+                Member {
+                    published,
+                    desired,
+                    surplus,
+                    standing: Standing::Confirmed,
+                }
             })
             .collect();
         let terms = Terms {
             required: required(&new.sharding),
-            discovery: if new.sharding.shard_services() { Discovery::ShardServices } else { Discovery::Pods },
+            discovery: if new.sharding.shard_services() {
+                Discovery::ShardServices
+            } else {
+                Discovery::Pods
+            },
             allow_gap: new.sharding.allow_coverage_gap(),
             now,
         };
@@ -163,7 +195,9 @@ impl Rollout {
             );
         }
         rollout.follow(&members, steps);
-        rollout.warnings.extend(blocked.map(|gap| rollout.blocked(&gap)));
+        rollout
+            .warnings
+            .extend(blocked.map(|gap| rollout.blocked(&gap)));
         rollout
     }
 
@@ -171,7 +205,9 @@ impl Rollout {
     fn follow(&mut self, members: &[Member], steps: Vec<Step>) {
         let mut at: Vec<Place> = members.iter().map(|member| member.published).collect();
         for step in steps {
-            let Step::Move { changes, gap } = step else { continue };
+            let Step::Move { changes, gap } = step else {
+                continue;
+            };
             let mut restarts = Vec::new();
             self.holders.step(&changes);
             for change in changes {
@@ -180,7 +216,11 @@ impl Rollout {
                     self.renumbered.push(change.member);
                 } else {
                     self.restarts[change.member] += 1;
-                    restarts.push(Restart { ordinal: change.member, from: from.window, to: change.to });
+                    restarts.push(Restart {
+                        ordinal: change.member,
+                        from: from.window,
+                        to: change.to,
+                    });
                 }
             }
             if restarts.is_empty() {
@@ -197,7 +237,11 @@ impl Rollout {
                 ));
             }
         }
-        self.unfinished = at.iter().zip(members).filter(|(at, member)| at.window != member.desired.window).count();
+        self.unfinished = at
+            .iter()
+            .zip(members)
+            .filter(|(at, member)| at.window != member.desired.window)
+            .count();
     }
 
     fn blocked(&self, gap: &Gap) -> String {
@@ -224,20 +268,35 @@ impl Rollout {
     pub(super) fn document(&self) -> Document {
         let row = |restart: &Restart| {
             let Window { min, max } = restart.to.window;
-            PodRow { pod: self.pod(restart.ordinal), min_time: min, max_time: max }
+            PodRow {
+                pod: self.pod(restart.ordinal),
+                min_time: min,
+                max_time: max,
+            }
         };
-        let steps = (0..).zip(&self.steps).zip(self.holders.during()).map(|((number, step), fewest_holders)| StepRow {
-            pods: step.iter().map(row).collect(),
-            fewest_holders: *fewest_holders,
-            starts_at_seconds: self.time.of(number).as_secs(),
-        });
-        let restarted = self.restarts.iter().enumerate().filter(|(_, times)| **times > 0);
+        let steps = (0..).zip(&self.steps).zip(self.holders.during()).map(
+            |((number, step), fewest_holders)| StepRow {
+                pods: step.iter().map(row).collect(),
+                fewest_holders: *fewest_holders,
+                starts_at_seconds: self.time.of(number).as_secs(),
+            },
+        );
+        let restarted = self
+            .restarts
+            .iter()
+            .enumerate()
+            .filter(|(_, times)| **times > 0);
         Document {
             steps: steps.collect(),
             warnings: self.warnings.clone(),
             complete: self.complete,
             duration: self.time.duration(self.steps.len()),
-            restarts: restarted.map(|(ordinal, times)| RestartRow { pod: self.pod(ordinal), times: *times }).collect(),
+            restarts: restarted
+                .map(|(ordinal, times)| RestartRow {
+                    pod: self.pod(ordinal),
+                    times: *times,
+                })
+                .collect(),
             holders_before: self.holders.before(),
             holders_after: self.holders.after(),
         }
@@ -245,7 +304,11 @@ impl Rollout {
 
     /// For people.
     pub(super) fn table(&self) -> String {
-        let mut text: String = self.differences.iter().map(|difference| format!("{difference}\n")).collect();
+        let mut text: String = self
+            .differences
+            .iter()
+            .map(|difference| format!("{difference}\n"))
+            .collect();
         if self.differences.is_empty() {
             text.push_str("both configurations divide the time alike\n");
         }
@@ -256,25 +319,54 @@ impl Rollout {
     }
 
     fn rows(&self) -> String {
-        let mut table = timeline::plain_table(&["STEP", "POD", "SHARD", "WINDOW BEFORE", "WINDOW AFTER", "RESTART", "HELD BY"]);
+        let mut table = timeline::plain_table(&[
+            "STEP",
+            "POD",
+            "SHARD",
+            "WINDOW BEFORE",
+            "WINDOW AFTER",
+            "RESTART",
+            "HELD BY",
+        ]);
         let mut nth = vec![0; self.restarts.len()];
-        let all =
-            (1..).zip(&self.steps).flat_map(|(number, step)| step.iter().enumerate().map(move |(i, restart)| (number, i == 0, restart)));
+        let all = (1..).zip(&self.steps).flat_map(|(number, step)| {
+            step.iter()
+                .enumerate()
+                .map(move |(i, restart)| (number, i == 0, restart))
+        });
         for (number, first, restart) in all.clone().take(MOST_ROWS) {
             nth[restart.ordinal] += 1;
             table.add_row([
                 // Once for each step, so that steps stand apart.
-                if first { number.to_string() } else { String::new() },
+                if first {
+                    number.to_string()
+                } else {
+                    String::new()
+                },
                 self.pod(restart.ordinal),
                 restart.to.shard.to_string(),
                 restart.from.to_string(),
                 restart.to.window.to_string(),
-                format!("{} of {}", nth[restart.ordinal], self.restarts[restart.ordinal]),
-                if first { format!("at least {}", pods(self.holders.during()[number - 1] as usize)) } else { String::new() },
+                format!(
+                    "{} of {}",
+                    nth[restart.ordinal], self.restarts[restart.ordinal]
+                ),
+                if first {
+                    format!(
+                        "at least {}",
+                        pods(self.holders.during()[number - 1] as usize)
+                    )
+                } else {
+                    String::new()
+                },
             ]);
         }
         let rest = all.count().saturating_sub(MOST_ROWS);
-        let more = if rest > 0 { format!("\n… and {rest} more restarts; -o json has them all") } else { String::new() };
+        let more = if rest > 0 {
+            format!("\n… and {rest} more restarts; -o json has them all")
+        } else {
+            String::new()
+        };
         format!("{table}{more}")
     }
 
@@ -290,8 +382,11 @@ impl Rollout {
                 2 => "twice".to_owned(),
                 n => format!("{n} times"),
             };
-            let groups: Vec<String> =
-                (1..=most).map(|n| (count(n), n)).filter(|(pods, _)| *pods > 0).map(|(n, times)| format!("{n} {}", often(times))).collect();
+            let groups: Vec<String> = (1..=most)
+                .map(|n| (count(n), n))
+                .filter(|(pods, _)| *pods > 0)
+                .map(|(n, times)| format!("{n} {}", often(times)))
+                .collect();
             let least = |steps| self.time.least(steps);
             text.push_str(&format!(
                 "restarts in place: {} of {} ({}), in {} step{}: at least {} by drain ({}) and discovery_delay ({}), about {} when each load takes {}\n",
@@ -306,15 +401,32 @@ impl Rollout {
                 self.time.of(self.steps.len()),
                 self.time.load(),
             ));
-            text.push_str(&format!("{}\n{}\n", self.time.sentence(), self.holders.sentence()));
+            text.push_str(&format!(
+                "{}\n{}\n",
+                self.time.sentence(),
+                self.holders.sentence()
+            ));
         }
         if !self.renumbered.is_empty() {
-            let shown: Vec<String> = self.renumbered.iter().take(5).map(|i| self.pod(*i)).collect();
-            let more = if self.renumbered.len() > shown.len() { ", …" } else { "" };
+            let shown: Vec<String> = self
+                .renumbered
+                .iter()
+                .take(5)
+                .map(|i| self.pod(*i))
+                .collect();
+            let more = if self.renumbered.len() > shown.len() {
+                ", …"
+            } else {
+                ""
+            };
             text.push_str(&format!(
                 "without a restart, {} {} another shard or replica number: {}{more}\n",
                 pods(self.renumbered.len()),
-                if self.renumbered.len() == 1 { "gets" } else { "get" },
+                if self.renumbered.len() == 1 {
+                    "gets"
+                } else {
+                    "get"
+                },
                 shown.join(", ")
             ));
         }
@@ -330,7 +442,14 @@ impl Rollout {
 
 fn place(plan: &Plan, index: u32, now: DateTime<Utc>) -> (Place, bool) {
     let at = plan.assign(index);
-    (Place { shard: at.shard, replica: at.replica, window: plan.window(at.shard, now) }, at.surplus)
+    (
+        Place {
+            shard: at.shard,
+            replica: at.replica,
+            window: plan.window(at.shard, now),
+        },
+        at.surplus,
+    )
 }
 
 /// What must stay covered: all that the new configuration wants, as far as somebody holds it.

@@ -31,11 +31,19 @@ struct Scale {
     open: bool,
 }
 
-#[allow(clippy::cast_precision_loss, reason = "positions on a picture of 960 pixels")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "positions on a picture of 960 pixels"
+)]
 impl Scale {
     fn new(rows: &[Row], now: DateTime<Utc>) -> Self {
         let (from, to) = span(rows, now);
-        Self { from, to, bottom: Self::row(rows.len().min(MOST_ROWS)), open: is_open(rows, now) }
+        Self {
+            from,
+            to,
+            bottom: Self::row(rows.len().min(MOST_ROWS)),
+            open: is_open(rows, now),
+        }
     }
 
     fn x(&self, instant: DateTime<Utc>) -> f64 {
@@ -68,7 +76,12 @@ pub(super) fn timeline(rows: &[Row], sharding: &Sharding, now: DateTime<Utc>) ->
         .add(Title::new("Time windows by shard"))
         .add(Description::new().add(svg::node::Text::new(summary.clone())))
         .add(Style::new(STYLE))
-        .add(Rectangle::new().set("class", "back").set("width", "100%").set("height", "100%"))
+        .add(
+            Rectangle::new()
+                .set("class", "back")
+                .set("width", "100%")
+                .set("height", "100%"),
+        )
         .add(Text::new(summary).set("x", 16).set("y", 26));
     axis(&mut document, &scale);
     for (i, row) in rows.iter().take(MOST_ROWS).enumerate() {
@@ -88,15 +101,32 @@ fn axis(document: &mut Document, scale: &Scale) {
             TICKS => "end",
             _ => "middle",
         };
-        let date = if tick == 0 && scale.open { OLDER.to_owned() } else { instant.format("%Y-%m-%d").to_string() };
+        let date = if tick == 0 && scale.open {
+            OLDER.to_owned()
+        } else {
+            instant.format("%Y-%m-%d").to_string()
+        };
         document.append(label(&date, scale.x(instant), scale.bottom + 20.0, anchor));
     }
 }
 
 fn bar(row: &Row, y: f64, scale: &Scale, now: DateTime<Utc>) -> Group {
-    let (start, end) = (scale.x(row.window.min.at(now).max(scale.from)), scale.x(row.window.max.at(now)));
-    let pods = format!("{} · {} pod{}", row.label, row.pods, if row.pods == 1 { "" } else { "s" });
-    let bar = Rectangle::new().set("class", "bar").set("rx", 3).set("x", start).set("y", y).set("height", BAR);
+    let (start, end) = (
+        scale.x(row.window.min.at(now).max(scale.from)),
+        scale.x(row.window.max.at(now)),
+    );
+    let pods = format!(
+        "{} · {} pod{}",
+        row.label,
+        row.pods,
+        if row.pods == 1 { "" } else { "s" }
+    );
+    let bar = Rectangle::new()
+        .set("class", "bar")
+        .set("rx", 3)
+        .set("x", start)
+        .set("y", y)
+        .set("height", BAR);
     Group::new()
         .add(Title::new(format!("{pods}: {}", row.window)))
         .add(Text::new(pods).set("x", 16).set("y", y + 15.0))
@@ -104,11 +134,20 @@ fn bar(row: &Row, y: f64, scale: &Scale, now: DateTime<Utc>) -> Group {
 }
 
 fn upright(class: &str, x: f64, scale: &Scale) -> Line {
-    Line::new().set("class", class).set("x1", x).set("x2", x).set("y1", TOP - 8.0).set("y2", scale.bottom)
+    Line::new()
+        .set("class", class)
+        .set("x1", x)
+        .set("x2", x)
+        .set("y1", TOP - 8.0)
+        .set("y2", scale.bottom)
 }
 
 fn label(text: &str, x: f64, y: f64, anchor: &str) -> Text {
-    Text::new(text).set("class", "quiet").set("x", x).set("y", y).set("text-anchor", anchor)
+    Text::new(text)
+        .set("class", "quiet")
+        .set("x", x)
+        .set("y", y)
+        .set("text-anchor", anchor)
 }
 
 /// What a shard loads, as a multiple of an even share.
@@ -123,7 +162,10 @@ pub(super) fn bars(bars: &[Bar], summary: &str) -> String {
     const LABEL: f64 = 300.0;
     let shown = &bars[..bars.len().min(MOST_ROWS)];
     let bottom = Scale::row(shown.len());
-    let most = shown.iter().map(|bar| bar.today.max(bar.better.unwrap_or(0.0))).fold(1.0, f64::max);
+    let most = shown
+        .iter()
+        .map(|bar| bar.today.max(bar.better.unwrap_or(0.0)))
+        .fold(1.0, f64::max);
     let x = |share: f64| LABEL + share / most * (WIDTH - LABEL - RIGHT);
     let mut document = Document::new()
         .set("viewBox", (0, 0, WIDTH, bottom + 44.0))
@@ -132,16 +174,32 @@ pub(super) fn bars(bars: &[Bar], summary: &str) -> String {
         .add(Title::new("Blocks by shard"))
         .add(Description::new().add(svg::node::Text::new(summary)))
         .add(Style::new(STYLE))
-        .add(Rectangle::new().set("class", "back").set("width", "100%").set("height", "100%"))
+        .add(
+            Rectangle::new()
+                .set("class", "back")
+                .set("width", "100%")
+                .set("height", "100%"),
+        )
         .add(Text::new(summary).set("x", 16).set("y", 26));
     for (i, bar) in shown.iter().enumerate() {
         let y = Scale::row(i);
         let rectangle = |class, y: f64, height: f64, share| {
-            Rectangle::new().set("class", class).set("x", LABEL).set("y", y).set("height", height).set("width", x(share) - LABEL)
+            Rectangle::new()
+                .set("class", class)
+                .set("x", LABEL)
+                .set("y", y)
+                .set("height", height)
+                .set("width", x(share) - LABEL)
         };
         let today = format!("{}, {:.2} of an even share", bar.label, bar.today);
-        let said = bar.better.map_or(today.clone(), |better| format!("{today}, suggested {better:.2}"));
-        let mut group = Group::new().add(Title::new(said)).add(Text::new(bar.label.as_str()).set("x", 16).set("y", y + 15.0));
+        let said = bar.better.map_or(today.clone(), |better| {
+            format!("{today}, suggested {better:.2}")
+        });
+        let mut group = Group::new().add(Title::new(said)).add(
+            Text::new(bar.label.as_str())
+                .set("x", 16)
+                .set("y", y + 15.0),
+        );
         let height = if bar.better.is_some() { BAR * 0.5 } else { BAR };
         group.append(rectangle("bar", y, height, bar.today));
         if let Some(better) = bar.better {
@@ -149,8 +207,19 @@ pub(super) fn bars(bars: &[Bar], summary: &str) -> String {
         }
         document.append(group);
     }
-    document.append(Line::new().set("class", "now").set("x1", x(1.0)).set("x2", x(1.0)).set("y1", TOP - 8.0).set("y2", bottom));
-    let legend = if shown.iter().any(|bar| bar.better.is_some()) { "an even share; below each bar: suggested" } else { "an even share" };
+    document.append(
+        Line::new()
+            .set("class", "now")
+            .set("x1", x(1.0))
+            .set("x2", x(1.0))
+            .set("y1", TOP - 8.0)
+            .set("y2", bottom),
+    );
+    let legend = if shown.iter().any(|bar| bar.better.is_some()) {
+        "an even share; below each bar: suggested"
+    } else {
+        "an even share"
+    };
     document.append(label(legend, x(1.0), bottom + 20.0, "end"));
     format!("{document}\n")
 }

@@ -24,7 +24,9 @@ const MOST_ROWS: usize = 60;
 /// A table without lines, as `kubectl get` prints them.
 pub(super) fn plain_table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header.iter().map(ToString::to_string));
+    table
+        .load_preset(presets::NOTHING)
+        .set_header(header.iter().map(ToString::to_string));
     table
 }
 
@@ -33,7 +35,8 @@ pub(super) const OLDER: &str = "older";
 
 /// Whether some row has no older end.
 pub(super) fn is_open(rows: &[Row], now: DateTime<Utc>) -> bool {
-    rows.iter().any(|row| is_open_end(row.window.min.at(now), now))
+    rows.iter()
+        .any(|row| is_open_end(row.window.min.at(now), now))
 }
 
 fn is_open_end(end: DateTime<Utc>, now: DateTime<Utc>) -> bool {
@@ -42,13 +45,25 @@ fn is_open_end(end: DateTime<Utc>, now: DateTime<Utc>) -> bool {
 
 /// The span of time that all rows together take, up to now at least. A row without an older end is drawn a quarter beyond the last end that there is.
 pub(super) fn span(rows: &[Row], now: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
-    let mut from = rows.iter().map(|row| row.window.min.at(now)).min().unwrap_or(now);
+    let mut from = rows
+        .iter()
+        .map(|row| row.window.min.at(now))
+        .min()
+        .unwrap_or(now);
     if is_open(rows, now) {
-        let ends = rows.iter().flat_map(|row| [row.window.min.at(now), row.window.max.at(now)]).filter(|end| !is_open_end(*end, now));
+        let ends = rows
+            .iter()
+            .flat_map(|row| [row.window.min.at(now), row.window.max.at(now)])
+            .filter(|end| !is_open_end(*end, now));
         let oldest = ends.min().unwrap_or(now).min(now - TimeDelta::days(1));
         from = oldest - (now - oldest) / 4;
     }
-    let to = rows.iter().map(|row| row.window.max.at(now)).max().unwrap_or(now).max(now);
+    let to = rows
+        .iter()
+        .map(|row| row.window.max.at(now))
+        .max()
+        .unwrap_or(now)
+        .max(now);
     (from, to.max(from + TimeDelta::seconds(1)))
 }
 
@@ -58,7 +73,12 @@ pub(super) fn fewest_pods(rows: &[Row], now: DateTime<Utc>) -> u32 {
     let mut edges: Vec<(DateTime<Utc>, bool, u32)> = rows
         .iter()
         .filter(|row| row.window.min.at(now) <= row.window.max.at(now))
-        .flat_map(|row| [(row.window.min.at(now), false, row.pods), (row.window.max.at(now), true, row.pods)])
+        .flat_map(|row| {
+            [
+                (row.window.min.at(now), false, row.pods),
+                (row.window.max.at(now), true, row.pods),
+            ]
+        })
         .collect();
     // At one instant windows begin before others end.
     edges.sort_unstable();
@@ -91,7 +111,9 @@ pub(super) fn text(rows: &[Row], now: DateTime<Utc>) -> String {
     }
     let (from, to) = span(rows, now);
     let whole = (to - from).num_seconds().max(1) as f64;
-    let cell = |instant: DateTime<Utc>| ((instant - from).num_seconds() as f64 / whole * WIDTH as f64).clamp(0.0, WIDTH as f64);
+    let cell = |instant: DateTime<Utc>| {
+        ((instant - from).num_seconds() as f64 / whole * WIDTH as f64).clamp(0.0, WIDTH as f64)
+    };
     let left = rows.iter().map(|row| row.label.len()).max().unwrap_or(0);
     let mut text = String::new();
     for row in rows.iter().take(MOST_ROWS).rev() {
@@ -109,18 +131,36 @@ pub(super) fn text(rows: &[Row], now: DateTime<Utc>) -> String {
         );
     }
     if rows.len() > MOST_ROWS {
-        let _ = writeln!(text, "… and {} older shards; -o json has them all", rows.len() - MOST_ROWS);
+        let _ = writeln!(
+            text,
+            "… and {} older shards; -o json has them all",
+            rows.len() - MOST_ROWS
+        );
     }
     let day = |instant: DateTime<Utc>| instant.format("%Y-%m-%d").to_string();
-    let first = if is_open(rows, now) { OLDER.to_owned() } else { day(from) };
+    let first = if is_open(rows, now) {
+        OLDER.to_owned()
+    } else {
+        day(from)
+    };
     let (middle, last) = (day(from + (to - from) / 2), day(to));
     let gap = WIDTH - first.len() - middle.len() - last.len();
-    let _ = writeln!(text, "{:left$}  {first}{}{middle}{}{last}", "", " ".repeat(gap / 2), " ".repeat(gap - gap / 2));
+    let _ = writeln!(
+        text,
+        "{:left$}  {first}{}{middle}{}{last}",
+        "",
+        " ".repeat(gap / 2),
+        " ".repeat(gap - gap / 2)
+    );
     let fewest = fewest_pods(rows, now);
     let _ = if fewest == 0 {
         writeln!(text, "GAP: some instants are served by no pod")
     } else {
-        writeln!(text, "every instant is served by at least {fewest} pod{}", if fewest == 1 { "" } else { "s" })
+        writeln!(
+            text,
+            "every instant is served by at least {fewest} pod{}",
+            if fewest == 1 { "" } else { "s" }
+        )
     };
     text
 }

@@ -33,7 +33,13 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase.
-    pub const ALL: [Self; 5] = [Self::Starting, Self::Serving, Self::Draining, Self::Restarting, Self::Failed];
+    pub const ALL: [Self; 5] = [
+        Self::Starting,
+        Self::Serving,
+        Self::Draining,
+        Self::Restarting,
+        Self::Failed,
+    ];
 
     /// As in the document.
     #[must_use]
@@ -124,7 +130,10 @@ mod tests {
         let status: AgentStatus = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&status).unwrap(), text);
         for phase in Phase::ALL {
-            assert_eq!(serde_json::to_string(&phase).unwrap(), format!("\"{phase}\""));
+            assert_eq!(
+                serde_json::to_string(&phase).unwrap(),
+                format!("\"{phase}\"")
+            );
         }
     }
 
@@ -134,7 +143,10 @@ mod tests {
 
     /// A pod that serves, as release 0.1 told it.
     fn serving() -> AgentStatus {
-        let window = Window { min: "-370d".parse().unwrap(), max: "-246d16h".parse().unwrap() };
+        let window = Window {
+            min: "-370d".parse().unwrap(),
+            max: "-246d16h".parse().unwrap(),
+        };
         AgentStatus {
             pod: "store-0".to_owned(),
             shard: Some(2),
@@ -166,12 +178,31 @@ mod tests {
             r#""published":{"min_time":"-370d","max_time":"-246d16h","quantum":"1h"},"#,
             r#""applied":{"min_time":"-370d","max_time":"-246d16h"},"restarts":4,"last_error":null,"loaded_blocks":12}"#
         );
-        let expected = AgentStatus { agent_version: "9.0.0".to_owned(), contract: 3, ..serving() };
+        let expected = AgentStatus {
+            agent_version: "9.0.0".to_owned(),
+            contract: 3,
+            ..serving()
+        };
         assert_eq!(read(newer).unwrap(), expected);
         // One before any of these keys: it is there and serves, and claims nothing.
         let bare = read(r#"{"pod":"store-0","phase":"serving"}"#).unwrap();
-        let nothing = AgentStatus { shard: None, replica: None, published: None, applied: None, verified: false, restarts: 0, ..serving() };
-        assert_eq!(bare, AgentStatus { agent_version: String::new(), contract: 0, ..nothing });
+        let nothing = AgentStatus {
+            shard: None,
+            replica: None,
+            published: None,
+            applied: None,
+            verified: false,
+            restarts: 0,
+            ..serving()
+        };
+        assert_eq!(
+            bare,
+            AgentStatus {
+                agent_version: String::new(),
+                contract: 0,
+                ..nothing
+            }
+        );
     }
 
     #[test]
@@ -179,10 +210,20 @@ mod tests {
         for (text, why) in [
             (r#"{"phase":"serving"}"#, "missing field `pod`"),
             (r#"{"pod":"store-0"}"#, "missing field `phase`"),
-            (r#"{"pod":"store-0","phase":"dreaming"}"#, "unknown variant `dreaming`"),
-            (r#"{"pod":"store-0","phase":"serving","applied":{"min_time":"-1d"}}"#, "missing field `max_time`"),
+            (
+                r#"{"pod":"store-0","phase":"dreaming"}"#,
+                "unknown variant `dreaming`",
+            ),
+            (
+                r#"{"pod":"store-0","phase":"serving","applied":{"min_time":"-1d"}}"#,
+                "missing field `max_time`",
+            ),
         ] {
-            assert!(read(text).unwrap_err().contains(why), "{text}: {:?}", read(text));
+            assert!(
+                read(text).unwrap_err().contains(why),
+                "{text}: {:?}",
+                read(text)
+            );
         }
     }
 }

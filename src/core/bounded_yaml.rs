@@ -32,24 +32,36 @@ pub fn without_aliases(nodes: usize) -> serde_saphyr::Options {
 pub fn why(error: &serde_saphyr::Error) -> String {
     let message = error.to_string();
     // The parser repeats the place at the end of its sentence; ours stands in front.
-    let why = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
+    let why = message
+        .rsplit_once(" at line ")
+        .map_or(message.as_str(), |(head, _)| head);
     let why = match error {
-        serde_saphyr::Error::Budget { breach, .. } => beyond(breach).unwrap_or_else(|| for_people(why)),
+        serde_saphyr::Error::Budget { breach, .. } => {
+            beyond(breach).unwrap_or_else(|| for_people(why))
+        }
         _ => for_people(why),
     };
-    if why.chars().count() > LONGEST_WHY { why.chars().take(LONGEST_WHY).chain(['…']).collect() } else { why }
+    if why.chars().count() > LONGEST_WHY {
+        why.chars().take(LONGEST_WHY).chain(['…']).collect()
+    } else {
+        why
+    }
 }
 
 /// A sentence for a limit that the text exceeds.
 fn beyond(breach: &BudgetBreach) -> Option<String> {
     match breach {
-        BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. } => {
-            Some("anchors (&name) and aliases (*name) are not accepted here; write the value out".to_owned())
-        }
-        BudgetBreach::Nodes { nodes } | BudgetBreach::Events { events: nodes } => {
-            Some(format!("too many values (more than {}); write fewer", nodes.saturating_sub(1)))
-        }
-        BudgetBreach::Depth { depth } => Some(format!("nested {depth} levels deep, which no value here needs")),
+        BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. } => Some(
+            "anchors (&name) and aliases (*name) are not accepted here; write the value out"
+                .to_owned(),
+        ),
+        BudgetBreach::Nodes { nodes } | BudgetBreach::Events { events: nodes } => Some(format!(
+            "too many values (more than {}); write fewer",
+            nodes.saturating_sub(1)
+        )),
+        BudgetBreach::Depth { depth } => Some(format!(
+            "nested {depth} levels deep, which no value here needs"
+        )),
         _ => None,
     }
 }

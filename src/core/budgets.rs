@@ -77,14 +77,32 @@ pub struct BudgetPlan {
 #[must_use]
 pub fn wanted(set: &ShardedSet, closed: &BTreeSet<u32>, facts: &NamespaceFacts) -> BudgetPlan {
     let mut shards = set.shards(facts);
-    shards.extend(closed.iter().filter(|shard| !shards.contains_key(*shard)).map(|shard| (*shard, 0)).collect::<Vec<_>>());
+    shards.extend(
+        closed
+            .iter()
+            .filter(|shard| !shards.contains_key(*shard))
+            .map(|shard| (*shard, 0))
+            .collect::<Vec<_>>(),
+    );
     let labelled: BTreeSet<u32> = set.pods(facts).filter_map(PodFacts::shard).collect();
-    let mut plan = BudgetPlan { ready: true, ..BudgetPlan::default() };
+    let mut plan = BudgetPlan {
+        ready: true,
+        ..BudgetPlan::default()
+    };
     let mut kept = BTreeSet::new();
     for (shard, pods) in shards {
         let name = shard_name(&set.owner.name, shard, SUBDOMAIN_CHARS);
-        let limit = if closed.contains(&shard) { Limit::Closed } else { Limit::KeepAvailable(all_but_one(pods)) };
-        let budget = Budget { name, owner: set.owner.clone(), selector: set.selector_of(shard), limit };
+        let limit = if closed.contains(&shard) {
+            Limit::Closed
+        } else {
+            Limit::KeepAvailable(all_but_one(pods))
+        };
+        let budget = Budget {
+            name,
+            owner: set.owner.clone(),
+            selector: set.selector_of(shard),
+            limit,
+        };
         let others = others(set, shard, facts);
         if !others.is_empty() {
             plan.conflicts.push(format!(
@@ -114,9 +132,16 @@ pub fn wanted(set: &ShardedSet, closed: &BTreeSet<u32>, facts: &NamespaceFacts) 
             }
         }
     }
-    let own = facts.budgets.values().filter(|budget| budget.ours && !kept.contains(&budget.name));
-    let own = own.filter(|budget| set.owns(budget.owner_uid.as_deref(), &budget.name, SUBDOMAIN_CHARS));
-    let delete = own.map(|budget| BudgetWrite::Delete { name: budget.name.clone(), resource_version: budget.resource_version.clone() });
+    let own = facts
+        .budgets
+        .values()
+        .filter(|budget| budget.ours && !kept.contains(&budget.name));
+    let own =
+        own.filter(|budget| set.owns(budget.owner_uid.as_deref(), &budget.name, SUBDOMAIN_CHARS));
+    let delete = own.map(|budget| BudgetWrite::Delete {
+        name: budget.name.clone(),
+        resource_version: budget.resource_version.clone(),
+    });
     plan.writes.splice(0..0, delete);
     plan
 }
@@ -130,24 +155,46 @@ pub fn opening(set: &ShardedSet, facts: &NamespaceFacts) -> Vec<BudgetWrite> {
             BudgetWrite::Replace { budget, .. } => &budget.name,
             BudgetWrite::Delete { name, .. } => name,
         };
-        facts.budgets.get(name).is_some_and(|there| there.max_unavailable == Some(0))
+        facts
+            .budgets
+            .get(name)
+            .is_some_and(|there| there.max_unavailable == Some(0))
     };
-    wanted(set, &BTreeSet::new(), facts).writes.into_iter().filter(is_closed).collect()
+    wanted(set, &BTreeSet::new(), facts)
+        .writes
+        .into_iter()
+        .filter(is_closed)
+        .collect()
 }
 
 /// By namespace, deletions of our budgets where the label was taken away: nobody opens them there after a step, or lowers
 /// them when pods go, and each would come to hold up the drain of a node. `all` is by namespace, too. Only what we would have made
 /// goes: with a StatefulSet as owner and the name that we give; anybody may put our label on a budget.
 #[must_use]
-pub fn left_behind(all: &[(String, BudgetFacts)], labelled: &BTreeSet<String>) -> Vec<(String, BudgetWrite)> {
-    let delete =
-        |budget: &BudgetFacts| BudgetWrite::Delete { name: budget.name.clone(), resource_version: budget.resource_version.clone() };
-    let is_made = |budget: &BudgetFacts| {
-        let shard = budget.name.rsplit_once("-shard-").and_then(|(_, shard)| shard.parse().ok());
-        budget.owner_name.as_ref().zip(shard).is_some_and(|(owner, shard)| shard_name(owner, shard, SUBDOMAIN_CHARS) == budget.name)
+pub fn left_behind(
+    all: &[(String, BudgetFacts)],
+    labelled: &BTreeSet<String>,
+) -> Vec<(String, BudgetWrite)> {
+    let delete = |budget: &BudgetFacts| BudgetWrite::Delete {
+        name: budget.name.clone(),
+        resource_version: budget.resource_version.clone(),
     };
-    let ours = all.iter().filter(|(namespace, budget)| budget.ours && !labelled.contains(namespace) && is_made(budget));
-    ours.map(|(namespace, budget)| (namespace.clone(), delete(budget))).collect()
+    let is_made = |budget: &BudgetFacts| {
+        let shard = budget
+            .name
+            .rsplit_once("-shard-")
+            .and_then(|(_, shard)| shard.parse().ok());
+        budget
+            .owner_name
+            .as_ref()
+            .zip(shard)
+            .is_some_and(|(owner, shard)| shard_name(owner, shard, SUBDOMAIN_CHARS) == budget.name)
+    };
+    let ours = all.iter().filter(|(namespace, budget)| {
+        budget.ours && !labelled.contains(namespace) && is_made(budget)
+    });
+    ours.map(|(namespace, budget)| (namespace.clone(), delete(budget)))
+        .collect()
 }
 
 impl Budget {
@@ -165,15 +212,29 @@ impl Budget {
 /// Budgets of others that select a pod of the shard; of a shard without pods, what a pod would have at the least.
 fn others(set: &ShardedSet, shard: u32, facts: &NamespaceFacts) -> Vec<String> {
     let number = shard.to_string();
-    let mut pods: Vec<_> =
-        set.pods(facts).filter(|pod| pod.shard_label.as_deref() == Some(number.as_str())).map(|pod| &pod.labels).collect();
+    let mut pods: Vec<_> = set
+        .pods(facts)
+        .filter(|pod| pod.shard_label.as_deref() == Some(number.as_str()))
+        .map(|pod| &pod.labels)
+        .collect();
     let least = set.selector_of(shard).labels;
     if pods.is_empty() {
         pods.push(&least);
     }
-    let selects = |budget: &&BudgetFacts| budget.selector.as_ref().is_some_and(|selector| pods.iter().any(|pod| selector.selects(pod)));
+    let selects = |budget: &&BudgetFacts| {
+        budget
+            .selector
+            .as_ref()
+            .is_some_and(|selector| pods.iter().any(|pod| selector.selects(pod)))
+    };
     // A budget of ours for another StatefulSet is no reason: both would give way, and both come back.
-    facts.budgets.values().filter(|budget| !budget.ours).filter(selects).map(|budget| budget.name.clone()).collect()
+    facts
+        .budgets
+        .values()
+        .filter(|budget| !budget.ours)
+        .filter(selects)
+        .map(|budget| budget.name.clone())
+        .collect()
 }
 
 fn all_but_one(pods: u32) -> i32 {

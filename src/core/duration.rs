@@ -14,8 +14,15 @@ use serde::{Serialize, Serializer};
 pub struct PromDuration(i64);
 
 /// Milliseconds of each unit, largest first, as Prometheus defines them.
-const UNITS: [(&str, i64); 7] =
-    [("y", 365 * 86_400_000), ("w", 7 * 86_400_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const UNITS: [(&str, i64); 7] = [
+    ("y", 365 * 86_400_000),
+    ("w", 7 * 86_400_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
 
 /// Go's `time.Duration` ends at about 292 years, and Thanos refuses more.
 const MAX_MILLIS: i64 = i64::MAX / 1_000_000;
@@ -73,7 +80,11 @@ impl PromDuration {
     /// As chrono's duration; saturates.
     #[must_use]
     pub fn to_chrono(self) -> chrono::TimeDelta {
-        let end = if self.0 < 0 { chrono::TimeDelta::MIN } else { chrono::TimeDelta::MAX };
+        let end = if self.0 < 0 {
+            chrono::TimeDelta::MIN
+        } else {
+            chrono::TimeDelta::MAX
+        };
         chrono::TimeDelta::try_milliseconds(self.0).unwrap_or(end)
     }
 }
@@ -103,7 +114,10 @@ impl FromStr for PromDuration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, DurationError> {
-        let fail = |why| DurationError { text: text.chars().take(64).collect(), why };
+        let fail = |why| DurationError {
+            text: text.chars().take(64).collect(),
+            why,
+        };
         let (negative, digits) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -118,19 +132,32 @@ impl FromStr for PromDuration {
             return Err(fail("it is empty"));
         }
         while !rest.is_empty() {
-            let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
-            let (unit, after) = after.split_at(after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len()));
+            let (number, after) = rest.split_at(
+                rest.find(|c: char| !c.is_ascii_digit())
+                    .unwrap_or(rest.len()),
+            );
+            let (unit, after) = after.split_at(
+                after
+                    .find(|c: char| !c.is_ascii_alphabetic())
+                    .unwrap_or(after.len()),
+            );
             if number.is_empty() {
                 return Err(fail("a unit needs a whole number before it"));
             }
             if unit.is_empty() {
-                return Err(fail(if after.starts_with('.') { "fractions are not allowed" } else { "a number needs a unit after it" }));
+                return Err(fail(if after.starts_with('.') {
+                    "fractions are not allowed"
+                } else {
+                    "a number needs a unit after it"
+                }));
             }
             if !UNITS.iter().any(|(name, _)| *name == unit) {
                 return Err(fail("the unit is unknown"));
             }
             let Some((_, millis)) = units.by_ref().find(|(name, _)| *name == unit) else {
-                return Err(fail("each unit may stand once, and larger units come first"));
+                return Err(fail(
+                    "each unit may stand once, and larger units come first",
+                ));
             };
             total = number
                 .parse::<i64>()
@@ -183,7 +210,10 @@ mod tests {
     #[test]
     fn reads_what_prometheus_reads() {
         assert_eq!(millis("-124d8h"), -(124 * 24 + 8) * 3_600_000);
-        assert_eq!(millis("1y2w3d4h5m6s7ms"), (((365 + 14 + 3) * 24 + 4) * 60 + 5) * 60_000 + 6_007);
+        assert_eq!(
+            millis("1y2w3d4h5m6s7ms"),
+            (((365 + 14 + 3) * 24 + 4) * 60 + 5) * 60_000 + 6_007
+        );
         assert_eq!(millis("0"), 0);
         assert_eq!(millis("0s"), 0);
         assert_eq!(millis("24h"), millis("1d"));
@@ -215,7 +245,10 @@ mod tests {
     #[test]
     fn writes_days_never_weeks_or_years() {
         assert_eq!(PromDuration::from_days(-370).to_string(), "-370d");
-        assert_eq!(PromDuration::from_secs(-(246 * 24 + 16) * 3600).to_string(), "-246d16h");
+        assert_eq!(
+            PromDuration::from_secs(-(246 * 24 + 16) * 3600).to_string(),
+            "-246d16h"
+        );
         assert_eq!(PromDuration::from_millis(1).to_string(), "1ms");
         assert_eq!(PromDuration::ZERO.to_string(), "0s");
     }

@@ -46,7 +46,8 @@ const REQUESTS_IN_A_ROUND: u8 = 4;
 const RELEASED_SECONDS: u32 = 1;
 
 // What the safety rests on, with clocks that run 5 % apart either way.
-const _: () = assert!((RENEW_DEADLINE.as_millis() + WRITE.as_millis()) * 105 < LEASE.as_millis() * 95);
+const _: () =
+    assert!((RENEW_DEADLINE.as_millis() + WRITE.as_millis()) * 105 < LEASE.as_millis() * 95);
 
 /// What a Lease says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,7 +162,9 @@ impl Election {
     /// Who holds the lease, as last seen.
     #[must_use]
     pub fn holder(&self) -> Option<&str> {
-        self.standing().map(|stored| stored.record.holder.as_str()).filter(|holder| !holder.is_empty())
+        self.standing()
+            .map(|stored| stored.record.holder.as_str())
+            .filter(|holder| !holder.is_empty())
     }
 
     /// `leaseTransitions`, as last seen.
@@ -188,9 +191,17 @@ impl Election {
                 return Step::WaitUntil(self.due);
             }
             self.left = REQUESTS_IN_A_ROUND;
-            self.due = now + RETRY + if self.is_mine() { Duration::ZERO } else { self.jitter };
+            self.due = now
+                + RETRY
+                + if self.is_mine() {
+                    Duration::ZERO
+                } else {
+                    self.jitter
+                };
             // A replacement is checked against the version; making a Lease is not, so absence is looked at again.
-            self.must_look = !(self.is_mine() || self.leads(now) || (self.standing().is_some() && self.is_free(now)));
+            self.must_look = !(self.is_mine()
+                || self.leads(now)
+                || (self.standing().is_some() && self.is_free(now)));
         }
         let request = if self.must_look {
             Some(Request::Get)
@@ -210,7 +221,9 @@ impl Election {
 
     /// Takes the answer to the last request.
     pub fn answered(&mut self, now: Duration, answer: Answer) {
-        let Some((request, sent)) = self.asked.take() else { return };
+        let Some((request, sent)) = self.asked.take() else {
+            return;
+        };
         match answer {
             Answer::Stands(stored) => {
                 self.must_look = false;
@@ -244,13 +257,17 @@ impl Election {
         }
         self.retired = Some(now);
         // The last write began now at the latest.
-        self.due = self.until.take().map_or(now, |until| until.min(now) + WRITE);
+        self.due = self
+            .until
+            .take()
+            .map_or(now, |until| until.min(now) + WRITE);
         self.left = 0;
         self.must_look = !self.is_mine();
     }
 
     fn release(&mut self, now: Duration, wall: DateTime<Utc>, retired: Duration) -> Step {
-        if now >= retired + RELEASE || self.tenure.is_none() || !(self.must_look || self.is_mine()) {
+        if now >= retired + RELEASE || self.tenure.is_none() || !(self.must_look || self.is_mine())
+        {
             return Step::Done;
         }
         if self.left == 0 {
@@ -283,13 +300,21 @@ impl Election {
     /// A round ends early; the next one begins in time for a lease that becomes free.
     fn end_round(&mut self, now: Duration) {
         self.left = 0;
-        if let Some(sight) = self.sight.as_ref().filter(|sight| sight.free_at > now && !self.is_mine()) {
+        if let Some(sight) = self
+            .sight
+            .as_ref()
+            .filter(|sight| sight.free_at > now && !self.is_mine())
+        {
             self.due = self.due.min(sight.free_at);
         }
     }
 
     fn see(&mut self, now: Duration, stored: Option<Stored>) {
-        if self.sight.as_ref().is_some_and(|sight| sight.stored == stored) {
+        if self
+            .sight
+            .as_ref()
+            .is_some_and(|sight| sight.stored == stored)
+        {
             return;
         }
         let first = self.sight.is_none();
@@ -297,7 +322,10 @@ impl Election {
             Some(stored) if stored.record.holder.is_empty() => now,
             // Our own name from before a restart: that process is dead, and its writes are over by then.
             Some(stored) if first && stored.record.holder == self.identity => now.max(WRITE),
-            Some(stored) => now + Duration::from_secs(stored.record.lease_seconds.into()).clamp(LEASE, LONGEST_LEASE),
+            Some(stored) => {
+                now + Duration::from_secs(stored.record.lease_seconds.into())
+                    .clamp(LEASE, LONGEST_LEASE)
+            }
             None if first => now,
             // Deleted under a holder who may still write.
             None => now + LEASE,
@@ -318,12 +346,15 @@ impl Election {
     }
 
     fn is_mine(&self) -> bool {
-        let ours = |record: &Record| record.holder == self.identity && record.acquired == self.tenure;
+        let ours =
+            |record: &Record| record.holder == self.identity && record.acquired == self.tenure;
         self.tenure.is_some() && self.standing().is_some_and(|stored| ours(&stored.record))
     }
 
     fn is_free(&self, now: Duration) -> bool {
-        self.sight.as_ref().is_some_and(|sight| now >= sight.free_at)
+        self.sight
+            .as_ref()
+            .is_some_and(|sight| now >= sight.free_at)
     }
 
     fn leads(&self, now: Duration) -> bool {
@@ -333,25 +364,42 @@ impl Election {
     /// The record of ours with a new renewTime: others must see it change, whatever our wall clock does.
     fn renewal(&self, wall: DateTime<Utc>) -> Request {
         let before = self.standing().and_then(|stored| stored.record.renewed);
-        let renewed = if before == Some(wall) { wall + TimeDelta::microseconds(1) } else { wall };
+        let renewed = if before == Some(wall) {
+            wall + TimeDelta::microseconds(1)
+        } else {
+            wall
+        };
         self.writing(self.record(renewed, self.transitions()))
     }
 
     fn acquisition(&mut self, now: Duration, wall: DateTime<Utc>) -> Request {
         // A Lease that is made anew in the middle of a tenure is no transition.
-        let transitions = if self.leads(now) { self.transitions() } else { self.transitions.map_or(0, |n| n.saturating_add(1)) };
+        let transitions = if self.leads(now) {
+            self.transitions()
+        } else {
+            self.transitions.map_or(0, |n| n.saturating_add(1))
+        };
         self.tenure.get_or_insert(wall);
         self.writing(self.record(wall, transitions))
     }
 
     fn record(&self, renewed: DateTime<Utc>, transitions: u32) -> Record {
         let lease_seconds = u32::try_from(LEASE.as_secs()).unwrap_or(u32::MAX);
-        Record { holder: self.identity.clone(), lease_seconds, acquired: self.tenure, renewed: Some(renewed), transitions }
+        Record {
+            holder: self.identity.clone(),
+            lease_seconds,
+            acquired: self.tenure,
+            renewed: Some(renewed),
+            transitions,
+        }
     }
 
     fn writing(&self, record: Record) -> Request {
         match self.standing() {
-            Some(stored) => Request::Replace { record, version: stored.version.clone() },
+            Some(stored) => Request::Replace {
+                record,
+                version: stored.version.clone(),
+            },
             None => Request::Create(record),
         }
     }

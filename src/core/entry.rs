@@ -44,7 +44,9 @@ pub enum EntryError {
     #[error("the entry has {0} bytes, more than the {MAX_ENTRY_BYTES} an entry may have")]
     TooLarge(usize),
     /// Not the YAML that an entry is.
-    #[error("the entry is not what we write: {0}; expected the keys shard, replica, min_time and max_time")]
+    #[error(
+        "the entry is not what we write: {0}; expected the keys shard, replica, min_time and max_time"
+    )]
     Yaml(String),
     /// A bound that Thanos would not read.
     #[error("{key}: {why}")]
@@ -83,7 +85,9 @@ struct Raw {
 
 fn unreadable(error: &serde_saphyr::Error) -> EntryError {
     let error = error.without_snippet();
-    let place = error.location().map_or_else(String::new, |at| format!(" at line {}, column {}", at.line(), at.column()));
+    let place = error.location().map_or_else(String::new, |at| {
+        format!(" at line {}, column {}", at.line(), at.column())
+    });
     EntryError::Yaml(why(error) + &place)
 }
 
@@ -91,7 +95,15 @@ impl Entry {
     /// An entry with nothing but a place and a window.
     #[must_use]
     pub const fn new(shard: u32, replica: u32, window: Window) -> Self {
-        Self { shard, replica, window, drain: None, generation: None, order: None, released: None }
+        Self {
+            shard,
+            replica,
+            window,
+            drain: None,
+            generation: None,
+            order: None,
+            released: None,
+        }
     }
 
     /// Reads an entry. `now` is needed only for a window that mixes a relative with an absolute bound.
@@ -102,15 +114,34 @@ impl Entry {
         if text.len() > MAX_ENTRY_BYTES {
             return Err(EntryError::TooLarge(text.len()));
         }
-        let raw: Raw = serde_saphyr::from_str_with_options(text, without_aliases(MAX_ENTRY_NODES)).map_err(|e| unreadable(&e))?;
-        let bound = |key, text: &str| text.parse::<Bound>().map_err(|why| EntryError::Bound { key, why });
-        let window = Window { min: bound("min_time", &raw.min_time)?, max: bound("max_time", &raw.max_time)? }.checked(now)?;
-        let drain = raw.drain.map(|text| text.parse::<PromDuration>()).transpose()?;
+        let raw: Raw = serde_saphyr::from_str_with_options(text, without_aliases(MAX_ENTRY_NODES))
+            .map_err(|e| unreadable(&e))?;
+        let bound = |key, text: &str| {
+            text.parse::<Bound>()
+                .map_err(|why| EntryError::Bound { key, why })
+        };
+        let window = Window {
+            min: bound("min_time", &raw.min_time)?,
+            max: bound("max_time", &raw.max_time)?,
+        }
+        .checked(now)?;
+        let drain = raw
+            .drain
+            .map(|text| text.parse::<PromDuration>())
+            .transpose()?;
         if let Some(drain) = drain.filter(|d| *d < PromDuration::ZERO) {
             return Err(EntryError::NegativeDrain(drain));
         }
         let (generation, order, released) = (raw.generation, raw.order, raw.released);
-        Ok(Self { shard: raw.shard, replica: raw.replica, window, drain, generation, order, released })
+        Ok(Self {
+            shard: raw.shard,
+            replica: raw.replica,
+            window,
+            drain,
+            generation,
+            order,
+            released,
+        })
     }
 
     /// The bytes that stand in the ConfigMap.
@@ -133,7 +164,11 @@ impl Entry {
         if let Some(drain) = self.drain {
             let _ = writeln!(text, "drain: {drain}");
         }
-        for (key, number) in [("generation", self.generation), ("order", self.order), ("released", self.released)] {
+        for (key, number) in [
+            ("generation", self.generation),
+            ("order", self.order),
+            ("released", self.released),
+        ] {
             if let Some(number) = number {
                 let _ = writeln!(text, "{key}: {number}");
             }
@@ -160,10 +195,19 @@ mod tests {
     /// Agents of contract 1 read the same: an RFC 3339 time beside a duration.
     #[test]
     fn an_open_window_is_written_as_thanos_default() {
-        let window = Window { min: Bound::BEGINNING, max: "-90d".parse().unwrap() };
+        let window = Window {
+            min: Bound::BEGINNING,
+            max: "-90d".parse().unwrap(),
+        };
         let text = Entry::new(2, 1, window).to_yaml();
-        assert_eq!(text, "shard: 2\nreplica: 1\nmin_time: \"0000-01-01T00:00:00Z\"\nmax_time: -90d\n");
-        assert_eq!(Entry::parse(&text, DateTime::UNIX_EPOCH).unwrap().window, window);
+        assert_eq!(
+            text,
+            "shard: 2\nreplica: 1\nmin_time: \"0000-01-01T00:00:00Z\"\nmax_time: -90d\n"
+        );
+        assert_eq!(
+            Entry::parse(&text, DateTime::UNIX_EPOCH).unwrap().window,
+            window
+        );
     }
 
     #[test]
@@ -171,36 +215,66 @@ mod tests {
         let text = "shard: 0\nreplica: 0\nmin_time: -124d8h\nmax_time: 1d\n";
         let entry = Entry::parse(text, now()).unwrap();
         assert_eq!(entry.to_yaml(), text);
-        let newer = Entry::parse(&format!("{text}something_new: [1, 2]\ndrain: 5s\n"), now()).unwrap();
+        let newer =
+            Entry::parse(&format!("{text}something_new: [1, 2]\ndrain: 5s\n"), now()).unwrap();
         assert_eq!(newer.drain, Some(PromDuration::from_secs(5)));
         assert_eq!(newer.window, entry.window);
     }
 
     #[test]
     fn an_absolute_window_reads_back() {
-        let window = Window { min: "2026-01-31T00:00:00Z".parse().unwrap(), max: "2026-02-28T00:00:00Z".parse().unwrap() };
-        let entry = Entry { generation: Some(u64::MAX), order: Some(3), released: Some(3), ..Entry::new(1, 2, window) };
+        let window = Window {
+            min: "2026-01-31T00:00:00Z".parse().unwrap(),
+            max: "2026-02-28T00:00:00Z".parse().unwrap(),
+        };
+        let entry = Entry {
+            generation: Some(u64::MAX),
+            order: Some(3),
+            released: Some(3),
+            ..Entry::new(1, 2, window)
+        };
         assert_eq!(Entry::parse(&entry.to_yaml(), now()).unwrap(), entry);
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         let long = "x".repeat(MAX_ENTRY_BYTES + 1);
-        let many = format!("shard: 0\nmin_time: -1d\nmax_time: 0s\nx: [{}]\n", "1,".repeat(2_000));
+        let many = format!(
+            "shard: 0\nmin_time: -1d\nmax_time: 0s\nx: [{}]\n",
+            "1,".repeat(2_000)
+        );
         for (text, why) in [
             ("", "expected the keys"),
             ("[]", "expected the keys"),
             ("shard: 0\nmin_time: -1d\n", "max_time"),
-            ("shard: zero\nmin_time: -1d\nmax_time: 0s\n", "line 1, column 8"),
+            (
+                "shard: zero\nmin_time: -1d\nmax_time: 0s\n",
+                "line 1, column 8",
+            ),
             ("shard: 0\nmin_time: -1.5d\nmax_time: 0s\n", "min_time"),
             ("shard: 0\nmin_time: ''\nmax_time: 0s\n", "min_time"),
             ("shard: 0\nmin_time: -1d\nmax_time: -2d\n", "inverted"),
-            ("shard: 0\nmin_time: -1d\nmax_time: 0s\ndrain: -1s\n", "negative"),
-            ("shard: 0\nmin_time: -1d\nmax_time: 0s\ngeneration: -1\n", "line 4"),
-            ("shard: 0\nmin_time: -1d\nmax_time: 0s\ngeneration: many\n", "line 4"),
-            ("shard: 0\nshard: 1\nmin_time: -1d\nmax_time: 0s\n", "duplicate"),
+            (
+                "shard: 0\nmin_time: -1d\nmax_time: 0s\ndrain: -1s\n",
+                "negative",
+            ),
+            (
+                "shard: 0\nmin_time: -1d\nmax_time: 0s\ngeneration: -1\n",
+                "line 4",
+            ),
+            (
+                "shard: 0\nmin_time: -1d\nmax_time: 0s\ngeneration: many\n",
+                "line 4",
+            ),
+            (
+                "shard: 0\nshard: 1\nmin_time: -1d\nmax_time: 0s\n",
+                "duplicate",
+            ),
             (long.as_str(), "bytes"),
-            ("x: &x [1, 1]\ny: [*x, *x]\nshard: 0\nmin_time: -1d\nmax_time: 0s\n", "aliases (*name) are not accepted"),
+            (
+                "x: &x [1, 1]\ny: [*x, *x]\nshard: 0\nmin_time: -1d\nmax_time: 0s\n",
+                "aliases (*name) are not accepted",
+            ),
             (many.as_str(), "too many values"),
         ] {
             let error = Entry::parse(text, now()).unwrap_err().to_string();

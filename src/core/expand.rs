@@ -9,24 +9,44 @@ use super::names;
 /// What an object is called in messages.
 #[must_use]
 pub fn title(object: &Value) -> String {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     format!("{}/{}", text("/kind"), text("/metadata/name"))
 }
 
 /// The namespace of an object, or the one given for those without.
 #[must_use]
 pub fn namespace(object: &Value, default: &str) -> String {
-    object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or(default).to_owned()
+    object
+        .pointer("/metadata/namespace")
+        .and_then(Value::as_str)
+        .unwrap_or(default)
+        .to_owned()
 }
 
 /// What the server would observe of a `StatefulSet`. `replicas` overrides its own.
 #[must_use]
 pub fn facts(object: &Value, namespace: &str, replicas: Option<u32>) -> StatefulSetFacts {
-    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
-    let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
+    let number = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_u64)
+            .and_then(|n| u32::try_from(n).ok())
+    };
+    let annotations = object
+        .pointer("/metadata/annotations")
+        .and_then(Value::as_object);
     StatefulSetFacts {
         namespace: namespace.to_owned(),
-        name: object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        name: object
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
         // Kubernetes' default is one replica.
         replicas: replicas.or(number("/spec/replicas")).unwrap_or(1),
         ordinals_start: number("/spec/ordinals/start").unwrap_or(0),
@@ -37,7 +57,9 @@ pub fn facts(object: &Value, namespace: &str, replicas: Option<u32>) -> Stateful
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect(),
         min_ready_seconds: number("/spec/minReadySeconds").unwrap_or(0),
-        max_unavailable: object.pointer("/spec/updateStrategy").and_then(MaxUnavailable::of_strategy),
+        max_unavailable: object
+            .pointer("/spec/updateStrategy")
+            .and_then(MaxUnavailable::of_strategy),
         // The rest matters to a rollout only, and there is none offline.
         ..StatefulSetFacts::default()
     }
@@ -46,38 +68,66 @@ pub fn facts(object: &Value, namespace: &str, replicas: Option<u32>) -> Stateful
 /// A number of the spec that the API server would refuse, if there is one.
 #[must_use]
 pub fn unusable_number(object: &Value) -> Option<(&'static str, String)> {
-    let fits = |value: &Value| value.is_null() || value.as_i64().is_some_and(|n| (0..=i64::from(i32::MAX)).contains(&n));
-    [("/spec/replicas", "spec.replicas"), ("/spec/ordinals/start", "spec.ordinals.start")]
-        .into_iter()
-        .filter_map(|(pointer, key)| Some((key, object.pointer(pointer)?)))
-        .find(|(_, value)| !fits(value))
-        .map(|(key, value)| (key, value.to_string()))
+    let fits = |value: &Value| {
+        value.is_null()
+            || value
+                .as_i64()
+                .is_some_and(|n| (0..=i64::from(i32::MAX)).contains(&n))
+    };
+    [
+        ("/spec/replicas", "spec.replicas"),
+        ("/spec/ordinals/start", "spec.ordinals.start"),
+    ]
+    .into_iter()
+    .filter_map(|(pointer, key)| Some((key, object.pointer(pointer)?)))
+    .find(|(_, value)| !fits(value))
+    .map(|(key, value)| (key, value.to_string()))
 }
 
 /// The pods of a `StatefulSet`.
 #[must_use]
 pub fn pods(statefulset: &Value, facts: &StatefulSetFacts) -> Vec<Value> {
-    (facts.ordinals_start..facts.ordinals_start.saturating_add(facts.replicas)).map(|ordinal| pod(statefulset, facts, ordinal)).collect()
+    (facts.ordinals_start..facts.ordinals_start.saturating_add(facts.replicas))
+        .map(|ordinal| pod(statefulset, facts, ordinal))
+        .collect()
 }
 
 /// One pod, with what the controller adds to the template: name, namespace, owner, labels, host name, claims.
 #[must_use]
 pub fn pod(statefulset: &Value, facts: &StatefulSetFacts, ordinal: u32) -> Value {
     let name = format!("{}-{ordinal}", facts.name);
-    let template = statefulset.pointer("/spec/template").and_then(Value::as_object).cloned().unwrap_or_default();
-    let mut metadata = template.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    let template = statefulset
+        .pointer("/spec/template")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
+    let mut metadata = template
+        .get("metadata")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
     metadata.insert("name".to_owned(), json!(name));
     metadata.insert("generateName".to_owned(), json!(format!("{}-", facts.name)));
     metadata.insert("namespace".to_owned(), json!(facts.namespace));
     let labels = member(&mut metadata, "labels");
     labels.insert("statefulset.kubernetes.io/pod-name".to_owned(), json!(name));
-    labels.insert(names::POD_INDEX_LABEL.to_owned(), json!(ordinal.to_string()));
-    let uid = statefulset.pointer("/metadata/uid").cloned().unwrap_or_else(|| json!("00000000-0000-0000-0000-000000000000"));
+    labels.insert(
+        names::POD_INDEX_LABEL.to_owned(),
+        json!(ordinal.to_string()),
+    );
+    let uid = statefulset
+        .pointer("/metadata/uid")
+        .cloned()
+        .unwrap_or_else(|| json!("00000000-0000-0000-0000-000000000000"));
     metadata.insert(
         "ownerReferences".to_owned(),
         json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": facts.name, "uid": uid, "controller": true, "blockOwnerDeletion": true}]),
     );
-    let mut spec = template.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut spec = template
+        .get("spec")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
     spec.insert("hostname".to_owned(), json!(name));
     if let Some(service) = statefulset.pointer("/spec/serviceName") {
         spec.insert("subdomain".to_owned(), service.clone());
@@ -88,15 +138,26 @@ pub fn pod(statefulset: &Value, facts: &StatefulSetFacts, ordinal: u32) -> Value
 
 /// A volume for each claim template; one of the same name in the template gives way, as the controller does it.
 fn claims(statefulset: &Value, pod: &str, spec: &mut Map<String, Value>) {
-    let templates = statefulset.pointer("/spec/volumeClaimTemplates").and_then(Value::as_array);
-    let names: Vec<&str> = templates.into_iter().flatten().filter_map(|claim| claim.pointer("/metadata/name")?.as_str()).collect();
+    let templates = statefulset
+        .pointer("/spec/volumeClaimTemplates")
+        .and_then(Value::as_array);
+    let names: Vec<&str> = templates
+        .into_iter()
+        .flatten()
+        .filter_map(|claim| claim.pointer("/metadata/name")?.as_str())
+        .collect();
     if names.is_empty() {
         return;
     }
     let Value::Array(volumes) = spec.entry("volumes").or_insert_with(|| json!([])) else {
         return;
     };
-    volumes.retain(|volume| !volume.get("name").and_then(Value::as_str).is_some_and(|name| names.contains(&name)));
+    volumes.retain(|volume| {
+        !volume
+            .get("name")
+            .and_then(Value::as_str)
+            .is_some_and(|name| names.contains(&name))
+    });
     volumes.extend(names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": format!("{name}-{pod}")}})));
 }
 

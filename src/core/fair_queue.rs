@@ -25,7 +25,13 @@ impl<K: Ord + Clone, T> FairQueue<K, T> {
     /// A queue for `most` items, of which one key has at most `most_of_key`.
     #[must_use]
     pub const fn new(most: usize, most_of_key: usize) -> Self {
-        Self { most, most_of_key, waiting: BTreeMap::new(), count: 0, last: None }
+        Self {
+            most,
+            most_of_key,
+            waiting: BTreeMap::new(),
+            count: 0,
+            last: None,
+        }
     }
 
     /// Puts an item behind its key's others.
@@ -39,7 +45,12 @@ impl<K: Ord + Clone, T> FairQueue<K, T> {
         }
         let mut displaced = None;
         if self.count >= self.most {
-            let Some(longest) = self.waiting.values_mut().max_by_key(|items| items.len()).filter(|items| items.len() > own + 1) else {
+            let Some(longest) = self
+                .waiting
+                .values_mut()
+                .max_by_key(|items| items.len())
+                .filter(|items| items.len() > own + 1)
+            else {
                 return Err(Dropped(item));
             };
             displaced = longest.pop_back();
@@ -52,8 +63,14 @@ impl<K: Ord + Clone, T> FairQueue<K, T> {
 
     /// Takes the oldest item of the key whose turn it is.
     pub fn pop(&mut self) -> Option<T> {
-        let after = self.last.as_ref().and_then(|last| self.waiting.range((Bound::Excluded(last), Bound::Unbounded)).next());
-        let key = after.or_else(|| self.waiting.iter().next()).map(|(key, _)| key.clone())?;
+        let after = self.last.as_ref().and_then(|last| {
+            self.waiting
+                .range((Bound::Excluded(last), Bound::Unbounded))
+                .next()
+        });
+        let key = after
+            .or_else(|| self.waiting.iter().next())
+            .map(|(key, _)| key.clone())?;
         let items = self.waiting.get_mut(&key)?;
         let item = items.pop_front();
         if items.is_empty() {
@@ -81,7 +98,16 @@ mod tests {
         queue.push("quiet", ("quiet", 0)).unwrap();
         queue.push("quiet", ("quiet", 1)).unwrap();
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).take(5).collect();
-        assert_eq!(order, [("loud", 0), ("quiet", 0), ("loud", 1), ("quiet", 1), ("loud", 2)]);
+        assert_eq!(
+            order,
+            [
+                ("loud", 0),
+                ("quiet", 0),
+                ("loud", 1),
+                ("quiet", 1),
+                ("loud", 2)
+            ]
+        );
     }
 
     #[test]
@@ -90,7 +116,11 @@ mod tests {
         for i in 0..10 {
             queue.push("loud", i).unwrap();
         }
-        assert_eq!(queue.push("quiet", 100), Err(Dropped(9)), "the newest of the loud one");
+        assert_eq!(
+            queue.push("quiet", 100),
+            Err(Dropped(9)),
+            "the newest of the loud one"
+        );
         assert_eq!(queue.pop(), Some(0));
         assert_eq!(queue.pop(), Some(100));
         assert_eq!(std::iter::from_fn(|| queue.pop()).count(), 8);

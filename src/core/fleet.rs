@@ -122,17 +122,32 @@ impl Known {
     #[must_use]
     pub fn new(config: &Config, facts: StatefulSetFacts, before: Option<&Self>) -> Self {
         let last_good = before.filter(|known| !known.split_unknown);
-        let annotations = || facts.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let annotations = || {
+            facts
+                .annotations
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()))
+        };
         let (sharding, mut problem) = match config.sharding_for(annotations()) {
             Ok(sharding) => (sharding, None),
             Err(refusal) => {
-                let last_good = last_good.map_or_else(|| config.sharding.clone(), |known| known.sharding.clone());
+                let last_good = last_good
+                    .map_or_else(|| config.sharding.clone(), |known| known.sharding.clone());
                 (last_good, Some(refusal.to_string()))
             }
         };
         let split_unknown = problem.is_some() && last_good.is_none();
-        let is_true = |key: &str| facts.annotations.get(key).is_some_and(|value| value == "true");
-        let pods = match facts.annotations.get(names::TARGET_REPLICAS).map(|text| text.parse::<u32>()) {
+        let is_true = |key: &str| {
+            facts
+                .annotations
+                .get(key)
+                .is_some_and(|value| value == "true")
+        };
+        let pods = match facts
+            .annotations
+            .get(names::TARGET_REPLICAS)
+            .map(|text| text.parse::<u32>())
+        {
             None => facts.replicas,
             // A target beyond what is there would plan for pods that do not exist.
             Some(Ok(target)) if target > 0 => target.min(facts.replicas),
@@ -140,9 +155,14 @@ impl Known {
                 // In characters.
                 const LONGEST_VALUE: usize = 48;
                 let key = names::TARGET_REPLICAS;
-                let text = cut(facts.annotations.get(key).map_or("", String::as_str), LONGEST_VALUE);
+                let text = cut(
+                    facts.annotations.get(key).map_or("", String::as_str),
+                    LONGEST_VALUE,
+                );
                 let why = "write the number of pods to scale down to, at least 1";
-                problem.get_or_insert_with(|| format!("annotation {key}: {text:?} is not accepted: {why}"));
+                problem.get_or_insert_with(|| {
+                    format!("annotation {key}: {text:?} is not accepted: {why}")
+                });
                 facts.replicas
             }
         };
@@ -164,11 +184,24 @@ impl Known {
     /// What its user should know: `CamelCase` reasons and sentences, most important first.
     #[must_use]
     pub fn remarks(&self) -> Vec<(&'static str, String)> {
-        let notes = self.plan.notes().iter().map(|note| (note.reason(), note.to_string()));
-        let unknown =
-            unknown_annotations(self.facts.annotations.keys().map(String::as_str)).into_iter().map(|said| ("UnknownAnnotation", said));
-        let at_once = self.all_at_once().map(|all| ("MaxUnavailable", all.sentence(&self.facts)));
-        self.problem.iter().map(|problem| ("InvalidAnnotation", problem.clone())).chain(at_once).chain(unknown).chain(notes).collect()
+        let notes = self
+            .plan
+            .notes()
+            .iter()
+            .map(|note| (note.reason(), note.to_string()));
+        let unknown = unknown_annotations(self.facts.annotations.keys().map(String::as_str))
+            .into_iter()
+            .map(|said| ("UnknownAnnotation", said));
+        let at_once = self
+            .all_at_once()
+            .map(|all| ("MaxUnavailable", all.sentence(&self.facts)));
+        self.problem
+            .iter()
+            .map(|problem| ("InvalidAnnotation", problem.clone()))
+            .chain(at_once)
+            .chain(unknown)
+            .chain(notes)
+            .collect()
     }
 
     /// The replicas of a shard that a rolling update would replace together, if it would.
@@ -191,7 +224,12 @@ impl Known {
         /// A shard in the plan and in what is said of it.
         const SHARD_BYTES: usize = 64;
         let facts = &self.facts;
-        let texts = kept::bytes_of([&facts.namespace, &facts.name, &facts.uid, &facts.update_revision]);
+        let texts = kept::bytes_of([
+            &facts.namespace,
+            &facts.name,
+            &facts.uid,
+            &facts.update_revision,
+        ]);
         // Annotations stand there as text, and as what they mean.
         let own = texts + 2 * kept::bytes_of_map(&facts.annotations) + facts.selector.bytes();
         let absent = ABSENT_PODS.min(facts.replicas) as usize * REPORT_BYTES;
@@ -203,7 +241,12 @@ impl Fleet {
     /// Nothing observed yet: every pod gets the file's defaults.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
-        Self { unknown: Arc::new(unknown(&config)), config, statefulsets: HashMap::new(), configmaps: HashMap::new() }
+        Self {
+            unknown: Arc::new(unknown(&config)),
+            config,
+            statefulsets: HashMap::new(),
+            configmaps: HashMap::new(),
+        }
     }
 
     /// The configuration in force.
@@ -221,37 +264,59 @@ impl Fleet {
     /// What is known of a StatefulSet; the defaults, with start 0, for one that was not observed yet.
     #[must_use]
     pub fn known(&self, namespace: &str, statefulset: &str) -> &Known {
-        self.statefulsets.get(namespace).and_then(|by_name| by_name.get(statefulset)).unwrap_or(&self.unknown)
+        self.statefulsets
+            .get(namespace)
+            .and_then(|by_name| by_name.get(statefulset))
+            .unwrap_or(&self.unknown)
     }
 
     /// What is known of a StatefulSet, if it was observed.
     #[must_use]
     pub fn get(&self, namespace: &str, statefulset: &str) -> Option<&Known> {
-        self.statefulsets.get(namespace)?.get(statefulset).map(AsRef::as_ref)
+        self.statefulsets
+            .get(namespace)?
+            .get(statefulset)
+            .map(AsRef::as_ref)
     }
 
     /// Every observed StatefulSet of a namespace.
     pub fn statefulsets_of(&self, namespace: &str) -> impl Iterator<Item = &Known> {
-        self.statefulsets.get(namespace).into_iter().flat_map(|by_name| by_name.values().map(AsRef::as_ref))
+        self.statefulsets
+            .get(namespace)
+            .into_iter()
+            .flat_map(|by_name| by_name.values().map(AsRef::as_ref))
     }
 
     /// Every ConfigMap of ours that is kept of a namespace.
     pub fn configmaps_of(&self, namespace: &str) -> impl Iterator<Item = &Published> {
-        self.configmaps.get(namespace).into_iter().flat_map(|by_name| by_name.values().map(AsRef::as_ref))
+        self.configmaps
+            .get(namespace)
+            .into_iter()
+            .flat_map(|by_name| by_name.values().map(AsRef::as_ref))
     }
 
     /// The published entry of a pod.
     #[must_use]
     pub fn published(&self, namespace: &str, statefulset: &str, pod: &str) -> Option<&Entry> {
         // Most requests come for namespaces without a ConfigMap of ours: no name is made for them.
-        let by_name = self.configmaps.get(namespace).filter(|by_name| !by_name.is_empty())?;
-        by_name.get(&self.config.operator.configmap_of(namespace, statefulset))?.entries.get(pod)
+        let by_name = self
+            .configmaps
+            .get(namespace)
+            .filter(|by_name| !by_name.is_empty())?;
+        by_name
+            .get(&self.config.operator.configmap_of(namespace, statefulset))?
+            .entries
+            .get(pod)
     }
 
     /// Everything that is published for a StatefulSet's pods, once its ConfigMap was seen.
     #[must_use]
     pub fn entries(&self, namespace: &str, statefulset: &str) -> Option<&Entries> {
-        self.configmap(namespace, &self.config.operator.configmap_of(namespace, statefulset)).map(|map| &map.entries)
+        self.configmap(
+            namespace,
+            &self.config.operator.configmap_of(namespace, statefulset),
+        )
+        .map(|map| &map.entries)
     }
 
     /// A ConfigMap of ours.
@@ -264,24 +329,42 @@ impl Fleet {
     #[must_use]
     pub fn reads_configmap(&self, namespace: &str, name: &str) -> bool {
         let operator = &self.config.operator;
-        let sets = [Some(operator.statefulset_name.as_str()), name.strip_suffix(names::CONFIGMAP_SUFFIX)];
+        let sets = [
+            Some(operator.statefulset_name.as_str()),
+            name.strip_suffix(names::CONFIGMAP_SUFFIX),
+        ];
         let known = |set: &&str| self.get(namespace, set).is_some();
-        sets.into_iter().flatten().filter(known).any(|set| operator.configmap_of(namespace, set) == name)
+        sets.into_iter()
+            .flatten()
+            .filter(known)
+            .any(|set| operator.configmap_of(namespace, set) == name)
     }
 
     /// Every observed StatefulSet.
     pub fn statefulsets(&self) -> impl Iterator<Item = &Known> {
-        self.statefulsets.values().flat_map(|by_name| by_name.values().map(AsRef::as_ref))
+        self.statefulsets
+            .values()
+            .flat_map(|by_name| by_name.values().map(AsRef::as_ref))
     }
 
     /// Namespace and name of every StatefulSet that is not known as it was before: observed anew, planned anew, published anew, or
     /// gone.
     #[must_use]
     pub fn changed_since(&self, before: &Self) -> Vec<(String, String)> {
-        let mut changed: BTreeSet<(String, String)> = differ(&self.statefulsets, &before.statefulsets).collect();
+        let mut changed: BTreeSet<(String, String)> =
+            differ(&self.statefulsets, &before.statefulsets).collect();
         for (namespace, map) in differ(&self.configmaps, &before.configmaps) {
-            let reads = |known: &&Known| self.config.operator.configmap_of(&namespace, &known.facts.name) == map;
-            changed.extend(self.statefulsets_of(&namespace).filter(reads).map(|known| (namespace.clone(), known.facts.name.clone())));
+            let reads = |known: &&Known| {
+                self.config
+                    .operator
+                    .configmap_of(&namespace, &known.facts.name)
+                    == map
+            };
+            changed.extend(
+                self.statefulsets_of(&namespace)
+                    .filter(reads)
+                    .map(|known| (namespace.clone(), known.facts.name.clone())),
+            );
         }
         changed.into_iter().collect()
     }
@@ -289,7 +372,11 @@ impl Fleet {
     /// With another configuration; annotations that do not fit it keep their last good meaning.
     #[must_use]
     pub fn with_config(&self, config: Arc<Config>) -> Self {
-        let mut next = Self { unknown: Arc::new(unknown(&config)), config, ..self.clone() };
+        let mut next = Self {
+            unknown: Arc::new(unknown(&config)),
+            config,
+            ..self.clone()
+        };
         for known in next.statefulsets.values_mut().flat_map(HashMap::values_mut) {
             *known = Arc::new(Known::new(&next.config, known.facts.clone(), Some(known)));
         }
@@ -299,18 +386,27 @@ impl Fleet {
     /// With a StatefulSet as observed now; `None` when that changes nothing.
     #[must_use]
     pub fn with_statefulset(&self, facts: StatefulSetFacts) -> Option<Self> {
-        let before = self.statefulsets.get(&facts.namespace).and_then(|by_name| by_name.get(&facts.name));
+        let before = self
+            .statefulsets
+            .get(&facts.namespace)
+            .and_then(|by_name| by_name.get(&facts.name));
         if before.is_some_and(|known| known.facts == facts) {
             return None;
         }
         let (namespace, name) = (facts.namespace.clone(), facts.name.clone());
         let known = Arc::new(match before {
             // Its status changes with every pod; nothing is planned or rendered anew for that.
-            Some(known) if known.facts.plans_like(&facts) => Known { facts, ..Known::clone(known) },
+            Some(known) if known.facts.plans_like(&facts) => Known {
+                facts,
+                ..Known::clone(known)
+            },
             _ => Known::new(&self.config, facts, before.map(AsRef::as_ref)),
         });
         let mut next = self.clone();
-        next.statefulsets.entry(namespace).or_default().insert(name, known);
+        next.statefulsets
+            .entry(namespace)
+            .or_default()
+            .insert(name, known);
         Some(next)
     }
 
@@ -318,21 +414,35 @@ impl Fleet {
     #[must_use]
     pub fn without_statefulset(&self, namespace: &str, name: &str) -> Self {
         let mut next = self.clone();
-        next.statefulsets.get_mut(namespace).and_then(|by_name| by_name.remove(name));
+        next.statefulsets
+            .get_mut(namespace)
+            .and_then(|by_name| by_name.remove(name));
         next
     }
 
     /// With what a ConfigMap publishes, whatever else it says.
     #[must_use]
     pub fn with_configmap(&self, namespace: &str, name: &str, entries: Entries) -> Self {
-        self.with_published(namespace, Published { facts: MapFacts { name: name.to_owned(), ..MapFacts::default() }, entries })
+        self.with_published(
+            namespace,
+            Published {
+                facts: MapFacts {
+                    name: name.to_owned(),
+                    ..MapFacts::default()
+                },
+                entries,
+            },
+        )
     }
 
     /// With a ConfigMap as observed now.
     #[must_use]
     pub fn with_published(&self, namespace: &str, published: Published) -> Self {
         let mut next = self.clone();
-        next.configmaps.entry(namespace.to_owned()).or_default().insert(published.facts.name.clone(), Arc::new(published));
+        next.configmaps
+            .entry(namespace.to_owned())
+            .or_default()
+            .insert(published.facts.name.clone(), Arc::new(published));
         next
     }
 
@@ -340,7 +450,9 @@ impl Fleet {
     #[must_use]
     pub fn without_configmap(&self, namespace: &str, name: &str) -> Self {
         let mut next = self.clone();
-        next.configmaps.get_mut(namespace).and_then(|by_name| by_name.remove(name));
+        next.configmaps
+            .get_mut(namespace)
+            .and_then(|by_name| by_name.remove(name));
         next
     }
 
@@ -355,12 +467,25 @@ impl Fleet {
 }
 
 /// Namespace and name of what is not the same value in both.
-fn differ<'a, T>(one: &'a ByNamespace<T>, other: &'a ByNamespace<T>) -> impl Iterator<Item = (String, String)> + 'a {
-    fn not_in<'a, T>(one: &'a ByNamespace<T>, other: &'a ByNamespace<T>) -> impl Iterator<Item = (String, String)> + 'a {
+fn differ<'a, T>(
+    one: &'a ByNamespace<T>,
+    other: &'a ByNamespace<T>,
+) -> impl Iterator<Item = (String, String)> + 'a {
+    fn not_in<'a, T>(
+        one: &'a ByNamespace<T>,
+        other: &'a ByNamespace<T>,
+    ) -> impl Iterator<Item = (String, String)> + 'a {
         one.iter().flat_map(move |(namespace, by_name)| {
             let others = other.get(namespace);
-            let same = move |name: &String, value| others.and_then(|o| o.get(name)).is_some_and(|there| Arc::ptr_eq(there, value));
-            by_name.iter().filter(move |(name, value)| !same(name, value)).map(move |(name, _)| (namespace.clone(), name.clone()))
+            let same = move |name: &String, value| {
+                others
+                    .and_then(|o| o.get(name))
+                    .is_some_and(|there| Arc::ptr_eq(there, value))
+            };
+            by_name
+                .iter()
+                .filter(move |(name, value)| !same(name, value))
+                .map(move |(name, _)| (namespace.clone(), name.clone()))
         })
     }
     not_in(one, other).chain(not_in(other, one))

@@ -6,21 +6,32 @@ use serde_json::Value;
 #[must_use]
 pub fn first_step(object: &Value) -> Option<&'static str> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-    let (kind, group) = (text("kind"), text("apiVersion").rsplit_once('/').map_or("", |(group, _)| group));
+    let (kind, group) = (
+        text("kind"),
+        text("apiVersion")
+            .rsplit_once('/')
+            .map_or("", |(group, _)| group),
+    );
     Some(match (group, kind) {
         ("template.openshift.io" | "", "Template") => {
             "an OpenShift Template is no workload yet; fill it in first: oc process --local -f FILE | timeshard inject -f -"
         }
-        ("helm.toolkit.fluxcd.io" | "helm.fluxcd.io", "HelmRelease") | ("helm.cattle.io", "HelmChart" | "HelmChartConfig") => {
+        ("helm.toolkit.fluxcd.io" | "helm.fluxcd.io", "HelmRelease")
+        | ("helm.cattle.io", "HelmChart" | "HelmChartConfig") => {
             "Helm makes the workloads of it; render the chart first: helm template NAME CHART -f VALUES | timeshard inject -f -"
         }
-        ("kustomize.config.k8s.io" | "kustomize.toolkit.fluxcd.io", "Kustomization" | "Component") => {
+        (
+            "kustomize.config.k8s.io" | "kustomize.toolkit.fluxcd.io",
+            "Kustomization" | "Component",
+        ) => {
             "kustomize makes the workloads of it; build them first: kubectl kustomize DIR | timeshard inject -f -"
         }
         ("argoproj.io", "Application" | "ApplicationSet") => {
             "Argo CD makes the workloads of it; take those: argocd app manifests NAME | timeshard inject -f -"
         }
-        ("tanka.dev", "Environment") => "Tanka makes the workloads of it; render them first: tk show ENVIRONMENT | timeshard inject -f -",
+        ("tanka.dev", "Environment") => {
+            "Tanka makes the workloads of it; render them first: tk show ENVIRONMENT | timeshard inject -f -"
+        }
         // thanos-community's operator, Red Hat's, and Observatorium's: their store gateways are StatefulSets.
         ("monitoring.thanos.io", "ThanosStore")
         | ("core.observatorium.io", "Observatorium")
@@ -28,7 +39,10 @@ pub fn first_step(object: &Value) -> Option<&'static str> {
             "its operator makes the StatefulSets; take those from the cluster: kubectl get statefulsets -o yaml | timeshard inject -f -"
         }
         // Banzai Cloud's operator.
-        ("monitoring.banzaicloud.io", "Thanos" | "ObjectStore" | "StoreEndpoint" | "ThanosEndpoint" | "ThanosPeer") => {
+        (
+            "monitoring.banzaicloud.io",
+            "Thanos" | "ObjectStore" | "StoreEndpoint" | "ThanosEndpoint" | "ThanosPeer",
+        ) => {
             "its operator runs store gateways as a Deployment, whose pods have no ordinals to shard by; run them as a StatefulSet of your own"
         }
         _ => return None,
@@ -37,7 +51,9 @@ pub fn first_step(object: &Value) -> Option<&'static str> {
 
 /// What to do first with a file that is given as configuration and holds something else, by its first keys.
 #[must_use]
-pub fn not_a_configuration<'a>(keys: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> Option<String> {
+pub fn not_a_configuration<'a>(
+    keys: impl Iterator<Item = (&'a str, Option<&'a str>)>,
+) -> Option<String> {
     let keys: Vec<(&str, Option<&str>)> = keys.collect();
     let find = |name: &str| keys.iter().find(|(key, _)| *key == name);
     if let Some((_, kind)) = find("kind").filter(|_| find("apiVersion").is_some()) {
@@ -50,9 +66,24 @@ pub fn not_a_configuration<'a>(keys: impl Iterator<Item = (&'a str, Option<&'a s
             None => "this is a Kubernetes object; a configuration has the blocks operator, sharding, injection and guard".to_owned(),
         });
     }
-    let of_the_chart = ["config", "image", "webhook", "replicas", "certManager", "networkPolicy", "monitoring", "resources", "tls"];
-    let others = keys.iter().filter(|(key, _)| of_the_chart.contains(key)).count();
-    let ours = ["operator", "sharding", "injection"].iter().any(|key| find(key).is_some());
+    let of_the_chart = [
+        "config",
+        "image",
+        "webhook",
+        "replicas",
+        "certManager",
+        "networkPolicy",
+        "monitoring",
+        "resources",
+        "tls",
+    ];
+    let others = keys
+        .iter()
+        .filter(|(key, _)| of_the_chart.contains(key))
+        .count();
+    let ours = ["operator", "sharding", "injection"]
+        .iter()
+        .any(|key| find(key).is_some());
     (others > 0 && !ours)
         .then(|| "these are values of a Helm chart: write what stands under the key config to a file of its own first".to_owned())
 }
@@ -69,19 +100,56 @@ mod tests {
             ("template.openshift.io/v1", "Template", "oc process"),
             ("helm.toolkit.fluxcd.io/v2", "HelmRelease", "helm template"),
             ("helm.cattle.io/v1", "HelmChart", "helm template"),
-            ("kustomize.toolkit.fluxcd.io/v1", "Kustomization", "kubectl kustomize"),
-            ("argoproj.io/v1alpha1", "Application", "argocd app manifests"),
-            ("monitoring.thanos.io/v1alpha1", "ThanosStore", "kubectl get statefulsets"),
-            ("monitoring.banzaicloud.io/v1alpha1", "Thanos", "as a Deployment"),
-            ("monitoring.banzaicloud.io/v1alpha1", "ObjectStore", "as a Deployment"),
-            ("core.observatorium.io/v1alpha1", "Observatorium", "kubectl get statefulsets"),
-            ("observability.open-cluster-management.io/v1beta2", "MultiClusterObservability", "kubectl get statefulsets"),
+            (
+                "kustomize.toolkit.fluxcd.io/v1",
+                "Kustomization",
+                "kubectl kustomize",
+            ),
+            (
+                "argoproj.io/v1alpha1",
+                "Application",
+                "argocd app manifests",
+            ),
+            (
+                "monitoring.thanos.io/v1alpha1",
+                "ThanosStore",
+                "kubectl get statefulsets",
+            ),
+            (
+                "monitoring.banzaicloud.io/v1alpha1",
+                "Thanos",
+                "as a Deployment",
+            ),
+            (
+                "monitoring.banzaicloud.io/v1alpha1",
+                "ObjectStore",
+                "as a Deployment",
+            ),
+            (
+                "core.observatorium.io/v1alpha1",
+                "Observatorium",
+                "kubectl get statefulsets",
+            ),
+            (
+                "observability.open-cluster-management.io/v1beta2",
+                "MultiClusterObservability",
+                "kubectl get statefulsets",
+            ),
             ("v1", "Template", "oc process"),
             ("helm.fluxcd.io/v1", "HelmRelease", "helm template"),
-            ("kustomize.config.k8s.io/v1beta1", "Kustomization", "kubectl kustomize"),
+            (
+                "kustomize.config.k8s.io/v1beta1",
+                "Kustomization",
+                "kubectl kustomize",
+            ),
             ("tanka.dev/v1alpha1", "Environment", "tk show"),
         ] {
-            assert!(first_step(&json!({"apiVersion": api, "kind": kind})).unwrap().contains(words), "{kind}");
+            assert!(
+                first_step(&json!({"apiVersion": api, "kind": kind}))
+                    .unwrap()
+                    .contains(words),
+                "{kind}"
+            );
         }
         for (api, kind) in [
             ("v1", "Service"),
@@ -93,7 +161,11 @@ mod tests {
             ("app.k8s.io/v1beta1", "Application"),
             ("source.toolkit.fluxcd.io/v1", "HelmChart"),
         ] {
-            assert_eq!(first_step(&json!({"apiVersion": api, "kind": kind})), None, "{api} {kind}");
+            assert_eq!(
+                first_step(&json!({"apiVersion": api, "kind": kind})),
+                None,
+                "{api} {kind}"
+            );
         }
     }
 }

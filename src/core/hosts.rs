@@ -15,20 +15,31 @@ const CLUSTER_SUFFIXES: [&str; 3] = [".svc", ".svc.cluster.local", ".pod.cluster
 /// Whether a `Host` header (or an HTTP/2 authority) is an IP, `localhost`, a name within the cluster, or one of `names`.
 #[must_use]
 pub fn is_ours(host: &str, names: &[String]) -> bool {
-    let name = without_port(host).trim_end_matches('.').to_ascii_lowercase();
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+    let name = without_port(host)
+        .trim_end_matches('.')
+        .to_ascii_lowercase();
+    let bare = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(&name);
     !name.is_empty()
         && (bare.parse::<IpAddr>().is_ok()
             || !name.contains('.')
             || name.ends_with(".localhost")
             || CLUSTER_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
-            || names.iter().any(|other| name.eq_ignore_ascii_case(other.trim_end_matches('.'))))
+            || names
+                .iter()
+                .any(|other| name.eq_ignore_ascii_case(other.trim_end_matches('.'))))
 }
 
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         // The colons of an IPv6 address without a port stand within brackets.
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some((name, port))
+            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            name
+        }
         _ => host,
     }
 }

@@ -49,7 +49,11 @@ enum State {
     /// In a number, `true`, `false` or `null`.
     Word { kept: bool },
     /// In a container that is not kept.
-    Skipped { depth: usize, quoted: bool, escaped: bool },
+    Skipped {
+        depth: usize,
+        quoted: bool,
+        escaped: bool,
+    },
 }
 
 /// The object that is being read.
@@ -111,7 +115,8 @@ impl Trim {
             State::Key { escaped } => self.in_key(bytes, escaped),
             State::Text { kept, escaped } => self.in_text(bytes, kept, escaped),
             State::Word { kept } => {
-                let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b',' | b'}' | b']');
+                let ends =
+                    |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b',' | b'}' | b']');
                 let end = bytes.iter().position(ends);
                 if kept {
                     self.emit(&bytes[..end.unwrap_or(bytes.len())]);
@@ -121,7 +126,11 @@ impl Trim {
                 }
                 end.unwrap_or(bytes.len())
             }
-            State::Skipped { depth, quoted, escaped } => self.skip(bytes, (depth, quoted, escaped)),
+            State::Skipped {
+                depth,
+                quoted,
+                escaped,
+            } => self.skip(bytes, (depth, quoted, escaped)),
         }
     }
 
@@ -137,7 +146,10 @@ impl Trim {
                     self.note_identity();
                     self.emit(b"\"");
                 }
-                self.state = State::Text { kept, escaped: false };
+                self.state = State::Text {
+                    kept,
+                    escaped: false,
+                };
             }
             b'{' | b'[' => self.open(byte == b'{'),
             b'}' | b']' => self.close(byte),
@@ -145,7 +157,9 @@ impl Trim {
             b'\n' if self.frames.is_empty() => self.emit(b"\n"),
             byte if byte.is_ascii_whitespace() || matches!(byte, b',' | b':') => {}
             _ => {
-                self.state = State::Word { kept: self.begin().is_some() };
+                self.state = State::Word {
+                    kept: self.begin().is_some(),
+                };
                 return 0;
             }
         }
@@ -154,7 +168,11 @@ impl Trim {
 
     fn in_key(&mut self, bytes: &[u8], escaped: bool) -> usize {
         let (taken, ended, escaped) = text_end(bytes, escaped);
-        let part = if ended { &bytes[..taken - 1] } else { &bytes[..taken] };
+        let part = if ended {
+            &bytes[..taken - 1]
+        } else {
+            &bytes[..taken]
+        };
         // One that is too long is none that is kept; a byte more shows that.
         let room = (MAX_KEY_BYTES + 1).saturating_sub(self.key.len());
         self.key.extend_from_slice(&part[..part.len().min(room)]);
@@ -162,11 +180,17 @@ impl Trim {
         if ended {
             let keep = self.frames.last().map(|frame| frame.keep);
             let too_long = self.key.len() > MAX_KEY_BYTES;
-            if let Some(held) = self.held.as_mut().filter(|_| too_long && matches!(keep, Some(Keep::All))) {
+            if let Some(held) = self
+                .held
+                .as_mut()
+                .filter(|_| too_long && matches!(keep, Some(Keep::All)))
+            {
                 held.cut = true;
             }
             self.after_key = true;
-            self.of_key = keep.and_then(|keep| below(keep, &self.key)).filter(|_| !too_long);
+            self.of_key = keep
+                .and_then(|keep| below(keep, &self.key))
+                .filter(|_| !too_long);
             self.state = State::Between;
         }
         taken
@@ -190,7 +214,11 @@ impl Trim {
         taken
     }
 
-    fn skip(&mut self, bytes: &[u8], (mut depth, mut quoted, mut escaped): (usize, bool, bool)) -> usize {
+    fn skip(
+        &mut self,
+        bytes: &[u8],
+        (mut depth, mut quoted, mut escaped): (usize, bool, bool),
+    ) -> usize {
         let mut at = 0;
         while at < bytes.len() {
             if quoted {
@@ -210,14 +238,24 @@ impl Trim {
                 return at;
             }
         }
-        self.state = State::Skipped { depth, quoted, escaped };
+        self.state = State::Skipped {
+            depth,
+            quoted,
+            escaped,
+        };
         at
     }
 
     /// A value begins: writes what stands before it, if it is kept.
     fn begin(&mut self) -> Option<&'static Keep> {
-        let Some(frame) = self.frames.last() else { return Some(self.root) };
-        let keep = if frame.is_object { self.of_key? } else { frame.keep };
+        let Some(frame) = self.frames.last() else {
+            return Some(self.root);
+        };
+        let keep = if frame.is_object {
+            self.of_key?
+        } else {
+            frame.keep
+        };
         let (comma, named) = (!frame.empty, frame.is_object);
         if comma {
             self.emit(b",");
@@ -236,21 +274,47 @@ impl Trim {
     }
 
     fn open(&mut self, is_object: bool) {
-        let keep = if self.frames.len() < MAX_DEPTH { self.begin() } else { None };
+        let keep = if self.frames.len() < MAX_DEPTH {
+            self.begin()
+        } else {
+            None
+        };
         let Some(keep) = keep else {
-            if let Some(held) = self.held.as_mut().filter(|_| self.frames.len() >= MAX_DEPTH) {
+            if let Some(held) = self
+                .held
+                .as_mut()
+                .filter(|_| self.frames.len() >= MAX_DEPTH)
+            {
                 held.cut = true;
             }
-            self.state = State::Skipped { depth: 1, quoted: false, escaped: false };
+            self.state = State::Skipped {
+                depth: 1,
+                quoted: false,
+                escaped: false,
+            };
             return;
         };
         if is_object && matches!(keep, Keep::Object(_)) && self.held.is_none() {
             let (depth, bytes, identity) = (self.frames.len(), Vec::new(), Vec::new());
-            self.held = Some(Held { depth, bytes, cut: false, identity, began: None });
+            self.held = Some(Held {
+                depth,
+                bytes,
+                cut: false,
+                identity,
+                began: None,
+            });
         }
-        let at_top = self.held.as_ref().is_some_and(|held| held.depth + 1 == self.frames.len());
+        let at_top = self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.depth + 1 == self.frames.len());
         self.emit(if is_object { b"{" } else { b"[" });
-        self.frames.push(Frame { is_object, keep, empty: true, is_identity: at_top && is_object && self.key == b"metadata" });
+        self.frames.push(Frame {
+            is_object,
+            keep,
+            empty: true,
+            is_identity: at_top && is_object && self.key == b"metadata",
+        });
         (self.after_key, self.of_key) = (false, None);
     }
 
@@ -261,8 +325,11 @@ impl Trim {
         self.emit(&[byte]);
         if let Some(held) = self.held.take_if(|held| held.depth == self.frames.len()) {
             if held.cut {
-                let identity: Vec<Vec<u8>> =
-                    held.identity.iter().map(|(key, value)| [b"\"", *key, b"\":", value.as_slice()].concat()).collect();
+                let identity: Vec<Vec<u8>> = held
+                    .identity
+                    .iter()
+                    .map(|(key, value)| [b"\"", *key, b"\":", value.as_slice()].concat())
+                    .collect();
                 self.out.extend(b"{\"metadata\":{");
                 self.out.extend(identity.join(&b','));
                 self.out.extend(format!("}},\"{CUT}\":true}}").bytes());
@@ -281,7 +348,9 @@ impl Trim {
     /// A string value that tells which object it is begins.
     fn note_identity(&mut self) {
         let is_identity = self.frames.last().is_some_and(|frame| frame.is_identity);
-        let key = IDENTITY.into_iter().find(|key| is_identity && *key == self.key.as_slice());
+        let key = IDENTITY
+            .into_iter()
+            .find(|key| is_identity && *key == self.key.as_slice());
         if let Some(held) = &mut self.held {
             held.began = key.map(|key| (key, held.bytes.len()));
         }
@@ -316,7 +385,10 @@ fn text_end(bytes: &[u8], mut escaped: bool) -> (usize, bool, bool) {
 fn below(keep: &'static Keep, key: &[u8]) -> Option<&'static Keep> {
     match keep {
         Keep::All => Some(&Keep::All),
-        Keep::Keys(keys) | Keep::Object(keys) => keys.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, keep)| keep),
+        Keep::Keys(keys) | Keep::Object(keys) => keys
+            .iter()
+            .find(|(name, _)| name.as_bytes() == key)
+            .map(|(_, keep)| keep),
         Keep::Prefixed(prefix) => key.starts_with(prefix.as_bytes()).then_some(&Keep::All),
     }
 }

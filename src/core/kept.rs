@@ -85,12 +85,19 @@ impl Ledger {
     ///
     /// # Errors
     /// Whether this is news.
-    pub fn admit(&mut self, namespace: &str, (kind, name): (Kind, &str), before: usize, after: usize) -> Result<(), bool> {
+    pub fn admit(
+        &mut self,
+        namespace: &str,
+        (kind, name): (Kind, &str),
+        before: usize,
+        after: usize,
+    ) -> Result<(), bool> {
         let share = RESERVED_BYTES / (self.namespaces.len() + 1).max(LEAST_SHARES);
         let (all, account) = (self.bytes, self.account(namespace));
         let own = (account.bytes + after).saturating_sub(before);
         let total = (all + after).saturating_sub(before);
-        let fits = own <= MAX_NAMESPACE_BYTES && (total <= MAX_BYTES - RESERVED_BYTES || (own <= share && total <= MAX_BYTES));
+        let fits = own <= MAX_NAMESPACE_BYTES
+            && (total <= MAX_BYTES - RESERVED_BYTES || (own <= share && total <= MAX_BYTES));
         if after > before && !fits {
             return Err(self.refuse(namespace, (kind, name), Why::TooMany));
         }
@@ -111,7 +118,9 @@ impl Ledger {
 
     /// An object that took so many bytes is gone, or was never kept.
     pub fn release(&mut self, namespace: &str, (kind, name): (Kind, &str), bytes: usize) {
-        let Some(account) = self.namespaces.get_mut(namespace) else { return };
+        let Some(account) = self.namespaces.get_mut(namespace) else {
+            return;
+        };
         account.refused.remove(&(kind, name.to_owned()));
         if account.refused.is_empty() {
             account.told.clear();
@@ -141,14 +150,19 @@ impl Ledger {
     /// What is refused in each namespace.
     #[must_use]
     pub fn refused(&self) -> Vec<Refused> {
-        let some = self.namespaces.iter().filter(|(_, account)| !account.refused.is_empty());
-        some.map(|(namespace, account)| account.report(namespace)).collect()
+        let some = self
+            .namespaces
+            .iter()
+            .filter(|(_, account)| !account.refused.is_empty());
+        some.map(|(namespace, account)| account.report(namespace))
+            .collect()
     }
 
     fn account(&mut self, namespace: &str) -> &mut Account {
         // Looked up first: a name is made once for a namespace.
         if !self.namespaces.contains_key(namespace) {
-            self.namespaces.insert(namespace.to_owned(), Account::default());
+            self.namespaces
+                .insert(namespace.to_owned(), Account::default());
         }
         self.namespaces.entry(namespace.to_owned()).or_default()
     }
@@ -158,18 +172,31 @@ impl Account {
     fn report(&self, namespace: &str) -> Refused {
         let mut parts = Vec::new();
         for why in [Why::TooMany, Why::TooLarge] {
-            let names: Vec<String> =
-                self.refused.iter().filter(|(_, of)| **of == why).map(|((kind, name), _)| format!("{kind} {}", short(name))).collect();
+            let names: Vec<String> = self
+                .refused
+                .iter()
+                .filter(|(_, of)| **of == why)
+                .map(|((kind, name), _)| format!("{kind} {}", short(name)))
+                .collect();
             if !names.is_empty() {
                 parts.push(format!("{} ({why})", listed(&names, MAX_NAMED)));
             }
         }
-        let statefulset = self.refused.keys().find(|(kind, _)| *kind == Kind::StatefulSet).map(|(_, name)| name.clone());
+        let statefulset = self
+            .refused
+            .keys()
+            .find(|(kind, _)| *kind == Kind::StatefulSet)
+            .map(|(_, name)| name.clone());
         let sentence = format!(
             "namespace {namespace}: not taken in: {}; their pods get the windows of the configuration's defaults, or what was last known; delete or shrink what is not needed, each is looked at again when it changes",
             parts.join("; ")
         );
-        Refused { namespace: namespace.to_owned(), count: self.refused.len(), sentence, statefulset }
+        Refused {
+            namespace: namespace.to_owned(),
+            count: self.refused.len(),
+            sentence,
+            statefulset,
+        }
     }
 }
 
@@ -201,13 +228,18 @@ impl std::fmt::Display for Why {
 /// What texts take.
 #[must_use]
 pub fn bytes_of<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
-    texts.into_iter().map(|text| text.len() + ENTRY_BYTES / 2).sum()
+    texts
+        .into_iter()
+        .map(|text| text.len() + ENTRY_BYTES / 2)
+        .sum()
 }
 
 /// What labels, annotations or data take.
 #[must_use]
 pub fn bytes_of_map(map: &BTreeMap<String, String>) -> usize {
-    map.iter().map(|(key, value)| key.len() + value.len() + ENTRY_BYTES).sum()
+    map.iter()
+        .map(|(key, value)| key.len() + value.len() + ENTRY_BYTES)
+        .sum()
 }
 
 #[cfg(test)]
@@ -221,21 +253,42 @@ mod tests {
     #[test]
     fn who_takes_too_much_waits_alone() {
         let mut ledger = Ledger::default();
-        let taken = (0..100).filter(|n| ledger.admit("loud", (Kind::ConfigMap, &format!("map-{n}")), 0, MIB).is_ok()).count();
+        let taken = (0..100)
+            .filter(|n| {
+                ledger
+                    .admit("loud", (Kind::ConfigMap, &format!("map-{n}")), 0, MIB)
+                    .is_ok()
+            })
+            .count();
         assert_eq!(taken, MAX_NAMESPACE_BYTES / MIB);
         // A tenant of many namespaces.
         for namespace in 0..20 {
             for n in 0..20 {
-                let _ = ledger.admit(&format!("loud-{namespace}"), (Kind::Pod, &n.to_string()), 0, MIB);
+                let _ = ledger.admit(
+                    &format!("loud-{namespace}"),
+                    (Kind::Pod, &n.to_string()),
+                    0,
+                    MIB,
+                );
             }
         }
         assert!(ledger.bytes() <= MAX_BYTES);
-        assert_eq!(ledger.admit("quiet", (Kind::StatefulSet, "store"), 0, MIB / 4), Ok(()), "it is within its share");
+        assert_eq!(
+            ledger.admit("quiet", (Kind::StatefulSet, "store"), 0, MIB / 4),
+            Ok(()),
+            "it is within its share"
+        );
         let refused = ledger.refused();
-        let loud = refused.iter().find(|refused| refused.namespace == "loud").unwrap();
+        let loud = refused
+            .iter()
+            .find(|refused| refused.namespace == "loud")
+            .unwrap();
         assert_eq!(loud.count, 100 - taken);
         assert!(
-            loud.sentence.contains("ConfigMap map-20, ConfigMap map-21") && loud.sentence.contains("75 more (a namespace may take 20 MiB"),
+            loud.sentence.contains("ConfigMap map-20, ConfigMap map-21")
+                && loud
+                    .sentence
+                    .contains("75 more (a namespace may take 20 MiB"),
             "{}",
             loud.sentence
         );
@@ -245,13 +298,28 @@ mod tests {
     #[test]
     fn what_is_known_stays_known_and_room_is_given_back() {
         let mut ledger = Ledger::default();
-        ledger.admit("ns", (Kind::StatefulSet, "a"), 0, 18 * MIB).unwrap();
-        assert_eq!(ledger.admit("ns", (Kind::StatefulSet, "b"), 0, 5 * MIB), Err(true), "the first is news");
-        assert_eq!(ledger.admit("ns", (Kind::StatefulSet, "c"), 0, 5 * MIB), Err(false));
-        assert_eq!(ledger.admit("ns", (Kind::StatefulSet, "a"), 18 * MIB, 18 * MIB), Ok(()));
+        ledger
+            .admit("ns", (Kind::StatefulSet, "a"), 0, 18 * MIB)
+            .unwrap();
+        assert_eq!(
+            ledger.admit("ns", (Kind::StatefulSet, "b"), 0, 5 * MIB),
+            Err(true),
+            "the first is news"
+        );
+        assert_eq!(
+            ledger.admit("ns", (Kind::StatefulSet, "c"), 0, 5 * MIB),
+            Err(false)
+        );
+        assert_eq!(
+            ledger.admit("ns", (Kind::StatefulSet, "a"), 18 * MIB, 18 * MIB),
+            Ok(())
+        );
         assert_eq!(ledger.refused()[0].statefulset.as_deref(), Some("b"));
         ledger.release("ns", (Kind::StatefulSet, "a"), 18 * MIB);
-        assert_eq!(ledger.admit("ns", (Kind::StatefulSet, "b"), 0, 5 * MIB), Ok(()));
+        assert_eq!(
+            ledger.admit("ns", (Kind::StatefulSet, "b"), 0, 5 * MIB),
+            Ok(())
+        );
         assert_eq!(ledger.refused()[0].count, 1);
         ledger.release("ns", (Kind::StatefulSet, "c"), 0);
         ledger.release("ns", (Kind::StatefulSet, "b"), 5 * MIB);

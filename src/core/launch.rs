@@ -133,14 +133,22 @@ impl Launcher {
         });
         record.contract = CONTRACT;
         let known = record.launch > 0;
-        if verdict.is_some_and(|v| known && v.launch == record.launch && matches!(v.outcome, Outcome::Ready | Outcome::Incomplete)) {
+        if verdict.is_some_and(|v| {
+            known
+                && v.launch == record.launch
+                && matches!(v.outcome, Outcome::Ready | Outcome::Incomplete)
+        }) {
             record.mark_ready();
         }
         // A verdict that outlived the record must never match a start of ours.
         record.launch = record.launch.max(verdict.map_or(0, |v| v.launch));
         let order = order.filter(|order| order.request > record.request || !known);
-        let given_up = record.failed.as_ref().is_some_and(|failed| failed.window == record.window);
-        let open_attempt = known && !record.ready && (given_up || record.state != LaunchState::Stopping);
+        let given_up = record
+            .failed
+            .as_ref()
+            .is_some_and(|failed| failed.window == record.window);
+        let open_attempt =
+            known && !record.ready && (given_up || record.state != LaunchState::Stopping);
         let (window, request) = match (order, record.good) {
             (Some(order), _) => (order.window, order.request),
             (None, Some(good)) if open_attempt && good != record.window => {
@@ -150,7 +158,11 @@ impl Launcher {
             }
             (None, _) => (record.window, record.request),
         };
-        let mut launcher = Self { options, state: State::Running, record };
+        let mut launcher = Self {
+            options,
+            state: State::Running,
+            record,
+        };
         launcher.start(window, request, false, &mut actions);
         (launcher, actions)
     }
@@ -177,7 +189,9 @@ impl Launcher {
 
     fn ordered(&mut self, order: WindowFile, actions: &mut Vec<Action>) {
         match &mut self.state {
-            State::Running if order.request > self.record.request && order.reload == ReloadMode::Exec => {
+            State::Running
+                if order.request > self.record.request && order.reload == ReloadMode::Exec =>
+            {
                 if order.window == self.record.window {
                     // The published window went back to what thanos runs with: nothing to restart for.
                     self.record.request = order.request;
@@ -189,7 +203,11 @@ impl Launcher {
             State::Stopping { next, request } if order.request > *request => {
                 (*next, *request) = (order.window, order.request);
             }
-            State::Running | State::Stopping { .. } | State::Draining | State::Ending | State::Ended => {}
+            State::Running
+            | State::Stopping { .. }
+            | State::Draining
+            | State::Ending
+            | State::Ended => {}
         }
     }
 
@@ -209,7 +227,9 @@ impl Launcher {
             }
             Outcome::Ready | Outcome::Incomplete => {}
             Outcome::TimedOut => {
-                if let (State::Running, Some(good), false) = (self.state, self.fallback(), self.record.ready) {
+                if let (State::Running, Some(good), false) =
+                    (self.state, self.fallback(), self.record.ready)
+                {
                     let why = "thanos was not ready within the ready timeout";
                     actions.push(Action::Say(give_up(&mut self.record, good, why)));
                     self.stop(good, self.record.request, actions);
@@ -244,7 +264,10 @@ impl Launcher {
             (_, State::Ended) => {}
             (Signal::Term, State::Running) if self.options.drains => {
                 self.state = State::Draining;
-                actions.push(Action::Say("the pod is being deleted: thanos goes on serving for the termination drain".to_owned()));
+                actions.push(Action::Say(
+                    "the pod is being deleted: thanos goes on serving for the termination drain"
+                        .to_owned(),
+                ));
                 actions.push(Action::Arm(Timer::TerminationDrain));
             }
             (Signal::Term | Signal::Int | Signal::Quit, _) => {
@@ -259,7 +282,9 @@ impl Launcher {
     fn elapsed(&mut self, timer: Timer, actions: &mut Vec<Action>) {
         match (timer, self.state) {
             (Timer::StopGrace, State::Stopping { .. }) => {
-                actions.push(Action::Say("thanos did not stop within the stop grace: killing it".to_owned()));
+                actions.push(Action::Say(
+                    "thanos did not stop within the stop grace: killing it".to_owned(),
+                ));
                 actions.push(Action::Send(Signal::Kill));
             }
             (Timer::TerminationDrain, State::Draining) => {
@@ -272,7 +297,9 @@ impl Launcher {
 
     /// The window to go back to: only a start that was never ready has one.
     fn fallback(&self) -> Option<Window> {
-        self.record.good.filter(|good| !self.record.ready && *good != self.record.window)
+        self.record
+            .good
+            .filter(|good| !self.record.ready && *good != self.record.window)
     }
 
     fn stop(&mut self, next: Window, request: u64, actions: &mut Vec<Action>) {
@@ -307,8 +334,17 @@ impl Launcher {
 
 /// Notes that the record's window is given up for `good`, and returns the line for the log.
 fn give_up(record: &mut Record, good: Window, why: &str) -> String {
-    let before = record.failed.take().filter(|failed| failed.window == record.window);
-    record.failed =
-        Some(Failed { window: record.window, reason: why.to_owned(), times: before.map_or(0, |failed| failed.times).saturating_add(1) });
-    format!("window {} given up: {why}; going back to {good}", record.window)
+    let before = record
+        .failed
+        .take()
+        .filter(|failed| failed.window == record.window);
+    record.failed = Some(Failed {
+        window: record.window,
+        reason: why.to_owned(),
+        times: before.map_or(0, |failed| failed.times).saturating_add(1),
+    });
+    format!(
+        "window {} given up: {why}; going back to {good}",
+        record.window
+    )
 }

@@ -81,13 +81,20 @@ mod rfc3339 {
     use chrono::{DateTime, SecondsFormat, Utc};
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        time: &DateTime<Utc>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<DateTime<Utc>, D::Error> {
         let text = String::deserialize(deserializer)?;
-        DateTime::parse_from_rfc3339(&text).map(|time| time.with_timezone(&Utc)).map_err(serde::de::Error::custom)
+        DateTime::parse_from_rfc3339(&text)
+            .map(|time| time.with_timezone(&Utc))
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -105,11 +112,30 @@ mod tests {
         let blocks: LoadedBlocks = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&blocks).unwrap(), text);
         assert!(!blocks.is_cut());
-        let later = LoadedBlocks { last_sync_unix_seconds: 1_795_000_900, expected: 372, loaded: 371, ..blocks.clone() };
+        let later = LoadedBlocks {
+            last_sync_unix_seconds: 1_795_000_900,
+            expected: 372,
+            loaded: 371,
+            ..blocks.clone()
+        };
         assert_eq!(later, blocks);
-        assert!(LoadedBlocks { missing: Vec::new(), ..blocks }.is_cut());
+        assert!(
+            LoadedBlocks {
+                missing: Vec::new(),
+                ..blocks
+            }
+            .is_cut()
+        );
         // As an agent that does not see the data directory gives it.
-        let bare: LoadedBlocks = serde_json::from_str(r#"{"expected":3,"loaded":3,"missing_total":0}"#).unwrap();
-        assert_eq!(bare, LoadedBlocks { expected: 3, loaded: 3, ..LoadedBlocks::default() });
+        let bare: LoadedBlocks =
+            serde_json::from_str(r#"{"expected":3,"loaded":3,"missing_total":0}"#).unwrap();
+        assert_eq!(
+            bare,
+            LoadedBlocks {
+                expected: 3,
+                loaded: 3,
+                ..LoadedBlocks::default()
+            }
+        );
     }
 }

@@ -77,7 +77,11 @@ fn read_with(text: &str, options: serde_saphyr::Options) -> Result<Node, ReadErr
     serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let error = error.without_snippet();
         let (line, column) = error.location().map_or((0, 0), |l| (l.line(), l.column()));
-        ReadError { line, column, why: why(error) }
+        ReadError {
+            line,
+            column,
+            why: why(error),
+        }
     })
 }
 
@@ -138,7 +142,10 @@ impl<'de> Visitor<'de> for KindVisitor {
         Ok(Kind::Int(value))
     }
 
-    #[allow(clippy::cast_precision_loss, reason = "only shown in a message; every accepted number fits an i64")]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "only shown in a message; every accepted number fits an i64"
+    )]
     fn visit_u64<E>(self, value: u64) -> Result<Kind, E> {
         Ok(i64::try_from(value).map_or(Kind::Float(value as f64), Kind::Int))
     }
@@ -179,17 +186,36 @@ mod tests {
     #[test]
     fn values_know_their_place() {
         let node = read("a: 1\nb:\n  - x\n  - [1.5, ~, true]\n").unwrap();
-        let Kind::Map(items) = &node.value else { panic!("{node:?}") };
-        assert_eq!((items[0].0.value.as_str(), &items[0].1.value), ("a", &Kind::Int(1)));
-        assert_eq!((items[0].1.referenced.line(), items[0].1.referenced.column()), (1, 4));
-        let Kind::List(list) = &items[1].1.value else { panic!("{node:?}") };
-        assert_eq!((list[0].referenced.line(), list[0].referenced.column()), (3, 5));
-        assert_eq!((items[1].0.referenced.line(), items[1].0.referenced.column()), (2, 1));
+        let Kind::Map(items) = &node.value else {
+            panic!("{node:?}")
+        };
+        assert_eq!(
+            (items[0].0.value.as_str(), &items[0].1.value),
+            ("a", &Kind::Int(1))
+        );
+        assert_eq!(
+            (items[0].1.referenced.line(), items[0].1.referenced.column()),
+            (1, 4)
+        );
+        let Kind::List(list) = &items[1].1.value else {
+            panic!("{node:?}")
+        };
+        assert_eq!(
+            (list[0].referenced.line(), list[0].referenced.column()),
+            (3, 5)
+        );
+        assert_eq!(
+            (items[1].0.referenced.line(), items[1].0.referenced.column()),
+            (2, 1)
+        );
     }
 
     #[test]
     fn duplicates_bombs_and_broken_text_are_refused_with_a_place() {
-        assert!(read("a: &a [x]\nb: [*a, *a]\n").is_ok(), "a few aliases are fine");
+        assert!(
+            read("a: &a [x]\nb: [*a, *a]\n").is_ok(),
+            "a few aliases are fine"
+        );
         for text in ["a: 1\na: 2\n", "a: [1, 2\n", "a: \"x\n", "a: b: c\n"] {
             let error = read(text).unwrap_err();
             assert!(error.line > 0, "{text:?}: {error:?}");
@@ -201,24 +227,46 @@ mod tests {
     /// Some 280 bytes that stand for 10^5 values; two more lines make it 10^7.
     fn laughs() -> String {
         let ten = |name: &str| vec![format!("*{name}"); 10].join(",");
-        format!("[&a [x,x,x,x,x,x,x,x,x,x],&b [{}],&c [{}],&d [{}],&e [{}]]", ten("a"), ten("b"), ten("c"), ten("d"))
+        format!(
+            "[&a [x,x,x,x,x,x,x,x,x,x],&b [{}],&c [{}],&d [{}],&e [{}]]",
+            ten("a"),
+            ten("b"),
+            ten("c"),
+            ten("d")
+        )
     }
 
     #[test]
     fn aliases_multiply_nothing() {
         let error = read(&laughs()).unwrap_err();
         assert!(error.why.contains("stand for too many values"), "{error:?}");
-        for text in [laughs(), "[&a x, *a]".to_owned(), "{a: &a 1, b: *a}".to_owned(), "&a [*a]".to_owned()] {
+        for text in [
+            laughs(),
+            "[&a x, *a]".to_owned(),
+            "{a: &a 1, b: *a}".to_owned(),
+            "&a [*a]".to_owned(),
+        ] {
             let error = read_value(&text).unwrap_err();
-            assert!(error.why.contains("aliases (*name) are not accepted here"), "{text}: {error:?}");
+            assert!(
+                error.why.contains("aliases (*name) are not accepted here"),
+                "{text}: {error:?}"
+            );
         }
     }
 
     #[test]
     fn a_value_of_anyone_is_small() {
         let list = |items: usize| format!("[{}]", vec!["1"; items].join(","));
-        assert!(read_value(&list(9_999)).is_ok(), "the longest list of boundaries");
-        assert!(read_value(&list(11_000)).unwrap_err().why.contains("too many values"));
+        assert!(
+            read_value(&list(9_999)).is_ok(),
+            "the longest list of boundaries"
+        );
+        assert!(
+            read_value(&list(11_000))
+                .unwrap_err()
+                .why
+                .contains("too many values")
+        );
         assert!(read_value(&format!("{}{}", "[".repeat(20), "]".repeat(20))).is_err());
         let long = format!("{{? {0} : 1, ? {0} : 2}}", "k".repeat(50_000));
         assert!(read_value(&long).unwrap_err().why.len() < 400);

@@ -55,10 +55,17 @@ mod tests {
     fn a_loud_namespace_is_cut_short_and_a_quiet_one_is_not() {
         let mut shares = LogShares::default();
         let lines: Vec<Line> = (0..1_000).map(|_| shares.take("loud", 120)).collect();
-        assert_eq!(lines.iter().filter(|line| **line == Line::Written).count(), MAX_LINES as usize - 1);
+        assert_eq!(
+            lines.iter().filter(|line| **line == Line::Written).count(),
+            MAX_LINES as usize - 1
+        );
         assert_eq!(lines.iter().filter(|line| **line == Line::Last).count(), 1);
         assert_eq!(
-            (shares.take("quiet", 179), shares.take("loud", 179), shares.take("loud", 180)),
+            (
+                shares.take("quiet", 179),
+                shares.take("loud", 179),
+                shares.take("loud", 180)
+            ),
             (Line::Written, Line::LeftOut, Line::Written)
         );
     }

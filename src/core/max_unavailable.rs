@@ -57,7 +57,10 @@ impl MaxUnavailable {
     #[must_use]
     pub fn of_strategy(strategy: &Value) -> Option<Self> {
         let replaces = strategy.get("type").and_then(Value::as_str) != Some("OnDelete");
-        strategy.pointer("/rollingUpdate/maxUnavailable").filter(|_| replaces).and_then(Self::read)
+        strategy
+            .pointer("/rollingUpdate/maxUnavailable")
+            .filter(|_| replaces)
+            .and_then(Self::read)
     }
 
     /// The fewest and the most pods that it may mean, at least 1.
@@ -94,26 +97,57 @@ pub fn all_at_once(facts: &StatefulSetFacts, shard: impl Fn(u32) -> u32) -> Opti
     for index in 0..facts.replicas {
         shards.entry(shard(index)).or_default().push(index);
     }
-    let kept = facts.partition.unwrap_or(0).saturating_sub(facts.ordinals_start);
+    let kept = facts
+        .partition
+        .unwrap_or(0)
+        .saturating_sub(facts.ordinals_start);
     let span = |pods: &[u32]| match pods {
         [first, .., last] if *first >= kept => Some(last - first + 1),
         _ => None,
     };
-    let within = |most: u32| shards.iter().find(|(_, pods)| span(pods).is_some_and(|span| span <= most));
-    let found = |certain| move |(shard, pods): (&u32, &Vec<u32>)| AllAtOnce { shard: *shard, pods: pods.clone(), certain };
-    within(fewest).map(found(true)).or_else(|| within(most).map(found(false)))
+    let within = |most: u32| {
+        shards
+            .iter()
+            .find(|(_, pods)| span(pods).is_some_and(|span| span <= most))
+    };
+    let found = |certain| {
+        move |(shard, pods): (&u32, &Vec<u32>)| AllAtOnce {
+            shard: *shard,
+            pods: pods.clone(),
+            certain,
+        }
+    };
+    within(fewest)
+        .map(found(true))
+        .or_else(|| within(most).map(found(false)))
 }
 
 impl AllAtOnce {
     /// What happens, in a sentence that names the pods.
     #[must_use]
     pub fn sentence(&self, facts: &StatefulSetFacts) -> String {
-        let name = |index: &u32| format!("{}-{}", facts.name, facts.ordinals_start.saturating_add(*index));
+        let name = |index: &u32| {
+            format!(
+                "{}-{}",
+                facts.name,
+                facts.ordinals_start.saturating_add(*index)
+            )
+        };
         let named: Vec<String> = self.pods.iter().take(NAMED).map(name).collect();
         let more = self.pods.len().saturating_sub(NAMED);
-        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        let value = facts.max_unavailable.map_or_else(String::new, |value| value.to_string());
-        let replaces = if self.certain { "replaces" } else { "may replace" };
+        let more = if more == 0 {
+            String::new()
+        } else {
+            format!(" and {more} more")
+        };
+        let value = facts
+            .max_unavailable
+            .map_or_else(String::new, |value| value.to_string());
+        let replaces = if self.certain {
+            "replaces"
+        } else {
+            "may replace"
+        };
         format!(
             "updateStrategy.rollingUpdate.maxUnavailable is {value}: a rolling update {replaces} all replicas of shard {} at once ({}{more}), and no pod serves its window meanwhile; set it to 1",
             self.shard,
@@ -130,7 +164,13 @@ mod tests {
 
     fn facts(replicas: u32, value: &Value) -> StatefulSetFacts {
         let max_unavailable = MaxUnavailable::read(value);
-        StatefulSetFacts { name: "store".to_owned(), replicas, max_unavailable, partition: Some(0), ..StatefulSetFacts::default() }
+        StatefulSetFacts {
+            name: "store".to_owned(),
+            replicas,
+            max_unavailable,
+            partition: Some(0),
+            ..StatefulSetFacts::default()
+        }
     }
 
     /// Shards of two, but for a surplus pod at the end.
@@ -140,16 +180,37 @@ mod tests {
 
     #[test]
     fn both_replicas_of_a_shard_at_once() {
-        let at_once = |replicas, value: Value| all_at_once(&facts(replicas, &value), pairs).map(|all| (all.shard, all.pods, all.certain));
+        let at_once = |replicas, value: Value| {
+            all_at_once(&facts(replicas, &value), pairs)
+                .map(|all| (all.shard, all.pods, all.certain))
+        };
         assert_eq!(at_once(6, json!(1)), None);
         assert_eq!(at_once(6, json!(2)), Some((0, vec![0, 1], true)));
         assert_eq!(at_once(6, Value::Null), None);
         assert_eq!(at_once(6, json!("34%")), Some((0, vec![0, 1], true)));
-        assert_eq!(at_once(6, json!("20%")), Some((0, vec![0, 1], false)), "1.2 pods: rounded up, or down");
+        assert_eq!(
+            at_once(6, json!("20%")),
+            Some((0, vec![0, 1], false)),
+            "1.2 pods: rounded up, or down"
+        );
         assert_eq!(at_once(6, json!("16%")), None);
-        assert_eq!(at_once(7, json!(2)), Some((1, vec![2, 3], true)), "shard 0 has a third pod far away");
-        assert_eq!(at_once(u32::MAX, json!(2)), None, "nobody waits for that many");
-        for value in [json!(-1), json!([2]), json!("2"), json!("many%"), json!(1.5)] {
+        assert_eq!(
+            at_once(7, json!(2)),
+            Some((1, vec![2, 3], true)),
+            "shard 0 has a third pod far away"
+        );
+        assert_eq!(
+            at_once(u32::MAX, json!(2)),
+            None,
+            "nobody waits for that many"
+        );
+        for value in [
+            json!(-1),
+            json!([2]),
+            json!("2"),
+            json!("many%"),
+            json!(1.5),
+        ] {
             assert_eq!(at_once(6, value.clone()), None, "{value}");
         }
     }
@@ -157,23 +218,44 @@ mod tests {
     #[test]
     fn replicas_that_are_not_all_replaced_together_are_no_trouble() {
         let of = |shard: fn(u32) -> u32, partition, value| {
-            all_at_once(&StatefulSetFacts { partition: Some(partition), ..facts(6, &json!(value)) }, shard).is_some()
+            all_at_once(
+                &StatefulSetFacts {
+                    partition: Some(partition),
+                    ..facts(6, &json!(value))
+                },
+                shard,
+            )
+            .is_some()
         };
         assert!(!of(|index| index / 3, 0, 2) && of(|index| index / 3, 0, 3));
         assert!(!of(|index| index, 0, 2), "one replica each");
-        assert!(!of(|index| index / 2, 5, 2) && of(|index| index / 2, 4, 2) && of(|index| index / 2, 3, 2));
+        assert!(
+            !of(|index| index / 2, 5, 2)
+                && of(|index| index / 2, 4, 2)
+                && of(|index| index / 2, 3, 2)
+        );
     }
 
     #[test]
     fn a_strategy_that_replaces_nothing_has_none() {
-        let of = |kind: &str| MaxUnavailable::of_strategy(&json!({"type": kind, "rollingUpdate": {"maxUnavailable": "50%"}}));
-        assert_eq!((of("RollingUpdate"), of("OnDelete")), (Some(MaxUnavailable::Percent(50)), None));
+        let of = |kind: &str| {
+            MaxUnavailable::of_strategy(
+                &json!({"type": kind, "rollingUpdate": {"maxUnavailable": "50%"}}),
+            )
+        };
+        assert_eq!(
+            (of("RollingUpdate"), of("OnDelete")),
+            (Some(MaxUnavailable::Percent(50)), None)
+        );
         assert_eq!(MaxUnavailable::of_strategy(&Value::Null), None);
     }
 
     #[test]
     fn the_sentence_names_the_pods() {
-        let facts = StatefulSetFacts { ordinals_start: 3, ..facts(6, &json!(2)) };
+        let facts = StatefulSetFacts {
+            ordinals_start: 3,
+            ..facts(6, &json!(2))
+        };
         let said = all_at_once(&facts, pairs).unwrap().sentence(&facts);
         assert_eq!(
             said,

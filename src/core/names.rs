@@ -36,7 +36,8 @@ pub const SINGLE_HOLDERS: &str = "thanos-timeshard.io/single-holders";
 pub const HURRIED: &str = "thanos-timeshard.io/hurried";
 
 /// Cluster-autoscaler's annotation on a pod: volumes, with commas between them, whose loss is no reason to keep its node.
-pub const SAFE_TO_EVICT_VOLUMES: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+pub const SAFE_TO_EVICT_VOLUMES: &str =
+    "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
 /// Istio's label or annotation that asks for its proxy in a pod: `"true"`.
 pub const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
 /// Istio's annotation: inbound ports that its proxy leaves alone, with commas between them.
@@ -48,7 +49,8 @@ pub const ISTIO_REVISION: &str = "istio.io/rev";
 /// Consul's annotation that asks for its proxy in a pod: `true`.
 pub const CONSUL_INJECT: &str = "consul.hashicorp.com/connect-inject";
 /// Consul's annotation: inbound ports that its proxy leaves alone, with commas between them.
-pub const CONSUL_EXCLUDED_PORTS: &str = "consul.hashicorp.com/transparent-proxy-exclude-inbound-ports";
+pub const CONSUL_EXCLUDED_PORTS: &str =
+    "consul.hashicorp.com/transparent-proxy-exclude-inbound-ports";
 /// Kuma's label or annotation that asks for its proxy in a pod: `enabled` or `true`.
 pub const KUMA_INJECT: &str = "kuma.io/sidecar-injection";
 /// Kuma's annotation: inbound ports that its proxy leaves alone, with commas between them.
@@ -124,7 +126,8 @@ pub const WEBHOOK_CONFIGURATION: &str = "timeshard";
 /// Secret that `--self-signed` keeps CA and certificate in.
 pub const SELF_SIGNED_SECRET: &str = "timeshard-self-signed";
 /// Selects the server's pods.
-pub const SERVER_PODS: &str = "app.kubernetes.io/name=thanos-timeshard,app.kubernetes.io/component=server";
+pub const SERVER_PODS: &str =
+    "app.kubernetes.io/name=thanos-timeshard,app.kubernetes.io/component=server";
 /// Version of the agent's `/status` document and of the ConfigMap's entries. Since 2 agents report the blocks that thanos has
 /// loaded, and act only on entries that are newer than the one they remember.
 pub const CONTRACT: u32 = 2;

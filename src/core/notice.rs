@@ -24,7 +24,11 @@ pub struct Notice {
 #[must_use]
 pub fn warning(mut sentence: String) -> String {
     if sentence.chars().count() > MAX_WARNING_CHARS {
-        sentence = sentence.chars().take(MAX_WARNING_CHARS - 1).chain(['…']).collect();
+        sentence = sentence
+            .chars()
+            .take(MAX_WARNING_CHARS - 1)
+            .chain(['…'])
+            .collect();
     }
     sentence
 }

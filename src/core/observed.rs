@@ -13,7 +13,10 @@ pub const REPORT_BYTES: usize = 768;
 
 /// What is observed of a pod that a StatefulSet owns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "facts that do not depend on each other"
+)]
 pub struct PodFacts {
     /// Its name.
     pub name: String,
@@ -160,11 +163,25 @@ impl PodFacts {
     /// What it takes in memory, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let texts = [&self.name, &self.uid, &self.statefulset, &self.owner_uid, &self.revision];
+        let texts = [
+            &self.name,
+            &self.uid,
+            &self.statefulset,
+            &self.owner_uid,
+            &self.revision,
+        ];
         let optional = [&self.ip, &self.configmap, &self.shard_label, &self.stuck];
         // How long it has been ready is kept beside it.
-        let asked = if self.injected { REPORT_BYTES + size_of::<AgentStatus>() } else { 0 };
-        asked + 2 * size_of::<Self>() + bytes_of(texts) + bytes_of(optional.into_iter().flatten()) + bytes_of_map(&self.labels)
+        let asked = if self.injected {
+            REPORT_BYTES + size_of::<AgentStatus>()
+        } else {
+            0
+        };
+        asked
+            + 2 * size_of::<Self>()
+            + bytes_of(texts)
+            + bytes_of(optional.into_iter().flatten())
+            + bytes_of_map(&self.labels)
     }
     /// The number in its shard label, if it is one.
     #[must_use]
@@ -203,7 +220,10 @@ impl BudgetFacts {
     /// What it takes in memory, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + 3 * ENTRY_BYTES + bytes_of([&self.name]) + self.selector.as_ref().map_or(0, Selector::bytes)
+        size_of::<Self>()
+            + 3 * ENTRY_BYTES
+            + bytes_of([&self.name])
+            + self.selector.as_ref().map_or(0, Selector::bytes)
     }
 }
 
@@ -212,7 +232,11 @@ impl ServiceFacts {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let ports = bytes_of(self.ports.iter().map(|(name, _)| name));
-        size_of::<Self>() + 3 * ENTRY_BYTES + bytes_of([&self.name]) + bytes_of_map(&self.selector) + ports
+        size_of::<Self>()
+            + 3 * ENTRY_BYTES
+            + bytes_of([&self.name])
+            + bytes_of_map(&self.selector)
+            + ports
     }
 }
 
@@ -220,23 +244,31 @@ impl Selector {
     /// What it takes in memory, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let expressions =
-            self.expressions.iter().map(|(key, operator, values)| key.len() + operator.len() + ENTRY_BYTES + bytes_of(values));
+        let expressions = self.expressions.iter().map(|(key, operator, values)| {
+            key.len() + operator.len() + ENTRY_BYTES + bytes_of(values)
+        });
         bytes_of_map(&self.labels) + expressions.sum::<usize>()
     }
 
     /// Whether a pod with these labels is selected. An operator that Kubernetes does not have selects nothing.
     #[must_use]
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        let has = |key: &String, values: &[String]| labels.get(key).is_some_and(|value| values.contains(value));
-        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && self.expressions.iter().all(|(key, operator, values)| match operator.as_str() {
-                "In" => has(key, values),
-                "NotIn" => !has(key, values),
-                "Exists" => labels.contains_key(key),
-                "DoesNotExist" => !labels.contains_key(key),
-                _ => false,
-            })
+        let has = |key: &String, values: &[String]| {
+            labels.get(key).is_some_and(|value| values.contains(value))
+        };
+        self.labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+            && self
+                .expressions
+                .iter()
+                .all(|(key, operator, values)| match operator.as_str() {
+                    "In" => has(key, values),
+                    "NotIn" => !has(key, values),
+                    "Exists" => labels.contains_key(key),
+                    "DoesNotExist" => !labels.contains_key(key),
+                    _ => false,
+                })
     }
 }
 
@@ -246,15 +278,34 @@ mod tests {
 
     #[test]
     fn a_selector_selects_as_kubernetes_does() {
-        let labels = BTreeMap::from([("app".to_owned(), "store".to_owned()), ("tier".to_owned(), "a".to_owned())]);
+        let labels = BTreeMap::from([
+            ("app".to_owned(), "store".to_owned()),
+            ("tier".to_owned(), "a".to_owned()),
+        ]);
         let expression = |key: &str, operator: &str, values: &[&str]| Selector {
             labels: BTreeMap::new(),
-            expressions: vec![(key.to_owned(), operator.to_owned(), values.iter().map(|v| (*v).to_owned()).collect())],
+            expressions: vec![(
+                key.to_owned(),
+                operator.to_owned(),
+                values.iter().map(|v| (*v).to_owned()).collect(),
+            )],
         };
         for (selector, selects) in [
             (Selector::default(), true),
-            (Selector { labels: BTreeMap::from([("app".to_owned(), "store".to_owned())]), expressions: vec![] }, true),
-            (Selector { labels: BTreeMap::from([("app".to_owned(), "query".to_owned())]), expressions: vec![] }, false),
+            (
+                Selector {
+                    labels: BTreeMap::from([("app".to_owned(), "store".to_owned())]),
+                    expressions: vec![],
+                },
+                true,
+            ),
+            (
+                Selector {
+                    labels: BTreeMap::from([("app".to_owned(), "query".to_owned())]),
+                    expressions: vec![],
+                },
+                false,
+            ),
             (expression("tier", "In", &["a", "b"]), true),
             (expression("tier", "NotIn", &["a"]), false),
             (expression("gone", "NotIn", &["a"]), true),

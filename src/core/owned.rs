@@ -38,14 +38,19 @@ pub struct ShardedSet {
 impl ShardedSet {
     /// The pods that it owns.
     pub fn pods<'a>(&'a self, facts: &'a NamespaceFacts) -> impl Iterator<Item = &'a PodFacts> {
-        facts.pods.values().filter(|pod| pod.statefulset == self.owner.name)
+        facts
+            .pods
+            .values()
+            .filter(|pod| pod.statefulset == self.owner.name)
     }
 
     /// The selector of one shard's pods.
     #[must_use]
     pub fn selector_of(&self, shard: u32) -> Selector {
         let mut selector = self.selector.clone();
-        selector.labels.insert(names::SHARD_LABEL.to_owned(), shard.to_string());
+        selector
+            .labels
+            .insert(names::SHARD_LABEL.to_owned(), shard.to_string());
         selector
     }
 
@@ -53,7 +58,8 @@ impl ShardedSet {
     /// missing where its entry will.
     #[must_use]
     pub fn shards(&self, facts: &NamespaceFacts) -> BTreeMap<u32, u32> {
-        let mut shards: BTreeMap<u32, u32> = self.published.values().map(|shard| (*shard, 0)).collect();
+        let mut shards: BTreeMap<u32, u32> =
+            self.published.values().map(|shard| (*shard, 0)).collect();
         let mut there = BTreeSet::new();
         for pod in self.pods(facts) {
             if let Some(shard) = pod.shard() {
@@ -61,7 +67,11 @@ impl ShardedSet {
                 *shards.entry(shard).or_default() += 1;
             }
         }
-        for (_, shard) in self.published.iter().filter(|(pod, _)| !there.contains(pod)) {
+        for (_, shard) in self
+            .published
+            .iter()
+            .filter(|(pod, _)| !there.contains(pod))
+        {
             *shards.entry(*shard).or_default() += 1;
         }
         shards
@@ -87,20 +97,35 @@ pub fn shard_name(statefulset: &str, shard: u32, longest: usize) -> String {
     let suffix = format!("-shard-{shard}");
     let is_label = longest <= LABEL_CHARS;
     let fits = statefulset.len() + suffix.len() <= longest;
-    let reads = !is_label || (statefulset.starts_with(|c: char| c.is_ascii_lowercase()) && !statefulset.contains('.'));
+    let reads = !is_label
+        || (statefulset.starts_with(|c: char| c.is_ascii_lowercase())
+            && !statefulset.contains('.'));
     if fits && reads {
         return format!("{statefulset}{suffix}");
     }
     let hash = format!("-{:08x}", fnv1a(statefulset));
-    let lead = if reads || statefulset.starts_with(|c: char| c.is_ascii_lowercase()) { "" } else { "s" };
+    let lead = if reads || statefulset.starts_with(|c: char| c.is_ascii_lowercase()) {
+        ""
+    } else {
+        "s"
+    };
     let room = longest.saturating_sub(suffix.len() + hash.len() + lead.len());
-    let readable: String = statefulset.chars().take(room).map(|c| if is_label && c == '.' { '-' } else { c }).collect();
-    format!("{lead}{}{hash}{suffix}", readable.trim_end_matches(['-', '.']))
+    let readable: String = statefulset
+        .chars()
+        .take(room)
+        .map(|c| if is_label && c == '.' { '-' } else { c })
+        .collect();
+    format!(
+        "{lead}{}{hash}{suffix}",
+        readable.trim_end_matches(['-', '.'])
+    )
 }
 
 /// FNV-1a, 32 bits: the same in every version of the program, which the standard library's hashes do not promise.
 fn fnv1a(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    text.bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 #[cfg(test)]
@@ -109,24 +134,52 @@ mod tests {
 
     #[test]
     fn a_name_is_readable_where_it_fits() {
-        assert_eq!(shard_name("thanos-store", 12, SUBDOMAIN_CHARS), "thanos-store-shard-12");
-        assert_eq!(shard_name("thanos-store", 12, LABEL_CHARS), "thanos-store-shard-12");
-        assert_eq!(shard_name("store.eu", 0, SUBDOMAIN_CHARS), "store.eu-shard-0");
+        assert_eq!(
+            shard_name("thanos-store", 12, SUBDOMAIN_CHARS),
+            "thanos-store-shard-12"
+        );
+        assert_eq!(
+            shard_name("thanos-store", 12, LABEL_CHARS),
+            "thanos-store-shard-12"
+        );
+        assert_eq!(
+            shard_name("store.eu", 0, SUBDOMAIN_CHARS),
+            "store.eu-shard-0"
+        );
     }
 
     #[test]
     fn a_name_that_does_not_fit_is_shortened_to_one_that_kubernetes_takes() {
-        for set in ["a".repeat(253), "7-stores".to_owned(), "store.eu".to_owned(), format!("{}.b", "a".repeat(50)), "9".repeat(63)] {
-            for (longest, shard) in [(LABEL_CHARS, 0), (LABEL_CHARS, u32::MAX), (SUBDOMAIN_CHARS, 10_000)] {
+        for set in [
+            "a".repeat(253),
+            "7-stores".to_owned(),
+            "store.eu".to_owned(),
+            format!("{}.b", "a".repeat(50)),
+            "9".repeat(63),
+        ] {
+            for (longest, shard) in [
+                (LABEL_CHARS, 0),
+                (LABEL_CHARS, u32::MAX),
+                (SUBDOMAIN_CHARS, 10_000),
+            ] {
                 let name = shard_name(&set, shard, longest);
                 assert!(name.len() <= longest, "{name}");
                 assert_eq!(name, shard_name(&set, shard, longest));
                 if longest == LABEL_CHARS {
-                    assert!(name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.contains('.'), "{name}");
+                    assert!(
+                        name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.contains('.'),
+                        "{name}"
+                    );
                 }
                 let other = shard_name(&format!("{set}b"), shard, longest);
                 assert_ne!(name, other);
-                let set = ShardedSet { owner: Owner { name: set.clone(), uid: "u".to_owned() }, ..ShardedSet::default() };
+                let set = ShardedSet {
+                    owner: Owner {
+                        name: set.clone(),
+                        uid: "u".to_owned(),
+                    },
+                    ..ShardedSet::default()
+                };
                 assert!(set.owns(None, &name, longest) && !set.owns(None, &other, longest));
             }
         }
@@ -134,7 +187,13 @@ mod tests {
 
     #[test]
     fn an_object_belongs_to_its_owner_or_by_its_name() {
-        let set = ShardedSet { owner: Owner { name: "store".to_owned(), uid: "u1".to_owned() }, ..ShardedSet::default() };
+        let set = ShardedSet {
+            owner: Owner {
+                name: "store".to_owned(),
+                uid: "u1".to_owned(),
+            },
+            ..ShardedSet::default()
+        };
         for (owner, name, owns) in [
             (Some("u1"), "anything", true),
             (Some("u0"), "store-shard-1", false),
@@ -156,15 +215,30 @@ mod tests {
             ..PodFacts::default()
         };
         let mut facts = NamespaceFacts::default();
-        for pod in [pod("store-0", Some("0")), pod("store-1", Some("2")), pod("store-5", None)] {
+        for pod in [
+            pod("store-0", Some("0")),
+            pod("store-1", Some("2")),
+            pod("store-5", None),
+        ] {
             facts.pods.insert(pod.name.clone(), pod);
         }
-        let published = [("store-0", 0), ("store-1", 1), ("store-2", 1), ("store-3", 3)];
+        let published = [
+            ("store-0", 0),
+            ("store-1", 1),
+            ("store-2", 1),
+            ("store-3", 3),
+        ];
         let set = ShardedSet {
-            owner: Owner { name: "store".to_owned(), uid: "u".to_owned() },
+            owner: Owner {
+                name: "store".to_owned(),
+                uid: "u".to_owned(),
+            },
             published: published.map(|(pod, shard)| (pod.to_owned(), shard)).into(),
             ..ShardedSet::default()
         };
-        assert_eq!(set.shards(&facts), BTreeMap::from([(0, 1), (1, 1), (2, 1), (3, 1)]));
+        assert_eq!(
+            set.shards(&facts),
+            BTreeMap::from([(0, 1), (1, 1), (2, 1), (3, 1)])
+        );
     }
 }

@@ -54,17 +54,29 @@ pub enum Value<'a> {
 impl<'a> Operation<'a> {
     /// `add`: a member is set (also when it is there), an array element is inserted, `-` appends.
     pub fn add(path: impl Into<Cow<'static, str>>, value: Value<'a>) -> Self {
-        Self { op: "add", path: path.into(), value: Some(value) }
+        Self {
+            op: "add",
+            path: path.into(),
+            value: Some(value),
+        }
     }
 
     /// `replace`: what is there gives way.
     pub fn replace(path: impl Into<Cow<'static, str>>, value: Value<'a>) -> Self {
-        Self { op: "replace", path: path.into(), value: Some(value) }
+        Self {
+            op: "replace",
+            path: path.into(),
+            value: Some(value),
+        }
     }
 
     /// `remove`.
     pub fn remove(path: impl Into<Cow<'static, str>>) -> Self {
-        Self { op: "remove", path: path.into(), value: None }
+        Self {
+            op: "remove",
+            path: path.into(),
+            value: None,
+        }
     }
 
     /// The JSON pointer.
@@ -77,7 +89,11 @@ impl<'a> Operation<'a> {
 /// A name as one token of a JSON pointer (RFC 6901).
 #[must_use]
 pub fn token(name: &str) -> Cow<'_, str> {
-    if name.contains(['~', '/']) { Cow::Owned(name.replace('~', "~0").replace('/', "~1")) } else { Cow::Borrowed(name) }
+    if name.contains(['~', '/']) {
+        Cow::Owned(name.replace('~', "~0").replace('/', "~1"))
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 impl Serialize for Value<'_> {
@@ -106,7 +122,10 @@ mod tests {
 
     #[test]
     fn tokens_are_escaped() {
-        assert_eq!(token("thanos-timeshard.io/shard"), "thanos-timeshard.io~1shard");
+        assert_eq!(
+            token("thanos-timeshard.io/shard"),
+            "thanos-timeshard.io~1shard"
+        );
         assert_eq!(token("a~b/c"), "a~0b~1c");
         assert_eq!(token("plain"), "plain");
     }

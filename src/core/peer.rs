@@ -24,6 +24,10 @@ impl Peer {
     /// The peer of an IPv6 address.
     #[must_use]
     pub const fn v6(address: u128) -> Self {
-        if address >> 32 == MAPPED_IPV4 >> 32 { Self(address) } else { Self(address & IPV6_NETWORK) }
+        if address >> 32 == MAPPED_IPV4 >> 32 {
+            Self(address)
+        } else {
+            Self(address & IPV6_NETWORK)
+        }
     }
 }

@@ -29,7 +29,13 @@ impl<P: Copy + Eq + Hash> Places<P> {
     /// `most` places in all, of which one peer holds at most `most_of_peer`.
     #[must_use]
     pub fn new(most: usize, most_of_peer: usize) -> Self {
-        Self { most, most_of_peer, held: BTreeMap::new(), of_peer: HashMap::new(), next: 0 }
+        Self {
+            most,
+            most_of_peer,
+            held: BTreeMap::new(),
+            of_peer: HashMap::new(),
+            next: 0,
+        }
     }
 
     /// Takes a place for a peer. Returns it, and the place that was given up for it, whose connection is to be closed.
@@ -54,7 +60,9 @@ impl<P: Copy + Eq + Hash> Places<P> {
 
     /// Frees a place, if it is still held.
     pub fn leave(&mut self, place: u64) {
-        let Some(held) = self.held.remove(&place) else { return };
+        let Some(held) = self.held.remove(&place) else {
+            return;
+        };
         if let Some(count) = self.of_peer.get_mut(&held.peer) {
             *count -= 1;
             if *count == 0 {
@@ -69,7 +77,9 @@ impl<P: Copy + Eq + Hash> Places<P> {
     }
 
     fn to_give_up(&self, newcomer: P) -> Option<u64> {
-        let of = |peer: &P| self.of_peer.get(peer).copied().unwrap_or_default() + usize::from(*peer == newcomer);
+        let of = |peer: &P| {
+            self.of_peer.get(peer).copied().unwrap_or_default() + usize::from(*peer == newcomer)
+        };
         if of(&newcomer) > self.most_of_peer {
             return self.longest_unused(|peer| *peer == newcomer);
         }
@@ -82,7 +92,11 @@ impl<P: Copy + Eq + Hash> Places<P> {
     }
 
     fn longest_unused(&self, of: impl Fn(&P) -> bool) -> Option<u64> {
-        self.held.iter().filter(|(_, held)| of(&held.peer)).min_by_key(|(_, held)| held.used).map(|(place, _)| *place)
+        self.held
+            .iter()
+            .filter(|(_, held)| of(&held.peer))
+            .min_by_key(|(_, held)| held.used)
+            .map(|(place, _)| *place)
     }
 }
 
@@ -96,10 +110,23 @@ mod tests {
     fn the_peer_that_holds_most_gives_up_what_it_used_longest_ago() {
         let mut places = Places::new(4, 3);
         let mut take = |peer: &'static str| places.take(peer);
-        let (kubelet, first, second, third) = (take("node").0, take("attacker").0, take("attacker").0, take("attacker").0);
+        let (kubelet, first, second, third) = (
+            take("node").0,
+            take("attacker").0,
+            take("attacker").0,
+            take("attacker").0,
+        );
         places.used(first);
-        assert_eq!(places.take("attacker").1, Some(second), "of one peer there are never more than three");
-        assert_eq!(places.take("prometheus").1, Some(third), "all are taken, and the attacker holds most");
+        assert_eq!(
+            places.take("attacker").1,
+            Some(second),
+            "of one peer there are never more than three"
+        );
+        assert_eq!(
+            places.take("prometheus").1,
+            Some(third),
+            "all are taken, and the attacker holds most"
+        );
         places.leave(first);
         places.leave(first);
         assert_eq!(places.take("node").1, None);

@@ -106,8 +106,16 @@ impl Plan {
     /// with `total_shards: auto` that is one shard.
     #[must_use]
     pub fn new(sharding: &Sharding, pods: Option<u32>) -> Self {
-        let pods = pods.unwrap_or_else(|| sharding.nominal_pods().unwrap_or_else(|| sharding.replicas_of(0))).min(MAX_PODS);
-        let asked = sharding.total_shards().unwrap_or_else(|| (pods / sharding.replicas_of(0)).clamp(1, sharding.max_shards()));
+        let pods = pods
+            .unwrap_or_else(|| {
+                sharding
+                    .nominal_pods()
+                    .unwrap_or_else(|| sharding.replicas_of(0))
+            })
+            .min(MAX_PODS);
+        let asked = sharding
+            .total_shards()
+            .unwrap_or_else(|| (pods / sharding.replicas_of(0)).clamp(1, sharding.max_shards()));
         let count = asked.min(pods);
         let replicas = share(sharding, count, asked, pods);
         let edges = edges(sharding, asked, count);
@@ -117,8 +125,15 @@ impl Plan {
             let retention = sharding.retention().limit();
             // The oldest shard ends at the retention, so without one it has no end.
             let edge = edges.get(i + 1).copied().or(retention);
-            let oldest_age = edge.map(|edge| edge + sharding.overlap()).map(|age| retention.map_or(age, |end| age.min(end)));
-            shards.push(Shard { newest_age: edges[i], oldest_age, replicas, first_index });
+            let oldest_age = edge
+                .map(|edge| edge + sharding.overlap())
+                .map(|age| retention.map_or(age, |end| age.min(end)));
+            shards.push(Shard {
+                newest_age: edges[i],
+                oldest_age,
+                replicas,
+                first_index,
+            });
             first_index += replicas;
         }
         let mut plan = Self {
@@ -153,11 +168,22 @@ impl Plan {
         let surplus = index >= self.planned_pods;
         if surplus {
             let first = self.shards.first().map_or(0, |shard| shard.replicas);
-            return Assignment { shard: 0, replica: first + (index - self.planned_pods), surplus };
+            return Assignment {
+                shard: 0,
+                replica: first + (index - self.planned_pods),
+                surplus,
+            };
         }
         // Shards are never empty, so the last one that begins at or before the index holds it.
-        let shard = self.shards.partition_point(|shard| shard.first_index <= index).saturating_sub(1);
-        Assignment { shard: u32::try_from(shard).unwrap_or(u32::MAX), replica: index - self.shards[shard].first_index, surplus }
+        let shard = self
+            .shards
+            .partition_point(|shard| shard.first_index <= index)
+            .saturating_sub(1);
+        Assignment {
+            shard: u32::try_from(shard).unwrap_or(u32::MAX),
+            replica: index - self.shards[shard].first_index,
+            surplus,
+        }
     }
 
     /// The window of a shard. `now` matters for absolute windows only.
@@ -165,19 +191,38 @@ impl Plan {
     pub fn window(&self, shard: u32, now: DateTime<Utc>) -> Window {
         let Some(found) = self.shards.get(shard as usize).or(self.shards.last()) else {
             // Without pods nobody serves it; it is a window all the same.
-            return Window::relative(PromDuration::ZERO.min(self.future_buffer - PromDuration::from_secs(1)), self.future_buffer);
+            return Window::relative(
+                PromDuration::ZERO.min(self.future_buffer - PromDuration::from_secs(1)),
+                self.future_buffer,
+            );
         };
-        let newest = if found.newest_age == PromDuration::ZERO { self.future_buffer } else { -found.newest_age };
+        let newest = if found.newest_age == PromDuration::ZERO {
+            self.future_buffer
+        } else {
+            -found.newest_age
+        };
         match self.format {
             WindowFormat::Relative => {
-                let min = found.oldest_age.map_or(Bound::BEGINNING, |age| Bound::Relative(-age));
-                Window { min, max: Bound::Relative(newest) }
+                let min = found
+                    .oldest_age
+                    .map_or(Bound::BEGINNING, |age| Bound::Relative(-age));
+                Window {
+                    min,
+                    max: Bound::Relative(newest),
+                }
             }
             WindowFormat::Absolute => {
                 let base = self.origin(now);
-                let lag = if found.newest_age == PromDuration::ZERO { self.lag } else { PromDuration::ZERO };
+                let lag = if found.newest_age == PromDuration::ZERO {
+                    self.lag
+                } else {
+                    PromDuration::ZERO
+                };
                 let at = |age: PromDuration| Bound::Absolute(Bound::Relative(age).at(base));
-                Window { min: found.oldest_age.map_or(Bound::BEGINNING, |age| at(-age)), max: at(newest + lag) }
+                Window {
+                    min: found.oldest_age.map_or(Bound::BEGINNING, |age| at(-age)),
+                    max: at(newest + lag),
+                }
             }
         }
     }
@@ -198,25 +243,45 @@ impl Plan {
             return vec![Note::NoPods];
         }
         if pods < asked {
-            notes.push(Note::FewerShards { pods, shards: asked });
+            notes.push(Note::FewerShards {
+                pods,
+                shards: asked,
+            });
         } else if pods < wanted && sharding.total_shards().is_some() {
-            notes.push(Note::FewerReplicas { pods, wanted, replicas: self.shards.iter().map(|shard| shard.replicas).collect() });
+            notes.push(Note::FewerReplicas {
+                pods,
+                wanted,
+                replicas: self.shards.iter().map(|shard| shard.replicas).collect(),
+            });
         } else if pods > wanted {
             notes.push(Note::Surplus { pods, wanted });
         }
-        let single: Vec<u32> =
-            (0..).zip(&self.shards).filter(|(i, shard)| shard.replicas == 1 && !(*i == 0 && pods > wanted)).map(|(i, _)| i).collect();
+        let single: Vec<u32> = (0..)
+            .zip(&self.shards)
+            .filter(|(i, shard)| shard.replicas == 1 && !(*i == 0 && pods > wanted))
+            .map(|(i, _)| i)
+            .collect();
         if !single.is_empty() {
             notes.push(Note::SingleReplica { shards: single });
         }
         let overlap = sharding.overlap();
         let length = |pair: &[Shard]| pair[1].newest_age - pair[0].newest_age;
-        if let Some((shard, pair)) = (0..).zip(self.shards.windows(2)).find(|(_, pair)| length(pair) < overlap) {
-            notes.push(Note::WideOverlap { shard, length: length(pair), overlap });
+        if let Some((shard, pair)) = (0..)
+            .zip(self.shards.windows(2))
+            .find(|(_, pair)| length(pair) < overlap)
+        {
+            notes.push(Note::WideOverlap {
+                shard,
+                length: length(pair),
+                overlap,
+            });
         }
         let (drain, discovery_delay) = (sharding.drain(), sharding.discovery_delay());
         if drain < discovery_delay {
-            notes.push(Note::ShortDrain { drain, discovery_delay });
+            notes.push(Note::ShortDrain {
+                drain,
+                discovery_delay,
+            });
         }
         notes
     }
@@ -234,10 +299,14 @@ fn share(sharding: &Sharding, count: u32, asked: u32, pods: u32) -> Vec<u32> {
     if count < asked {
         return vec![1; count as usize];
     }
-    let mut replicas: Vec<u32> = (0..count).map(|shard| sharding.replicas_of(shard)).collect();
+    let mut replicas: Vec<u32> = (0..count)
+        .map(|shard| sharding.replicas_of(shard))
+        .collect();
     let mut excess = replicas.iter().sum::<u32>().saturating_sub(pods);
     while excess > 0 {
-        let Some(largest) = replicas.iter().copied().max() else { break };
+        let Some(largest) = replicas.iter().copied().max() else {
+            break;
+        };
         // One level at a time, so that the loop runs at most as often as a shard has replicas.
         for slot in replicas.iter_mut().rev().filter(|slot| **slot == largest) {
             if excess == 0 {
@@ -261,7 +330,10 @@ fn edges(sharding: &Sharding, asked: u32, count: u32) -> Vec<PromDuration> {
     };
     match sharding.boundaries() {
         [] => (0..count).map(equal).collect(),
-        given => std::iter::once(PromDuration::ZERO).chain(given.iter().copied()).take(count as usize).collect(),
+        given => std::iter::once(PromDuration::ZERO)
+            .chain(given.iter().copied())
+            .take(count as usize)
+            .collect(),
     }
 }
 
@@ -274,7 +346,9 @@ impl Note {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::NoPods => "NoPods",
-            Self::FewerShards { .. } | Self::FewerReplicas { .. } | Self::Surplus { .. } => "ReplicasDoNotFit",
+            Self::FewerShards { .. } | Self::FewerReplicas { .. } | Self::Surplus { .. } => {
+                "ReplicasDoNotFit"
+            }
             Self::SingleReplica { .. } => "SingleReplica",
             Self::WideOverlap { .. } => "WideOverlap",
             Self::ShortDrain { .. } => "ShortDrain",
@@ -284,7 +358,12 @@ impl Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |numbers: &[u32]| listed(&numbers.iter().map(u32::to_string).collect::<Vec<_>>(), MAX_LISTED);
+        let list = |numbers: &[u32]| {
+            listed(
+                &numbers.iter().map(u32::to_string).collect::<Vec<_>>(),
+                MAX_LISTED,
+            )
+        };
         let pods_of = |pods: &u32| counted(*pods, "pod");
         match self {
             Self::NoPods => f.write_str("there are no pods: nothing is served"),
@@ -296,7 +375,11 @@ impl fmt::Display for Note {
                 counted(*pods, "shard"),
                 if *pods == 1 { "is" } else { "are" }
             ),
-            Self::FewerReplicas { pods, wanted, replicas } => write!(
+            Self::FewerReplicas {
+                pods,
+                wanted,
+                replicas,
+            } => write!(
                 f,
                 "{} where {wanted} fill the plan: the shards have {} replicas, newest first; no window is larger than planned",
                 pods_of(pods),
@@ -304,7 +387,11 @@ impl fmt::Display for Note {
             ),
             Self::Surplus { pods, wanted } => {
                 let more = pods - wanted;
-                let are = if more == 1 { "is an extra replica" } else { "are extra replicas" };
+                let are = if more == 1 {
+                    "is an extra replica"
+                } else {
+                    "are extra replicas"
+                };
                 write!(
                     f,
                     "{} where {wanted} fill the plan: {more} {are} of the newest shard; raise total_shards to use them",
@@ -312,13 +399,24 @@ impl fmt::Display for Note {
                 )
             }
             Self::SingleReplica { shards } => {
-                write!(f, "one replica serves shard {}: while it restarts, its part of the time is missing; use at least 2", list(shards))
+                write!(
+                    f,
+                    "one replica serves shard {}: while it restarts, its part of the time is missing; use at least 2",
+                    list(shards)
+                )
             }
-            Self::ShortDrain { drain, discovery_delay } => write!(
+            Self::ShortDrain {
+                drain,
+                discovery_delay,
+            } => write!(
                 f,
                 "a drain of {drain} is shorter than discovery_delay ({discovery_delay}): a querier may still ask a pod that restarts with a new window; make drain at least {discovery_delay}, or discovery_delay what your queriers really take"
             ),
-            Self::WideOverlap { shard, length, overlap } => {
+            Self::WideOverlap {
+                shard,
+                length,
+                overlap,
+            } => {
                 write!(
                     f,
                     "shard {shard} is {length} long and overlaps by {overlap}: most of it is loaded twice; use fewer shards or a smaller overlap"

@@ -287,7 +287,10 @@ impl Ours<'_> {
     /// The value of a key, if it is there.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_ref())
+        self.0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value.as_ref())
     }
 }
 
@@ -334,7 +337,9 @@ impl<'de> Visitor<'de> for OursVisitor {
         let mut ours = Ours::default();
         while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
             let other = OTHERS.contains(&key.as_ref());
-            let matters = || (other || is_ours(&key) || sharding_key(&key).is_some()) && ours.get(&key).is_none();
+            let matters = || {
+                (other || is_ours(&key) || sharding_key(&key).is_some()) && ours.get(&key).is_none()
+            };
             if (other || key.starts_with(names::PREFIX)) && (ours.0.len() < MAX_OURS || matters()) {
                 ours.0.push((key, map.next_value::<Text<'de>>()?.0));
             } else {
@@ -369,7 +374,10 @@ impl<'a> PodView<'a> {
     /// An annotation, if it is one that is read.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&str> {
-        self.metadata.annotations.as_ref().and_then(|ours| ours.get(key))
+        self.metadata
+            .annotations
+            .as_ref()
+            .and_then(|ours| ours.get(key))
     }
 
     /// A label, if it is one that is read.
@@ -389,7 +397,11 @@ impl SpecView<'_> {
     /// Whether the pod has requests or limits of its own, beside those of its containers.
     #[must_use]
     pub fn has_resources(&self) -> bool {
-        let given = self.resources.iter().flat_map(|resources| [resources.requests, resources.limits]).flatten();
+        let given = self
+            .resources
+            .iter()
+            .flat_map(|resources| [resources.requests, resources.limits])
+            .flatten();
         given.into_iter().any(|amounts| amounts.0 > 0)
     }
 }

@@ -8,7 +8,11 @@
 use ::core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Metadata and control addresses of clouds outside the link-local ranges: Azure, Alibaba, Oracle.
-const METADATA_V4: [Ipv4Addr; 3] = [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+const METADATA_V4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
 /// AWS, Google Cloud, Scaleway.
 const METADATA_V6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
@@ -42,9 +46,13 @@ impl Asked {
     /// A clause that names the address and why it is not asked.
     pub fn address(self, text: &str) -> Result<IpAddr, String> {
         let shown = super::printable::short_line(text, 48);
-        let ip: IpAddr = text.parse().map_err(|_| format!("podIP {shown} is not an IP address: not asked"))?;
+        let ip: IpAddr = text
+            .parse()
+            .map_err(|_| format!("podIP {shown} is not an IP address: not asked"))?;
         match not_of_a_pod(ip).filter(|_| self == Self::Pods || !ip.to_canonical().is_loopback()) {
-            Some(what) => Err(format!("podIP {shown} is not an address of a pod but {what}: not asked")),
+            Some(what) => Err(format!(
+                "podIP {shown} is not an address of a pod but {what}: not asked"
+            )),
             None => Ok(ip),
         }
     }
@@ -136,24 +144,51 @@ mod tests {
             "2001:db8::5efe:127.0.0.1",
         ] {
             let why = Asked::Pods.address(refused).unwrap_err();
-            assert!(why.starts_with(&format!("podIP {refused} is not an address of a pod")) && why.ends_with(": not asked"), "{why}");
+            assert!(
+                why.starts_with(&format!("podIP {refused} is not an address of a pod"))
+                    && why.ends_with(": not asked"),
+                "{why}"
+            );
         }
-        for asked in
-            ["10.0.0.1", "192.168.3.4", "100.64.0.7", "203.0.113.9", "fd00::7", "2001:db8::1", "::ffff:10.0.0.1", "64:ff9b::10.1.2.3"]
-        {
+        for asked in [
+            "10.0.0.1",
+            "192.168.3.4",
+            "100.64.0.7",
+            "203.0.113.9",
+            "fd00::7",
+            "2001:db8::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::10.1.2.3",
+        ] {
             assert_eq!(Asked::Pods.address(asked), Ok(asked.parse().unwrap()));
         }
-        for nonsense in
-            ["", "localhost", "127.1", "10.0.0.1:80", "fe80::1%eth0", "0x7f.0.0.1", "10.0.0.1\nlevel=error", &"9".repeat(10_000)]
-        {
+        for nonsense in [
+            "",
+            "localhost",
+            "127.1",
+            "10.0.0.1:80",
+            "fe80::1%eth0",
+            "0x7f.0.0.1",
+            "10.0.0.1\nlevel=error",
+            &"9".repeat(10_000),
+        ] {
             let why = Asked::Pods.address(nonsense).unwrap_err();
-            assert!(why.contains("is not an IP address") && why.len() < 200 && !why.contains('\n'), "{why}");
+            assert!(
+                why.contains("is not an IP address") && why.len() < 200 && !why.contains('\n'),
+                "{why}"
+            );
         }
     }
 
     #[test]
     fn a_machine_without_a_pod_network_has_loopback_and_nothing_else() {
-        assert!(Asked::OwnMachineToo.address("127.0.0.1").is_ok() && Asked::OwnMachineToo.address("::1").is_ok());
-        assert!(Asked::OwnMachineToo.address("169.254.169.254").is_err() && Asked::OwnMachineToo.address("0.0.0.0").is_err());
+        assert!(
+            Asked::OwnMachineToo.address("127.0.0.1").is_ok()
+                && Asked::OwnMachineToo.address("::1").is_ok()
+        );
+        assert!(
+            Asked::OwnMachineToo.address("169.254.169.254").is_err()
+                && Asked::OwnMachineToo.address("0.0.0.0").is_err()
+        );
     }
 }

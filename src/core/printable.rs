@@ -42,7 +42,12 @@ pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most || text.chars().nth(most).is_none() {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(text.chars().take(most.saturating_sub(1)).chain(['…']).collect())
+    Cow::Owned(
+        text.chars()
+            .take(most.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
+    )
 }
 
 /// Both: at most `most` characters of the text, in one line.
@@ -57,15 +62,26 @@ mod tests {
 
     #[test]
     fn what_acts_is_written_out() {
-        assert!(matches!(one_line("store-0: größer, 日本"), Cow::Borrowed(_)));
-        assert_eq!(one_line("a\nts=1 level=info\r\u{1b}[2J\t\u{9b}1m"), "a\\nts=1 level=info\\r\\u{1b}[2J\\t\\u{9b}1m");
+        assert!(matches!(
+            one_line("store-0: größer, 日本"),
+            Cow::Borrowed(_)
+        ));
+        assert_eq!(
+            one_line("a\nts=1 level=info\r\u{1b}[2J\t\u{9b}1m"),
+            "a\\nts=1 level=info\\r\\u{1b}[2J\\t\\u{9b}1m"
+        );
         assert_eq!(one_line("\u{202e}x\u{2028}"), "\\u{202e}x\\u{2028}");
     }
 
     #[test]
     fn what_is_long_is_cut() {
-        for (text, most, want) in [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("ääää", 4, "ääää"), ("äääää", 4, "äää…"), ("", 0, "")]
-        {
+        for (text, most, want) in [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "ab…"),
+            ("ääää", 4, "ääää"),
+            ("äääää", 4, "äää…"),
+            ("", 0, ""),
+        ] {
             assert_eq!(cut(text, most), want);
         }
         assert_eq!(short_line("a\nbcd", 4), "a\\nb…");

@@ -183,14 +183,24 @@ impl Sidecar {
     /// A sidecar that has just started and found these files. A record means that thanos may be serving queries.
     #[must_use]
     pub fn new(settings: Settings, found: Found) -> Self {
-        let Found { record, file, inspect } = found;
+        let Found {
+            record,
+            file,
+            inspect,
+        } = found;
         Self {
             last_ready: record.is_some().then_some(Duration::ZERO),
-            given_up_before: record.as_ref().and_then(|record| record.failed.as_ref()).map(|failed| (failed.window, failed.times)),
+            given_up_before: record
+                .as_ref()
+                .and_then(|record| record.failed.as_ref())
+                .map(|failed| (failed.window, failed.times)),
             settings,
             entries: Entries::restored(file.as_ref()),
             // A start that was ready may be in discovery, where a retry is not free.
-            blocks: Blocks::new(inspect.map_or(0, |inspect| inspect.number), record.as_ref().is_some_and(|record| record.ready)),
+            blocks: Blocks::new(
+                inspect.map_or(0, |inspect| inspect.number),
+                record.as_ref().is_some_and(|record| record.ready),
+            ),
             record,
             file,
             launch_seen: Duration::ZERO,
@@ -210,7 +220,11 @@ impl Sidecar {
     }
 
     /// Takes what the mounted directory holds; returns what the log should say.
-    pub fn set_entry(&mut self, read: Result<Option<Entry>, String>, now: Duration) -> Option<News> {
+    pub fn set_entry(
+        &mut self,
+        read: Result<Option<Entry>, String>,
+        now: Duration,
+    ) -> Option<News> {
         self.entries.take(read, now)
     }
 
@@ -223,7 +237,8 @@ impl Sidecar {
             self.confirmed = None;
             self.mismatch = None;
             self.misses = 0;
-            self.blocks.begin(record.as_ref().is_some_and(|record| record.ready));
+            self.blocks
+                .begin(record.as_ref().is_some_and(|record| record.ready));
             self.probe_soon(now);
         }
         self.record = record;
@@ -265,11 +280,17 @@ impl Sidecar {
         if launch != self.launch() {
             return;
         }
-        let expected = self.record.as_ref().map(|r| r.window).filter(|_| self.settings.reload != ReloadMode::Signal);
+        let expected = self
+            .record
+            .as_ref()
+            .map(|r| r.window)
+            .filter(|_| self.settings.reload != ReloadMode::Signal);
         let seen = match (probe.ready, probe.flags, expected) {
             (false, ..) => None,
             (true, Ok(flags), Some(expected)) if flags != expected => {
-                self.mismatch = Some(format!("thanos says that its window is {flags}, but it was started with {expected}"));
+                self.mismatch = Some(format!(
+                    "thanos says that its window is {flags}, but it was started with {expected}"
+                ));
                 None
             }
             (true, Ok(flags), _) => Some((flags, true, None)),
@@ -281,7 +302,13 @@ impl Sidecar {
         if let Some((applied, verified, note)) = seen {
             // A process does not change its flags: once read, they hold for this start.
             let verified_before = self.confirmed.take().filter(|c| c.verified && !verified);
-            self.confirmed = verified_before.or(Some(Confirmed { launch, since, applied, verified, note }));
+            self.confirmed = verified_before.or(Some(Confirmed {
+                launch,
+                since,
+                applied,
+                verified,
+                note,
+            }));
             self.mismatch = None;
             self.misses = 0;
             self.blocks.take(probe.blocks);
@@ -291,7 +318,8 @@ impl Sidecar {
                 self.confirmed = None;
             }
         }
-        let changing = self.settings.reload == ReloadMode::Signal && self.phase == Phase::Restarting;
+        let changing =
+            self.settings.reload == ReloadMode::Signal && self.phase == Phase::Restarting;
         if self.confirmed.is_some() && self.misses == 0 && !changing {
             self.probe_wait = PROBE_FIRST;
             self.next_probe = now + self.blocks.look_within(self.settings.check_interval);
@@ -310,7 +338,10 @@ impl Sidecar {
         }
         actions.extend(self.entries.promote(now).map(Action::Tell));
         self.note_failure(now);
-        let waits_after_error = self.act_error.as_ref().is_some_and(|(_, until)| now < *until);
+        let waits_after_error = self
+            .act_error
+            .as_ref()
+            .is_some_and(|(_, until)| now < *until);
         if !waits_after_error {
             self.judge(now, &mut actions);
             self.look_at_blocks(now, &mut actions);
@@ -326,12 +357,17 @@ impl Sidecar {
             self.remember(&mut actions);
         }
         let before = self.phase;
-        self.phase = self.phase_of(if actions.iter().any(|a| matches!(a, Action::Order(_))) && intent == Intent::Change {
-            Intent::Pending
-        } else {
-            intent
-        });
-        let drained = self.last_ready.filter(|_| before == Phase::Draining).map_or(Duration::ZERO, |at| now.saturating_sub(at));
+        self.phase = self.phase_of(
+            if actions.iter().any(|a| matches!(a, Action::Order(_))) && intent == Intent::Change {
+                Intent::Pending
+            } else {
+                intent
+            },
+        );
+        let drained = self
+            .last_ready
+            .filter(|_| before == Phase::Draining)
+            .map_or(Duration::ZERO, |at| now.saturating_sub(at));
         if let Some((spent, phase)) = &mut self.ordering {
             (*spent, *phase) = (drained, before);
         } else if self.phase != Phase::Draining {
@@ -347,13 +383,16 @@ impl Sidecar {
         let intent = self.intent(now);
         [
             self.runs().then_some(self.next_probe),
-            (intent == Intent::Change).then(|| self.drained_at()).flatten(),
+            (intent == Intent::Change)
+                .then(|| self.drained_at())
+                .flatten(),
             self.act_error.as_ref().map(|(_, until)| *until),
             match intent {
                 Intent::Wait(until) => Some(until),
                 _ => None,
             },
-            self.signalled.map(|(_, at, _)| at + self.settings.signal_timeout),
+            self.signalled
+                .map(|(_, at, _)| at + self.settings.signal_timeout),
             self.timeout_at(),
             self.entries.wake(),
             self.blocks_wake(now),
@@ -367,7 +406,11 @@ impl Sidecar {
     /// Whether thanos may start: the agent is there, and the window file holds the entry if there is one.
     #[must_use]
     pub fn holds_entry(&self) -> bool {
-        self.started() || self.entries.accepted().is_none_or(|e| self.file.is_some_and(|f| f.window == e.window))
+        self.started()
+            || self
+                .entries
+                .accepted()
+                .is_none_or(|e| self.file.is_some_and(|f| f.window == e.window))
     }
 
     /// The figures about drains.

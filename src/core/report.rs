@@ -32,7 +32,15 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 7] = [Self::Unknown, Self::Settled, Self::Rolling, Self::Waiting, Self::Paused, Self::Blocked, Self::Refused];
+    pub const ALL: [Self; 7] = [
+        Self::Unknown,
+        Self::Settled,
+        Self::Rolling,
+        Self::Waiting,
+        Self::Paused,
+        Self::Blocked,
+        Self::Refused,
+    ];
 
     /// As in the document.
     #[must_use]
@@ -338,7 +346,11 @@ impl SetReport {
     /// So much later, while nothing else was seen.
     #[must_use]
     pub fn aged_by(mut self, seconds: u64) -> Self {
-        for drift in self.pods.iter_mut().filter_map(|pod| pod.drift_seconds.as_mut()) {
+        for drift in self
+            .pods
+            .iter_mut()
+            .filter_map(|pod| pod.drift_seconds.as_mut())
+        {
             *drift = drift.saturating_add(seconds);
         }
         self

@@ -23,18 +23,29 @@ impl Scope {
     /// # Errors
     /// A sentence that names the text that is no name of a namespace.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let names: BTreeSet<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let names: BTreeSet<&str> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .collect();
         if let Some(bad) = names.iter().find(|name| !is_label(name)) {
             let why = "write names of namespaces with commas between them: lower-case letters, digits and '-'";
-            return Err(format!("{bad:?} is no name of a namespace; {why}, at most {MAX_NAMESPACE_CHARS} characters each"));
+            return Err(format!(
+                "{bad:?} is no name of a namespace; {why}, at most {MAX_NAMESPACE_CHARS} characters each"
+            ));
         }
         if names.len() > MAX_NAMESPACES {
-            return Err(format!("{} namespaces; at most {MAX_NAMESPACES} can be named: use rights for the whole cluster", names.len()));
+            return Err(format!(
+                "{} namespaces; at most {MAX_NAMESPACES} can be named: use rights for the whole cluster",
+                names.len()
+            ));
         }
         if names.is_empty() {
             return Ok(Self::Cluster);
         }
-        Ok(Self::Namespaces(names.into_iter().map(str::to_owned).collect()))
+        Ok(Self::Namespaces(
+            names.into_iter().map(str::to_owned).collect(),
+        ))
     }
 
     /// The namespaces outside `labelled` that the server can look into; `None` where that is every namespace of the cluster.
@@ -58,7 +69,10 @@ impl Scope {
 
 fn is_label(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    name.len() <= MAX_NAMESPACE_CHARS && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+    name.len() <= MAX_NAMESPACE_CHARS
+        && name.bytes().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 #[cfg(test)]
@@ -69,7 +83,8 @@ mod tests {
     fn names_are_read_with_commas_between_them() {
         let scope = Scope::parse(" team-a,team-b , ,monitoring,").unwrap();
         assert_eq!(
-            ["team-a", "team-b", "monitoring", "team", "kube-system"].map(|name| scope.contains(name)),
+            ["team-a", "team-b", "monitoring", "team", "kube-system"]
+                .map(|name| scope.contains(name)),
             [true, true, true, false, false]
         );
         for nothing in ["", " ", ",", " , "] {
@@ -83,11 +98,27 @@ mod tests {
 
     #[test]
     fn what_is_no_namespace_is_refused_by_its_text() {
-        for bad in ["Team-A", "team a", "team_a", "*", "-a", "a-", "a/b", &"a".repeat(64)] {
+        for bad in [
+            "Team-A",
+            "team a",
+            "team_a",
+            "*",
+            "-a",
+            "a-",
+            "a/b",
+            &"a".repeat(64),
+        ] {
             let refusal = Scope::parse(&format!("monitoring,{bad}")).unwrap_err();
-            assert!(refusal.starts_with(&format!("{bad:?} is no name of a namespace")), "{refusal}");
+            assert!(
+                refusal.starts_with(&format!("{bad:?} is no name of a namespace")),
+                "{refusal}"
+            );
         }
         let many: Vec<String> = (0..=MAX_NAMESPACES).map(|n| format!("n{n}")).collect();
-        assert!(Scope::parse(&many.join(",")).unwrap_err().starts_with("501 namespaces; at most 500"));
+        assert!(
+            Scope::parse(&many.join(","))
+                .unwrap_err()
+                .starts_with("501 namespaces; at most 500")
+        );
     }
 }

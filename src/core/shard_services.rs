@@ -59,7 +59,12 @@ pub struct ServicePlan {
 /// What is wanted now; nothing unless `enabled`. `planned` are the shards of the plan: they have a Service before a pod
 /// carries their label.
 #[must_use]
-pub fn wanted(set: &ShardedSet, enabled: bool, planned: &BTreeSet<u32>, facts: &NamespaceFacts) -> ServicePlan {
+pub fn wanted(
+    set: &ShardedSet,
+    enabled: bool,
+    planned: &BTreeSet<u32>,
+    facts: &NamespaceFacts,
+) -> ServicePlan {
     let mut plan = ServicePlan::default();
     let mut kept = BTreeSet::new();
     let expressible = set.selector.expressions.is_empty();
@@ -74,7 +79,12 @@ pub fn wanted(set: &ShardedSet, enabled: bool, planned: &BTreeSet<u32>, facts: &
     for shard in shards.into_iter().filter(|_| enabled && expressible) {
         let name = shard_name(&set.owner.name, shard, LABEL_CHARS);
         let port = set.grpc_port.unwrap_or(names::THANOS_GRPC_PORT);
-        let service = ShardService { name, owner: set.owner.clone(), selector: set.selector_of(shard).labels, port };
+        let service = ShardService {
+            name,
+            owner: set.owner.clone(),
+            selector: set.selector_of(shard).labels,
+            port,
+        };
         kept.insert(service.name.clone());
         match facts.services.get(&service.name) {
             None => plan.writes.push(ServiceWrite::Create(service)),
@@ -94,10 +104,16 @@ pub fn wanted(set: &ShardedSet, enabled: bool, planned: &BTreeSet<u32>, facts: &
             }
         }
     }
-    let own = facts.services.values().filter(|service| service.ours && !kept.contains(&service.name));
-    let own = own.filter(|service| set.owns(service.owner_uid.as_deref(), &service.name, LABEL_CHARS));
-    plan.writes
-        .extend(own.map(|service| ServiceWrite::Delete { name: service.name.clone(), resource_version: service.resource_version.clone() }));
+    let own = facts
+        .services
+        .values()
+        .filter(|service| service.ours && !kept.contains(&service.name));
+    let own =
+        own.filter(|service| set.owns(service.owner_uid.as_deref(), &service.name, LABEL_CHARS));
+    plan.writes.extend(own.map(|service| ServiceWrite::Delete {
+        name: service.name.clone(),
+        resource_version: service.resource_version.clone(),
+    }));
     plan
 }
 
@@ -105,10 +121,19 @@ pub fn wanted(set: &ShardedSet, enabled: bool, planned: &BTreeSet<u32>, facts: &
 #[must_use]
 pub fn warnings(set: &ShardedSet, facts: &NamespaceFacts) -> Vec<String> {
     let selects = |service: &&ServiceFacts| {
-        let has = |pod: &BTreeMap<String, String>| service.selector.iter().all(|(key, value)| pod.get(key) == Some(value));
+        let has = |pod: &BTreeMap<String, String>| {
+            service
+                .selector
+                .iter()
+                .all(|(key, value)| pod.get(key) == Some(value))
+        };
         !service.selector.is_empty() && set.pods(facts).any(|pod| has(&pod.labels))
     };
-    let found = facts.services.values().filter(|service| service.publishes_not_ready).filter(selects);
+    let found = facts
+        .services
+        .values()
+        .filter(|service| service.publishes_not_ready)
+        .filter(selects);
     found
         .map(|service| {
             format!(

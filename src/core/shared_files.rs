@@ -77,7 +77,15 @@ impl WindowFile {
     /// An order in this version's format.
     #[must_use]
     pub const fn new(request: u64, window: Window, reload: ReloadMode) -> Self {
-        Self { contract: CONTRACT, request, window, reload, order: None, generation: None, accepted: None }
+        Self {
+            contract: CONTRACT,
+            request,
+            window,
+            reload,
+            order: None,
+            generation: None,
+            accepted: None,
+        }
     }
 }
 
@@ -247,7 +255,10 @@ impl Record {
     pub fn mark_ready(&mut self) {
         self.ready = true;
         self.good = Some(self.window);
-        self.failed = self.failed.take().filter(|failed| failed.window != self.window);
+        self.failed = self
+            .failed
+            .take()
+            .filter(|failed| failed.window != self.window);
     }
 }
 
@@ -275,14 +286,18 @@ mod tests {
     use super::*;
 
     fn window(min: &str, max: &str) -> Window {
-        Window { min: min.parse().unwrap(), max: max.parse().unwrap() }
+        Window {
+            min: min.parse().unwrap(),
+            max: max.parse().unwrap(),
+        }
     }
 
     #[test]
     fn documents_read_back_and_unknown_keys_do_not_matter() {
         let file = WindowFile::new(3, window("-124d8h", "1d"), ReloadMode::Exec);
         assert_eq!(decode(&encode(&file).unwrap()), Some(file));
-        let text = br#"{"contract":2,"request":3,"min_time":"-2976h","max_time":"24h","new":{"a":1}}"#;
+        let text =
+            br#"{"contract":2,"request":3,"min_time":"-2976h","max_time":"24h","new":{"a":1}}"#;
         let newer: WindowFile = decode(text).unwrap();
         assert_eq!(newer.window, window("-124d", "1d"));
         let record = Record {
@@ -294,7 +309,11 @@ mod tests {
             ready: false,
             in_place: true,
             good: Some(window("0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z")),
-            failed: Some(Failed { window: window("-3d", "0s"), reason: "exit code 1".to_owned(), times: 2 }),
+            failed: Some(Failed {
+                window: window("-3d", "0s"),
+                reason: "exit code 1".to_owned(),
+                times: 2,
+            }),
             restarts: 1,
         };
         assert_eq!(decode(&encode(&record).unwrap()), Some(record));
@@ -307,7 +326,10 @@ mod tests {
             min_time: "2026-07-23T00:00:00.001Z".parse().unwrap(),
             max_time: "2026-08-06T00:00:00.001Z".parse().unwrap(),
         };
-        let list = BlockList { candidates: vec![block; super::super::loaded::MAX_MISSING], ..BlockList::default() };
+        let list = BlockList {
+            candidates: vec![block; super::super::loaded::MAX_MISSING],
+            ..BlockList::default()
+        };
         let bytes = encode(&list).unwrap();
         assert!(bytes.len() < MAX_FILE_BYTES / 2, "{}", bytes.len());
         assert_eq!(decode(&bytes), Some(list));
@@ -316,21 +338,43 @@ mod tests {
     #[test]
     fn an_entry_survives_its_sidecar() {
         let drain = Some(PromDuration::from_secs(5));
-        let entry = Entry { drain, generation: Some(7), order: Some(3), released: Some(3), ..Entry::new(1, 2, window("-2d", "-1d")) };
-        let file =
-            WindowFile { generation: Some(7), accepted: Some(entry.into()), ..WindowFile::new(3, window("-9d", "1d"), ReloadMode::Exec) };
+        let entry = Entry {
+            drain,
+            generation: Some(7),
+            order: Some(3),
+            released: Some(3),
+            ..Entry::new(1, 2, window("-2d", "-1d"))
+        };
+        let file = WindowFile {
+            generation: Some(7),
+            accepted: Some(entry.into()),
+            ..WindowFile::new(3, window("-9d", "1d"), ReloadMode::Exec)
+        };
         let read: WindowFile = decode(&encode(&file).unwrap()).unwrap();
         assert_eq!(read, file);
-        assert_eq!(read.accepted.unwrap().with_generation(read.generation), entry);
+        assert_eq!(
+            read.accepted.unwrap().with_generation(read.generation),
+            entry
+        );
         // As an agent of contract 1 wrote it.
-        let old: WindowFile = decode(br#"{"contract":1,"request":3,"min_time":"-9d","max_time":"1d","reload":"exec"}"#).unwrap();
+        let old: WindowFile = decode(
+            br#"{"contract":1,"request":3,"min_time":"-9d","max_time":"1d","reload":"exec"}"#,
+        )
+        .unwrap();
         assert_eq!((old.generation, old.accepted), (None, None));
     }
 
     #[test]
     fn a_torn_or_foreign_file_is_absent() {
         let large = vec![b' '; MAX_FILE_BYTES + 1];
-        for bytes in [&b""[..], b"{", b"[]", b"{\"request\":-1}", &[0xff; 10], &large] {
+        for bytes in [
+            &b""[..],
+            b"{",
+            b"[]",
+            b"{\"request\":-1}",
+            &[0xff; 10],
+            &large,
+        ] {
             assert_eq!(decode::<WindowFile>(bytes), None);
         }
     }

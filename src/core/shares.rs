@@ -47,7 +47,16 @@ impl<P: Copy + Eq + Hash> Shares<P> {
     #[must_use]
     pub fn new(most: usize, most_of_peer: usize, turn_ms: u64) -> Self {
         let (claims, peers) = (BTreeMap::new(), HashMap::new());
-        Self { most, most_of_peer, turn_ms, used: 0, claims, waiting: 0, peers, next: 0 }
+        Self {
+            most,
+            most_of_peer,
+            turn_ms,
+            used: 0,
+            claims,
+            waiting: 0,
+            peers,
+            next: 0,
+        }
     }
 
     /// Claims an amount; returns the claim's number. More than a peer may hold is cut to that, or it would wait for ever.
@@ -55,7 +64,16 @@ impl<P: Copy + Eq + Hash> Shares<P> {
         self.next += 1;
         let number = self.next;
         let amount = amount.min(self.most_of_peer).min(self.most);
-        self.claims.insert(number, Claim { peer, amount, granted: None, firm: false, leaving: false });
+        self.claims.insert(
+            number,
+            Claim {
+                peer,
+                amount,
+                granted: None,
+                firm: false,
+                leaving: false,
+            },
+        );
         self.waiting += 1;
         self.peers.entry(peer).or_default().claims += 1;
         self.grant(now_ms);
@@ -65,7 +83,9 @@ impl<P: Copy + Eq + Hash> Shares<P> {
     /// Whether a claim holds its amount.
     #[must_use]
     pub fn is_granted(&self, number: u64) -> bool {
-        self.claims.get(&number).is_some_and(|claim| claim.granted.is_some())
+        self.claims
+            .get(&number)
+            .is_some_and(|claim| claim.granted.is_some())
     }
 
     /// Keeps a granted claim from being given up, while its holder uses what it waited for.
@@ -78,7 +98,13 @@ impl<P: Copy + Eq + Hash> Shares<P> {
     /// Changes what a granted claim holds, even beyond the limits, since it is held already; a new turn of it begins. Returns the
     /// claims that are granted by this.
     pub fn replace(&mut self, number: u64, amount: usize, now_ms: u64) -> Vec<u64> {
-        let Some(claim) = self.claims.get_mut(&number).filter(|claim| claim.granted.is_some()) else { return Vec::new() };
+        let Some(claim) = self
+            .claims
+            .get_mut(&number)
+            .filter(|claim| claim.granted.is_some())
+        else {
+            return Vec::new();
+        };
         let before = std::mem::replace(&mut claim.amount, amount);
         (claim.firm, claim.granted) = (false, Some(now_ms));
         self.used = self.used - before + amount;
@@ -90,8 +116,14 @@ impl<P: Copy + Eq + Hash> Shares<P> {
 
     /// Ends a claim. Returns the claims that are granted by this.
     pub fn close(&mut self, number: u64, now_ms: u64) -> Vec<u64> {
-        let Some(claim) = self.claims.remove(&number) else { return Vec::new() };
-        let held = if claim.granted.is_some() { claim.amount } else { 0 };
+        let Some(claim) = self.claims.remove(&number) else {
+            return Vec::new();
+        };
+        let held = if claim.granted.is_some() {
+            claim.amount
+        } else {
+            0
+        };
         self.used -= held;
         self.waiting -= usize::from(claim.granted.is_none());
         if let Some(holder) = self.peers.get_mut(&claim.peer) {
@@ -107,19 +139,38 @@ impl<P: Copy + Eq + Hash> Shares<P> {
     /// The claim that is to be given up now, so that a waiting one can be granted: the oldest of the peer that holds most, if that
     /// peer holds more than the waiting one and the claim has had its turn. Ask again until there is none.
     pub fn in_the_way(&mut self, number: u64, now_ms: u64) -> Option<u64> {
-        let waiting = self.claims.get(&number).filter(|claim| claim.granted.is_none())?;
+        let waiting = self
+            .claims
+            .get(&number)
+            .filter(|claim| claim.granted.is_none())?;
         let (peer, amount) = (waiting.peer, waiting.amount);
         let mine = self.used_by(peer);
-        let leaving: usize = self.granted().filter(|(_, claim)| claim.leaving).map(|(_, claim)| claim.amount).sum();
+        let leaving: usize = self
+            .granted()
+            .filter(|(_, claim)| claim.leaving)
+            .map(|(_, claim)| claim.amount)
+            .sum();
         if mine + amount > self.most_of_peer || self.used - leaving + amount <= self.most {
             return None;
         }
-        let ripe = |claim: &Claim<P>| claim.granted.is_some_and(|since| now_ms.saturating_sub(since) >= self.turn_ms);
-        let candidates = self
-            .granted()
-            .filter(|(_, claim)| !claim.firm && !claim.leaving && claim.peer != peer && self.used_by(claim.peer) > mine && ripe(claim));
-        let (victim, _) =
-            candidates.max_by_key(|(_, claim)| (self.used_by(claim.peer), now_ms.saturating_sub(claim.granted.unwrap_or(now_ms))))?;
+        let ripe = |claim: &Claim<P>| {
+            claim
+                .granted
+                .is_some_and(|since| now_ms.saturating_sub(since) >= self.turn_ms)
+        };
+        let candidates = self.granted().filter(|(_, claim)| {
+            !claim.firm
+                && !claim.leaving
+                && claim.peer != peer
+                && self.used_by(claim.peer) > mine
+                && ripe(claim)
+        });
+        let (victim, _) = candidates.max_by_key(|(_, claim)| {
+            (
+                self.used_by(claim.peer),
+                now_ms.saturating_sub(claim.granted.unwrap_or(now_ms)),
+            )
+        })?;
         if let Some(claim) = self.claims.get_mut(&victim) {
             claim.leaving = true;
         }
@@ -127,7 +178,10 @@ impl<P: Copy + Eq + Hash> Shares<P> {
     }
 
     fn granted(&self) -> impl Iterator<Item = (u64, &Claim<P>)> {
-        self.claims.iter().filter(|(_, claim)| claim.granted.is_some()).map(|(number, claim)| (*number, claim))
+        self.claims
+            .iter()
+            .filter(|(_, claim)| claim.granted.is_some())
+            .map(|(number, claim)| (*number, claim))
     }
 
     fn used_by(&self, peer: P) -> usize {
@@ -139,11 +193,20 @@ impl<P: Copy + Eq + Hash> Shares<P> {
         while self.waiting > 0 {
             let fits = |(number, claim): (&u64, &Claim<P>)| {
                 let holder = self.peers.get(&claim.peer)?;
-                let fits = claim.granted.is_none() && holder.used + claim.amount <= self.most_of_peer;
+                let fits =
+                    claim.granted.is_none() && holder.used + claim.amount <= self.most_of_peer;
                 fits.then_some((holder.used, holder.last_grant, *number))
             };
-            let Some((_, _, number)) = self.claims.iter().filter_map(fits).min() else { break };
-            let Some(claim) = self.claims.get_mut(&number).filter(|claim| self.used + claim.amount <= self.most) else { break };
+            let Some((_, _, number)) = self.claims.iter().filter_map(fits).min() else {
+                break;
+            };
+            let Some(claim) = self
+                .claims
+                .get_mut(&number)
+                .filter(|claim| self.used + claim.amount <= self.most)
+            else {
+                break;
+            };
             claim.granted = Some(now_ms);
             self.used += claim.amount;
             self.waiting -= 1;
@@ -168,10 +231,19 @@ mod tests {
     fn a_peer_at_its_limit_waits_alone() {
         let mut shares = Shares::new(10, 6, 100);
         let mine: Vec<u64> = (0..4).map(|_| shares.claim("attacker", 3, 0)).collect();
-        assert_eq!(mine.iter().map(|claim| shares.is_granted(*claim)).collect::<Vec<_>>(), [true, true, false, false]);
+        assert_eq!(
+            mine.iter()
+                .map(|claim| shares.is_granted(*claim))
+                .collect::<Vec<_>>(),
+            [true, true, false, false]
+        );
         let other = shares.claim("api-server", 4, 0);
         assert!(shares.is_granted(other));
-        assert_eq!(shares.in_the_way(mine[2], 1_000), None, "its own limit is in the way, nobody else");
+        assert_eq!(
+            shares.in_the_way(mine[2], 1_000),
+            None,
+            "its own limit is in the way, nobody else"
+        );
         assert_eq!(shares.close(mine[0], 0), [mine[2]]);
     }
 
@@ -183,7 +255,11 @@ mod tests {
         assert!(!shares.is_granted(late));
         assert_eq!(shares.in_the_way(late, 99), None, "a turn is safe");
         shares.keep(large);
-        assert_eq!(shares.in_the_way(late, 100), Some(small), "what is kept is not given up");
+        assert_eq!(
+            shares.in_the_way(late, 100),
+            Some(small),
+            "what is kept is not given up"
+        );
         assert_eq!(shares.in_the_way(late, 100), None, "one is enough");
         assert_eq!(shares.close(small, 100), [late]);
 
@@ -192,21 +268,31 @@ mod tests {
         let late = shares.claim("c", 3, 0);
         assert_eq!(shares.in_the_way(late, 100), Some(large));
         let more = shares.claim("a", 2, 0);
-        assert_eq!(shares.in_the_way(more, 500), None, "who holds most takes nothing from others");
+        assert_eq!(
+            shares.in_the_way(more, 500),
+            None,
+            "who holds most takes nothing from others"
+        );
     }
 
     #[test]
     fn peers_take_turns() {
         let mut turns = Shares::new(1, 1, 0);
         let mut running = turns.claim("a", 1, 0);
-        let queue: Vec<u64> = ["a", "a", "a", "b", "c"].map(|peer| turns.claim(peer, 1, 0)).into();
+        let queue: Vec<u64> = ["a", "a", "a", "b", "c"]
+            .map(|peer| turns.claim(peer, 1, 0))
+            .into();
         let order: Vec<u64> = (0..queue.len())
             .map(|_| {
                 running = turns.close(running, 0)[0];
                 running
             })
             .collect();
-        assert_eq!(order, [queue[3], queue[4], queue[0], queue[1], queue[2]], "one of each before a second one of a");
+        assert_eq!(
+            order,
+            [queue[3], queue[4], queue[0], queue[1], queue[2]],
+            "one of each before a second one of a"
+        );
     }
 
     #[test]
@@ -216,7 +302,11 @@ mod tests {
         let second = shares.claim("b", 4, 0);
         shares.keep(first);
         assert_eq!(shares.in_the_way(second, 500), None);
-        assert_eq!(shares.replace(first, 12, 500), [0_u64; 0], "held already, so more than there is");
+        assert_eq!(
+            shares.replace(first, 12, 500),
+            [0_u64; 0],
+            "held already, so more than there is"
+        );
         assert_eq!(shares.in_the_way(second, 599), None);
         assert_eq!(shares.in_the_way(second, 600), Some(first));
         assert_eq!(shares.replace(first, 1, 600), [second]);

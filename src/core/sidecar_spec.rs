@@ -70,9 +70,17 @@ impl RenderedSidecar {
     /// our own structs always serialise.
     #[must_use]
     pub fn get(&self, facts: &SidecarFacts<'_>) -> Option<Arc<RawValue>> {
-        let render = || serde_json::value::to_raw_value(&sidecar(facts)).ok().map(Arc::from);
+        let render = || {
+            serde_json::value::to_raw_value(&sidecar(facts))
+                .ok()
+                .map(Arc::from)
+        };
         if let Some((key, json)) = self.0.get() {
-            return if key.fits(facts) { Some(json.clone()) } else { render() };
+            return if key.fits(facts) {
+                Some(json.clone())
+            } else {
+                render()
+            };
         }
         let json: Arc<RawValue> = render()?;
         // Another request may have been first; then its sidecar stays and this one is used once.
@@ -141,7 +149,13 @@ struct Env {
 
 impl Env {
     const fn field(name: &'static str, field_path: &'static str) -> Self {
-        Self { name, value: None, value_from: Some(ValueFrom { field_ref: FieldRef { field_path } }) }
+        Self {
+            name,
+            value: None,
+            value_from: Some(ValueFrom {
+                field_ref: FieldRef { field_path },
+            }),
+        }
     }
 }
 
@@ -256,19 +270,36 @@ const STARTUP_SECONDS: u32 = 120;
 /// The volume that sidecar and launcher share.
 #[must_use]
 pub fn shared_volume() -> Volume<'static> {
-    Volume { name: names::SHARED_VOLUME, empty_dir: Some(EmptyDir { size_limit: SHARED_DIR_SIZE }), config_map: None }
+    Volume {
+        name: names::SHARED_VOLUME,
+        empty_dir: Some(EmptyDir {
+            size_limit: SHARED_DIR_SIZE,
+        }),
+        config_map: None,
+    }
 }
 
 /// The volume with the windows. Optional: a missing ConfigMap never delays a start.
 #[must_use]
 pub fn config_volume(configmap: Cow<'_, str>) -> Volume<'_> {
-    Volume { name: names::CONFIG_VOLUME, empty_dir: None, config_map: Some(ConfigMapSource { name: configmap, optional: true }) }
+    Volume {
+        name: names::CONFIG_VOLUME,
+        empty_dir: None,
+        config_map: Some(ConfigMapSource {
+            name: configmap,
+            optional: true,
+        }),
+    }
 }
 
 /// The mount of the shared volume.
 #[must_use]
 pub fn shared_mount() -> Mount {
-    Mount { name: names::SHARED_VOLUME, mount_path: names::SHARED_DIR, read_only: false }
+    Mount {
+        name: names::SHARED_VOLUME,
+        mount_path: names::SHARED_DIR,
+        read_only: false,
+    }
 }
 
 /// A mount that keeps the token of the pod's ServiceAccount out of a container of ours: the API server mounts it into every container
@@ -276,7 +307,11 @@ pub fn shared_mount() -> Mount {
 /// anyway: a volume of its own would be one more local volume, and a `subPath` is refused by some policies.
 #[must_use]
 pub fn token_mount() -> Mount {
-    Mount { name: names::CONFIG_VOLUME, mount_path: names::TOKEN_DIR, read_only: true }
+    Mount {
+        name: names::CONFIG_VOLUME,
+        mount_path: names::TOKEN_DIR,
+        read_only: true,
+    }
 }
 
 /// The launcher's words, to stand before the container's own command.
@@ -310,11 +345,19 @@ pub fn sidecar<'a>(facts: &SidecarFacts<'a>) -> Container<'a> {
     container.env.extend([
         Env::field("TIMESHARD_NAMESPACE", "metadata.namespace"),
         Env::field("TIMESHARD_UID", "metadata.uid"),
-        Env { name: "TIMESHARD_LOAD_RETRY", value: Some(facts.load_retry.to_string()), value_from: None },
+        Env {
+            name: "TIMESHARD_LOAD_RETRY",
+            value: Some(facts.load_retry.to_string()),
+            value_from: None,
+        },
     ]);
     Container {
         restart_policy: native.then_some("Always"),
-        ports: Some([Port { name: "timeshard", container_port: names::SIDECAR_PORT, protocol: "TCP" }]),
+        ports: Some([Port {
+            name: "timeshard",
+            container_port: names::SIDECAR_PORT,
+            protocol: "TCP",
+        }]),
         startup_probe: native.then(|| probe("/livez", STARTUP_SECONDS)),
         readiness_probe: Some(probe("/readyz", 3)),
         ..container
@@ -337,10 +380,20 @@ fn common_args<'a>() -> Vec<Cow<'a, str>> {
     args
 }
 
-fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a, str>>) -> Container<'a> {
+fn container<'a>(
+    name: &'static str,
+    facts: &SidecarFacts<'a>,
+    args: Vec<Cow<'a, str>>,
+) -> Container<'a> {
     let mut env = Vec::with_capacity(5);
-    env.extend([Env::field("POD_NAME", "metadata.name"), Env::field("POD_IP", "status.podIP")]);
-    let amounts = Amounts { cpu: &facts.injection.cpu, memory: &facts.injection.memory };
+    env.extend([
+        Env::field("POD_NAME", "metadata.name"),
+        Env::field("POD_IP", "status.podIP"),
+    ]);
+    let amounts = Amounts {
+        cpu: &facts.injection.cpu,
+        memory: &facts.injection.memory,
+    };
     Container {
         name,
         image: &facts.injection.agent_image,
@@ -352,25 +405,42 @@ fn container<'a>(name: &'static str, facts: &SidecarFacts<'a>, args: Vec<Cow<'a,
         ports: None,
         startup_probe: None,
         readiness_probe: None,
-        resources: (!facts.shares_resources).then_some(Resources { requests: amounts, limits: amounts }),
+        resources: (!facts.shares_resources).then_some(Resources {
+            requests: amounts,
+            limits: amounts,
+        }),
         security_context: SecurityContext {
             allow_privilege_escalation: false,
             capabilities: Capabilities { drop: ["ALL"] },
             read_only_root_filesystem: true,
             run_as_non_root: true,
             run_as_user: facts.run_as_user,
-            seccomp_profile: facts.injection.seccomp_profile.then_some(SeccompProfile { r#type: SECCOMP_PROFILE }),
+            seccomp_profile: facts.injection.seccomp_profile.then_some(SeccompProfile {
+                r#type: SECCOMP_PROFILE,
+            }),
         },
         volume_mounts: [
             shared_mount(),
-            Mount { name: names::CONFIG_VOLUME, mount_path: names::CONFIG_DIR, read_only: true },
+            Mount {
+                name: names::CONFIG_VOLUME,
+                mount_path: names::CONFIG_DIR,
+                read_only: true,
+            },
             token_mount(),
         ],
     }
 }
 
 fn probe(path: &'static str, failure_threshold: u32) -> Probe {
-    Probe { http_get: HttpGet { path, port: names::SIDECAR_PORT }, period_seconds: 1, timeout_seconds: 1, failure_threshold }
+    Probe {
+        http_get: HttpGet {
+            path,
+            port: names::SIDECAR_PORT,
+        },
+        period_seconds: 1,
+        timeout_seconds: 1,
+        failure_threshold,
+    }
 }
 
 #[cfg(test)]
@@ -392,13 +462,34 @@ mod tests {
             shares_resources: false,
         };
         let others = [
-            SidecarFacts { run_as_user: Some(1), ..facts.clone() },
-            SidecarFacts { thanos_url: Cow::Borrowed("http://127.0.0.1:80"), ..facts.clone() },
-            SidecarFacts { grpc_address: Cow::Borrowed("127.0.0.1:80"), ..facts.clone() },
-            SidecarFacts { drain: PromDuration::from_secs(1), ..facts.clone() },
-            SidecarFacts { load_retry: PromDuration::from_secs(1), ..facts.clone() },
-            SidecarFacts { reload: ReloadIn::Off, ..facts.clone() },
-            SidecarFacts { shares_resources: true, ..facts.clone() },
+            SidecarFacts {
+                run_as_user: Some(1),
+                ..facts.clone()
+            },
+            SidecarFacts {
+                thanos_url: Cow::Borrowed("http://127.0.0.1:80"),
+                ..facts.clone()
+            },
+            SidecarFacts {
+                grpc_address: Cow::Borrowed("127.0.0.1:80"),
+                ..facts.clone()
+            },
+            SidecarFacts {
+                drain: PromDuration::from_secs(1),
+                ..facts.clone()
+            },
+            SidecarFacts {
+                load_retry: PromDuration::from_secs(1),
+                ..facts.clone()
+            },
+            SidecarFacts {
+                reload: ReloadIn::Off,
+                ..facts.clone()
+            },
+            SidecarFacts {
+                shares_resources: true,
+                ..facts.clone()
+            },
         ];
         let rendered = RenderedSidecar::default();
         for facts in others.iter().chain([&facts]).chain(&others) {

@@ -23,7 +23,10 @@ pub fn render(holders: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
     let mut text = String::from("{");
     for (pod, blocks) in holders.iter().filter(|(_, blocks)| !blocks.is_empty()) {
         let named: Vec<&String> = blocks.iter().take(MAX_BLOCKS).collect();
-        let (Ok(pod), Ok(named)) = (serde_json::to_string(pod), serde_json::to_string(&named)) else { continue };
+        let (Ok(pod), Ok(named)) = (serde_json::to_string(pod), serde_json::to_string(&named))
+        else {
+            continue;
+        };
         let comma = if text.len() > 1 { "," } else { "" };
         if text.len() + comma.len() + pod.len() + named.len() + 2 > MAX_BYTES {
             break;
@@ -41,8 +44,12 @@ pub fn parse(text: &str) -> SingleHolders {
         return SingleHolders::new();
     }
     let holders: SingleHolders = serde_json::from_str(text).unwrap_or_default();
-    let is_ulid = |text: &String| text.len() == ULID_CHARS && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let ours = holders.values().all(|blocks| !blocks.is_empty() && blocks.len() <= MAX_BLOCKS && blocks.iter().all(is_ulid));
+    let is_ulid = |text: &String| {
+        text.len() == ULID_CHARS && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    let ours = holders.values().all(|blocks| {
+        !blocks.is_empty() && blocks.len() <= MAX_BLOCKS && blocks.iter().all(is_ulid)
+    });
     if ours { holders } else { SingleHolders::new() }
 }
 
@@ -55,7 +62,9 @@ mod tests {
     }
 
     fn held(pods: usize, blocks: usize) -> BTreeMap<String, BTreeSet<String>> {
-        (0..pods).map(|pod| (format!("store-{pod}"), (0..blocks).map(ulid).collect())).collect()
+        (0..pods)
+            .map(|pod| (format!("store-{pod}"), (0..blocks).map(ulid).collect()))
+            .collect()
     }
 
     #[test]
@@ -72,7 +81,11 @@ mod tests {
     #[test]
     fn it_is_bounded_both_ways() {
         let text = render(&held(10_000, 300)).unwrap();
-        assert!(text.len() <= MAX_BYTES && text.len() > MAX_BYTES - 1024, "{}", text.len());
+        assert!(
+            text.len() <= MAX_BYTES && text.len() > MAX_BYTES - 1024,
+            "{}",
+            text.len()
+        );
         let read = parse(&text);
         assert!(read.len() > 100 && read.values().all(|blocks| blocks.len() == MAX_BLOCKS));
         assert!(parse(&format!("{text}{}", " ".repeat(MAX_BYTES))).is_empty());

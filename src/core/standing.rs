@@ -72,7 +72,10 @@ impl Room {
         let (mut all, mut unproven) = (HashMap::<P, usize>::new(), HashMap::<P, usize>::new());
         for connection in held {
             *all.entry(connection.peer).or_default() += 1;
-            if matches!(connection.standing, Some(Standing::Unproven { .. } | Standing::First { .. })) {
+            if matches!(
+                connection.standing,
+                Some(Standing::Unproven { .. } | Standing::First { .. })
+            ) {
                 *unproven.entry(connection.peer).or_default() += 1;
             }
         }
@@ -84,7 +87,9 @@ impl Room {
             return Verdict::Free;
         }
         // They have a turn to be answered in, and what was answered before is not given up for want of patience with them.
-        let never_answered = held.iter().any(|connection| matches!(connection.standing, Some(Standing::First { .. })));
+        let never_answered = held
+            .iter()
+            .any(|connection| matches!(connection.standing, Some(Standing::First { .. })));
         let rank = |connection: &Held<P>| {
             if own_limit && connection.peer != peer {
                 return None;
@@ -94,14 +99,23 @@ impl Room {
             let ripe = |since: u64| richer && now_ms.saturating_sub(since) >= self.turn_ms;
             let (rank, holds, since) = match connection.standing? {
                 Standing::Unproven { since_ms } => (0, unproven(&connection.peer), since_ms),
-                Standing::First { since_ms } if ripe(since_ms) => (1, unproven(&connection.peer), since_ms),
+                Standing::First { since_ms } if ripe(since_ms) => {
+                    (1, unproven(&connection.peer), since_ms)
+                }
                 Standing::Idle { since_ms } if answered => (2, of(&connection.peer), since_ms),
-                Standing::Busy { since_ms } if answered && ripe(since_ms) => (3, of(&connection.peer), since_ms),
-                Standing::First { .. } | Standing::Idle { .. } | Standing::Busy { .. } => return None,
+                Standing::Busy { since_ms } if answered && ripe(since_ms) => {
+                    (3, of(&connection.peer), since_ms)
+                }
+                Standing::First { .. } | Standing::Idle { .. } | Standing::Busy { .. } => {
+                    return None;
+                }
             };
             Some((rank, std::cmp::Reverse(holds), since))
         };
-        let victim = held.iter().filter_map(|connection| Some((rank(connection)?, connection.number))).min();
+        let victim = held
+            .iter()
+            .filter_map(|connection| Some((rank(connection)?, connection.number)))
+            .min();
         victim.map_or(Verdict::Wait, |(_, number)| Verdict::Instead(number))
     }
 }
@@ -112,10 +126,21 @@ mod tests {
 
     use super::*;
 
-    const ROOM: Room = Room { most: 4, most_of_peer: 3, turn_ms: 100 };
+    const ROOM: Room = Room {
+        most: 4,
+        most_of_peer: 3,
+        turn_ms: 100,
+    };
 
     fn held(connections: &[(&'static str, Standing)]) -> Vec<Held<&'static str>> {
-        (0..).zip(connections).map(|(number, (peer, standing))| Held { number, peer: *peer, standing: Some(*standing) }).collect()
+        (0..)
+            .zip(connections)
+            .map(|(number, (peer, standing))| Held {
+                number,
+                peer: *peer,
+                standing: Some(*standing),
+            })
+            .collect()
     }
 
     #[test]
@@ -124,13 +149,34 @@ mod tests {
         let api = ("api", Idle { since_ms: 0 });
         let silent = |since_ms| ("x", Unproven { since_ms });
         let full = held(&[api, ("api", Busy { since_ms: 0 }), silent(5), silent(3)]);
-        assert_eq!(ROOM.admit(&full, "y", 1_000), Verdict::Instead(3), "the silent peer loses its oldest");
-        let full = held(&[api, ("x", First { since_ms: 0 }), ("x", First { since_ms: 50 }), ("x", Busy { since_ms: 0 })]);
-        assert_eq!(ROOM.admit(&full, "y", 99), Verdict::Wait, "a first request has its turn, and nobody else pays for that");
+        assert_eq!(
+            ROOM.admit(&full, "y", 1_000),
+            Verdict::Instead(3),
+            "the silent peer loses its oldest"
+        );
+        let full = held(&[
+            api,
+            ("x", First { since_ms: 0 }),
+            ("x", First { since_ms: 50 }),
+            ("x", Busy { since_ms: 0 }),
+        ]);
+        assert_eq!(
+            ROOM.admit(&full, "y", 99),
+            Verdict::Wait,
+            "a first request has its turn, and nobody else pays for that"
+        );
         assert_eq!(ROOM.admit(&full, "y", 100), Verdict::Instead(1));
-        assert_eq!(ROOM.admit(&full, "x", 100), Verdict::Wait, "at its own limit a peer displaces nobody");
-        let busy =
-            held(&[("api", Busy { since_ms: 0 }), ("b", Busy { since_ms: 0 }), ("x", Busy { since_ms: 0 }), ("x", Busy { since_ms: 9 })]);
+        assert_eq!(
+            ROOM.admit(&full, "x", 100),
+            Verdict::Wait,
+            "at its own limit a peer displaces nobody"
+        );
+        let busy = held(&[
+            ("api", Busy { since_ms: 0 }),
+            ("b", Busy { since_ms: 0 }),
+            ("x", Busy { since_ms: 0 }),
+            ("x", Busy { since_ms: 9 }),
+        ]);
         assert_eq!(ROOM.admit(&busy, "y", 99), Verdict::Wait);
         assert_eq!(ROOM.admit(&busy, "y", 100), Verdict::Instead(2));
         assert_eq!(ROOM.admit(&busy[..3], "y", 0), Verdict::Free);
@@ -142,8 +188,19 @@ mod tests {
         let full = held(&[idle("api", 0), idle("x", 9), idle("x", 5), idle("z", 1)]);
         assert_eq!(ROOM.admit(&full, "y", 50), Verdict::Instead(2));
         assert_eq!(ROOM.admit(&full, "z", 50), Verdict::Instead(2));
-        assert_eq!(ROOM.admit(&full, "x", 50), Verdict::Wait, "nobody holds more");
-        assert_eq!(ROOM.admit(&held(&[idle("a", 3), idle("b", 2), idle("c", 1), idle("d", 4)]), "y", 50), Verdict::Instead(2));
+        assert_eq!(
+            ROOM.admit(&full, "x", 50),
+            Verdict::Wait,
+            "nobody holds more"
+        );
+        assert_eq!(
+            ROOM.admit(
+                &held(&[idle("a", 3), idle("b", 2), idle("c", 1), idle("d", 4)]),
+                "y",
+                50
+            ),
+            Verdict::Instead(2)
+        );
     }
 
     #[test]

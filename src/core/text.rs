@@ -31,10 +31,23 @@ mod tests {
     #[test]
     fn one_is_not_many_and_what_is_cut_is_said() {
         assert_eq!(
-            (counted(1_u32, "pod"), counted(0_u32, "pod"), counted(2_u32, "pod")),
+            (
+                counted(1_u32, "pod"),
+                counted(0_u32, "pod"),
+                counted(2_u32, "pod")
+            ),
             ("1 pod".into(), "0 pods".into(), "2 pods".into())
         );
-        assert_eq!((older_end("1926-12-20T20:00:00Z"), older_end("1970-01-01T00:00:00Z")), ("the beginning", "1970-01-01T00:00:00Z"));
-        assert_eq!((listed(&["a", "b"], 2), listed(&["a", "b", "c"], 2)), ("a, b".to_owned(), "a, b and 1 more".to_owned()));
+        assert_eq!(
+            (
+                older_end("1926-12-20T20:00:00Z"),
+                older_end("1970-01-01T00:00:00Z")
+            ),
+            ("the beginning", "1970-01-01T00:00:00Z")
+        );
+        assert_eq!(
+            (listed(&["a", "b"], 2), listed(&["a", "b", "c"], 2)),
+            ("a, b".to_owned(), "a, b and 1 more".to_owned())
+        );
     }
 }

@@ -51,7 +51,9 @@ pub fn not_texts(object: &Value) -> Vec<NotText> {
     }
     for list in ["initContainers", "containers"] {
         let base = [template, &["spec", list]].concat();
-        let count = at(object, &base).and_then(Value::as_array).map_or(0, Vec::len);
+        let count = at(object, &base)
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len);
         for index in (0..count).map(|index| index.to_string()) {
             let container: Vec<&str> = base.iter().copied().chain([index.as_str()]).collect();
             for key in ["name", "image"] {
@@ -108,7 +110,9 @@ fn members(object: &Value, base: &[&str], found: &mut Vec<NotText>) {
 
 fn variables(object: &Value, container: &[&str], found: &mut Vec<NotText>) {
     let base = [container, &["env"]].concat();
-    let count = at(object, &base).and_then(Value::as_array).map_or(0, Vec::len);
+    let count = at(object, &base)
+        .and_then(Value::as_array)
+        .map_or(0, Vec::len);
     for index in (0..count).map(|index| index.to_string()) {
         let variable: Vec<&str> = base.iter().copied().chain([index.as_str()]).collect();
         text(object, &variable, "name", found);
@@ -119,7 +123,10 @@ fn variables(object: &Value, container: &[&str], found: &mut Vec<NotText>) {
 fn text(object: &Value, base: &[&str], key: &str, found: &mut Vec<NotText>) {
     let path = [base, &[key]].concat();
     if let Some(value @ (Value::Bool(_) | Value::Number(_))) = at(object, &path) {
-        found.push(NotText { path: path.into_iter().map(str::to_owned).collect(), shown: value.to_string() });
+        found.push(NotText {
+            path: path.into_iter().map(str::to_owned).collect(),
+            shown: value.to_string(),
+        });
     }
 }
 
@@ -135,22 +142,44 @@ mod tests {
                     args: [store, 10]\n        env:\n        - {name: A, value: true}\n";
         let value: Value = serde_saphyr::from_str(text).unwrap();
         let node = read(text).unwrap();
-        let found: Vec<_> = not_texts(&value).into_iter().map(|one| (one.key(), one.shown.clone(), place(&node, &one.path))).collect();
+        let found: Vec<_> = not_texts(&value)
+            .into_iter()
+            .map(|one| (one.key(), one.shown.clone(), place(&node, &one.path)))
+            .collect();
         let want = [
             ("metadata.labels.f", "1.5", (5, 8)),
             ("metadata.annotations[a.b/n]", "2", (3, 24)),
-            ("spec.template.metadata.annotations[x.io/inject]", "false", (10, 22)),
+            (
+                "spec.template.metadata.annotations[x.io/inject]",
+                "false",
+                (10, 22),
+            ),
             ("spec.template.spec.containers[0].name", "7", (13, 15)),
             ("spec.template.spec.containers[0].args[1]", "10", (14, 23)),
-            ("spec.template.spec.containers[0].env[0].value", "true", (16, 28)),
+            (
+                "spec.template.spec.containers[0].env[0].value",
+                "true",
+                (16, 28),
+            ),
         ];
-        assert_eq!(found, want.map(|(key, shown, at)| (key.to_owned(), shown.to_owned(), Some(at))));
+        assert_eq!(
+            found,
+            want.map(|(key, shown, at)| (key.to_owned(), shown.to_owned(), Some(at)))
+        );
     }
 
     #[test]
     fn other_objects_and_texts_are_nothing_to_tell() {
-        for text in ["kind: ConfigMap\nmetadata: {labels: {a: 1}}", "kind: Pod\nmetadata: {labels: {a: \"1\"}, annotations: }", "[]"] {
-            assert_eq!(not_texts(&serde_saphyr::from_str(text).unwrap()), [], "{text}");
+        for text in [
+            "kind: ConfigMap\nmetadata: {labels: {a: 1}}",
+            "kind: Pod\nmetadata: {labels: {a: \"1\"}, annotations: }",
+            "[]",
+        ] {
+            assert_eq!(
+                not_texts(&serde_saphyr::from_str(text).unwrap()),
+                [],
+                "{text}"
+            );
         }
     }
 }

@@ -23,16 +23,28 @@ const DEFAULT_MAX: &str = "9999-12-31T23:59:59Z";
 #[must_use]
 pub fn initial_window(args: &[OsString]) -> Window {
     let bound = |flag: &str| value(args, flag).and_then(|text| text.to_str()?.parse().ok());
-    let newest = || DEFAULT_MAX.parse().unwrap_or(Bound::Absolute(DateTime::<Utc>::MAX_UTC));
-    Window { min: bound(MIN_TIME).unwrap_or(Bound::BEGINNING), max: bound(MAX_TIME).unwrap_or_else(newest) }
+    let newest = || {
+        DEFAULT_MAX
+            .parse()
+            .unwrap_or(Bound::Absolute(DateTime::<Utc>::MAX_UTC))
+    };
+    Window {
+        min: bound(MIN_TIME).unwrap_or(Bound::BEGINNING),
+        max: bound(MAX_TIME).unwrap_or_else(newest),
+    }
 }
 
 /// The arguments with `window` in place of the values they had; flags that were not there are appended.
 #[must_use]
 pub fn with_window(args: &[OsString], window: Window) -> Vec<OsString> {
     let mut replaced = args.to_vec();
-    let flags = [(MIN_TIME, window.min.to_string()), (MAX_TIME, window.max.to_string())];
-    let found = flags.each_ref().map(|(flag, value)| set(&mut replaced, flag, value));
+    let flags = [
+        (MIN_TIME, window.min.to_string()),
+        (MAX_TIME, window.max.to_string()),
+    ];
+    let found = flags
+        .each_ref()
+        .map(|(flag, value)| set(&mut replaced, flag, value));
     for ((flag, value), found) in flags.iter().zip(found) {
         if !found {
             replaced.push(format!("{flag}={value}").into());
@@ -52,7 +64,12 @@ pub fn effective_bound(text: &str) -> Option<Bound> {
     let local = format!("{} {}", words.next()?, words.next()?);
     let local = NaiveDateTime::parse_from_str(&local, "%Y-%m-%d %H:%M:%S%.f").ok()?;
     let offset: chrono::FixedOffset = words.next()?.parse().ok()?;
-    Some(Bound::Absolute(local.and_local_timezone(offset).single()?.with_timezone(&Utc)))
+    Some(Bound::Absolute(
+        local
+            .and_local_timezone(offset)
+            .single()?
+            .with_timezone(&Utc),
+    ))
 }
 
 fn value<'a>(args: &'a [OsString], flag: &str) -> Option<&'a OsStr> {
@@ -115,19 +132,34 @@ mod tests {
     }
 
     fn window(min: &str, max: &str) -> Window {
-        Window { min: min.parse().unwrap(), max: max.parse().unwrap() }
+        Window {
+            min: min.parse().unwrap(),
+            max: max.parse().unwrap(),
+        }
     }
 
     #[test]
     fn both_forms_keep_their_place() {
         let window = window("-10d", "1d");
         for (before, after) in [
-            ("store --min-time=-1d --max-time=0s --x", "store --min-time=-10d --max-time=1d --x"),
-            ("store --min-time -1d --x --max-time 0s", "store --min-time -10d --x --max-time 1d"),
+            (
+                "store --min-time=-1d --max-time=0s --x",
+                "store --min-time=-10d --max-time=1d --x",
+            ),
+            (
+                "store --min-time -1d --x --max-time 0s",
+                "store --min-time -10d --x --max-time 1d",
+            ),
             ("store --x", "store --x --min-time=-10d --max-time=1d"),
-            ("store --min-time=-1d", "store --min-time=-10d --max-time=1d"),
+            (
+                "store --min-time=-1d",
+                "store --min-time=-10d --max-time=1d",
+            ),
             ("store --max-time", "store --max-time=1d --min-time=-10d"),
-            ("store --min-times=1 --max-time=", "store --min-times=1 --max-time=1d --min-time=-10d"),
+            (
+                "store --min-times=1 --max-time=",
+                "store --min-times=1 --max-time=1d --min-time=-10d",
+            ),
         ] {
             assert_eq!(with_window(&args(before), window), args(after), "{before}");
             assert_eq!(initial_window(&args(after)), window);
@@ -140,7 +172,10 @@ mod tests {
     fn absent_flags_mean_everything() {
         let everything = window("0000-01-01T00:00:00Z", DEFAULT_MAX);
         assert_eq!(initial_window(&args("store")), everything);
-        assert_eq!(initial_window(&args("store --min-time=yesterday --max-time")), everything);
+        assert_eq!(
+            initial_window(&args("store --min-time=yesterday --max-time")),
+            everything
+        );
     }
 
     #[test]
@@ -153,9 +188,19 @@ mod tests {
             ("2026-01-31 01:00:00.5 +0100 CET", "2026-01-31T00:00:00.5Z"),
             ("2026-01-31T00:00:00Z", "2026-01-31T00:00:00Z"),
         ] {
-            assert_eq!(effective_bound(text), Some(bound.parse().unwrap()), "{text}");
+            assert_eq!(
+                effective_bound(text),
+                Some(bound.parse().unwrap()),
+                "{text}"
+            );
         }
-        for text in ["", "yesterday", "2026-01-31", "2026-01-31 00:00:00", "2026-01-31 00:00:00 UTC"] {
+        for text in [
+            "",
+            "yesterday",
+            "2026-01-31",
+            "2026-01-31 00:00:00",
+            "2026-01-31 00:00:00 UTC",
+        ] {
             assert_eq!(effective_bound(text), None, "{text}");
         }
     }

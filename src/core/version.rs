@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-static TEXT: LazyLock<String> = LazyLock::new(|| with_revision(env!("CARGO_PKG_VERSION"), option_env!("TIMESHARD_REVISION")));
+static TEXT: LazyLock<String> =
+    LazyLock::new(|| with_revision(env!("CARGO_PKG_VERSION"), option_env!("TIMESHARD_REVISION")));
 
 /// Such as `0.1.0 (1f2e3d4)`; `0.1.0` where `TIMESHARD_REVISION` was not set when this was built.
 #[must_use]

@@ -32,7 +32,9 @@ pub struct Window {
 
 /// Why a text is not a bound.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is neither an RFC 3339 time such as 2026-01-31T00:00:00Z nor a relative duration such as -124d8h: {why}")]
+#[error(
+    "{text:?} is neither an RFC 3339 time such as 2026-01-31T00:00:00Z nor a relative duration such as -124d8h: {why}"
+)]
 pub struct BoundError {
     text: String,
     why: DurationError,
@@ -40,7 +42,9 @@ pub struct BoundError {
 
 /// Why two bounds are not a window.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the window is inverted: min_time {min} is not before max_time {max}; exchange them or make min_time older")]
+#[error(
+    "the window is inverted: min_time {min} is not before max_time {max}; exchange them or make min_time older"
+)]
 pub struct InvertedWindow {
     min: Bound,
     max: Bound,
@@ -55,11 +59,13 @@ impl Bound {
     pub fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             Self::Absolute(instant) => instant,
-            Self::Relative(duration) => now.checked_add_signed(duration.to_chrono()).unwrap_or(if duration < PromDuration::ZERO {
-                DateTime::<Utc>::MIN_UTC
-            } else {
-                DateTime::<Utc>::MAX_UTC
-            }),
+            Self::Relative(duration) => now.checked_add_signed(duration.to_chrono()).unwrap_or(
+                if duration < PromDuration::ZERO {
+                    DateTime::<Utc>::MIN_UTC
+                } else {
+                    DateTime::<Utc>::MAX_UTC
+                },
+            ),
         }
     }
 }
@@ -77,7 +83,10 @@ impl Window {
     /// Both bounds relative to now.
     #[must_use]
     pub const fn relative(min: PromDuration, max: PromDuration) -> Self {
-        Self { min: Bound::Relative(min), max: Bound::Relative(max) }
+        Self {
+            min: Bound::Relative(min),
+            max: Bound::Relative(max),
+        }
     }
 
     /// Refuses a window that holds nothing at `now`. Two bounds of one kind need no clock for that.
@@ -89,7 +98,14 @@ impl Window {
             (Bound::Relative(min), Bound::Relative(max)) => min >= max,
             (min, max) => min.at(now) >= max.at(now),
         };
-        if inverted { Err(InvertedWindow { min: self.min, max: self.max }) } else { Ok(self) }
+        if inverted {
+            Err(InvertedWindow {
+                min: self.min,
+                max: self.max,
+            })
+        } else {
+            Ok(self)
+        }
     }
 
     /// Whether `instant` lies in this window at `now`.
@@ -106,7 +122,10 @@ impl FromStr for Bound {
         if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
             return Ok(Self::Absolute(instant.with_timezone(&Utc)));
         }
-        text.parse().map(Self::Relative).map_err(|why| BoundError { text: text.chars().take(64).collect(), why })
+        text.parse().map(Self::Relative).map_err(|why| BoundError {
+            text: text.chars().take(64).collect(),
+            why,
+        })
     }
 }
 
@@ -114,7 +133,9 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Relative(duration) => duration.fmt(f),
-            Self::Absolute(instant) => f.write_str(&instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+            Self::Absolute(instant) => {
+                f.write_str(&instant.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+            }
         }
     }
 }
@@ -133,7 +154,9 @@ impl Serialize for Bound {
 
 impl<'de> Deserialize<'de> for Bound {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -152,14 +175,23 @@ mod tests {
             assert_eq!(text.parse::<Bound>().unwrap().to_string(), text);
         }
         assert_eq!("24h".parse::<Bound>(), "1d".parse::<Bound>());
-        assert_eq!("2026-01-31T02:00:00+02:00".parse::<Bound>(), "2026-01-31T00:00:00Z".parse::<Bound>());
+        assert_eq!(
+            "2026-01-31T02:00:00+02:00".parse::<Bound>(),
+            "2026-01-31T00:00:00Z".parse::<Bound>()
+        );
         let error = "yesterday".parse::<Bound>().unwrap_err().to_string();
-        assert!(error.contains("\"yesterday\"") && error.contains("RFC 3339"), "{error}");
+        assert!(
+            error.contains("\"yesterday\"") && error.contains("RFC 3339"),
+            "{error}"
+        );
     }
 
     #[test]
     fn an_inverted_window_is_refused() {
-        let window = |min: &str, max: &str| Window { min: min.parse().unwrap(), max: max.parse().unwrap() };
+        let window = |min: &str, max: &str| Window {
+            min: min.parse().unwrap(),
+            max: max.parse().unwrap(),
+        };
         assert!(window("-2d", "-1d").checked(now()).is_ok());
         assert!(window("-1d", "-2d").checked(now()).is_err());
         assert!(window("-1d", "-24h").checked(now()).is_err());
@@ -171,12 +203,18 @@ mod tests {
     fn the_beginning_reads_back_as_thanos_default() {
         assert_eq!(Bound::BEGINNING.to_string(), "0000-01-01T00:00:00Z");
         assert_eq!("0000-01-01T00:00:00Z".parse(), Ok(Bound::BEGINNING));
-        let open = Window { min: Bound::BEGINNING, max: "-90d".parse().unwrap() };
+        let open = Window {
+            min: Bound::BEGINNING,
+            max: "-90d".parse().unwrap(),
+        };
         assert_eq!(open.checked(now()), Ok(open));
     }
 
     #[test]
     fn a_far_bound_saturates() {
-        assert_eq!(Bound::Relative(PromDuration::from_millis(i64::MIN)).at(now()), DateTime::<Utc>::MIN_UTC);
+        assert_eq!(
+            Bound::Relative(PromDuration::from_millis(i64::MIN)).at(now()),
+            DateTime::<Utc>::MIN_UTC
+        );
     }
 }

@@ -59,12 +59,19 @@ pub(super) struct Inspector {
 impl Inspector {
     /// For a thanos with these arguments.
     pub(super) fn new(args: &[OsString]) -> Self {
-        Self { dir: args::data_dir(args), memory: Some(Memory::default()), running: None, last: None }
+        Self {
+            dir: args::data_dir(args),
+            memory: Some(Memory::default()),
+            running: None,
+            last: None,
+        }
     }
 
     /// Begins a list if the wish is a new one and about this start of thanos.
     pub(super) fn start(&mut self, wish: Option<Inspect>, launch: u64) {
-        let Some(wish) = wish.filter(|wish| wish.launch == launch && self.last != Some((wish.launch, wish.number))) else {
+        let Some(wish) = wish
+            .filter(|wish| wish.launch == launch && self.last != Some((wish.launch, wish.number)))
+        else {
             return;
         };
         let Some(mut memory) = self.memory.take() else {
@@ -75,11 +82,18 @@ impl Inspector {
         let (send, receive) = oneshot::channel();
         let dir = self.dir.clone();
         let list = move || {
-            let list = dir.map_err(str::to_owned).and_then(|dir| list(&wish, &dir, &mut memory)).unwrap_or_else(|why| unknown(&wish, why));
+            let list = dir
+                .map_err(str::to_owned)
+                .and_then(|dir| list(&wish, &dir, &mut memory))
+                .unwrap_or_else(|why| unknown(&wish, why));
             // The launcher may be gone.
             let _ = send.send((list, memory));
         };
-        match std::thread::Builder::new().name("inspect".to_owned()).stack_size(STACK_BYTES).spawn(list) {
+        match std::thread::Builder::new()
+            .name("inspect".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(list)
+        {
             Ok(_) => self.running = Some(receive),
             // Out of processes; the next wish tries again.
             Err(_) => self.memory = Some(Memory::default()),
@@ -106,7 +120,13 @@ impl Inspector {
 }
 
 fn unknown(wish: &Inspect, why: String) -> BlockList {
-    BlockList { contract: CONTRACT, number: wish.number, launch: wish.launch, unknown: Some(why), ..BlockList::default() }
+    BlockList {
+        contract: CONTRACT,
+        number: wish.number,
+        launch: wish.launch,
+        unknown: Some(why),
+        ..BlockList::default()
+    }
 }
 
 fn list(wish: &Inspect, dir: &Path, memory: &mut Memory) -> Result<BlockList, String> {
@@ -115,20 +135,42 @@ fn list(wish: &Inspect, dir: &Path, memory: &mut Memory) -> Result<BlockList, St
     refresh(&mut memory.blocks, &ids, &metas);
     let range = Range::of(wish.window, wish.synced_unix_seconds);
     let split = |range: Range| -> (Vec<Block>, Vec<Block>) {
-        memory.blocks.iter().filter(|block| range.holds(**block)).partition(|block| has_header(dir, block.ulid))
+        memory
+            .blocks
+            .iter()
+            .filter(|block| range.holds(**block))
+            .partition(|block| has_header(dir, block.ulid))
     };
     let (loaded, mut candidates) = split(range);
     if (candidates.len() as u64) < wish.missing {
         candidates = split(range.widened()).1;
     }
     let mut found = if wish.missing == 0 {
-        let settled = wish.synced_unix_seconds.saturating_mul(1000).saturating_sub(SETTLED_MILLIS);
-        memory.filtered = candidates.iter().map(|block| block.ulid).filter(|ulid| ulid.millis() < settled).collect();
+        let settled = wish
+            .synced_unix_seconds
+            .saturating_mul(1000)
+            .saturating_sub(SETTLED_MILLIS);
+        memory.filtered = candidates
+            .iter()
+            .map(|block| block.ulid)
+            .filter(|ulid| ulid.millis() < settled)
+            .collect();
         Narrowed::default()
     } else {
-        narrow(candidates, &loaded, &memory.filtered, wish.missing, &mut Details { dir: metas, known: BTreeMap::new() })
+        narrow(
+            candidates,
+            &loaded,
+            &memory.filtered,
+            wish.missing,
+            &mut Details {
+                dir: metas,
+                known: BTreeMap::new(),
+            },
+        )
     };
-    found.candidates.sort_unstable_by_key(|block| Reverse((block.max, block.ulid)));
+    found
+        .candidates
+        .sort_unstable_by_key(|block| Reverse((block.max, block.ulid)));
     Ok(BlockList {
         contract: CONTRACT,
         number: wish.number,
@@ -136,20 +178,39 @@ fn list(wish: &Inspect, dir: &Path, memory: &mut Memory) -> Result<BlockList, St
         unknown: None,
         bucket: candidates::count(&memory.blocks, range),
         candidates_total: found.candidates.len() as u64,
-        candidates: found.candidates.iter().take(MAX_MISSING).map(|block| block.to_ref()).collect(),
+        candidates: found
+            .candidates
+            .iter()
+            .take(MAX_MISSING)
+            .map(|block| block.to_ref())
+            .collect(),
         covered: found.covered,
     })
 }
 
 /// The blocks that thanos' cache names, sorted.
 fn ids(metas: &Path) -> Result<Vec<Ulid>, String> {
-    let cannot = |error: io::Error| format!("thanos' data directory cannot be listed: {}: {error}", metas.display());
+    let cannot = |error: io::Error| {
+        format!(
+            "thanos' data directory cannot be listed: {}: {error}",
+            metas.display()
+        )
+    };
     let mut ids = Vec::new();
     for (seen, entry) in std::fs::read_dir(metas).map_err(cannot)?.enumerate() {
         if seen >= MAX_BLOCKS {
-            return Err(format!("{} has more than {MAX_BLOCKS} entries", metas.display()));
+            return Err(format!(
+                "{} has more than {MAX_BLOCKS} entries",
+                metas.display()
+            ));
         }
-        ids.extend(entry.map_err(cannot)?.file_name().to_str().and_then(Ulid::parse));
+        ids.extend(
+            entry
+                .map_err(cannot)?
+                .file_name()
+                .to_str()
+                .and_then(Ulid::parse),
+        );
     }
     ids.sort_unstable();
     Ok(ids)
@@ -163,7 +224,13 @@ fn refresh(blocks: &mut Vec<Block>, ids: &[Ulid], metas: &Path) {
     for ulid in ids {
         while before.next_if(|block| block.ulid < *ulid).is_some() {}
         let known = before.next_if(|block| block.ulid == *ulid);
-        blocks.extend(known.or_else(|| range(metas, *ulid).map(|(min, max)| Block { ulid: *ulid, min, max })));
+        blocks.extend(known.or_else(|| {
+            range(metas, *ulid).map(|(min, max)| Block {
+                ulid: *ulid,
+                min,
+                max,
+            })
+        }));
     }
 }
 
@@ -176,20 +243,33 @@ fn range(metas: &Path, ulid: Ulid) -> Option<(i64, i64)> {
 
 fn details(metas: &Path, ulid: Ulid) -> Option<Meta> {
     let mut bytes = Vec::new();
-    open(metas, ulid)?.take(MAX_META_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
+    open(metas, ulid)?
+        .take(MAX_META_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .ok()?;
     (bytes.len() <= MAX_META_BYTES).then(|| Meta::parse(&bytes))?
 }
 
 /// Opens a block's `meta.json`, if it is a regular file; a pipe or a device could block, and a link could lead anywhere.
 fn open(metas: &Path, ulid: Ulid) -> Option<File> {
     let path = metas.join(ulid.to_string()).join(META_FILE);
-    let file: File =
-        rustix::fs::open(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).ok()?.into();
-    file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file)
+    let file: File = rustix::fs::open(
+        &path,
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?
+    .into();
+    file.metadata()
+        .is_ok_and(|metadata| metadata.is_file())
+        .then_some(file)
 }
 
 fn has_header(dir: &Path, ulid: Ulid) -> bool {
-    dir.join(ulid.to_string()).join(HEADER_FILE).symlink_metadata().is_ok_and(|metadata| metadata.is_file())
+    dir.join(ulid.to_string())
+        .join(HEADER_FILE)
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_file())
 }
 
 /// Details of blocks, each read once for a list.
@@ -203,7 +283,10 @@ impl Metas for Details {
         if self.known.len() >= MAX_DETAILS && !self.known.contains_key(&ulid) {
             return None;
         }
-        self.known.entry(ulid).or_insert_with(|| details(&self.dir, ulid)).clone()
+        self.known
+            .entry(ulid)
+            .or_insert_with(|| details(&self.dir, ulid))
+            .clone()
     }
 }
 
@@ -230,10 +313,12 @@ mod tests {
         fn block(&self, age: i64, sources: &[i64]) -> String {
             let (name, max) = (name(age), NOW * 1000 - age * DAY);
             let sources: Vec<String> = sources.iter().map(|age| self::name(*age)).collect();
-            let meta =
-                serde_json::json!({"compaction": {"sources": sources}, "thanos": {"labels": {"a": "b"}, "downsample": {"resolution": 0}}});
-            let text =
-                format!("{{\n\t\"ulid\": \"{name}\",\n\t\"minTime\": {},\n\t\"maxTime\": {max},\n\t{}", max - DAY, &meta.to_string()[1..]);
+            let meta = serde_json::json!({"compaction": {"sources": sources}, "thanos": {"labels": {"a": "b"}, "downsample": {"resolution": 0}}});
+            let text = format!(
+                "{{\n\t\"ulid\": \"{name}\",\n\t\"minTime\": {},\n\t\"maxTime\": {max},\n\t{}",
+                max - DAY,
+                &meta.to_string()[1..]
+            );
             let dir = self.0.path().join(META_DIR).join(&name);
             fs::create_dir_all(&dir).unwrap();
             fs::write(dir.join(META_FILE), text).unwrap();
@@ -246,8 +331,18 @@ mod tests {
         }
 
         fn list(&self, missing: u64, memory: &mut Memory) -> Result<BlockList, String> {
-            let window = crate::core::window::Window { min: "-10d".parse().unwrap(), max: "-1d".parse().unwrap() };
-            let wish = Inspect { contract: 2, number: 1, launch: 1, window, synced_unix_seconds: NOW, missing };
+            let window = crate::core::window::Window {
+                min: "-10d".parse().unwrap(),
+                max: "-1d".parse().unwrap(),
+            };
+            let wish = Inspect {
+                contract: 2,
+                number: 1,
+                launch: 1,
+                window,
+                synced_unix_seconds: NOW,
+                missing,
+            };
             list(&wish, self.0.path(), memory)
         }
     }
@@ -256,11 +351,17 @@ mod tests {
         // The time is all that matters of a ULID here.
         let millis = u128::try_from(NOW * 1000 - age * DAY).unwrap();
         let digits = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-        (0..26).rev().map(|at| char::from(digits[((millis << 80 | 0xabc) >> (5 * at) & 31) as usize])).collect()
+        (0..26)
+            .rev()
+            .map(|at| char::from(digits[((millis << 80 | 0xabc) >> (5 * at) & 31) as usize]))
+            .collect()
     }
 
     fn names(list: &BlockList) -> Vec<&str> {
-        list.candidates.iter().map(|block| block.ulid.as_str()).collect()
+        list.candidates
+            .iter()
+            .map(|block| block.ulid.as_str())
+            .collect()
     }
 
     #[test]
@@ -274,9 +375,15 @@ mod tests {
         }
         let list = bucket.list(1, &mut memory).unwrap();
         assert_eq!(names(&list), [name(4)]);
-        assert_eq!((list.bucket.total, list.bucket.older, list.bucket.newer), (15, 4, 0));
+        assert_eq!(
+            (list.bucket.total, list.bucket.older, list.bucket.newer),
+            (15, 4, 0)
+        );
         bucket.load(&name(4));
-        assert_eq!(names(&bucket.list(1, &mut memory).unwrap()), [] as [&str; 0]);
+        assert_eq!(
+            names(&bucket.list(1, &mut memory).unwrap()),
+            [] as [&str; 0]
+        );
         fs::remove_dir_all(bucket.0.path().join(META_DIR).join(name(14))).unwrap();
         assert_eq!(bucket.list(0, &mut memory).unwrap().bucket.total, 14);
     }
@@ -289,8 +396,14 @@ mod tests {
         bucket.block(1, &[1]);
         bucket.list(0, &mut memory).unwrap();
         bucket.block(5, &[5]);
-        assert_eq!(names(&bucket.list(2, &mut memory).unwrap()), [name(1), name(5)]);
-        assert_eq!(names(&bucket.list(3, &mut memory).unwrap()), [name(1), name(3), name(5)]);
+        assert_eq!(
+            names(&bucket.list(2, &mut memory).unwrap()),
+            [name(1), name(5)]
+        );
+        assert_eq!(
+            names(&bucket.list(3, &mut memory).unwrap()),
+            [name(1), name(3), name(5)]
+        );
     }
 
     #[test]
@@ -303,7 +416,14 @@ mod tests {
             fs::create_dir(&dir).unwrap();
             dir.join(META_FILE)
         };
-        rustix::fs::mknodat(rustix::fs::CWD, odd(3), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            odd(3),
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR,
+            0,
+        )
+        .unwrap();
         symlink("/dev/zero", odd(4)).unwrap();
         symlink(META_FILE, odd(5)).unwrap();
         fs::create_dir(odd(6)).unwrap();
@@ -312,9 +432,17 @@ mod tests {
         fs::write(metas.join("meta.json"), "{}").unwrap();
         fs::write(metas.join(name(9)), "a file").unwrap();
         let list = bucket.list(1, &mut memory).unwrap();
-        assert_eq!((names(&list), list.bucket.total), (vec![name(2).as_str()], 1));
+        assert_eq!(
+            (names(&list), list.bucket.total),
+            (vec![name(2).as_str()], 1)
+        );
         fs::remove_dir_all(&metas).unwrap();
-        assert!(bucket.list(1, &mut memory).unwrap_err().contains("cannot be listed"));
+        assert!(
+            bucket
+                .list(1, &mut memory)
+                .unwrap_err()
+                .contains("cannot be listed")
+        );
     }
 
     #[test]
@@ -323,10 +451,17 @@ mod tests {
         for n in 0..300 {
             let name = Ulid::parse(&bucket.block(2, &[2])).unwrap().to_string();
             let metas = bucket.0.path().join(META_DIR);
-            fs::rename(metas.join(&name), metas.join(format!("{}{n:06}", &name[..20]))).unwrap();
+            fs::rename(
+                metas.join(&name),
+                metas.join(format!("{}{n:06}", &name[..20])),
+            )
+            .unwrap();
         }
         let list = bucket.list(300, &mut memory).unwrap();
-        assert_eq!((list.candidates_total, list.candidates.len()), (300, MAX_MISSING));
+        assert_eq!(
+            (list.candidates_total, list.candidates.len()),
+            (300, MAX_MISSING)
+        );
         assert!(list.candidates[0].ulid.ends_with("000299"));
     }
 }

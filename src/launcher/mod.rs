@@ -21,7 +21,8 @@ use crate::adapters::files;
 use crate::core::launch::{Action, Event, Launcher, Options, Signal, Timer};
 use crate::core::names;
 use crate::core::shared_files::{
-    self, BLOCKS_FILE, BlockList, INSPECT_FILE, LaunchState, MAX_FILE_BYTES, RECORD_FILE, Record, VERDICT_FILE, WINDOW_FILE,
+    self, BLOCKS_FILE, BlockList, INSPECT_FILE, LaunchState, MAX_FILE_BYTES, RECORD_FILE, Record,
+    VERDICT_FILE, WINDOW_FILE,
 };
 use crate::core::time_flags;
 use crate::core::window::Window;
@@ -78,13 +79,23 @@ pub async fn run(settings: &Settings) -> Result<i32, LaunchError> {
     let mut inbox = Inbox::new(settings, args)?;
     process::adopt_orphans();
     let (launcher, actions) = Launcher::begin(
-        Options { drains: !settings.termination_drain.is_zero() },
+        Options {
+            drains: !settings.termination_drain.is_zero(),
+        },
         read(&settings.shared_dir, RECORD_FILE),
         read(&settings.shared_dir, VERDICT_FILE),
         read(&settings.shared_dir, WINDOW_FILE),
         time_flags::initial_window(args),
     );
-    let mut runner = Runner { settings, launcher, program, args, child: None, timer: None, unwritten: None };
+    let mut runner = Runner {
+        settings,
+        launcher,
+        program,
+        args,
+        child: None,
+        timer: None,
+        unwritten: None,
+    };
     let mut code = runner.act(actions);
     loop {
         if let Some(code) = code {
@@ -93,7 +104,10 @@ pub async fn run(settings: &Settings) -> Result<i32, LaunchError> {
         let happened = inbox.next(runner.due()).await;
         code = runner.happened(&happened);
         if matches!(happened, Happened::FilesChanged | Happened::Listed(_)) {
-            inbox.inspector.start(read(&settings.shared_dir, INSPECT_FILE), runner.launcher.record().launch);
+            inbox.inspector.start(
+                read(&settings.shared_dir, INSPECT_FILE),
+                runner.launcher.record().launch,
+            );
         }
     }
 }
@@ -160,7 +174,9 @@ async fn sleep_until(due: Option<Instant>) {
 }
 
 fn read<T: for<'de> serde::Deserialize<'de>>(dir: &Path, name: &str) -> Option<T> {
-    let bytes = files::read(&dir.join(name), MAX_FILE_BYTES).ok().flatten()?;
+    let bytes = files::read(&dir.join(name), MAX_FILE_BYTES)
+        .ok()
+        .flatten()?;
     shared_files::decode(&bytes)
 }
 
@@ -178,7 +194,11 @@ struct Runner<'a> {
 impl Runner<'_> {
     fn due(&self) -> Option<Instant> {
         let write = self.unwritten.as_ref().map(|(_, due)| *due);
-        self.timer.map(|(_, due)| due).into_iter().chain(write).min()
+        self.timer
+            .map(|(_, due)| due)
+            .into_iter()
+            .chain(write)
+            .min()
     }
 
     fn happened(&mut self, happened: &Happened) -> Option<i32> {
@@ -192,7 +212,10 @@ impl Runner<'_> {
                 // The verdict first: a window that was ready stays the one to go back to.
                 let verdict = read(&self.settings.shared_dir, VERDICT_FILE).map(Event::Judged);
                 let order = read(&self.settings.shared_dir, WINDOW_FILE).map(Event::Ordered);
-                [verdict, order].iter().flatten().find_map(|event| self.event(event))
+                [verdict, order]
+                    .iter()
+                    .flatten()
+                    .find_map(|event| self.event(event))
             }
             Happened::Listed(list) => {
                 self.write_list(list);
@@ -251,18 +274,23 @@ impl Runner<'_> {
         // Attempts and ready marks must outlive even the node. The other two states are stages on the way, where waiting
         // for the disk would only make a restart longer.
         let durable = record.state == LaunchState::Started;
-        let written = shared_files::encode(record).map_err(io::Error::from).and_then(|bytes| {
-            if durable {
-                files::replace(dir, RECORD_FILE, &bytes[..], files::MODE_DATA)
-            } else {
-                files::replace_unsynced(dir, RECORD_FILE, &bytes[..], files::MODE_DATA)
-            }
-        });
+        let written = shared_files::encode(record)
+            .map_err(io::Error::from)
+            .and_then(|bytes| {
+                if durable {
+                    files::replace(dir, RECORD_FILE, &bytes[..], files::MODE_DATA)
+                } else {
+                    files::replace_unsynced(dir, RECORD_FILE, &bytes[..], files::MODE_DATA)
+                }
+            });
         let failed_before = self.unwritten.take().is_some();
         if let Err(error) = written {
             // Serving comes first; until it is there, a crash has lost the way back and the sidecar waits.
             if !failed_before {
-                warn!("cannot record in {}: {error}; it is tried again", dir.display());
+                warn!(
+                    "cannot record in {}: {error}; it is tried again",
+                    dir.display()
+                );
             }
             self.unwritten = Some((record.clone(), Instant::now() + RECORD_RETRY));
         }
@@ -272,7 +300,9 @@ impl Runner<'_> {
         let dir = &self.settings.shared_dir;
         let written = shared_files::encode(list)
             .map_err(io::Error::from)
-            .and_then(|bytes| files::replace_unsynced(dir, BLOCKS_FILE, &bytes[..], files::MODE_DATA));
+            .and_then(|bytes| {
+                files::replace_unsynced(dir, BLOCKS_FILE, &bytes[..], files::MODE_DATA)
+            });
         if let Err(error) = written {
             warn!("cannot write {}: {error}", dir.join(BLOCKS_FILE).display());
         }
@@ -280,8 +310,11 @@ impl Runner<'_> {
 
     fn start(&mut self, window: Window) -> io::Result<()> {
         // As the user wrote them, as long as no other window is asked for.
-        let args =
-            if window == time_flags::initial_window(self.args) { self.args.to_vec() } else { time_flags::with_window(self.args, window) };
+        let args = if window == time_flags::initial_window(self.args) {
+            self.args.to_vec()
+        } else {
+            time_flags::with_window(self.args, window)
+        };
         let word = &self.settings.command[0];
         self.child = Some(Child::start(&self.program, word, &args)?);
         Ok(())

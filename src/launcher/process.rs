@@ -17,7 +17,12 @@ use rustix::process::{Pid, WaitOptions, WaitStatus};
 use crate::core::launch::Signal;
 
 /// Where images keep thanos when their `PATH` does not say.
-const USUAL_PLACES: [&str; 4] = ["/bin", "/usr/bin", "/usr/local/bin", "/opt/bitnami/thanos/bin"];
+const USUAL_PLACES: [&str; 4] = [
+    "/bin",
+    "/usr/bin",
+    "/usr/local/bin",
+    "/opt/bitnami/thanos/bin",
+];
 
 /// The hidden subcommand that becomes thanos.
 pub const CHILD_COMMAND: &str = "exec-child";
@@ -36,7 +41,13 @@ impl Child {
     /// When the kernel refuses a new process.
     pub fn start(program: &Path, word: &OsStr, args: &[OsString]) -> io::Result<Self> {
         let launcher = rustix::process::getpid().as_raw_nonzero().to_string();
-        let child = Command::new(THIS_PROGRAM).arg(CHILD_COMMAND).arg(launcher).arg(program).arg(word).args(args).spawn()?;
+        let child = Command::new(THIS_PROGRAM)
+            .arg(CHILD_COMMAND)
+            .arg(launcher)
+            .arg(program)
+            .arg(word)
+            .args(args)
+            .spawn()?;
         // It is reaped with all others, never through this handle.
         Pid::from_raw(i32::try_from(child.id()).unwrap_or_default())
             .map(Self)
@@ -61,11 +72,18 @@ impl Child {
 /// The second half of [`Child::start`]: ties this process to the launcher's life and becomes thanos. Returns only the
 /// reason why it could not. `words`: the launcher's process id, the program, its name for itself, its arguments.
 pub fn become_child(mut words: impl Iterator<Item = OsString>) -> io::Error {
-    let launcher = words.next().and_then(|word| word.to_str()?.parse::<i32>().ok());
+    let launcher = words
+        .next()
+        .and_then(|word| word.to_str()?.parse::<i32>().ok());
     let (Some(launcher), Some(program), Some(word)) = (launcher, words.next(), words.next()) else {
-        return io::Error::new(io::ErrorKind::InvalidInput, "this command is for the launcher only");
+        return io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "this command is for the launcher only",
+        );
     };
-    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)) {
+    if let Err(error) =
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+    {
         return error.into();
     }
     // The launcher may have ended before the line above.
@@ -95,7 +113,10 @@ pub fn reap(child: Option<&Child>) -> Option<i32> {
 }
 
 fn exit_code(status: WaitStatus) -> i32 {
-    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(1)
+    status
+        .exit_status()
+        .or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+        .unwrap_or(1)
 }
 
 /// Finds the program: a word with a slash is a path, any other is looked up.
@@ -104,7 +125,10 @@ pub fn find(word: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
     if word.is_empty() {
         return None;
     }
-    let runs = |file: &PathBuf| file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    let runs = |file: &PathBuf| {
+        file.metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
     if word.as_bytes().contains(&b'/') {
         return Some(PathBuf::from(word)).filter(runs);
     }
@@ -125,7 +149,11 @@ mod tests {
         let program = dir.path().join("prog");
         std::fs::write(&program, "").unwrap();
         let path = std::env::join_paths([Path::new("/does/not/exist"), dir.path()]).unwrap();
-        assert_eq!(find(OsStr::new("prog"), Some(&path)), None, "not executable yet");
+        assert_eq!(
+            find(OsStr::new("prog"), Some(&path)),
+            None,
+            "not executable yet"
+        );
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(find(OsStr::new("prog"), Some(&path)), Some(program.clone()));
         assert_eq!(find(program.as_os_str(), None), Some(program));

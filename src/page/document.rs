@@ -4,7 +4,10 @@
 use serde::Serialize;
 
 use super::feed::{Set, Shard};
-use crate::core::report::{BlocksReport, ChangeReport, CoverageReport, GapReport, PodReport, PodState, RolloutReport, State, StepReport};
+use crate::core::report::{
+    BlocksReport, ChangeReport, CoverageReport, GapReport, PodReport, PodState, RolloutReport,
+    State, StepReport,
+};
 use crate::core::window::Window;
 
 /// A window that is told because it is not the one before; `null` is none.
@@ -112,26 +115,40 @@ pub(super) fn json(set: &Set) -> Result<String, serde_json::Error> {
         rollout: report.rollout.as_ref(),
         changes: &report.changes,
         blocks: Some(&report.blocks).filter(|blocks| **blocks != BlocksReport::default()),
-        pods: report.pods.iter().map(|pod| line(pod, &set.shards)).collect(),
+        pods: report
+            .pods
+            .iter()
+            .map(|pod| line(pod, &set.shards))
+            .collect(),
     })
 }
 
 fn line<'a>(pod: &'a PodReport, shards: &[Shard]) -> Line<'a> {
-    let planned = usize::try_from(pod.shard).ok().and_then(|shard| shards.get(shard)).map(|shard| shard.window);
+    let planned = usize::try_from(pod.shard)
+        .ok()
+        .and_then(|shard| shards.get(shard))
+        .map(|shard| shard.window);
     Line {
         ordinal: pod.ordinal,
         shard: pod.shard,
         replica: pod.replica,
         surplus: pod.surplus,
         desired: Some(pod.desired).filter(|desired| Some(*desired) != planned),
-        published: Some(pod.published).filter(|published| *published != Some(pod.desired)).map(Other),
-        applied: Some(pod.applied).filter(|applied| *applied != pod.published).map(Other),
+        published: Some(pod.published)
+            .filter(|published| *published != Some(pod.desired))
+            .map(Other),
+        applied: Some(pod.applied)
+            .filter(|applied| *applied != pod.published)
+            .map(Other),
         unverified: pod.applied.is_some() && !pod.verified,
         state: Some(pod.state).filter(|state| *state != PodState::Confirmed),
         phase: pod.phase.as_deref().filter(|phase| *phase != "serving"),
         since: pod.since_unix_seconds,
         restarts: pod.restarts,
-        agent: pod.agent_version.as_deref().filter(|version| *version != env!("CARGO_PKG_VERSION")),
+        agent: pod
+            .agent_version
+            .as_deref()
+            .filter(|version| *version != env!("CARGO_PKG_VERSION")),
         why: pod.why.as_deref(),
     }
 }

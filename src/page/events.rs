@@ -59,11 +59,23 @@ pub(super) async fn events(State(stage): State<Stage>) -> Response {
     };
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stream =
-        Stream { stage, looks, told: Arc::default(), pending: VecDeque::new(), last: Instant::now(), ended: false, _permit: permit };
+    let stream = Stream {
+        stage,
+        looks,
+        told: Arc::default(),
+        pending: VecDeque::new(),
+        last: Instant::now(),
+        ended: false,
+        _permit: permit,
+    };
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(stream.run(sender));
-    let body = unfold(receiver, async |mut events| events.recv().await.map(|event| (Ok::<_, Infallible>(event), events)));
+    let body = unfold(receiver, async |mut events| {
+        events
+            .recv()
+            .await
+            .map(|event| (Ok::<_, Infallible>(event), events))
+    });
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
@@ -75,7 +87,14 @@ pub(super) async fn events(State(stage): State<Stage>) -> Response {
 }
 
 fn refused(why: String) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::RETRY_AFTER, "10")], why)
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        [
+            (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+            (header::RETRY_AFTER, "10"),
+        ],
+        why,
+    )
         .into_response()
 }
 
@@ -118,10 +137,19 @@ impl Stream {
     fn look(&mut self) {
         let now = self.stage.feed.latest();
         let told = &self.told;
-        let fresh = now.sets.iter().filter(|(key, set)| told.sets.get(*key).is_none_or(|before| !Arc::ptr_eq(before, set)));
+        let fresh = now.sets.iter().filter(|(key, set)| {
+            told.sets
+                .get(*key)
+                .is_none_or(|before| !Arc::ptr_eq(before, set))
+        });
         self.pending.extend(fresh.map(|(_, set)| set.event.clone()));
         let gone = told.sets.keys().filter(|key| !now.sets.contains_key(*key));
-        self.pending.extend(gone.map(|(namespace, name)| event("gone", &json!({"namespace": namespace, "name": name}).to_string())));
+        self.pending.extend(gone.map(|(namespace, name)| {
+            event(
+                "gone",
+                &json!({"namespace": namespace, "name": name}).to_string(),
+            )
+        }));
         if told.head != now.head {
             self.pending.push_back(now.head.clone());
         }

@@ -79,7 +79,9 @@ pub(super) struct Rendered {
 
 impl fmt::Debug for Feed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Feed").field("streams", &self.streams.available_permits()).finish_non_exhaustive()
+        f.debug_struct("Feed")
+            .field("streams", &self.streams.available_permits())
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +89,11 @@ impl Feed {
     /// Shows what `source` gives.
     #[must_use]
     pub fn new(source: Source) -> Arc<Self> {
-        Arc::new(Self { source, latest: Mutex::new(None), streams: Arc::new(Semaphore::new(MOST_STREAMS)) })
+        Arc::new(Self {
+            source,
+            latest: Mutex::new(None),
+            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+        })
     }
 
     /// What is to be seen now, at most [`LOOK_EVERY`] old.
@@ -114,11 +120,18 @@ fn render(known: Known, before: &Snapshot) -> Snapshot {
         let key = (set.report.namespace.clone(), set.report.name.clone());
         let rendered = match before.sets.get(&key).filter(|rendered| rendered.set == set) {
             Some(same) => same.clone(),
-            None => Arc::new(Rendered { event: event("set", &document::json(&set).ok()?), set }),
+            None => Arc::new(Rendered {
+                event: event("set", &document::json(&set).ok()?),
+                set,
+            }),
         };
         Some((key, rendered))
     };
-    Snapshot { head, head_value: known.head, sets: known.sets.into_iter().filter_map(one).collect() }
+    Snapshot {
+        head,
+        head_value: known.head,
+        sets: known.sets.into_iter().filter_map(one).collect(),
+    }
 }
 
 /// As the event stream has it. JSON holds no line break.
@@ -135,8 +148,16 @@ mod tests {
     use super::*;
 
     fn set(name: &str, message: &str) -> Set {
-        let report = SetReport { name: name.to_owned(), message: message.to_owned(), ..SetReport::default() };
-        Set { shards: Vec::new(), problem: None, report: Arc::new(report) }
+        let report = SetReport {
+            name: name.to_owned(),
+            message: message.to_owned(),
+            ..SetReport::default()
+        };
+        Set {
+            shards: Vec::new(),
+            problem: None,
+            report: Arc::new(report),
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -144,17 +165,26 @@ mod tests {
         static LOOKS: AtomicUsize = AtomicUsize::new(0);
         let feed = Feed::new(Box::new(|| {
             let looks = LOOKS.fetch_add(1, Relaxed);
-            Known { head: json!({"version": 1}), sets: vec![set("a", "stays"), set("b", &looks.to_string())] }
+            Known {
+                head: json!({"version": 1}),
+                sets: vec![set("a", "stays"), set("b", &looks.to_string())],
+            }
         }));
         let first = feed.latest();
-        assert!(Arc::ptr_eq(&first, &feed.latest()), "a second browser has nothing computed");
+        assert!(
+            Arc::ptr_eq(&first, &feed.latest()),
+            "a second browser has nothing computed"
+        );
         tokio::time::advance(LOOK_EVERY).await;
         let second = feed.latest();
         let same = |name: &str| {
             let key = (String::new(), name.to_owned());
             Arc::ptr_eq(&first.sets[&key], &second.sets[&key])
         };
-        assert_eq!((LOOKS.load(Relaxed), same("a"), same("b")), (2, true, false));
+        assert_eq!(
+            (LOOKS.load(Relaxed), same("a"), same("b")),
+            (2, true, false)
+        );
         assert_eq!(first.head.as_ptr(), second.head.as_ptr());
     }
 }

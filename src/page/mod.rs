@@ -30,11 +30,36 @@ const X_CONTENT_TYPE_OPTIONS: HeaderName = header::X_CONTENT_TYPE_OPTIONS;
 /// The page, its parts, and `/events`. Paths are relative in the browser, so it works behind a proxy's prefix too.
 pub fn router(feed: Arc<Feed>, shutdown: Shutdown) -> Router {
     Router::new()
-        .route("/", get(async || asset("text/html; charset=utf-8", include_str!("assets/page.html"))))
-        .route("/page.css", get(async || asset("text/css; charset=utf-8", include_str!("assets/page.css"))))
-        .route("/page.js", get(async || asset("text/javascript; charset=utf-8", include_str!("assets/page.js"))))
-        .route("/timeline.js", get(async || asset("text/javascript; charset=utf-8", include_str!("assets/timeline.js"))))
-        .route("/icon.svg", get(async || asset("image/svg+xml", include_str!("assets/icon.svg"))))
+        .route(
+            "/",
+            get(async || asset("text/html; charset=utf-8", include_str!("assets/page.html"))),
+        )
+        .route(
+            "/page.css",
+            get(async || asset("text/css; charset=utf-8", include_str!("assets/page.css"))),
+        )
+        .route(
+            "/page.js",
+            get(async || {
+                asset(
+                    "text/javascript; charset=utf-8",
+                    include_str!("assets/page.js"),
+                )
+            }),
+        )
+        .route(
+            "/timeline.js",
+            get(async || {
+                asset(
+                    "text/javascript; charset=utf-8",
+                    include_str!("assets/timeline.js"),
+                )
+            }),
+        )
+        .route(
+            "/icon.svg",
+            get(async || asset("image/svg+xml", include_str!("assets/icon.svg"))),
+        )
         .route("/events", get(events::events))
         .with_state(events::Stage { feed, shutdown })
 }

@@ -16,8 +16,12 @@ use crate::core::shard_services::{PORT_NAME, ShardService};
 /// A `PodDisruptionBudget`; with a resource version, in place of the one that has it.
 pub(super) fn budget(namespace: &str, budget: &Budget, resource_version: Option<&str>) -> Value {
     let mut spec = match budget.limit {
-        Limit::KeepAvailable(pods) => json!({"minAvailable": pods, "unhealthyPodEvictionPolicy": "AlwaysAllow"}),
-        Limit::Closed => json!({"maxUnavailable": 0, "unhealthyPodEvictionPolicy": "IfHealthyBudget"}),
+        Limit::KeepAvailable(pods) => {
+            json!({"minAvailable": pods, "unhealthyPodEvictionPolicy": "AlwaysAllow"})
+        }
+        Limit::Closed => {
+            json!({"maxUnavailable": 0, "unhealthyPodEvictionPolicy": "IfHealthyBudget"})
+        }
     };
     spec["selector"] = selector(&budget.selector);
     json!({
@@ -29,7 +33,11 @@ pub(super) fn budget(namespace: &str, budget: &Budget, resource_version: Option<
 }
 
 /// A shard's Service; with a resource version, in place of the one that has it.
-pub(super) fn service(namespace: &str, service: &ShardService, resource_version: Option<&str>) -> Value {
+pub(super) fn service(
+    namespace: &str,
+    service: &ShardService,
+    resource_version: Option<&str>,
+) -> Value {
     let port = service.port;
     json!({
         "apiVersion": "v1",
@@ -45,20 +53,34 @@ pub(super) fn service(namespace: &str, service: &ShardService, resource_version:
 }
 
 /// A new ConfigMap.
-pub(super) fn map(namespace: &str, name: &str, owner: &Owner, data: &BTreeMap<String, String>) -> Value {
+pub(super) fn map(
+    namespace: &str,
+    name: &str,
+    owner: &Owner,
+    data: &BTreeMap<String, String>,
+) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(namespace, name, owner, None), "data": data})
 }
 
 /// Operations (RFC 6902) that make a ConfigMap say `data` and be the StatefulSet's. Replacing the resource version by the
 /// one that was seen makes Kubernetes refuse them when somebody else wrote in between.
-pub(super) fn map_patch(resource_version: &str, has_labels: bool, owner: &Owner, data: &BTreeMap<String, String>) -> Vec<Value> {
-    let mut operations = vec![json!({"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version})];
+pub(super) fn map_patch(
+    resource_version: &str,
+    has_labels: bool,
+    owner: &Owner,
+    data: &BTreeMap<String, String>,
+) -> Vec<Value> {
+    let mut operations = vec![
+        json!({"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version}),
+    ];
     if !has_labels {
         operations.push(json!({"op": "add", "path": "/metadata/labels", "value": {}}));
     }
     let label = format!("/metadata/labels/{}", pointer(names::MANAGED_BY_LABEL));
     operations.push(json!({"op": "add", "path": label, "value": names::MANAGED_BY}));
-    operations.push(json!({"op": "add", "path": "/metadata/ownerReferences", "value": [reference(owner)]}));
+    operations.push(
+        json!({"op": "add", "path": "/metadata/ownerReferences", "value": [reference(owner)]}),
+    );
     operations.push(json!({"op": "add", "path": "/data", "value": data}));
     operations
 }
@@ -66,7 +88,11 @@ pub(super) fn map_patch(resource_version: &str, has_labels: bool, owner: &Owner,
 /// A merge patch (RFC 7386) of a ConfigMap's annotation; an empty text removes it. The resource version makes Kubernetes refuse
 /// it when somebody else wrote in between.
 pub(super) fn single_holders(resource_version: &str, text: &str) -> Value {
-    let value = if text.is_empty() { Value::Null } else { json!(text) };
+    let value = if text.is_empty() {
+        Value::Null
+    } else {
+        json!(text)
+    };
     json!({"metadata": {"resourceVersion": resource_version, "annotations": {names::SINGLE_HOLDERS: value}}})
 }
 
@@ -99,13 +125,20 @@ pub(super) fn delete(resource_version: &str) -> Value {
 
 /// A selector as the query of a list has it.
 pub(super) fn selector_text(selector: &Selector) -> String {
-    let equal = selector.labels.iter().map(|(key, value)| format!("{key}={value}"));
-    let further = selector.expressions.iter().map(|(key, operator, values)| match operator.as_str() {
-        "In" => format!("{key} in ({})", values.join(",")),
-        "NotIn" => format!("{key} notin ({})", values.join(",")),
-        "DoesNotExist" => format!("!{key}"),
-        _ => key.clone(),
-    });
+    let equal = selector
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    let further =
+        selector
+            .expressions
+            .iter()
+            .map(|(key, operator, values)| match operator.as_str() {
+                "In" => format!("{key} in ({})", values.join(",")),
+                "NotIn" => format!("{key} notin ({})", values.join(",")),
+                "DoesNotExist" => format!("!{key}"),
+                _ => key.clone(),
+            });
     equal.chain(further).collect::<Vec<_>>().join(",")
 }
 

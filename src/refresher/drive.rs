@@ -75,8 +75,21 @@ impl Tenure {
         let mut beside = JoinSet::new();
         let poller = self.poller.clone();
         beside.spawn(async move { poller.run().await });
-        let period = |observed: &Observed| Duration::from_secs(observed.fleet.load().config().operator.update_interval_seconds.into());
-        let mut resync = interval_at(Instant::now() + period(&self.observed), period(&self.observed));
+        let period = |observed: &Observed| {
+            Duration::from_secs(
+                observed
+                    .fleet
+                    .load()
+                    .config()
+                    .operator
+                    .update_interval_seconds
+                    .into(),
+            )
+        };
+        let mut resync = interval_at(
+            Instant::now() + period(&self.observed),
+            period(&self.observed),
+        );
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut shutdown, mut labelled) = (self.shutdown.clone(), self.observed.labelled());
         // Budgets that nobody keeps any more are looked for now, since no leader may have been there when that began.
@@ -133,7 +146,9 @@ impl Tenure {
     /// Every StatefulSet that is known, or was.
     fn all(&self) -> BTreeSet<SetName> {
         let fleet = self.observed.fleet.load();
-        let known = fleet.statefulsets().map(|known| (known.facts().namespace.clone(), known.facts().name.clone()));
+        let known = fleet
+            .statefulsets()
+            .map(|known| (known.facts().namespace.clone(), known.facts().name.clone()));
         known.chain(self.memories.keys().cloned()).collect()
     }
 
@@ -168,16 +183,34 @@ impl Tenure {
     /// Tells each namespace's people once while something of theirs is not taken in.
     fn tell_refused(&mut self) {
         let refused = self.observed.refused();
-        self.told_refused.retain(|namespace| refused.iter().any(|refused| refused.namespace == *namespace));
+        self.told_refused.retain(|namespace| {
+            refused
+                .iter()
+                .any(|refused| refused.namespace == *namespace)
+        });
         for refused in refused {
             let fleet = self.observed.fleet.load();
-            let known = fleet.statefulsets_of(&refused.namespace).map(|known| known.facts().name.clone());
-            let Some(statefulset) = refused.statefulset.or_else(|| known.min()) else { continue };
+            let known = fleet
+                .statefulsets_of(&refused.namespace)
+                .map(|known| known.facts().name.clone());
+            let Some(statefulset) = refused.statefulset.or_else(|| known.min()) else {
+                continue;
+            };
             if !self.told_refused.insert(refused.namespace.clone()) {
                 continue;
             }
-            let uid = fleet.known(&refused.namespace, &statefulset).facts().uid.clone();
-            let notice = Notice { namespace: refused.namespace, statefulset, uid, reason: "NotTakenIn", message: refused.sentence };
+            let uid = fleet
+                .known(&refused.namespace, &statefulset)
+                .facts()
+                .uid
+                .clone();
+            let notice = Notice {
+                namespace: refused.namespace,
+                statefulset,
+                uid,
+                reason: "NotTakenIn",
+                message: refused.sentence,
+            };
             // A full queue drops the Event; the log has it.
             let _ = self.notices.try_send(notice);
         }

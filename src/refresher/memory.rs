@@ -67,26 +67,40 @@ impl Gathered {
     /// Whether its user has taken every pod out of our hands.
     pub(super) fn is_released(&self) -> bool {
         let pods = &self.facts.pods;
-        !pods.is_empty() && pods.values().all(|pod| !pod.injected && (pod.opted_out || pod.by_hand || !pod.store))
+        !pods.is_empty()
+            && pods
+                .values()
+                .all(|pod| !pod.injected && (pod.opted_out || pod.by_hand || !pod.store))
     }
 
     /// Whether there is a pod whose sidecar can be asked and was not yet; its first answer is news.
     pub(super) fn unasked(&self) -> bool {
-        self.facts.pods.values().filter(|pod| pod.can_be_asked()).any(|pod| !self.answers.contains_key(&pod.uid))
+        self.facts
+            .pods
+            .values()
+            .filter(|pod| pod.can_be_asked())
+            .any(|pod| !self.answers.contains_key(&pod.uid))
     }
 }
 
 impl Memory {
     /// How long ago kubelet was told to bring a pod its entry, or could have begun to.
     pub(super) fn hurried_ago(&self, uid: &str, now: Instant) -> Option<Duration> {
-        self.hurried.get(uid).map(|at| now.saturating_duration_since(*at))
+        self.hurried
+            .get(uid)
+            .map(|at| now.saturating_duration_since(*at))
     }
 
     /// Where the watch still shows what this leader has replaced, its own write stands in for it.
     pub(super) fn catch_up(&mut self, gathered: &mut Gathered) {
-        let version = gathered.map.as_ref().map_or("", |map| map.resource_version.as_str());
+        let version = gathered
+            .map
+            .as_ref()
+            .map_or("", |map| map.resource_version.as_str());
         match &self.replaced {
-            Some((replaced, at)) if replaced == version && at.elapsed() < STAND_IN => gathered.map.clone_from(&self.written),
+            Some((replaced, at)) if replaced == version && at.elapsed() < STAND_IN => {
+                gathered.map.clone_from(&self.written)
+            }
             _ => self.replaced = None,
         }
         if !self.looked {
@@ -104,14 +118,21 @@ impl Memory {
         self.note_missing(gathered);
         let data = gathered.map.as_ref().map(|map| &map.data);
         for pod in gathered.facts.pods.values() {
-            let entry = data.and_then(|data| entry::Entry::parse(data.get(&entry::key(&pod.name))?, clock::now()).ok());
+            let entry = data.and_then(|data| {
+                entry::Entry::parse(data.get(&entry::key(&pod.name))?, clock::now()).ok()
+            });
             let answer = gathered.answers.get(&pod.uid).map(|(answer, _)| answer);
             if entry.is_some_and(|entry| drifts(pod, answer, &entry)) {
-                self.drifting.entry(pod.uid.clone()).or_insert_with(Instant::now);
+                self.drifting
+                    .entry(pod.uid.clone())
+                    .or_insert_with(Instant::now);
             } else {
                 self.drifting.remove(&pod.uid);
             }
-            let since = self.labelled.entry(pod.uid.clone()).or_insert_with(|| (pod.shard_label.clone(), Instant::now()));
+            let since = self
+                .labelled
+                .entry(pod.uid.clone())
+                .or_insert_with(|| (pod.shard_label.clone(), Instant::now()));
             if since.0 != pod.shard_label {
                 *since = (pod.shard_label.clone(), Instant::now());
             }
@@ -121,11 +142,17 @@ impl Memory {
 
 impl Memory {
     fn note_missing(&mut self, gathered: &Gathered) {
-        let statuses = gathered.answers.values().filter_map(|(answer, _)| match answer {
-            Answer::Status(status) => status.blocks.as_ref(),
-            Answer::Unreachable(_) => None,
-        });
-        let missing: BTreeSet<&String> = statuses.flat_map(|blocks| &blocks.missing).map(|block| &block.ulid).collect();
+        let statuses = gathered
+            .answers
+            .values()
+            .filter_map(|(answer, _)| match answer {
+                Answer::Status(status) => status.blocks.as_ref(),
+                Answer::Unreachable(_) => None,
+            });
+        let missing: BTreeSet<&String> = statuses
+            .flat_map(|blocks| &blocks.missing)
+            .map(|block| &block.ulid)
+            .collect();
         self.missing.retain(|ulid, _| missing.contains(ulid));
         for ulid in missing {
             if !self.missing.contains_key(ulid) {
@@ -136,7 +163,10 @@ impl Memory {
 
     /// For how long each block has been missing on some pod.
     pub(super) fn missing_for(&self, now: Instant) -> BTreeMap<String, Duration> {
-        self.missing.iter().map(|(ulid, since)| (ulid.clone(), now.saturating_duration_since(*since))).collect()
+        self.missing
+            .iter()
+            .map(|(ulid, since)| (ulid.clone(), now.saturating_duration_since(*since)))
+            .collect()
     }
 }
 
@@ -150,30 +180,64 @@ pub(super) fn views<'a>(
         facts: pod,
         answer: gathered.answers.get(&pod.uid).map(|(answer, _)| answer),
         ready_for: ready_for(&pod.uid),
-        labelled_for: memory.labelled.get(&pod.uid).map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since)),
-        drifts_for: memory.drifting.get(&pod.uid).map(|since| now.saturating_duration_since(*since)),
+        labelled_for: memory
+            .labelled
+            .get(&pod.uid)
+            .map_or(Duration::ZERO, |(_, since)| {
+                now.saturating_duration_since(*since)
+            }),
+        drifts_for: memory
+            .drifting
+            .get(&pod.uid)
+            .map(|since| now.saturating_duration_since(*since)),
         hurried_ago: memory.hurried_ago(&pod.uid, now),
     };
-    gathered.facts.pods.iter().map(|(name, pod)| (name.clone(), view(pod))).collect()
+    gathered
+        .facts
+        .pods
+        .iter()
+        .map(|(name, pod)| (name.clone(), view(pod)))
+        .collect()
 }
 
 /// Whether a pod runs another window than its entry says, or has seen another entry.
 pub(super) fn runs_otherwise(answer: Option<&(Answer, Instant)>, entry: &entry::Entry) -> bool {
-    let Some((Answer::Status(status), _)) = answer else { return false };
-    [status.applied, status.published].into_iter().flatten().any(|window| window != entry.window)
+    let Some((Answer::Status(status), _)) = answer else {
+        return false;
+    };
+    [status.applied, status.published]
+        .into_iter()
+        .flatten()
+        .any(|window| window != entry.window)
 }
 
 /// Pods whose entries differ.
-pub(super) fn changed(before: Option<&BTreeMap<String, String>>, after: &BTreeMap<String, String>) -> Vec<String> {
-    let differs = |(key, text): &(&String, &String)| before.and_then(|before| before.get(*key)) != Some(*text);
-    after.iter().filter(differs).filter_map(|(key, _)| key.strip_suffix(".yaml").map(str::to_owned)).collect()
+pub(super) fn changed(
+    before: Option<&BTreeMap<String, String>>,
+    after: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let differs = |(key, text): &(&String, &String)| {
+        before.and_then(|before| before.get(*key)) != Some(*text)
+    };
+    after
+        .iter()
+        .filter(differs)
+        .filter_map(|(key, _)| key.strip_suffix(".yaml").map(str::to_owned))
+        .collect()
 }
 
 /// The shard that each pod's entry names.
 pub(super) fn published(memory: &Memory, gathered: &Gathered) -> BTreeMap<String, u32> {
-    let data = memory.written.as_ref().or(gathered.map.as_ref()).map(|map| &map.data);
+    let data = memory
+        .written
+        .as_ref()
+        .or(gathered.map.as_ref())
+        .map(|map| &map.data);
     let shard = |(key, text): (&String, &String)| {
-        Some((key.strip_suffix(".yaml")?.to_owned(), entry::Entry::parse(text, clock::now()).ok()?.shard))
+        Some((
+            key.strip_suffix(".yaml")?.to_owned(),
+            entry::Entry::parse(text, clock::now()).ok()?.shard,
+        ))
     };
     data.into_iter().flatten().filter_map(shard).collect()
 }
@@ -184,11 +248,23 @@ mod tests {
 
     #[test]
     fn a_configmap_that_is_ours_again_is_no_longer_refused() {
-        let mut memory = Memory { refused: Some("not ours".to_owned()), ..Memory::default() };
-        let mut gathered = Gathered { configmap: String::new(), answers: HashMap::new(), map: None, facts: NamespaceFacts::default() };
+        let mut memory = Memory {
+            refused: Some("not ours".to_owned()),
+            ..Memory::default()
+        };
+        let mut gathered = Gathered {
+            configmap: String::new(),
+            answers: HashMap::new(),
+            map: None,
+            facts: NamespaceFacts::default(),
+        };
         memory.catch_up(&mut gathered);
         assert!(memory.refused.is_some());
-        gathered.map = Some(MapFacts { name: "store-time-shards".to_owned(), resource_version: "7".to_owned(), ..MapFacts::default() });
+        gathered.map = Some(MapFacts {
+            name: "store-time-shards".to_owned(),
+            resource_version: "7".to_owned(),
+            ..MapFacts::default()
+        });
         memory.catch_up(&mut gathered);
         assert_eq!(memory.refused, None);
     }

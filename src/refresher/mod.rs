@@ -67,11 +67,24 @@ impl Refresher {
         registry: &mut Registry,
     ) -> Self {
         let observed = seen.observed.clone();
-        let (poller, writer) = (Poller::new(seen.clone(), asked), Arc::new(Writer::new(client, registry)));
+        let (poller, writer) = (
+            Poller::new(seen.clone(), asked),
+            Arc::new(Writer::new(client, registry)),
+        );
         let reports = Arc::<Reports>::default();
         registry.register_collector(Box::new(PollMetrics(poller.clone())));
         registry.register_collector(Box::new(ReportMetrics(reports.clone())));
-        Self { observed, seen, poller, writer, leadership, reports, notices, replica, shutdown }
+        Self {
+            observed,
+            seen,
+            poller,
+            writer,
+            leadership,
+            reports,
+            notices,
+            replica,
+            shutdown,
+        }
     }
 
     /// What was found out, while this replica leads.

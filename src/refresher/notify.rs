@@ -12,7 +12,14 @@ use crate::core::report::State;
 
 impl Tenure {
     /// Report, log and Events.
-    pub(super) fn tell(&self, set: &SetName, known: &Known, decision: &Decision, memory: &mut Memory, began: Instant) {
+    pub(super) fn tell(
+        &self,
+        set: &SetName,
+        known: &Known,
+        decision: &Decision,
+        memory: &mut Memory,
+        began: Instant,
+    ) {
         let mut report = decision.report.clone();
         if let Some(why) = memory.hindered.take() {
             (report.state, report.message) = (State::Waiting, why);
@@ -21,7 +28,11 @@ impl Tenure {
             (report.state, report.message) = (State::Refused, why.clone());
         }
         // Seconds that pass are no news.
-        let words: String = report.message.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let words: String = report
+            .message
+            .chars()
+            .filter(|c| !c.is_ascii_digit())
+            .collect();
         if memory.state.as_ref() != Some(&(report.state, words.clone())) {
             if self.observed.may_log(&set.0) {
                 tracing::info!(namespace = set.0, statefulset = set.1, state = ?report.state, moves_left = report.moves_left, "{}", report.message);
@@ -39,13 +50,29 @@ impl Tenure {
             memory.told = holds;
         }
         let known = report.warnings.clone();
-        report.warnings.extend(memory.told.values().filter(|text| !known.contains(text)).cloned());
+        report.warnings.extend(
+            memory
+                .told
+                .values()
+                .filter(|text| !known.contains(text))
+                .cloned(),
+        );
         self.reports.put(set, report, began.elapsed());
     }
 
-    pub(super) fn notify(&self, set: &SetName, known: &Known, reason: &'static str, text: &str, memory: &mut Memory) {
+    pub(super) fn notify(
+        &self,
+        set: &SetName,
+        known: &Known,
+        reason: &'static str,
+        text: &str,
+        memory: &mut Memory,
+    ) {
         // A moment or a number that changes is no news.
-        let remark = (reason, text.chars().filter(|c| !c.is_ascii_digit()).collect());
+        let remark = (
+            reason,
+            text.chars().filter(|c| !c.is_ascii_digit()).collect(),
+        );
         let is_news = !memory.told.contains_key(&remark);
         if memory.holds.insert(remark, text.to_owned()).is_some() || !is_news {
             return;

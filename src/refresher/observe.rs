@@ -38,17 +38,30 @@ pub async fn follow(client: Client, seen: Arc<Seen>, purpose: Purpose) {
     let mut tasks: BTreeMap<String, JoinSet<()>> = BTreeMap::new();
     loop {
         let wanted: BTreeSet<String> = labelled.borrow_and_update().clone();
-        let gone: Vec<String> = tasks.keys().filter(|namespace| !wanted.contains(*namespace)).cloned().collect();
+        let gone: Vec<String> = tasks
+            .keys()
+            .filter(|namespace| !wanted.contains(*namespace))
+            .cloned()
+            .collect();
         for namespace in gone {
             if let Some(mut watches) = tasks.remove(&namespace) {
                 watches.shutdown().await;
             }
             seen.forget(&namespace);
         }
-        for namespace in wanted.into_iter().filter(|namespace| !tasks.contains_key(namespace)).collect::<Vec<_>>() {
+        for namespace in wanted
+            .into_iter()
+            .filter(|namespace| !tasks.contains_key(namespace))
+            .collect::<Vec<_>>()
+        {
             seen.expect(&namespace);
             let mut watches = JoinSet::new();
-            watches.spawn(watch(client.clone(), seen.clone(), namespace.clone(), purpose));
+            watches.spawn(watch(
+                client.clone(),
+                seen.clone(),
+                namespace.clone(),
+                purpose,
+            ));
             tasks.insert(namespace, watches);
         }
         // Neither sender goes while `seen` holds them.
@@ -74,7 +87,11 @@ impl Drop for Ended<'_> {
 }
 
 async fn watch(client: Client, seen: Arc<Seen>, namespace: String, purpose: Purpose) {
-    let watches = Watches { client, seen: &seen, namespace: &namespace };
+    let watches = Watches {
+        client,
+        seen: &seen,
+        namespace: &namespace,
+    };
     let of_rollouts = async {
         if purpose == Purpose::Rollouts {
             tokio::join!(
@@ -106,7 +123,9 @@ impl Watches<'_> {
             match trim(&object).filter(|_| !cut) {
                 Some(fact) => seen.put(namespace, fact),
                 // What was known of it stays in force.
-                None if cut => seen.observed.refuse(namespace, (F::KEPT, name), Why::TooLarge),
+                None if cut => seen
+                    .observed
+                    .refuse(namespace, (F::KEPT, name), Why::TooLarge),
                 // It may have been of interest before.
                 None => seen.remove::<F>(namespace, name),
             }
@@ -114,7 +133,16 @@ impl Watches<'_> {
         let listed = || seen.listed(namespace, F::KIND);
         let delete = |name: &str| seen.remove::<F>(namespace, name);
         let known = || seen.names::<F>(namespace);
-        keep(watcher(api, config(&what)).backoff(Patience::default()), &seen.observed.watches, &what, listed, apply, delete, known).await;
+        keep(
+            watcher(api, config(&what)).backoff(Patience::default()),
+            &seen.observed.watches,
+            &what,
+            listed,
+            apply,
+            delete,
+            known,
+        )
+        .await;
     }
 }
 

@@ -57,7 +57,11 @@ mod tests {
         futures::future::join_all(note).await;
         let went = went.lock().unwrap();
         assert!(went.iter().map(|(i, _)| *i).eq(0..50), "{went:?}");
-        assert!(went.windows(MOST_REQUESTS + 1).all(|some| some[MOST_REQUESTS].1 >= some[0].1 + WINDOW), "{went:?}");
+        assert!(
+            went.windows(MOST_REQUESTS + 1)
+                .all(|some| some[MOST_REQUESTS].1 >= some[0].1 + WINDOW),
+            "{went:?}"
+        );
         assert_eq!(went[49].1, WINDOW * 8, "and it is not slower than that");
     }
 }

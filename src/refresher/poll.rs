@@ -32,7 +32,11 @@ use crate::core::observed::{Answer, PodFacts};
 use crate::core::pod_address::Asked;
 
 /// What one question may take.
-const LIMITS: GetLimits = GetLimits { deadline: Duration::from_secs(2), max_answer_bytes: 64 * 1024, not_own_machine: true };
+const LIMITS: GetLimits = GetLimits {
+    deadline: Duration::from_secs(2),
+    max_answer_bytes: 64 * 1024,
+    not_own_machine: true,
+};
 /// A settled pod is asked at least this often, however long the configured interval is.
 const MAX_INTERVAL: Duration = Duration::from_mins(1);
 /// Between two looks at which pods there are.
@@ -73,7 +77,14 @@ impl Poller {
     /// Asks nobody yet.
     #[must_use]
     pub fn new(seen: Arc<Seen>, asked: Asked) -> Arc<Self> {
-        Arc::new(Self { seen, polled: Mutex::default(), closely: Mutex::default(), woken: Notify::new(), asked, runs: AtomicU64::new(0) })
+        Arc::new(Self {
+            seen,
+            polled: Mutex::default(),
+            closely: Mutex::default(),
+            woken: Notify::new(),
+            asked,
+            runs: AtomicU64::new(0),
+        })
     }
 
     /// The last answer of a pod's sidecar; `None` before there was one.
@@ -102,7 +113,10 @@ impl Poller {
     }
 
     async fn run_on(&self, port: u16) {
-        let limits = GetLimits { not_own_machine: self.asked == Asked::Pods, ..LIMITS };
+        let limits = GetLimits {
+            not_own_machine: self.asked == Asked::Pods,
+            ..LIMITS
+        };
         self.run_with(|target| async move {
             let address = SocketAddr::new(target.ip, port);
             let answer = read(&target, http_client::get(address, "/status", limits).await);
@@ -140,26 +154,48 @@ impl Poller {
     /// Takes over which pods there are.
     fn look(&self, schedule: &mut Schedule) {
         let now = Instant::now();
-        let closely: BTreeSet<String> = self.closely.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect();
+        let closely: BTreeSet<String> = self
+            .closely
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .flatten()
+            .cloned()
+            .collect();
         let (mut there, mut refused) = (BTreeSet::new(), BTreeMap::new());
-        self.seen.each_pod(|namespace, pod| match target(namespace, pod, self.asked) {
-            Some(Ok(target)) => {
-                there.insert(pod.uid.clone());
-                schedule.put(target, closely.contains(&pod.uid), now);
-            }
-            Some(Err(why)) => {
-                refused.insert(pod.uid.clone(), (namespace.to_owned(), pod.statefulset.clone(), why));
-            }
-            None => {}
-        });
+        self.seen
+            .each_pod(|namespace, pod| match target(namespace, pod, self.asked) {
+                Some(Ok(target)) => {
+                    there.insert(pod.uid.clone());
+                    schedule.put(target, closely.contains(&pod.uid), now);
+                }
+                Some(Err(why)) => {
+                    refused.insert(
+                        pod.uid.clone(),
+                        (namespace.to_owned(), pod.statefulset.clone(), why),
+                    );
+                }
+                None => {}
+            });
         schedule.keep(&there);
         let mut polled = self.lock();
         polled.retain(|uid, _| there.contains(uid) || refused.contains_key(uid));
         let mut news = Vec::new();
         for (uid, (namespace, statefulset, why)) in refused {
             let answer = Answer::Unreachable(why);
-            let before = polled.get(&uid).filter(|before| before.answer == answer).map(|before| before.unchanged_since);
-            polled.insert(uid, Polled { namespace: namespace.clone(), answer, at: now, unchanged_since: before.unwrap_or(now) });
+            let before = polled
+                .get(&uid)
+                .filter(|before| before.answer == answer)
+                .map(|before| before.unchanged_since);
+            polled.insert(
+                uid,
+                Polled {
+                    namespace: namespace.clone(),
+                    answer,
+                    at: now,
+                    unchanged_since: before.unwrap_or(now),
+                },
+            );
             news.extend(before.is_none().then_some((namespace, statefulset)));
         }
         drop(polled);
@@ -170,7 +206,14 @@ impl Poller {
 
     fn take(&self, schedule: &mut Schedule, target: &Target, mut answer: Answer) {
         let now = Instant::now();
-        let configured = self.seen.observed.fleet.load().config().operator.update_interval_seconds;
+        let configured = self
+            .seen
+            .observed
+            .fleet
+            .load()
+            .config()
+            .operator
+            .update_interval_seconds;
         let interval = Duration::from_secs(configured.into()).min(MAX_INTERVAL);
         if !schedule.done(target, matches!(answer, Answer::Status(_)), interval, now) {
             return;
@@ -180,9 +223,20 @@ impl Poller {
         }
         let mut polled = self.lock();
         bound_missing(&polled, target, &mut answer);
-        let before = polled.get(&target.uid).filter(|before| before.answer == answer).map(|before| before.unchanged_since);
+        let before = polled
+            .get(&target.uid)
+            .filter(|before| before.answer == answer)
+            .map(|before| before.unchanged_since);
         let namespace = target.namespace.clone();
-        polled.insert(target.uid.clone(), Polled { namespace, answer, at: now, unchanged_since: before.unwrap_or(now) });
+        polled.insert(
+            target.uid.clone(),
+            Polled {
+                namespace,
+                answer,
+                at: now,
+                unchanged_since: before.unwrap_or(now),
+            },
+        );
         drop(polled);
         if before.is_none() {
             self.seen.touch(&target.namespace, &target.statefulset);
@@ -193,7 +247,15 @@ impl Poller {
     #[cfg(test)]
     pub(super) fn answered_for_test(&self, uid: &str, status: AgentStatus) {
         let (now, answer) = (Instant::now(), Answer::Status(Box::new(status)));
-        self.lock().insert(uid.to_owned(), Polled { namespace: String::new(), answer, at: now, unchanged_since: now });
+        self.lock().insert(
+            uid.to_owned(),
+            Polled {
+                namespace: String::new(),
+                answer,
+                at: now,
+                unchanged_since: now,
+            },
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Polled>> {
@@ -208,14 +270,21 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         if self.0.runs.load(Relaxed) == self.1 {
             self.0.lock().clear();
-            self.0.closely.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.0
+                .closely
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
         }
     }
 }
 
 /// Whom to ask, if the pod can be asked; why not, if its address is none that is asked.
 fn target(namespace: &str, pod: &PodFacts, asked: Asked) -> Option<Result<Target, String>> {
-    let ip = pod.ip.as_ref().filter(|_| pod.injected && !pod.terminating)?;
+    let ip = pod
+        .ip
+        .as_ref()
+        .filter(|_| pod.injected && !pod.terminating)?;
     Some(match asked.address(ip) {
         Err(why) => Err(format!("pod {}: {why}", pod.name)),
         Ok(ip) => Ok(Target {
@@ -242,15 +311,28 @@ fn read(target: &Target, answer: Result<(u16, Bytes), String>) -> Answer {
     );
     let body = match answer {
         Ok((200, body)) => body,
-        Ok((status, _)) => return Answer::Unreachable(format!("pod {} answers {status} on /status: {usual}", target.name)),
-        Err(why) => return Answer::Unreachable(format!("pod {} cannot be asked: {why}: {usual}", target.name)),
+        Ok((status, _)) => {
+            return Answer::Unreachable(format!(
+                "pod {} answers {status} on /status: {usual}",
+                target.name
+            ));
+        }
+        Err(why) => {
+            return Answer::Unreachable(format!(
+                "pod {} cannot be asked: {why}: {usual}",
+                target.name
+            ));
+        }
     };
     let status = match AgentStatus::read(&body) {
         Ok(status) => status,
         Err(error) => return Answer::Unreachable(unreadable(target, &body, &error)),
     };
     if let Some(other) = somebody_else(target, &status) {
-        return Answer::Unreachable(format!("pod {}: its address answers as {other}, which has it by now", target.name));
+        return Answer::Unreachable(format!(
+            "pod {}: its address answers as {other}, which has it by now",
+            target.name
+        ));
     }
     Answer::Status(Box::new(status))
 }
@@ -264,16 +346,27 @@ fn somebody_else(target: &Target, status: &AgentStatus) -> Option<&'static str> 
     }
     match (&status.uid, &status.namespace) {
         (Some(uid), namespace) if *uid != target.uid => {
-            let elsewhere = namespace.as_ref().is_some_and(|namespace| *namespace != target.namespace);
-            Some(if elsewhere { "a pod of the same name in another namespace" } else { "another pod of the same name" })
+            let elsewhere = namespace
+                .as_ref()
+                .is_some_and(|namespace| *namespace != target.namespace);
+            Some(if elsewhere {
+                "a pod of the same name in another namespace"
+            } else {
+                "another pod of the same name"
+            })
         }
-        (None, Some(namespace)) if *namespace != target.namespace => Some("a pod of the same name in another namespace"),
+        (None, Some(namespace)) if *namespace != target.namespace => {
+            Some("a pod of the same name in another namespace")
+        }
         _ => None,
     }
 }
 
 fn missing(answer: &Answer) -> usize {
-    answer.status().and_then(|status| status.blocks.as_ref()).map_or(0, |blocks| blocks.missing.len())
+    answer
+        .status()
+        .and_then(|status| status.blocks.as_ref())
+        .map_or(0, |blocks| blocks.missing.len())
 }
 
 /// Cuts a list of missing blocks that is one too many for its namespace: the pod counts as one that lacks more than it names.
@@ -282,13 +375,17 @@ fn bound_missing(polled: &BTreeMap<String, Polled>, target: &Target, answer: &mu
     if own <= FEW_MISSING {
         return;
     }
-    let others = polled.iter().filter(|(uid, polled)| **uid != target.uid && polled.namespace == target.namespace);
+    let others = polled
+        .iter()
+        .filter(|(uid, polled)| **uid != target.uid && polled.namespace == target.namespace);
     let held: usize = others.map(|(_, polled)| missing(&polled.answer)).sum();
     if let Answer::Status(status) = answer
         && let Some(blocks) = &mut status.blocks
         && held + own > MAX_MISSING_OF_NAMESPACE
     {
-        blocks.missing_total = blocks.missing_total.max(u64::try_from(own).unwrap_or(u64::MAX));
+        blocks.missing_total = blocks
+            .missing_total
+            .max(u64::try_from(own).unwrap_or(u64::MAX));
         blocks.missing = Vec::new();
     }
 }
@@ -297,12 +394,23 @@ fn unreadable(target: &Target, body: &[u8], error: &serde_json::Error) -> String
     let ours = names::CONTRACT;
     match serde_json::from_slice::<Contract>(body) {
         Ok(Contract { contract }) if contract > ours => {
-            format!("pod {}: its agent speaks contract {contract}, this server {ours}: upgrade the server", target.name)
+            format!(
+                "pod {}: its agent speaks contract {contract}, this server {ours}: upgrade the server",
+                target.name
+            )
         }
         _ => {
             // serde repeats what it does not like; here only its kind is.
-            let kind = if error.is_data() { "JSON, and no status document" } else { "no JSON" };
-            format!("pod {}: what answers on port {} is {kind}", target.name, names::SIDECAR_PORT)
+            let kind = if error.is_data() {
+                "JSON, and no status document"
+            } else {
+                "no JSON"
+            };
+            format!(
+                "pod {}: what answers on port {} is {kind}",
+                target.name,
+                names::SIDECAR_PORT
+            )
         }
     }
 }
@@ -313,10 +421,20 @@ pub struct PollMetrics(pub Arc<Poller>);
 
 impl Collector for PollMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let unreachable = self.0.lock().values().filter(|polled| matches!(polled.answer, Answer::Unreachable(_))).count();
+        let unreachable = self
+            .0
+            .lock()
+            .values()
+            .filter(|polled| matches!(polled.answer, Answer::Unreachable(_)))
+            .count();
         let gauge = ConstGauge::new(i64::try_from(unreachable).unwrap_or(i64::MAX));
         let help = "Sidecars that the leader cannot ask; their StatefulSets' rollouts wait. Look at NetworkPolicies and service meshes, port 10908";
-        gauge.encode(encoder.encode_descriptor("timeshard_unreachable_sidecars", help, None, gauge.metric_type())?)
+        gauge.encode(encoder.encode_descriptor(
+            "timeshard_unreachable_sidecars",
+            help,
+            None,
+            gauge.metric_type(),
+        )?)
     }
 }
 

@@ -34,20 +34,28 @@ impl Readiness {
     pub(super) fn observed(&mut self, pod: &PodFacts, now: Instant) {
         let ready = pod.ready && !pod.terminating;
         if let Some(known) = self.pods.get_mut(&pod.uid) {
-            if known.ready != ready || known.changed_unix_seconds != pod.ready_changed_unix_seconds {
+            if known.ready != ready || known.changed_unix_seconds != pod.ready_changed_unix_seconds
+            {
                 (known.ready, known.changed_unix_seconds) = (ready, pod.ready_changed_unix_seconds);
                 known.restart(now);
             }
             return;
         }
         let changed_unix_seconds = pod.ready_changed_unix_seconds;
-        let known = Observed { ready, changed_unix_seconds, agent: None, since: ready.then_some(now) };
+        let known = Observed {
+            ready,
+            changed_unix_seconds,
+            agent: None,
+            since: ready.then_some(now),
+        };
         self.pods.insert(pod.uid.clone(), known);
     }
 
     /// The pod's sidecar answered.
     pub(super) fn answered(&mut self, uid: &str, status: &AgentStatus, now: Instant) {
-        let Some(known) = self.pods.get_mut(uid) else { return };
+        let Some(known) = self.pods.get_mut(uid) else {
+            return;
+        };
         let agent = (status.phase.is_ready(), status.restarts);
         let before = known.agent.replace(agent);
         // The first answer says nothing of what was before, unless it says that the pod is not ready.
@@ -92,7 +100,12 @@ mod tests {
     const MINUTE: Duration = Duration::from_mins(1);
 
     fn pod(ready: bool, changed_unix_seconds: i64) -> PodFacts {
-        PodFacts { uid: "u".to_owned(), ready, ready_changed_unix_seconds: changed_unix_seconds, ..PodFacts::default() }
+        PodFacts {
+            uid: "u".to_owned(),
+            ready,
+            ready_changed_unix_seconds: changed_unix_seconds,
+            ..PodFacts::default()
+        }
     }
 
     fn status(phase: Phase, restarts: u64) -> AgentStatus {
@@ -126,11 +139,20 @@ mod tests {
         // It was unready in between, and we were not told.
         readiness.observed(&pod(true, 9), t0 + 3 * MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + 4 * MINUTE), Some(MINUTE));
-        readiness.observed(&PodFacts { terminating: true, ..pod(true, 9) }, t0 + 4 * MINUTE);
+        readiness.observed(
+            &PodFacts {
+                terminating: true,
+                ..pod(true, 9)
+            },
+            t0 + 4 * MINUTE,
+        );
         assert_eq!(readiness.ready_for("u", t0 + 5 * MINUTE), None);
         readiness.forget("u");
         readiness.observed(&pod(true, 9), t0 + 5 * MINUTE);
-        assert_eq!(readiness.ready_for("u", t0 + 5 * MINUTE), Some(Duration::ZERO));
+        assert_eq!(
+            readiness.ready_for("u", t0 + 5 * MINUTE),
+            Some(Duration::ZERO)
+        );
     }
 
     #[test]
@@ -138,9 +160,17 @@ mod tests {
         let (mut readiness, t0) = (Readiness::default(), Instant::now());
         readiness.observed(&pod(true, 1), t0);
         readiness.answered("u", &status(Phase::Serving, 3), t0 + MINUTE);
-        assert_eq!(readiness.ready_for("u", t0 + MINUTE), Some(MINUTE), "the first answer is how it was all along");
+        assert_eq!(
+            readiness.ready_for("u", t0 + MINUTE),
+            Some(MINUTE),
+            "the first answer is how it was all along"
+        );
         readiness.answered("u", &status(Phase::Failed, 3), t0 + MINUTE);
-        assert_eq!(readiness.ready_for("u", t0 + MINUTE), Some(MINUTE), "it is ready in either");
+        assert_eq!(
+            readiness.ready_for("u", t0 + MINUTE),
+            Some(MINUTE),
+            "it is ready in either"
+        );
         readiness.answered("u", &status(Phase::Serving, 4), t0 + 2 * MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + 3 * MINUTE), Some(MINUTE));
         readiness.answered("u", &status(Phase::Draining, 4), t0 + 3 * MINUTE);
@@ -159,9 +189,17 @@ mod tests {
         for changed in [0, 1_000, 1_795_000_000, i64::MAX] {
             let (mut readiness, t0) = (Readiness::default(), Instant::now());
             readiness.observed(&pod(true, changed), t0);
-            assert_eq!(readiness.ready_for("u", t0), Some(Duration::ZERO), "{changed}");
+            assert_eq!(
+                readiness.ready_for("u", t0),
+                Some(Duration::ZERO),
+                "{changed}"
+            );
             readiness.observed(&pod(true, changed), t0 + MINUTE);
-            assert_eq!(readiness.ready_for("u", t0 + MINUTE), Some(MINUTE), "{changed}");
+            assert_eq!(
+                readiness.ready_for("u", t0 + MINUTE),
+                Some(MINUTE),
+                "{changed}"
+            );
         }
     }
 
@@ -185,6 +223,9 @@ mod tests {
         readiness.answered("u", &status(Phase::Serving, 0), t0 + 3 * MINUTE);
         assert_eq!(readiness.ready_for("u", t0 + 3 * MINUTE), Some(MINUTE));
         readiness.answered("u", &status(Phase::Serving, 1), t0 + 3 * MINUTE);
-        assert_eq!(readiness.ready_for("u", t0 + 3 * MINUTE), Some(Duration::ZERO));
+        assert_eq!(
+            readiness.ready_for("u", t0 + 3 * MINUTE),
+            Some(Duration::ZERO)
+        );
     }
 }

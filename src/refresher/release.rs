@@ -93,7 +93,8 @@ impl Sweep {
 
     /// Whether nothing is left to be listed or deleted.
     fn is_over(&self) -> bool {
-        let searched = !matches!(&self.range, Range::Namespaces(namespaces) if !namespaces.is_empty());
+        let searched =
+            !matches!(&self.range, Range::Namespaces(namespaces) if !namespaces.is_empty());
         searched && self.waiting.is_empty() && self.token.is_none()
     }
 }
@@ -109,8 +110,14 @@ impl Tenure {
         if sweep.waiting.is_empty() {
             if matches!(sweep.range, Range::Unknown) {
                 // With rights in some namespaces, only in those of them that lost their label.
-                let outside = self.observed.rights.scope().outside(&self.observed.namespaces().into_iter().collect());
-                sweep.range = outside.map_or(Range::Cluster, |namespaces| Range::Namespaces(namespaces.into()));
+                let outside = self
+                    .observed
+                    .rights
+                    .scope()
+                    .outside(&self.observed.namespaces().into_iter().collect());
+                sweep.range = outside.map_or(Range::Cluster, |namespaces| {
+                    Range::Namespaces(namespaces.into())
+                });
             }
             let namespace = match &sweep.range {
                 Range::Namespaces(namespaces) => namespaces.front().cloned(),
@@ -118,11 +125,18 @@ impl Tenure {
             };
             if namespace.is_none() && matches!(sweep.range, Range::Namespaces(_)) {
                 // There are none.
-                *sweep = Sweep { at: sweep.failed.then(|| Instant::now() + AGAIN), ..Sweep::default() };
+                *sweep = Sweep {
+                    at: sweep.failed.then(|| Instant::now() + AGAIN),
+                    ..Sweep::default()
+                };
                 return;
             }
             let namespace = namespace.as_deref();
-            match self.writer.budgets_of_ours(namespace, sweep.token.as_deref()).await {
+            match self
+                .writer
+                .budgets_of_ours(namespace, sweep.token.as_deref())
+                .await
+            {
                 Ok((page, token)) => {
                     // Read afterwards: a namespace that was labelled meanwhile counts.
                     let labelled = self.observed.namespaces().into_iter().collect();
@@ -131,9 +145,16 @@ impl Tenure {
                 }
                 Err(why) => {
                     let why = short_line(&why, MAX_REASON_CHARS);
-                    tracing::warn!(namespace, why, "our budgets cannot be listed, so none is deleted where the label was removed");
+                    tracing::warn!(
+                        namespace,
+                        why,
+                        "our budgets cannot be listed, so none is deleted where the label was removed"
+                    );
                     if namespace.is_none() {
-                        *sweep = Sweep { at: Some(Instant::now() + AGAIN), ..Sweep::default() };
+                        *sweep = Sweep {
+                            at: Some(Instant::now() + AGAIN),
+                            ..Sweep::default()
+                        };
                         return;
                     }
                     sweep.next_page(None);
@@ -141,15 +162,21 @@ impl Tenure {
             }
         }
         for _ in 0..MAX_SWEPT {
-            let Some((namespace, write)) = sweep.waiting.pop_front() else { break };
+            let Some((namespace, write)) = sweep.waiting.pop_front() else {
+                break;
+            };
             // It may have been labelled since it was listed.
             if self.observed.namespaces().contains(&namespace) {
                 continue;
             }
-            sweep.failed |= self.still_leads().is_err() || self.let_go(&namespace, &write).await.is_err();
+            sweep.failed |=
+                self.still_leads().is_err() || self.let_go(&namespace, &write).await.is_err();
         }
         if sweep.is_over() {
-            *sweep = Sweep { at: sweep.failed.then(|| Instant::now() + AGAIN), ..Sweep::default() };
+            *sweep = Sweep {
+                at: sweep.failed.then(|| Instant::now() + AGAIN),
+                ..Sweep::default()
+            };
         } else {
             sweep.at = Some(Instant::now() + BETWEEN);
         }
@@ -161,10 +188,23 @@ impl Tenure {
             return;
         }
         sleep(OTHERS_MARKED).await;
-        match self.writer.other_servers(&self.replica.namespace, &self.replica.name).await {
+        match self
+            .writer
+            .other_servers(&self.replica.namespace, &self.replica.name)
+            .await
+        {
             Ok(0) => {}
-            Ok(_) => return tracing::info!("a step is under way: its budgets stay closed for the server that goes on with it"),
-            Err(why) => return tracing::warn!(why, "other servers cannot be listed, so budgets stay closed; {REMOVE}"),
+            Ok(_) => {
+                return tracing::info!(
+                    "a step is under way: its budgets stay closed for the server that goes on with it"
+                );
+            }
+            Err(why) => {
+                return tracing::warn!(
+                    why,
+                    "other servers cannot be listed, so budgets stay closed; {REMOVE}"
+                );
+            }
         }
         // Until none is seen that is closed: Kubernetes writes their status at this very time, and what it wrote since is
         // seen a moment later. Whoever waits for this gives up after a while.
@@ -174,11 +214,18 @@ impl Tenure {
                 return;
             }
             for (namespace, write) in closed {
-                if self.leadership.remaining().is_none_or(|left| left < LEASE_LEFT) {
+                if self
+                    .leadership
+                    .remaining()
+                    .is_none_or(|left| left < LEASE_LEFT)
+                {
                     return tracing::warn!("the lease ends before every budget is open; {REMOVE}");
                 }
                 if self.let_go(&namespace, &write).await.is_ok() {
-                    tracing::info!(namespace, "no other server is there: a budget that was closed for a step is open");
+                    tracing::info!(
+                        namespace,
+                        "no other server is there: a budget that was closed for a step is open"
+                    );
                 }
             }
             sleep(SEEN_BY_THEN).await;
@@ -189,14 +236,30 @@ impl Tenure {
     fn openings(&self) -> Vec<(String, BudgetWrite)> {
         let fleet = self.observed.fleet.load_full();
         let mut all = Vec::new();
-        for known in fleet.statefulsets().filter(|known| self.seen.is_listed(&known.facts().namespace)) {
+        for known in fleet
+            .statefulsets()
+            .filter(|known| self.seen.is_listed(&known.facts().namespace))
+        {
             let facts = known.facts();
             let set = (facts.namespace.clone(), facts.name.clone());
-            let gathered = self.gather(&set, known, fleet.config().operator.configmap_of(&set.0, &set.1));
+            let gathered = self.gather(
+                &set,
+                known,
+                fleet.config().operator.configmap_of(&set.0, &set.1),
+            );
             let nothing = Memory::default();
             let published = published(self.memories.get(&set).unwrap_or(&nothing), &gathered);
-            let sharded = ShardedSet { owner: owner(known), selector: facts.selector.clone(), published, grpc_port: facts.grpc_port };
-            all.extend(budgets::opening(&sharded, &gathered.facts).into_iter().map(|write| (set.0.clone(), write)));
+            let sharded = ShardedSet {
+                owner: owner(known),
+                selector: facts.selector.clone(),
+                published,
+                grpc_port: facts.grpc_port,
+            };
+            all.extend(
+                budgets::opening(&sharded, &gathered.facts)
+                    .into_iter()
+                    .map(|write| (set.0.clone(), write)),
+            );
         }
         all
     }
@@ -218,7 +281,10 @@ impl Tenure {
 pub(super) async fn overdue(mut shutdown: Shutdown) {
     shutdown.reached(Stage::Draining).await;
     sleep(FAREWELL).await;
-    tracing::warn!(seconds = FAREWELL.as_secs(), "the lease is given back, although budgets may still be closed; {REMOVE}");
+    tracing::warn!(
+        seconds = FAREWELL.as_secs(),
+        "the lease is given back, although budgets may still be closed; {REMOVE}"
+    );
 }
 
 /// What is left to people.

@@ -100,7 +100,13 @@ const PER_SET: [PerSet; 15] = [
         together: Together::Most,
         by_answers: false,
         help: "For how long a Ready pod has served another window than is published, the longest of all pods; a rollout brings it to a minute or two, when it grows look at that pod's sidecar",
-        value: |report, age| Some(report.drifts().map_or(0, |drift| signed(drift.saturating_add(age)))),
+        value: |report, age| {
+            Some(
+                report
+                    .drifts()
+                    .map_or(0, |drift| signed(drift.saturating_add(age))),
+            )
+        },
     },
     PerSet {
         name: "timeshard_rollout_moves_left",
@@ -128,7 +134,14 @@ const PER_SET: [PerSet; 15] = [
         together: Together::Sum,
         by_answers: true,
         help: "Pods that do not serve what is published, or cannot be asked; when it stays, look at these pods' sidecars",
-        value: |report, _| Some(count(report, |state| !matches!(state, PodState::Confirmed | PodState::Joining | PodState::Absent))),
+        value: |report, _| {
+            Some(count(report, |state| {
+                !matches!(
+                    state,
+                    PodState::Confirmed | PodState::Joining | PodState::Absent
+                )
+            }))
+        },
     },
     PerSet {
         name: "timeshard_uninjected_store_pods",
@@ -184,7 +197,11 @@ fn count(report: &SetReport, of: impl Fn(PodState) -> bool) -> i64 {
 
 /// Namespace and StatefulSet of its series.
 fn names(place: usize, report: &SetReport) -> (String, String) {
-    if place < MOST_LABELLED { (report.namespace.clone(), report.name.clone()) } else { (OTHERS.to_owned(), OTHERS.to_owned()) }
+    if place < MOST_LABELLED {
+        (report.namespace.clone(), report.name.clone())
+    } else {
+        (OTHERS.to_owned(), OTHERS.to_owned())
+    }
 }
 
 impl Collector for ReportMetrics {
@@ -193,38 +210,80 @@ impl Collector for ReportMetrics {
         for metric in PER_SET {
             let family = Family::<Labels, Gauge>::default();
             let mut others = None;
-            for (place, (report, age, _)) in reports.iter().enumerate().filter(|(_, (_, _, asked))| *asked || !metric.by_answers) {
-                let Some(mut value) = (metric.value)(report, *age) else { continue };
+            for (place, (report, age, _)) in reports
+                .iter()
+                .enumerate()
+                .filter(|(_, (_, _, asked))| *asked || !metric.by_answers)
+            {
+                let Some(mut value) = (metric.value)(report, *age) else {
+                    continue;
+                };
                 let (namespace, statefulset) = names(place, report);
                 if place >= MOST_LABELLED {
                     value = others.map_or(value, |before| metric.together.of(before, value));
                     others = Some(value);
                 }
-                family.get_or_create_owned(&Labels { namespace, statefulset }).set(value);
+                family
+                    .get_or_create_owned(&Labels {
+                        namespace,
+                        statefulset,
+                    })
+                    .set(value);
             }
-            family.encode(encoder.encode_descriptor(metric.name, metric.help, None, family.metric_type())?)?;
+            family.encode(encoder.encode_descriptor(
+                metric.name,
+                metric.help,
+                None,
+                family.metric_type(),
+            )?)?;
         }
         let states = Family::<StateLabels, Gauge>::default();
         for (place, (report, _, _)) in reports.iter().enumerate() {
             for state in State::ALL {
                 let (namespace, statefulset) = names(place, report);
-                let labels = StateLabels { namespace, statefulset, state: state.as_str() };
-                states.get_or_create(&labels).inc_by(i64::from(report.state == state));
+                let labels = StateLabels {
+                    namespace,
+                    statefulset,
+                    state: state.as_str(),
+                };
+                states
+                    .get_or_create(&labels)
+                    .inc_by(i64::from(report.state == state));
             }
         }
-        let help =
-            "1 for the state that the StatefulSet is in. waiting, blocked, refused: it does not go on by itself, timeshard status says why";
-        states.encode(encoder.encode_descriptor("timeshard_rollout_state", help, None, states.metric_type())?)?;
+        let help = "1 for the state that the StatefulSet is in. waiting, blocked, refused: it does not go on by itself, timeshard status says why";
+        states.encode(encoder.encode_descriptor(
+            "timeshard_rollout_state",
+            help,
+            None,
+            states.metric_type(),
+        )?)?;
         let managed = ConstGauge::new(i64::try_from(reports.len()).unwrap_or(i64::MAX));
         let help = "StatefulSets that this replica keeps; 0 on followers";
-        managed.encode(encoder.encode_descriptor("timeshard_managed_statefulsets", help, None, managed.metric_type())?)?;
+        managed.encode(encoder.encode_descriptor(
+            "timeshard_managed_statefulsets",
+            help,
+            None,
+            managed.metric_type(),
+        )?)?;
         let (looks, seconds) = self.0.looks();
         let looks = ConstCounter::new(looks);
-        let help = "Looks at one StatefulSet; when it stands still on the leader, nothing is kept right";
-        looks.encode(encoder.encode_descriptor("timeshard_reconciles", help, None, looks.metric_type())?)?;
+        let help =
+            "Looks at one StatefulSet; when it stands still on the leader, nothing is kept right";
+        looks.encode(encoder.encode_descriptor(
+            "timeshard_reconciles",
+            help,
+            None,
+            looks.metric_type(),
+        )?)?;
         let seconds = ConstCounter::new(seconds);
         let help = "Seconds spent on looks at StatefulSets, waiting for the API server included";
-        seconds.encode(encoder.encode_descriptor("timeshard_reconcile_seconds", help, None, seconds.metric_type())?)
+        seconds.encode(encoder.encode_descriptor(
+            "timeshard_reconcile_seconds",
+            help,
+            None,
+            seconds.metric_type(),
+        )?)
     }
 }
 
@@ -240,11 +299,22 @@ mod tests {
 
     fn report(name: &str, gap_seconds: u64, minimum_ready_replicas: u32) -> SetReport {
         let (namespace, name) = ("ns".to_owned(), name.to_owned());
-        SetReport { namespace, name, gap_seconds, minimum_ready_replicas, state: State::Settled, ..SetReport::default() }
+        SetReport {
+            namespace,
+            name,
+            gap_seconds,
+            minimum_ready_replicas,
+            state: State::Settled,
+            ..SetReport::default()
+        }
     }
 
     fn put(reports: &Reports, report: SetReport) {
-        reports.put(&(report.namespace.clone(), report.name.clone()), report, Duration::from_millis(1));
+        reports.put(
+            &(report.namespace.clone(), report.name.clone()),
+            report,
+            Duration::from_millis(1),
+        );
     }
 
     fn text(reports: &Arc<Reports>) -> String {
@@ -271,25 +341,53 @@ mod tests {
         }
         reports.remove(&("ns".to_owned(), "store".to_owned()));
         let now = text(&reports);
-        assert!(!now.contains("\"store\"") && now.contains("\"other\""), "{now}");
+        assert!(
+            !now.contains("\"store\"") && now.contains("\"other\""),
+            "{now}"
+        );
         reports.clear();
         let now = text(&reports);
-        assert!(!now.contains("statefulset=") && now.contains("timeshard_managed_statefulsets 0\n"), "a follower has none: {now}");
+        assert!(
+            !now.contains("statefulset=") && now.contains("timeshard_managed_statefulsets 0\n"),
+            "a follower has none: {now}"
+        );
     }
 
     #[test]
     fn what_is_served_is_not_told_before_every_pod_was_asked() {
         let reports = Arc::<Reports>::default();
-        put(&reports, SetReport { not_asked: 1, ..report("store", 7, 0) });
+        put(
+            &reports,
+            SetReport {
+                not_asked: 1,
+                ..report("store", 7, 0)
+            },
+        );
         let now = text(&reports);
-        let absent = ["coverage_gap_seconds{", "minimum_ready_replicas{", "minimum_confirmed_replicas{", "confirmed_pods{"];
-        assert!(!absent.iter().any(|name| now.contains(name)) && now.contains("timeshard_rollout_moves_left{"), "{now}");
+        let absent = [
+            "coverage_gap_seconds{",
+            "minimum_ready_replicas{",
+            "minimum_confirmed_replicas{",
+            "confirmed_pods{",
+        ];
+        assert!(
+            !absent.iter().any(|name| now.contains(name))
+                && now.contains("timeshard_rollout_moves_left{"),
+            "{now}"
+        );
         put(&reports, report("store", 0, 2));
         // A pod that comes later takes nothing away: a series with holes would begin its alert anew.
-        put(&reports, SetReport { not_asked: 1, ..report("store", 7, 2) });
+        put(
+            &reports,
+            SetReport {
+                not_asked: 1,
+                ..report("store", 7, 2)
+            },
+        );
         let now = text(&reports);
         assert!(
-            absent.iter().all(|name| now.contains(name)) && now.contains("gap_seconds{namespace=\"ns\",statefulset=\"store\"} 7\n"),
+            absent.iter().all(|name| now.contains(name))
+                && now.contains("gap_seconds{namespace=\"ns\",statefulset=\"store\"} 7\n"),
             "{now}"
         );
     }
@@ -298,10 +396,19 @@ mod tests {
     fn blocks_of_the_bucket_have_no_series_while_no_pod_knows_them() {
         let reports = Arc::<Reports>::default();
         put(&reports, report("store", 0, 2));
-        let series = |name: &str, value: u32| format!("timeshard_{name}{{namespace=\"ns\",statefulset=\"store\"}} {value}\n");
+        let series = |name: &str, value: u32| {
+            format!("timeshard_{name}{{namespace=\"ns\",statefulset=\"store\"}} {value}\n")
+        };
         let now = text(&reports);
-        assert!(now.contains(&series("unserved_blocks", 0)) && now.contains(&series("missing_blocks", 0)), "{now}");
-        assert!(!now.contains("outside_windows{") && !now.contains("bucket_blocks{"), "{now}");
+        assert!(
+            now.contains(&series("unserved_blocks", 0))
+                && now.contains(&series("missing_blocks", 0)),
+            "{now}"
+        );
+        assert!(
+            !now.contains("outside_windows{") && !now.contains("bucket_blocks{"),
+            "{now}"
+        );
         let blocks = BlocksReport {
             unserved_total: 1,
             missing_total: 2,
@@ -310,7 +417,13 @@ mod tests {
             bucket_total: Some(511),
             ..BlocksReport::default()
         };
-        put(&reports, SetReport { blocks, ..report("store", 0, 2) });
+        put(
+            &reports,
+            SetReport {
+                blocks,
+                ..report("store", 0, 2)
+            },
+        );
         let now = text(&reports);
         for (name, value) in [
             ("unserved_blocks", 1),
@@ -327,11 +440,17 @@ mod tests {
     fn what_is_beyond_the_limit_shares_one_series() {
         let reports = Arc::<Reports>::default();
         for i in 0..MOST_LABELLED + 3 {
-            put(&reports, report(&format!("s{i:05}"), 10, u32::try_from(i).unwrap()));
+            put(
+                &reports,
+                report(&format!("s{i:05}"), 10, u32::try_from(i).unwrap()),
+            );
         }
         let now = text(&reports);
         let others = "{namespace=\"_others\",statefulset=\"_others\"}";
-        for (name, value) in [("timeshard_coverage_gap_seconds", 30), ("timeshard_minimum_ready_replicas", 1_000)] {
+        for (name, value) in [
+            ("timeshard_coverage_gap_seconds", 30),
+            ("timeshard_minimum_ready_replicas", 1_000),
+        ] {
             assert!(now.contains(&format!("{name}{others} {value}\n")), "{name}");
             assert_eq!(now.matches(&format!("{name}{{")).count(), MOST_LABELLED + 1);
         }

@@ -95,7 +95,11 @@ impl Seen {
     /// Nothing seen yet. `observed` knows the StatefulSets.
     #[must_use]
     pub fn new(observed: Arc<Observed>) -> Arc<Self> {
-        Arc::new(Self { observed, inner: Mutex::default(), woken: Notify::new() })
+        Arc::new(Self {
+            observed,
+            inner: Mutex::default(),
+            woken: Notify::new(),
+        })
     }
 
     /// Looks at a namespace; at an empty one if nothing is known of it. The lock is held meanwhile: be short.
@@ -110,7 +114,10 @@ impl Seen {
     /// no decision may be taken.
     #[must_use]
     pub fn is_listed(&self, namespace: &str) -> bool {
-        self.lock().namespaces.get(namespace).is_some_and(|watched| watched.complete)
+        self.lock()
+            .namespaces
+            .get(namespace)
+            .is_some_and(|watched| watched.complete)
     }
 
     /// For how long this process has seen a pod ready without a break; `None` while it is not.
@@ -123,7 +130,9 @@ impl Seen {
     pub fn touch(&self, namespace: &str, statefulset: &str) {
         let mut inner = self.lock();
         if inner.leads {
-            inner.dirty.insert((namespace.to_owned(), statefulset.to_owned()));
+            inner
+                .dirty
+                .insert((namespace.to_owned(), statefulset.to_owned()));
             self.woken.notify_one();
         }
     }
@@ -135,7 +144,10 @@ impl Seen {
         inner.leads = true;
         // Loaded under the lock: whatever changes the fleet later touches it later, too.
         let fleet = self.observed.fleet.load();
-        inner.dirty = fleet.statefulsets().map(|known| (known.facts().namespace.clone(), known.facts().name.clone())).collect();
+        inner.dirty = fleet
+            .statefulsets()
+            .map(|known| (known.facts().namespace.clone(), known.facts().name.clone()))
+            .collect();
         drop(inner);
         self.woken.notify_one();
         Leads(self.clone())
@@ -145,20 +157,34 @@ impl Seen {
     #[must_use]
     pub fn pods(&self, namespace: &str, statefulset: &str) -> Option<PodsSeen> {
         let fleet = self.observed.fleet.load();
-        let uid = Some(fleet.known(namespace, statefulset).facts().uid.as_str()).filter(|uid| !uid.is_empty())?;
+        let uid = Some(fleet.known(namespace, statefulset).facts().uid.as_str())
+            .filter(|uid| !uid.is_empty())?;
         let configmap = fleet.config().operator.configmap_of(namespace, statefulset);
         let (inner, now) = (self.lock(), Instant::now());
-        let watched = inner.namespaces.get(namespace).filter(|watched| watched.listed.contains(&Kind::Pods))?;
+        let watched = inner
+            .namespaces
+            .get(namespace)
+            .filter(|watched| watched.listed.contains(&Kind::Pods))?;
         // Where this process leads, a sidecar that drains or restarts tells so before the condition does.
-        let condition = |pod: &PodFacts| match (pod.terminating, inner.readiness.ready_for(&pod.uid, now)) {
-            (true, _) => PodCondition::Terminating,
-            (false, Some(_)) => PodCondition::Ready,
-            (false, None) => PodCondition::NotReady,
-        };
-        let own = watched.facts.pods.values().filter(|pod| pod.owner_uid == uid);
+        let condition =
+            |pod: &PodFacts| match (pod.terminating, inner.readiness.ready_for(&pod.uid, now)) {
+                (true, _) => PodCondition::Terminating,
+                (false, Some(_)) => PodCondition::Ready,
+                (false, None) => PodCondition::NotReady,
+            };
+        let own = watched
+            .facts
+            .pods
+            .values()
+            .filter(|pod| pod.owner_uid == uid);
         let conditions = own.map(|pod| (pod.name.clone(), condition(pod))).collect();
-        let single_holders = fleet.configmap(namespace, &configmap).and_then(|map| map.facts.single_holders.clone());
-        Some(PodsSeen { conditions, single_holders })
+        let single_holders = fleet
+            .configmap(namespace, &configmap)
+            .and_then(|map| map.facts.single_holders.clone());
+        Some(PodsSeen {
+            conditions,
+            single_holders,
+        })
     }
 
     /// Waits until there is news, and takes it: the StatefulSets to look at, each once. For one taker.
@@ -180,7 +206,11 @@ impl Seen {
     /// Every pod, with its namespace.
     pub(super) fn each_pod(&self, mut visit: impl FnMut(&str, &PodFacts)) {
         for (namespace, watched) in &self.lock().namespaces {
-            watched.facts.pods.values().for_each(|pod| visit(namespace, pod));
+            watched
+                .facts
+                .pods
+                .values()
+                .for_each(|pod| visit(namespace, pod));
         }
     }
 
@@ -195,27 +225,49 @@ impl Seen {
         for (namespace, watched) in &inner.namespaces {
             self.release_all(namespace, watched);
         }
-        *inner = Inner { version: inner.version + 1, leads: inner.leads, ..Inner::default() };
+        *inner = Inner {
+            version: inner.version + 1,
+            leads: inner.leads,
+            ..Inner::default()
+        };
     }
 
     pub(super) fn expect(&self, namespace: &str) {
-        self.lock().namespaces.entry(namespace.to_owned()).or_default();
+        self.lock()
+            .namespaces
+            .entry(namespace.to_owned())
+            .or_default();
     }
 
     pub(super) fn forget(&self, namespace: &str) {
         let mut inner = self.lock();
-        let Some(watched) = inner.namespaces.remove(namespace) else { return };
-        watched.facts.pods.values().for_each(|pod| pod.forget(&mut inner.readiness));
+        let Some(watched) = inner.namespaces.remove(namespace) else {
+            return;
+        };
+        watched
+            .facts
+            .pods
+            .values()
+            .for_each(|pod| pod.forget(&mut inner.readiness));
         inner.version += 1;
         self.release_all(namespace, &watched);
     }
 
     fn release_all(&self, namespace: &str, Watched { facts, .. }: &Watched) {
         let pods = facts.pods.values().map(PodFacts::bytes).sum::<usize>();
-        let budgets = facts.budgets.values().map(BudgetFacts::bytes).sum::<usize>();
-        let services = facts.services.values().map(ServiceFacts::bytes).sum::<usize>();
+        let budgets = facts
+            .budgets
+            .values()
+            .map(BudgetFacts::bytes)
+            .sum::<usize>();
+        let services = facts
+            .services
+            .values()
+            .map(ServiceFacts::bytes)
+            .sum::<usize>();
         let kinds = [kept::Kind::Pod, kept::Kind::Budget, kept::Kind::Service];
-        self.observed.release_all(namespace, &kinds, pods + budgets + services);
+        self.observed
+            .release_all(namespace, &kinds, pods + budgets + services);
     }
 
     pub(super) fn listed(&self, namespace: &str, kind: Kind) {
@@ -229,15 +281,23 @@ impl Seen {
     /// More may be known of StatefulSets and their ConfigMaps.
     pub(super) fn sets_are_listed(&self) {
         let mut inner = self.lock();
-        let waiting: Vec<String> = inner.namespaces.iter().filter(|(_, watched)| !watched.complete).map(|(name, _)| name.clone()).collect();
+        let waiting: Vec<String> = inner
+            .namespaces
+            .iter()
+            .filter(|(_, watched)| !watched.complete)
+            .map(|(name, _)| name.clone())
+            .collect();
         for namespace in waiting {
             self.complete(&mut inner, &namespace);
         }
     }
 
     fn complete(&self, inner: &mut Inner, namespace: &str) {
-        let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
-        if !watched.complete && watched.listed.len() == KINDS && self.observed.is_listed(namespace) {
+        let Some(watched) = inner.namespaces.get_mut(namespace) else {
+            return;
+        };
+        if !watched.complete && watched.listed.len() == KINDS && self.observed.is_listed(namespace)
+        {
             watched.complete = true;
             tracing::info!(namespace, "everything that a rollout depends on is listed");
             self.mark(inner, namespace, &Concerns::Owner(None));
@@ -247,11 +307,16 @@ impl Seen {
     pub(super) fn put<F: Fact>(&self, namespace: &str, fact: F) {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
+        let Some(watched) = inner.namespaces.get_mut(namespace) else {
+            return;
+        };
         let is_listed = watched.complete;
         let known = F::all(&mut watched.facts);
         let took = known.get(fact.name()).map_or(0, Fact::bytes);
-        if !self.observed.admit(namespace, (F::KEPT, fact.name()), took, fact.bytes()) {
+        if !self
+            .observed
+            .admit(namespace, (F::KEPT, fact.name()), took, fact.bytes())
+        {
             return;
         }
         inner.version += 1;
@@ -260,9 +325,19 @@ impl Seen {
         // Until all is listed nobody may decide; then everything is news at once.
         let is_news = is_listed && before.as_ref().is_none_or(|before| fact.is_news(before));
         if is_news && inner.leads {
-            mark(&self.observed, &mut inner.dirty, namespace, &fact.concerns());
+            mark(
+                &self.observed,
+                &mut inner.dirty,
+                namespace,
+                &fact.concerns(),
+            );
             if let Some(before) = &before {
-                mark(&self.observed, &mut inner.dirty, namespace, &before.concerns());
+                mark(
+                    &self.observed,
+                    &mut inner.dirty,
+                    namespace,
+                    &before.concerns(),
+                );
             }
             self.woken.notify_one();
         }
@@ -272,14 +347,25 @@ impl Seen {
     pub(super) fn remove<F: Fact>(&self, namespace: &str, name: &str) {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let Some(watched) = inner.namespaces.get_mut(namespace) else { return };
+        let Some(watched) = inner.namespaces.get_mut(namespace) else {
+            return;
+        };
         let before = F::all(&mut watched.facts).remove(name);
-        self.observed.release(namespace, (F::KEPT, name), before.as_ref().map_or(0, Fact::bytes));
+        self.observed.release(
+            namespace,
+            (F::KEPT, name),
+            before.as_ref().map_or(0, Fact::bytes),
+        );
         let Some(before) = before else { return };
         before.forget(&mut inner.readiness);
         inner.version += 1;
         if watched.complete && inner.leads {
-            mark(&self.observed, &mut inner.dirty, namespace, &before.concerns());
+            mark(
+                &self.observed,
+                &mut inner.dirty,
+                namespace,
+                &before.concerns(),
+            );
             self.woken.notify_one();
         }
     }
@@ -287,7 +373,9 @@ impl Seen {
     pub(super) fn names<F: Fact>(&self, namespace: &str) -> Vec<String> {
         let mut inner = self.lock();
         let watched = inner.namespaces.get_mut(namespace);
-        watched.map(|watched| F::all(&mut watched.facts).keys().cloned().collect()).unwrap_or_default()
+        watched
+            .map(|watched| F::all(&mut watched.facts).keys().cloned().collect())
+            .unwrap_or_default()
     }
 
     fn mark(&self, inner: &mut Inner, namespace: &str, concerns: &Concerns<'_>) {
@@ -315,13 +403,25 @@ impl Drop for Leads {
     }
 }
 
-fn mark(observed: &Observed, dirty: &mut BTreeSet<SetName>, namespace: &str, concerns: &Concerns<'_>) {
+fn mark(
+    observed: &Observed,
+    dirty: &mut BTreeSet<SetName>,
+    namespace: &str,
+    concerns: &Concerns<'_>,
+) {
     let fleet = observed.fleet.load();
-    let sets = || fleet.statefulsets().map(crate::core::fleet::Known::facts).filter(|facts| facts.namespace == namespace);
+    let sets = || {
+        fleet
+            .statefulsets()
+            .map(crate::core::fleet::Known::facts)
+            .filter(|facts| facts.namespace == namespace)
+    };
     let owner = match concerns {
         Concerns::Set(name) => Some((*name).to_owned()),
         Concerns::Owner(None) => None,
-        Concerns::Owner(Some(uid)) => sets().find(|facts| facts.uid == *uid).map(|facts| facts.name.clone()),
+        Concerns::Owner(Some(uid)) => sets()
+            .find(|facts| facts.uid == *uid)
+            .map(|facts| facts.name.clone()),
     };
     match owner {
         Some(name) => {
@@ -374,8 +474,15 @@ impl Fact for BudgetFacts {
     }
     fn is_news(&self, before: &Self) -> bool {
         // Somebody else's budget gets a new version with every pod that it counts; it is never written by us.
-        let same_version = |budget: &Self| Self { resource_version: String::new(), ..budget.clone() };
-        if self.ours { self != before } else { same_version(self) != same_version(before) }
+        let same_version = |budget: &Self| Self {
+            resource_version: String::new(),
+            ..budget.clone()
+        };
+        if self.ours {
+            self != before
+        } else {
+            same_version(self) != same_version(before)
+        }
     }
 }
 
@@ -411,7 +518,15 @@ impl Collector for SeenMetrics {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
-        gauge("timeshard_pods", "Pods of StatefulSets in labelled namespaces that this replica sees; every replica watches them", pods)?;
-        gauge("timeshard_injected_pods", "Pods with our sidecar that this replica sees; every replica watches them", injected)
+        gauge(
+            "timeshard_pods",
+            "Pods of StatefulSets in labelled namespaces that this replica sees; every replica watches them",
+            pods,
+        )?;
+        gauge(
+            "timeshard_injected_pods",
+            "Pods with our sidecar that this replica sees; every replica watches them",
+            injected,
+        )
     }
 }

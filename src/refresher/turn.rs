@@ -27,7 +27,10 @@ pub(super) struct Turn {
 
 impl Turn {
     pub(super) fn begin(&mut self) {
-        *self = Self { began: Some(Instant::now()), ..Self::default() };
+        *self = Self {
+            began: Some(Instant::now()),
+            ..Self::default()
+        };
     }
 
     /// Whether one more write may begin; once it may not, the turn is over.
@@ -55,7 +58,10 @@ pub(super) struct Queue {
 impl Default for Queue {
     fn default() -> Self {
         // Each StatefulSet is in it once, and how many are known is bounded.
-        Self { waiting: FairQueue::new(usize::MAX, usize::MAX), known: BTreeSet::new() }
+        Self {
+            waiting: FairQueue::new(usize::MAX, usize::MAX),
+            known: BTreeSet::new(),
+        }
     }
 }
 

@@ -15,12 +15,16 @@ use crate::core::entry::{self, Entry, MAX_ENTRY_BYTES};
 /// A sentence that names the file and what is wrong with it.
 pub(super) fn read(dir: &Path, pod: &str, now: DateTime<Utc>) -> Result<Option<Entry>, String> {
     let key = entry::key(pod);
-    let bytes = files::read(&dir.join(&key), MAX_ENTRY_BYTES).map_err(|error| format!("{key}: {error}"))?;
+    let bytes =
+        files::read(&dir.join(&key), MAX_ENTRY_BYTES).map_err(|error| format!("{key}: {error}"))?;
     let Some(bytes) = bytes else {
         return Ok(None);
     };
-    let text = std::str::from_utf8(&bytes).map_err(|error| format!("{key}: it is not UTF-8: {error}"))?;
-    Entry::parse(text, now).map(Some).map_err(|error| format!("{key}: {error}"))
+    let text =
+        std::str::from_utf8(&bytes).map_err(|error| format!("{key}: it is not UTF-8: {error}"))?;
+    Entry::parse(text, now)
+        .map(Some)
+        .map_err(|error| format!("{key}: {error}"))
 }
 
 #[cfg(test)]
@@ -47,6 +51,9 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         assert!(read().is_err());
-        assert_eq!(super::read(&dir.path().join("gone"), "store-0", clock::now()), Ok(None));
+        assert_eq!(
+            super::read(&dir.path().join("gone"), "store-0", clock::now()),
+            Ok(None)
+        );
     }
 }

@@ -22,7 +22,10 @@ use crate::adapters::fair_accept::{self, Bounds, Place};
 
 /// Connections served at once; kubelet, the refresher and Prometheus need one each. Of a node's address come kubelet's, and those
 /// of its pods on the host network.
-const BOUNDS: Bounds = Bounds { connections: 64, of_peer: 16 };
+const BOUNDS: Bounds = Bounds {
+    connections: 64,
+    of_peer: 16,
+};
 /// The longest wait for a request's whole header, and for the next request on the same connection. Seconds.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest life of a connection. Seconds.
@@ -45,7 +48,10 @@ pub(super) struct Answers {
 
 /// Serves for ever.
 pub(super) async fn serve(listener: TcpListener, answers: watch::Receiver<Answers>) {
-    fair_accept::serve(listener, BOUNDS, |stream, place| connection(stream, answers.clone(), place)).await;
+    fair_accept::serve(listener, BOUNDS, |stream, place| {
+        connection(stream, answers.clone(), place)
+    })
+    .await;
 }
 
 async fn connection(stream: TcpStream, answers: watch::Receiver<Answers>, place: Place) {
@@ -71,16 +77,35 @@ fn answer(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes
         "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, TEXT, answers.phase.into()),
         "/livez" => (StatusCode::OK, TEXT, "ok".into()),
         "/metrics" => {
-            let format = Format::accepted(request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()));
-            (StatusCode::OK, format.content_type(), format.write(answers.metrics.clone()).into())
+            let format = Format::accepted(
+                request
+                    .headers()
+                    .get(ACCEPT)
+                    .and_then(|value| value.to_str().ok()),
+            );
+            (
+                StatusCode::OK,
+                format.content_type(),
+                format.write(answers.metrics.clone()).into(),
+            )
         }
-        _ => (StatusCode::NOT_FOUND, TEXT, "try /status, /readyz, /livez or /metrics".into()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "try /status, /readyz, /livez or /metrics".into(),
+        ),
     };
     let allowed = matches!(*request.method(), Method::GET | Method::HEAD);
     let response = if allowed {
-        Response::builder().status(status).header(CONTENT_TYPE, kind).body(Full::new(body))
+        Response::builder()
+            .status(status)
+            .header(CONTENT_TYPE, kind)
+            .body(Full::new(body))
     } else {
-        Response::builder().status(StatusCode::METHOD_NOT_ALLOWED).header(ALLOW, "GET, HEAD").body(Full::default())
+        Response::builder()
+            .status(StatusCode::METHOD_NOT_ALLOWED)
+            .header(ALLOW, "GET, HEAD")
+            .body(Full::default())
     };
     // Only an invalid header could fail, and these are constants.
     response.unwrap_or_default()

@@ -18,10 +18,17 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// # Errors
 /// Whatever the file system says.
 pub(super) fn install(dir: &Path) -> io::Result<()> {
-    files::replace(dir, names::AGENT, File::open(THIS_PROGRAM)?, files::MODE_PROGRAM)
+    files::replace(
+        dir,
+        names::AGENT,
+        File::open(THIS_PROGRAM)?,
+        files::MODE_PROGRAM,
+    )
 }
 
 /// Whether an agent is there. It was put there whole.
 pub(super) fn is_installed(dir: &Path) -> bool {
-    dir.join(names::AGENT).metadata().is_ok_and(|agent| agent.is_file() && agent.len() > 0)
+    dir.join(names::AGENT)
+        .metadata()
+        .is_ok_and(|agent| agent.is_file() && agent.len() > 0)
 }

@@ -29,7 +29,9 @@ async fn read(status: StatusCode, mut body: Incoming) -> Result<Reading, String>
     let (mut parser, mut bytes) = (Parser::default(), 0);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| format!("{PATH}: {error}"))?;
-        let Some(piece) = frame.data_ref() else { continue };
+        let Some(piece) = frame.data_ref() else {
+            continue;
+        };
         bytes += piece.len();
         if bytes > MAX_METRICS_BYTES {
             return Err(format!("{PATH} has more than {MAX_METRICS_BYTES} bytes"));

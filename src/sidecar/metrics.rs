@@ -47,9 +47,16 @@ impl Metrics {
     /// Registers everything.
     #[must_use]
     pub(super) fn new(version: &str) -> Self {
-        let mut metrics = Self { registry: Registry::with_prefix("timeshard_agent"), ..Self::default() };
+        let mut metrics = Self {
+            registry: Registry::with_prefix("timeshard_agent"),
+            ..Self::default()
+        };
         let registry = &mut metrics.registry;
-        registry.register("build", "Version of the agent", Info::new([("version", version.to_owned())]));
+        registry.register(
+            "build",
+            "Version of the agent",
+            Info::new([("version", version.to_owned())]),
+        );
         registry.register(
             "phase",
             "1 for the phase that the pod is in. Long in starting or restarting: thanos is loading blocks. Failed: see last_error in /status",
@@ -109,18 +116,29 @@ impl Metrics {
     /// Takes over the state as it is now.
     pub(super) fn observe(&mut self, sidecar: &Sidecar, status: &AgentStatus, unix_seconds: i64) {
         for phase in Phase::ALL {
-            self.phase.get_or_create(&[("phase", phase.as_str())]).set(i64::from(phase == status.phase));
+            self.phase
+                .get_or_create(&[("phase", phase.as_str())])
+                .set(i64::from(phase == status.phase));
         }
         if self.last != Some(status.phase) {
             self.last = Some(status.phase);
-            #[allow(clippy::cast_precision_loss, reason = "exact until the year 285 million")]
+            #[allow(
+                clippy::cast_precision_loss,
+                reason = "exact until the year 285 million"
+            )]
             self.phase_start.set(unix_seconds as f64);
         }
-        self.matches.set(i64::from(status.applied.is_some() && status.applied == status.published));
+        self.matches.set(i64::from(
+            status.applied.is_some() && status.applied == status.published,
+        ));
         self.verified.set(i64::from(status.verified));
         self.restarts.inner().store(status.restarts, Relaxed);
         let failed = sidecar.record().and_then(|r| r.failed.as_ref());
-        self.failed_tries.set(failed.filter(|f| Some(f.window) == status.published).map_or(0, |f| i64::from(f.times)));
+        self.failed_tries.set(
+            failed
+                .filter(|f| Some(f.window) == status.published)
+                .map_or(0, |f| i64::from(f.times)),
+        );
         self.blocks.observe(sidecar, status);
         let drains = sidecar.drains();
         self.orders.inner().store(drains.orders, Relaxed);
@@ -156,7 +174,11 @@ impl Blocks {
             "Blocks that thanos' last sync found for its window and did not filter; 0 while that is not known",
             self.expected.clone(),
         );
-        registry.register("blocks_loaded", "Blocks of these that thanos has loaded; 0 while that is not known", self.loaded.clone());
+        registry.register(
+            "blocks_loaded",
+            "Blocks of these that thanos has loaded; 0 while that is not known",
+            self.loaded.clone(),
+        );
         registry.register(
             "blocks_missing",
             "Blocks of its window that thanos has not loaded. Above 0: queries may be incomplete; /status names the blocks, thanos' log says why",
@@ -180,11 +202,20 @@ impl Blocks {
         let blocks = status.blocks.as_ref();
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.known.set(i64::from(blocks.is_some()));
-        self.expected.set(blocks.map_or(0, |blocks| gauge(blocks.expected)));
-        self.loaded.set(blocks.map_or(0, |blocks| gauge(blocks.loaded)));
-        self.missing.set(blocks.map_or(0, |blocks| gauge(blocks.missing_total)));
-        #[allow(clippy::cast_precision_loss, reason = "exact until the year 285 million")]
-        self.last_sync.set(blocks.map_or(0.0, |blocks| blocks.last_sync_unix_seconds as f64));
-        self.load_retries.inner().store(sidecar.load_retries(), Relaxed);
+        self.expected
+            .set(blocks.map_or(0, |blocks| gauge(blocks.expected)));
+        self.loaded
+            .set(blocks.map_or(0, |blocks| gauge(blocks.loaded)));
+        self.missing
+            .set(blocks.map_or(0, |blocks| gauge(blocks.missing_total)));
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "exact until the year 285 million"
+        )]
+        self.last_sync
+            .set(blocks.map_or(0.0, |blocks| blocks.last_sync_unix_seconds as f64));
+        self.load_retries
+            .inner()
+            .store(sidecar.load_retries(), Relaxed);
     }
 }

@@ -28,7 +28,10 @@ use crate::adapters::dir_watch::DirWatch;
 use crate::adapters::{clock, files, listen};
 use crate::core::agent_status::Phase;
 use crate::core::reload::{Action, Found, News, Probe, Settings as Core, Sidecar};
-use crate::core::shared_files::{self, BLOCKS_FILE, INSPECT_FILE, MAX_FILE_BYTES, RECORD_FILE, VERDICT_FILE, WINDOW_FILE, WindowFile};
+use crate::core::shared_files::{
+    self, BLOCKS_FILE, INSPECT_FILE, MAX_FILE_BYTES, RECORD_FILE, VERDICT_FILE, WINDOW_FILE,
+    WindowFile,
+};
 
 pub use signal::by_name as signal_by_name;
 pub use verify::{AddressError, Thanos};
@@ -62,7 +65,9 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum SidecarError {
     /// The agent could not be copied.
-    #[error("cannot install the agent into {dir}: {why}; the volume must be writable for this container's user")]
+    #[error(
+        "cannot install the agent into {dir}: {why}; the volume must be writable for this container's user"
+    )]
     Install {
         /// The shared directory.
         dir: PathBuf,
@@ -71,7 +76,9 @@ pub enum SidecarError {
         why: io::Error,
     },
     /// The window file could not be written, in the form that ends after that.
-    #[error("cannot write the window file into {dir}: {why}; the volume must be writable for this container's user")]
+    #[error(
+        "cannot write the window file into {dir}: {why}; the volume must be writable for this container's user"
+    )]
     Order {
         /// The shared directory.
         dir: PathBuf,
@@ -100,7 +107,10 @@ pub fn install_only(settings: &Settings) -> Result<(), SidecarError> {
     if worker.sidecar.holds_entry() {
         Ok(())
     } else {
-        Err(SidecarError::Order { dir: settings.shared_dir.clone(), why: worker.sidecar.status().last_error.unwrap_or_default() })
+        Err(SidecarError::Order {
+            dir: settings.shared_dir.clone(),
+            why: worker.sidecar.status().last_error.unwrap_or_default(),
+        })
     }
 }
 
@@ -108,7 +118,10 @@ pub fn install_only(settings: &Settings) -> Result<(), SidecarError> {
 ///
 /// # Errors
 /// [`SidecarError`], all of it before thanos is held back no longer.
-pub async fn run(settings: &Settings, shutdown: impl Future<Output = ()>) -> Result<(), SidecarError> {
+pub async fn run(
+    settings: &Settings,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), SidecarError> {
     // Armed before the first read, so that nothing falls between the two.
     let mut config = DirWatch::new(&settings.config_dir, settings.poll);
     let mut shared = DirWatch::new(&settings.shared_dir, settings.poll);
@@ -125,7 +138,8 @@ pub async fn run(settings: &Settings, shutdown: impl Future<Output = ()>) -> Res
             && let Some(answers) = answers.take()
         {
             let address = settings.listen;
-            let listener = listen::bind(address).map_err(|why| SidecarError::Listen { address, why })?;
+            let listener =
+                listen::bind(address).map_err(|why| SidecarError::Listen { address, why })?;
             info!("serving /status, /readyz, /livez and /metrics on {address}");
             tokio::spawn(http::serve(listener, answers));
         }
@@ -161,7 +175,10 @@ struct Looking<'a> {
 
 impl<'a> Looking<'a> {
     const fn new(thanos: &'a Thanos) -> Self {
-        Self { thanos, running: None }
+        Self {
+            thanos,
+            running: None,
+        }
     }
 
     fn start(&mut self, launch: u64) {
@@ -196,16 +213,26 @@ impl<'a> Worker<'a> {
         if settings.install {
             match install::install(dir) {
                 Err(why) if install::is_installed(dir) => {
-                    warn!("cannot install the agent into {} anew: {why}; the one that is there stays", dir.display());
+                    warn!(
+                        "cannot install the agent into {} anew: {why}; the one that is there stays",
+                        dir.display()
+                    );
                 }
-                installed => installed.map_err(|why| SidecarError::Install { dir: dir.clone(), why })?,
+                installed => installed.map_err(|why| SidecarError::Install {
+                    dir: dir.clone(),
+                    why,
+                })?,
             }
         }
         Ok(Self {
             settings,
             sidecar: Sidecar::new(
                 settings.core.clone(),
-                Found { record: read(dir, RECORD_FILE), file: read(dir, WINDOW_FILE), inspect: read(dir, INSPECT_FILE) },
+                Found {
+                    record: read(dir, RECORD_FILE),
+                    file: read(dir, WINDOW_FILE),
+                    inspect: read(dir, INSPECT_FILE),
+                },
             ),
             metrics: Metrics::new(&settings.core.version),
             start: Instant::now(),
@@ -219,7 +246,11 @@ impl<'a> Worker<'a> {
     }
 
     fn read_entry(&mut self) {
-        let read = entry_file::read(&self.settings.config_dir, &self.settings.core.pod, clock::now());
+        let read = entry_file::read(
+            &self.settings.config_dir,
+            &self.settings.core.pod,
+            clock::now(),
+        );
         if let Some(news) = self.sidecar.set_entry(read, self.now()) {
             self.tell(&news);
         }
@@ -237,7 +268,8 @@ impl<'a> Worker<'a> {
     fn read_files(&mut self) {
         let dir = &self.settings.shared_dir;
         let now = self.now();
-        self.sidecar.set_files(read(dir, RECORD_FILE), read(dir, WINDOW_FILE), now);
+        self.sidecar
+            .set_files(read(dir, RECORD_FILE), read(dir, WINDOW_FILE), now);
         self.sidecar.set_blocks(read(dir, BLOCKS_FILE));
     }
 
@@ -247,16 +279,21 @@ impl<'a> Worker<'a> {
             match action {
                 Action::Order(file) => {
                     if self.write_window(file, now) {
-                        info!("window file written: {} (request {})", file.window, file.request);
+                        info!(
+                            "window file written: {} (request {})",
+                            file.window, file.request
+                        );
                     }
                 }
                 Action::Remember(file) => {
                     self.write_window(file, now);
                 }
                 Action::Inspect(inspect) => {
-                    if let Err(why) =
-                        self.write_with(|dir, name, bytes, mode| files::replace_unsynced(dir, name, bytes, mode), INSPECT_FILE, &inspect)
-                    {
+                    if let Err(why) = self.write_with(
+                        |dir, name, bytes, mode| files::replace_unsynced(dir, name, bytes, mode),
+                        INSPECT_FILE,
+                        &inspect,
+                    ) {
                         warn!("{why}");
                         self.sidecar.failed_to_ask();
                     }
@@ -279,11 +316,15 @@ impl<'a> Worker<'a> {
         self.blocks.observe(&status);
         if status.phase != self.phase {
             self.phase = status.phase;
-            let applied = status.applied.map_or("nothing".to_owned(), |window| window.to_string());
+            let applied = status
+                .applied
+                .map_or("nothing".to_owned(), |window| window.to_string());
             info!(
                 "phase {}: thanos serves {applied}{}",
                 status.phase,
-                status.last_error.map_or(String::new(), |error| format!(" ({error})"))
+                status
+                    .last_error
+                    .map_or(String::new(), |error| format!(" ({error})"))
             );
         }
     }
@@ -305,10 +346,19 @@ impl<'a> Worker<'a> {
     }
 
     fn write<T: serde::Serialize>(&self, name: &str, document: &T) -> Result<(), String> {
-        self.write_with(|dir, name, bytes, mode| files::replace(dir, name, bytes, mode), name, document)
+        self.write_with(
+            |dir, name, bytes, mode| files::replace(dir, name, bytes, mode),
+            name,
+            document,
+        )
     }
 
-    fn write_with<T: serde::Serialize>(&self, replace: Replace, name: &str, document: &T) -> Result<(), String> {
+    fn write_with<T: serde::Serialize>(
+        &self,
+        replace: Replace,
+        name: &str,
+        document: &T,
+    ) -> Result<(), String> {
         let dir = &self.settings.shared_dir;
         shared_files::encode(document)
             .map_err(io::Error::from)
@@ -318,7 +368,8 @@ impl<'a> Worker<'a> {
 
     fn answers(&mut self) -> Answers {
         let status = self.sidecar.status();
-        self.metrics.observe(&self.sidecar, &status, clock::unix_seconds());
+        self.metrics
+            .observe(&self.sidecar, &status, clock::unix_seconds());
         Answers {
             // Plain data always serialises; an empty body would be seen by every client.
             status: serde_json::to_vec(&status).unwrap_or_default().into(),
@@ -330,6 +381,8 @@ impl<'a> Worker<'a> {
 }
 
 fn read<T: for<'de> serde::Deserialize<'de>>(dir: &Path, name: &str) -> Option<T> {
-    let bytes = files::read(&dir.join(name), MAX_FILE_BYTES).ok().flatten()?;
+    let bytes = files::read(&dir.join(name), MAX_FILE_BYTES)
+        .ok()
+        .flatten()?;
     shared_files::decode(&bytes)
 }

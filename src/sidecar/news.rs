@@ -25,18 +25,34 @@ impl BlockNews {
             return;
         }
         match (&status.blocks, &status.blocks_unknown) {
-            (Some(blocks), _) if self.unknown.is_some() || self.missing.as_ref() != Some(blocks) => {
+            (Some(blocks), _)
+                if self.unknown.is_some() || self.missing.as_ref() != Some(blocks) =>
+            {
                 let first = self.missing.is_none() && self.unknown.is_none();
-                let named: Vec<&str> = blocks.missing.iter().take(NAMED).map(|block| block.ulid.as_str()).collect();
-                let (expected, loaded, missing) = (blocks.expected, blocks.loaded, blocks.missing_total);
+                let named: Vec<&str> = blocks
+                    .missing
+                    .iter()
+                    .take(NAMED)
+                    .map(|block| block.ulid.as_str())
+                    .collect();
+                let (expected, loaded, missing) =
+                    (blocks.expected, blocks.loaded, blocks.missing_total);
                 if missing > 0 {
-                    warn!(missing, expected, loaded, blocks = named.join(","), "thanos has not loaded all blocks of its window");
+                    warn!(
+                        missing,
+                        expected,
+                        loaded,
+                        blocks = named.join(","),
+                        "thanos has not loaded all blocks of its window"
+                    );
                 } else if !first {
                     info!(expected, "thanos has loaded all blocks of its window");
                 }
                 (self.missing, self.unknown) = (Some(blocks.clone()), None);
             }
-            (None, Some(why)) if why != NOT_READY && why != NOT_LISTED && self.unknown.as_ref() != Some(why) => {
+            (None, Some(why))
+                if why != NOT_READY && why != NOT_LISTED && self.unknown.as_ref() != Some(why) =>
+            {
                 info!(why, "it is not known which blocks thanos has loaded");
                 self.unknown = Some(why.clone());
             }

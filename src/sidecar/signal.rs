@@ -36,20 +36,30 @@ pub(super) fn send(proc: &Path, program: &str, signal: Signal) -> Result<(), Str
         .filter(|pid| is_store(&proc.join(pid.as_raw_pid().to_string()), program))
         .collect();
     if found.is_empty() {
-        return Err(format!("no process runs {program:?} with the word store: does the pod set shareProcessNamespace: true?"));
+        return Err(format!(
+            "no process runs {program:?} with the word store: does the pod set shareProcessNamespace: true?"
+        ));
     }
     found.into_iter().try_for_each(|pid| {
-        rustix::process::kill_process(pid, signal)
-            .map_err(|error| format!("cannot signal process {}: {error}; both containers need the same runAsUser", pid.as_raw_pid()))
+        rustix::process::kill_process(pid, signal).map_err(|error| {
+            format!(
+                "cannot signal process {}: {error}; both containers need the same runAsUser",
+                pid.as_raw_pid()
+            )
+        })
     })
 }
 
 fn is_store(process: &Path, program: &str) -> bool {
-    let Ok(Some(line)) = crate::adapters::files::read(&process.join("cmdline"), MAX_COMMAND_LINE_BYTES) else {
+    let Ok(Some(line)) =
+        crate::adapters::files::read(&process.join("cmdline"), MAX_COMMAND_LINE_BYTES)
+    else {
         return false;
     };
     let mut words = line.split(|b| *b == 0).map(String::from_utf8_lossy);
-    let called = words.next().is_some_and(|word| word.rsplit('/').next() == Some(program));
+    let called = words
+        .next()
+        .is_some_and(|word| word.rsplit('/').next() == Some(program));
     called && words.any(|word| word == "store")
 }
 
@@ -63,7 +73,13 @@ mod tests {
         assert_eq!(by_name("usr1"), Some(Signal::USR1));
         assert_eq!(by_name("KILL"), None);
         let proc = tempfile::tempdir().unwrap();
-        for (pid, line) in [("1", "/run/timeshard/timeshard-agent\0launch\0thanos\0store\0"), ("7", "thanos\0query\0")] {
+        for (pid, line) in [
+            (
+                "1",
+                "/run/timeshard/timeshard-agent\0launch\0thanos\0store\0",
+            ),
+            ("7", "thanos\0query\0"),
+        ] {
             std::fs::create_dir(proc.path().join(pid)).unwrap();
             std::fs::write(proc.path().join(pid).join("cmdline"), line).unwrap();
         }

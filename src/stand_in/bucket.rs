@@ -29,7 +29,11 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn new(dir: &Path, data: &Path) -> Self {
-        Self { dir: dir.to_owned(), data: data.to_owned(), ..Self::default() }
+        Self {
+            dir: dir.to_owned(),
+            data: data.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// One sync, at once. What the disk refuses is left out.
@@ -37,11 +41,21 @@ impl Bucket {
         self.syncs += 1;
         let range = Range::of(window, clock::unix_seconds());
         let metas = self.metas();
-        let mut wanted: Vec<(Ulid, &Meta)> = metas.iter().map(|(ulid, meta)| (*ulid, meta)).collect();
-        wanted.retain(|(ulid, meta)| range.holds(Block { ulid: *ulid, min: meta.range.0, max: meta.range.1 }));
+        let mut wanted: Vec<(Ulid, &Meta)> =
+            metas.iter().map(|(ulid, meta)| (*ulid, meta)).collect();
+        wanted.retain(|(ulid, meta)| {
+            range.holds(Block {
+                ulid: *ulid,
+                min: meta.range.0,
+                max: meta.range.1,
+            })
+        });
         if wanted.len() <= MAX_COMPARED {
             let all = wanted.clone();
-            wanted.retain(|(ulid, meta)| !all.iter().any(|(other, theirs)| replaces((*other, theirs), (*ulid, meta))));
+            wanted.retain(|(ulid, meta)| {
+                !all.iter()
+                    .any(|(other, theirs)| replaces((*other, theirs), (*ulid, meta)))
+            });
         }
         self.expected = wanted.len();
         for (ulid, _) in &wanted {
@@ -54,11 +68,17 @@ impl Bucket {
                 self.failures += 1;
                 let _ = fs::remove_dir_all(folder);
             } else {
-                let _ = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join("index-header"), "stand-in"));
+                let _ = fs::create_dir_all(&folder)
+                    .and_then(|()| fs::write(folder.join("index-header"), "stand-in"));
                 self.loaded.push(*ulid);
             }
         }
-        let gone: Vec<Ulid> = self.loaded.iter().copied().filter(|ulid| wanted.iter().all(|(other, _)| other != ulid)).collect();
+        let gone: Vec<Ulid> = self
+            .loaded
+            .iter()
+            .copied()
+            .filter(|ulid| wanted.iter().all(|(other, _)| other != ulid))
+            .collect();
         for ulid in gone {
             self.loaded.retain(|other| *other != ulid);
             let _ = fs::remove_dir_all(self.data.join(ulid.to_string()));
@@ -72,17 +92,32 @@ impl Bucket {
         let mut metas = BTreeMap::new();
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Some(ulid) = name.to_str().and_then(|name| Ulid::parse(name.strip_suffix(".json")?)) else { continue };
-            let Ok(bytes) = fs::read(entry.path()) else { continue };
-            let Some(meta) = Meta::parse(&bytes) else { continue };
+            let Some(ulid) = name
+                .to_str()
+                .and_then(|name| Ulid::parse(name.strip_suffix(".json")?))
+            else {
+                continue;
+            };
+            let Ok(bytes) = fs::read(entry.path()) else {
+                continue;
+            };
+            let Some(meta) = Meta::parse(&bytes) else {
+                continue;
+            };
             let folder = cache.join(ulid.to_string());
             if !folder.exists() {
-                let _ = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join("meta.json"), bytes));
+                let _ = fs::create_dir_all(&folder)
+                    .and_then(|()| fs::write(folder.join("meta.json"), bytes));
             }
             metas.insert(ulid, meta);
         }
         for entry in fs::read_dir(&cache).into_iter().flatten().flatten() {
-            if entry.file_name().to_str().and_then(Ulid::parse).is_some_and(|ulid| !metas.contains_key(&ulid)) {
+            if entry
+                .file_name()
+                .to_str()
+                .and_then(Ulid::parse)
+                .is_some_and(|ulid| !metas.contains_key(&ulid))
+            {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -100,14 +135,26 @@ impl Bucket {
         }
         let loaded = self.loads - self.failures;
         for (name, value) in [
-            ("thanos_blocks_meta_synced{state=\"loaded\"}", self.expected as u64),
-            ("thanos_bucket_store_blocks_loaded", self.loaded.len() as u64),
+            (
+                "thanos_blocks_meta_synced{state=\"loaded\"}",
+                self.expected as u64,
+            ),
+            (
+                "thanos_bucket_store_blocks_loaded",
+                self.loaded.len() as u64,
+            ),
             ("thanos_blocks_meta_syncs_total", self.syncs),
             ("thanos_blocks_meta_sync_duration_seconds_count", self.syncs),
             ("thanos_blocks_meta_sync_failures_total", 0),
             ("thanos_bucket_store_block_loads_total", self.loads),
-            ("thanos_bucket_store_block_load_failures_total", self.failures),
-            ("thanos_bucket_store_block_load_duration_seconds_count", loaded),
+            (
+                "thanos_bucket_store_block_load_failures_total",
+                self.failures,
+            ),
+            (
+                "thanos_bucket_store_block_load_duration_seconds_count",
+                loaded,
+            ),
         ] {
             // Writing into a String does not fail.
             let _ = writeln!(text, "{name} {value}");
@@ -118,6 +165,7 @@ impl Bucket {
 
 /// Whether thanos would drop `block` as a duplicate of `other`.
 fn replaces((other, theirs): (Ulid, &Meta), (block, ours): (Ulid, &Meta)) -> bool {
-    let more = theirs.sources.len() > ours.sources.len() || (theirs.sources.len() == ours.sources.len() && other < block);
+    let more = theirs.sources.len() > ours.sources.len()
+        || (theirs.sources.len() == ours.sources.len() && other < block);
     other != block && more && theirs.covers(ours)
 }

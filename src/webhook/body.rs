@@ -88,12 +88,19 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn of(request: Request<Body>) -> Self {
-        let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let declared = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
         let connection = Connection::of(&request);
         let body = request.into_body();
         // Of a request without the header HTTP knows that it has none.
         let declared = declared.or_else(|| usize::try_from(body.size_hint().exact()?).ok());
-        Self { body, declared, connection }
+        Self {
+            body,
+            declared,
+            connection,
+        }
     }
 
     /// Whether it says to be larger than any review.
@@ -110,16 +117,31 @@ impl Incoming {
     /// for each other.
     pub(super) async fn read(&mut self, lane: &Lane) -> Result<Option<Received>, Refusal> {
         let size = self.declared.unwrap_or(MAX_BODY_BYTES);
-        let mut patience = PATIENCE + Duration::from_secs(1) * u32::try_from(size).unwrap_or(u32::MAX) / RATE_BYTES_PER_SECOND;
+        let mut patience = PATIENCE
+            + Duration::from_secs(1) * u32::try_from(size).unwrap_or(u32::MAX)
+                / RATE_BYTES_PER_SECOND;
         let first = self.next(&mut patience).await?.unwrap_or_default();
-        let budget = if self.is_small() { &lane.small } else { &lane.large };
+        let budget = if self.is_small() {
+            &lane.small
+        } else {
+            &lane.large
+        };
         let claim = budget.claim(&self.connection, size).await;
         if first.len() > size {
             return Ok(None);
         }
         // A body in one piece, which most are, is not copied; others are copied once, into room made once.
-        let Some(second) = self.next(&mut patience).await? else { return Ok(Some(Received { bytes: first, claim })) };
-        let mut all = Vec::with_capacity(self.declared.unwrap_or(first.len() + second.len()).max(first.len()));
+        let Some(second) = self.next(&mut patience).await? else {
+            return Ok(Some(Received {
+                bytes: first,
+                claim,
+            }));
+        };
+        let mut all = Vec::with_capacity(
+            self.declared
+                .unwrap_or(first.len() + second.len())
+                .max(first.len()),
+        );
         all.extend_from_slice(&first);
         drop(first);
         let mut next = Some(second);
@@ -131,7 +153,10 @@ impl Incoming {
             drop(data);
             next = self.next(&mut patience).await?;
         }
-        Ok(Some(Received { bytes: Bytes::from(all), claim }))
+        Ok(Some(Received {
+            bytes: Bytes::from(all),
+            claim,
+        }))
     }
 
     /// The next bytes; `None` at the end.
@@ -139,13 +164,21 @@ impl Incoming {
         loop {
             let began = Instant::now();
             let Ok(frame) = timeout(PAUSE.min(*patience), self.body.frame()).await else {
-                let why =
-                    format!("the body stopped for {} ms, or came slower than {} KiB/s\n", PAUSE.as_millis(), RATE_BYTES_PER_SECOND >> 10);
+                let why = format!(
+                    "the body stopped for {} ms, or came slower than {} KiB/s\n",
+                    PAUSE.as_millis(),
+                    RATE_BYTES_PER_SECOND >> 10
+                );
                 return Err((StatusCode::REQUEST_TIMEOUT, why));
             };
             *patience = patience.saturating_sub(began.elapsed());
             let Some(frame) = frame else { return Ok(None) };
-            let frame = frame.map_err(|error| (StatusCode::BAD_REQUEST, format!("the body ended early: {error}\n")))?;
+            let frame = frame.map_err(|error| {
+                (
+                    StatusCode::BAD_REQUEST,
+                    format!("the body ended early: {error}\n"),
+                )
+            })?;
             match frame.into_data() {
                 Ok(data) if !data.is_empty() => return Ok(Some(data)),
                 // Trailers, or nothing.

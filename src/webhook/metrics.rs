@@ -42,7 +42,9 @@ struct Guard {
 }
 
 /// Seconds; from a quarter of a millisecond to the longest timeout an API server allows. Upper bounds.
-const BUCKETS: [f64; 13] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0];
+const BUCKETS: [f64; 13] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0,
+];
 
 impl Metrics {
     /// Registers the webhook's metrics.

@@ -159,19 +159,30 @@ impl Reviewer {
     /// On this fleet and clock.
     #[must_use]
     pub fn new(fleet: Arc<ArcSwap<Fleet>>, clock: fn() -> DateTime<Utc>) -> Self {
-        Self { fleet, clock, pods: None, lacks_rights: None }
+        Self {
+            fleet,
+            clock,
+            pods: None,
+            lacks_rights: None,
+        }
     }
 
     /// Has the guard count on pods that are ready.
     #[must_use]
     pub fn with_pods(self, pods: PodSource) -> Self {
-        Self { pods: Some(pods), ..self }
+        Self {
+            pods: Some(pods),
+            ..self
+        }
     }
 
     /// Leaves pods alone in namespaces where the server has no rights.
     #[must_use]
     pub fn with_rights(self, lacks: Arc<dyn Fn(&str) -> bool + Send + Sync>) -> Self {
-        Self { lacks_rights: Some(lacks), ..self }
+        Self {
+            lacks_rights: Some(lacks),
+            ..self
+        }
     }
 
     /// Decides about one review's bytes.
@@ -189,35 +200,63 @@ impl Reviewer {
             return skip(&request, Skip::NotPodCreation, None);
         }
         let Some(pod) = &request.object else {
-            return deny(&request.uid.0, "the request has no object: a CREATE review carries the pod".to_owned());
+            return deny(
+                &request.uid.0,
+                "the request has no object: a CREATE review carries the pod".to_owned(),
+            );
         };
         let candidate = match eligible(pod) {
             Ok(candidate) => candidate,
             Err(reason) => {
-                let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind.0 == "StatefulSet");
+                let owner = pod
+                    .metadata
+                    .owner_references
+                    .iter()
+                    .flatten()
+                    .find(|owner| owner.kind.0 == "StatefulSet");
                 let owner = owner.map(|owner| (owner.name.0.as_ref(), owner.uid.0.as_ref()));
-                let owner_known = owner.is_some_and(|(name, uid)| knows(&self.fleet.load(), request.namespace(), name, uid));
-                return Answer { owner_known, ..skip(&request, reason, owner) };
+                let owner_known = owner.is_some_and(|(name, uid)| {
+                    knows(&self.fleet.load(), request.namespace(), name, uid)
+                });
+                return Answer {
+                    owner_known,
+                    ..skip(&request, reason, owner)
+                };
             }
         };
         self.decide(&request, pod, &candidate)
     }
 
-    fn decide<'a>(&self, request: &RequestView<'a, PodView<'a>>, pod: &PodView<'a>, candidate: &Candidate<'_>) -> Answer {
+    fn decide<'a>(
+        &self,
+        request: &RequestView<'a, PodView<'a>>,
+        pod: &PodView<'a>,
+        candidate: &Candidate<'_>,
+    ) -> Answer {
         let fleet = self.fleet.load();
         let namespace = request.namespace();
         let (statefulset, uid) = (&*candidate.owner.name.0, &*candidate.owner.uid.0);
-        if self.lacks_rights.as_ref().is_some_and(|lacks| lacks(namespace)) {
+        if self
+            .lacks_rights
+            .as_ref()
+            .is_some_and(|lacks| lacks(namespace))
+        {
             return skip(request, Skip::NoRights, Some((statefulset, uid)));
         }
         let known = fleet.known(namespace, statefulset);
         let published = fleet.published(namespace, statefulset, pod.name());
-        let facts = Facts { published, ..Facts::of(known, fleet.config(), namespace, (self.clock)()) };
+        let facts = Facts {
+            published,
+            ..Facts::of(known, fleet.config(), namespace, (self.clock)())
+        };
         let answer = match inject(pod, candidate, &facts) {
             Ok(injection) => injected(request, &injection, (namespace, statefulset, uid)),
             Err(reason) => skip(request, reason, Some((statefulset, uid))),
         };
-        Answer { owner_known: knows(&fleet, namespace, statefulset, uid), ..answer }
+        Answer {
+            owner_known: knows(&fleet, namespace, statefulset, uid),
+            ..answer
+        }
     }
 }
 
@@ -233,15 +272,28 @@ impl<O> RequestView<'_, O> {
     }
 
     fn creates_a_pod(&self) -> bool {
-        let whole = self.sub_resource.as_ref().is_none_or(|sub| sub.0.is_empty());
-        self.operation.0 == "CREATE" && self.kind.kind.0 == "Pod" && self.kind.group.0.is_empty() && whole
+        let whole = self
+            .sub_resource
+            .as_ref()
+            .is_none_or(|sub| sub.0.is_empty());
+        self.operation.0 == "CREATE"
+            && self.kind.kind.0 == "Pod"
+            && self.kind.group.0.is_empty()
+            && whole
     }
 }
 
 /// Refuses what is not a review with a request and a uid.
-pub(super) fn check<'a, O>(api_version: &str, kind: &str, request: Option<RequestView<'a, O>>) -> Result<RequestView<'a, O>, String> {
+pub(super) fn check<'a, O>(
+    api_version: &str,
+    kind: &str,
+    request: Option<RequestView<'a, O>>,
+) -> Result<RequestView<'a, O>, String> {
     if kind != KIND || api_version != API_VERSION {
-        let (kind, api_version): (String, String) = (kind.chars().take(64).collect(), api_version.chars().take(64).collect());
+        let (kind, api_version): (String, String) = (
+            kind.chars().take(64).collect(),
+            api_version.chars().take(64).collect(),
+        );
         return Err(format!(
             "the body is kind {kind:?} of apiVersion {api_version:?}, expected kind {KIND:?} of apiVersion {API_VERSION:?}"
         ));
@@ -261,7 +313,13 @@ fn unreadable(body: &[u8], error: &serde_json::Error) -> Answer {
     match check(&review.api_version.0, &review.kind.0, review.request) {
         Err(why) => refuse(why),
         Ok(request) if !request.creates_a_pod() => skip(&request, Skip::NotPodCreation, None),
-        Ok(request) => deny(&request.uid.0, format!("the pod is not readable: {}", short_line(&error.to_string(), MAX_ERROR_CHARS))),
+        Ok(request) => deny(
+            &request.uid.0,
+            format!(
+                "the pod is not readable: {}",
+                short_line(&error.to_string(), MAX_ERROR_CHARS)
+            ),
+        ),
     }
 }
 
@@ -270,18 +328,36 @@ pub(super) fn not_a_review(body: &[u8], error: &serde_json::Error) -> String {
     let what = if body.is_empty() {
         "the body is empty".to_owned()
     } else {
-        format!("the body is not an AdmissionReview: {}", short_line(&error.to_string(), MAX_ERROR_CHARS))
+        format!(
+            "the body is not an AdmissionReview: {}",
+            short_line(&error.to_string(), MAX_ERROR_CHARS)
+        )
     };
     format!("{what}; expected JSON of kind {KIND:?}, apiVersion {API_VERSION:?}")
 }
 
 fn refuse(why: String) -> Answer {
-    Answer { body: Err(why), verdict: Verdict::Error, notices: Vec::new(), owner_known: false }
+    Answer {
+        body: Err(why),
+        verdict: Verdict::Error,
+        notices: Vec::new(),
+        owner_known: false,
+    }
 }
 
 fn deny(uid: &str, message: String) -> Answer {
-    let response = ResponseOut { uid, denial: Some((BAD_REQUEST, message)), patch: None, warnings: Vec::new() };
-    Answer { body: encode(response), verdict: Verdict::Denied, notices: Vec::new(), owner_known: false }
+    let response = ResponseOut {
+        uid,
+        denial: Some((BAD_REQUEST, message)),
+        patch: None,
+        warnings: Vec::new(),
+    };
+    Answer {
+        body: encode(response),
+        verdict: Verdict::Denied,
+        notices: Vec::new(),
+        owner_known: false,
+    }
 }
 
 fn skip<O>(request: &RequestView<'_, O>, reason: Skip, owner: Option<(&str, &str)>) -> Answer {
@@ -290,39 +366,89 @@ fn skip<O>(request: &RequestView<'_, O>, reason: Skip, owner: Option<(&str, &str
     if reason.surprises() {
         let message = format!("thanos-timeshard left this pod alone: {reason}");
         if let Some((statefulset, uid)) = owner.filter(|_| request.dry_run != Some(true)) {
-            notices.push(notice((request.namespace(), statefulset, uid), "NotInjected", message.clone()));
+            notices.push(notice(
+                (request.namespace(), statefulset, uid),
+                "NotInjected",
+                message.clone(),
+            ));
         }
         warnings.push(warning(message));
     }
-    let response = ResponseOut { uid: &request.uid.0, denial: None, patch: None, warnings };
-    Answer { body: encode(response), verdict: Verdict::Skipped(reason), notices, owner_known: false }
+    let response = ResponseOut {
+        uid: &request.uid.0,
+        denial: None,
+        patch: None,
+        warnings,
+    };
+    Answer {
+        body: encode(response),
+        verdict: Verdict::Skipped(reason),
+        notices,
+        owner_known: false,
+    }
 }
 
-fn injected<O>(request: &RequestView<'_, O>, injection: &Injection<'_>, owner: (&str, &str, &str)) -> Answer {
+fn injected<O>(
+    request: &RequestView<'_, O>,
+    injection: &Injection<'_>,
+    owner: (&str, &str, &str),
+) -> Answer {
     let mut patch = Vec::with_capacity(PATCH_BYTES);
     if let Err(error) = serde_json::to_writer(&mut patch, &injection.operations) {
         return refuse(format!("the patch cannot be written: {error}"));
     }
-    let warnings = injection.remarks.iter().map(|remark| warning(remark.to_string())).collect();
+    let warnings = injection
+        .remarks
+        .iter()
+        .map(|remark| warning(remark.to_string()))
+        .collect();
     let notices = if request.dry_run == Some(true) {
         Vec::new()
     } else {
-        injection.remarks.iter().take(MAX_NOTICES).map(|remark| notice(owner, remark.reason(), remark.to_string())).collect()
+        injection
+            .remarks
+            .iter()
+            .take(MAX_NOTICES)
+            .map(|remark| notice(owner, remark.reason(), remark.to_string()))
+            .collect()
     };
-    let response = ResponseOut { uid: &request.uid.0, denial: None, patch: Some(patch), warnings };
-    Answer { body: encode(response), verdict: Verdict::Injected, notices, owner_known: false }
+    let response = ResponseOut {
+        uid: &request.uid.0,
+        denial: None,
+        patch: Some(patch),
+        warnings,
+    };
+    Answer {
+        body: encode(response),
+        verdict: Verdict::Injected,
+        notices,
+        owner_known: false,
+    }
 }
 
-fn notice((namespace, statefulset, uid): (&str, &str, &str), reason: &'static str, message: String) -> Notice {
-    let [namespace, statefulset, uid] = [namespace, statefulset, uid].map(|name| cut(name, MAX_NAME_CHARS).into_owned());
-    Notice { namespace, statefulset, uid, reason, message }
+fn notice(
+    (namespace, statefulset, uid): (&str, &str, &str),
+    reason: &'static str,
+    message: String,
+) -> Notice {
+    let [namespace, statefulset, uid] =
+        [namespace, statefulset, uid].map(|name| cut(name, MAX_NAME_CHARS).into_owned());
+    Notice {
+        namespace,
+        statefulset,
+        uid,
+        reason,
+        message,
+    }
 }
 
 /// Writes the answer. By hand where it is long: base64 needs no look at each of its characters.
 pub(super) fn encode(response: ResponseOut<'_>) -> Result<Vec<u8>, String> {
     let patch = response.patch.unwrap_or_default();
     let mut out = Vec::with_capacity(ENVELOPE_BYTES + patch.len() / 3 * 4);
-    out.extend_from_slice(br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"#);
+    out.extend_from_slice(
+        br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"#,
+    );
     let failed = |error: serde_json::Error| error.to_string();
     serde_json::to_writer(&mut out, response.uid).map_err(failed)?;
     match response.denial {
@@ -330,14 +456,24 @@ pub(super) fn encode(response: ResponseOut<'_>) -> Result<Vec<u8>, String> {
         Some((code, message)) => {
             out.extend_from_slice(br#","allowed":false,"status":"#);
             let reason = (code == FORBIDDEN).then_some("Forbidden");
-            serde_json::to_writer(&mut out, &StatusOut { code, message, reason }).map_err(failed)?;
+            serde_json::to_writer(
+                &mut out,
+                &StatusOut {
+                    code,
+                    message,
+                    reason,
+                },
+            )
+            .map_err(failed)?;
         }
     }
     if !patch.is_empty() {
         out.extend_from_slice(br#","patchType":"JSONPatch","patch":""#);
         let start = out.len();
         out.resize(start + patch.len().div_ceil(3) * 4, 0);
-        STANDARD.encode_slice(&patch, &mut out[start..]).map_err(|error| error.to_string())?;
+        STANDARD
+            .encode_slice(&patch, &mut out[start..])
+            .map_err(|error| error.to_string())?;
         out.push(b'"');
     }
     if !response.warnings.is_empty() {

@@ -41,23 +41,56 @@ type Decide = fn(&Shared, &[u8]) -> Result<Vec<u8>, String>;
 
 /// `POST /mutate` and `POST /guard`. Notices go to `notices` without waiting; when it is full they are counted and logged.
 pub fn router(reviewer: Reviewer, metrics: Metrics, notices: Option<events::Sender>) -> Router {
-    let shared = Arc::new(Shared { reviewer, metrics, notices, mutate: Lane::mutate(), guard: Lane::guard() });
-    Router::new().route(names::MUTATE_PATH, post(mutate)).route(names::GUARD_PATH, post(guard)).fallback(not_found).with_state(shared)
+    let shared = Arc::new(Shared {
+        reviewer,
+        metrics,
+        notices,
+        mutate: Lane::mutate(),
+        guard: Lane::guard(),
+    });
+    Router::new()
+        .route(names::MUTATE_PATH, post(mutate))
+        .route(names::GUARD_PATH, post(guard))
+        .fallback(not_found)
+        .with_state(shared)
 }
 
 async fn not_found() -> Response {
-    sentence(StatusCode::NOT_FOUND, format!("the webhooks are at POST {} and POST {}\n", names::MUTATE_PATH, names::GUARD_PATH))
+    sentence(
+        StatusCode::NOT_FOUND,
+        format!(
+            "the webhooks are at POST {} and POST {}\n",
+            names::MUTATE_PATH,
+            names::GUARD_PATH
+        ),
+    )
 }
 
 async fn mutate(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
-    answered(&shared, &shared.mutate, MUTATE_DEADLINE, request, Shared::review).await.unwrap_or_else(|(status, why)| {
+    answered(
+        &shared,
+        &shared.mutate,
+        MUTATE_DEADLINE,
+        request,
+        Shared::review,
+    )
+    .await
+    .unwrap_or_else(|(status, why)| {
         shared.metrics.ended(&Verdict::Error, Duration::ZERO);
         sentence(status, why)
     })
 }
 
 async fn guard(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
-    answered(&shared, &shared.guard, GUARD_DEADLINE, request, Shared::guarded).await.unwrap_or_else(|(status, why)| {
+    answered(
+        &shared,
+        &shared.guard,
+        GUARD_DEADLINE,
+        request,
+        Shared::guarded,
+    )
+    .await
+    .unwrap_or_else(|(status, why)| {
         shared.metrics.guarded(Outcome::Error);
         sentence(status, why)
     })
@@ -73,13 +106,29 @@ async fn answered(
 ) -> Result<Response, Refusal> {
     match tokio::time::timeout(deadline, read_and_decide(shared, lane, request, decide)).await {
         Ok(answer) => answer,
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, format!("the request was not there within {} ms\n", deadline.as_millis()))),
+        Err(_) => Err((
+            StatusCode::REQUEST_TIMEOUT,
+            format!(
+                "the request was not there within {} ms\n",
+                deadline.as_millis()
+            ),
+        )),
     }
 }
 
-async fn read_and_decide(shared: &Arc<Shared>, lane: &Lane, request: Request<Body>, decide: Decide) -> Result<Response, Refusal> {
+async fn read_and_decide(
+    shared: &Arc<Shared>,
+    lane: &Lane,
+    request: Request<Body>,
+    decide: Decide,
+) -> Result<Response, Refusal> {
     let asks_first = request.headers().contains_key(header::EXPECT);
-    let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes\n"));
+    let too_large = || {
+        (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {MAX_BODY_BYTES} bytes\n"),
+        )
+    };
     let mut incoming = Incoming::of(request);
     if incoming.is_too_large() {
         if !asks_first {
@@ -117,7 +166,12 @@ async fn aside(
         drop(bytes);
         (answer, claim)
     });
-    decided.await.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("the review could not be decided: {error}\n")))
+    decided.await.map_err(|error| {
+        (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the review could not be decided: {error}\n"),
+        )
+    })
 }
 
 impl Shared {
@@ -136,7 +190,11 @@ impl Shared {
     fn respond(&self, answer: Answer, took: Duration) -> Result<Vec<u8>, String> {
         self.metrics.ended(&answer.verdict, took);
         // Of an owner that is not known one line is enough: whoever sends such a review chooses what stands in it.
-        let lines = if answer.owner_known { answer.notices.len() } else { 1 };
+        let lines = if answer.owner_known {
+            answer.notices.len()
+        } else {
+            1
+        };
         for notice in answer.notices.into_iter().take(lines) {
             self.notify(notice, answer.owner_known);
         }
@@ -144,7 +202,13 @@ impl Shared {
     }
 
     fn notify(&self, notice: Notice, owner_known: bool) {
-        let Notice { namespace, statefulset, reason, message, .. } = &notice;
+        let Notice {
+            namespace,
+            statefulset,
+            reason,
+            message,
+            ..
+        } = &notice;
         tracing::info!(namespace, statefulset, reason, owner_known, "{message}");
         if let Some(notices) = self.notices.as_ref().filter(|_| owner_known)
             && notices.try_send(notice).is_err()
@@ -157,7 +221,11 @@ impl Shared {
 /// The answer to a review, charged until it is written, or why there is none.
 fn sent(body: Result<Vec<u8>, String>, claim: Claim) -> Response {
     match body {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], claim.answer(body)).into_response(),
+        Ok(body) => (
+            [(header::CONTENT_TYPE, "application/json")],
+            claim.answer(body),
+        )
+            .into_response(),
         Err(why) => {
             // The metric counts them; a line for each would let any client fill the log.
             tracing::debug!(why, "a request could not be answered");
@@ -167,7 +235,12 @@ fn sent(body: Result<Vec<u8>, String>, claim: Claim) -> Response {
 }
 
 fn sentence(status: StatusCode, text: String) -> Response {
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        text,
+    )
+        .into_response()
 }
 
 #[cfg(test)]
@@ -182,13 +255,30 @@ mod tests {
     /// How many Events come of the review of a pod with time flags of its own that says to be of `store` with this UID.
     fn events_of(namespace: &str, uid: &str) -> usize {
         let (ns, store, known_uid) = ("ns".to_owned(), "store".to_owned(), "u-1".to_owned());
-        let facts = StatefulSetFacts { namespace: ns, name: store, uid: known_uid, replicas: 6, ..StatefulSetFacts::default() };
-        let fleet = Fleet::new(Arc::new(Config::default())).with_statefulset(facts).unwrap();
-        let reviewer = Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet)), || chrono::DateTime::UNIX_EPOCH);
+        let facts = StatefulSetFacts {
+            namespace: ns,
+            name: store,
+            uid: known_uid,
+            replicas: 6,
+            ..StatefulSetFacts::default()
+        };
+        let fleet = Fleet::new(Arc::new(Config::default()))
+            .with_statefulset(facts)
+            .unwrap();
+        let reviewer = Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet)), || {
+            chrono::DateTime::UNIX_EPOCH
+        });
         let (sender, mut receiver) = events::queue();
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
-        let shared = Shared { reviewer, metrics, notices: Some(sender), mutate: Lane::mutate(), guard: Lane::guard() };
-        let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": uid});
+        let shared = Shared {
+            reviewer,
+            metrics,
+            notices: Some(sender),
+            mutate: Lane::mutate(),
+            guard: Lane::guard(),
+        };
+        let owner =
+            json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": uid});
         let pod = json!({"metadata": {"name": "store-0", "ownerReferences": [owner]},
             "spec": {"containers": [{"name": "t", "image": "thanos", "args": ["store", "--min-time=-1d"]}]}});
         let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "x", "kind": {"kind": "Pod"},
@@ -199,10 +289,15 @@ mod tests {
 
     #[test]
     fn a_pod_in_a_namespace_without_rights_is_left_alone_with_a_warning() {
-        let reviewer =
-            Reviewer::new(Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(Config::default())))), || chrono::DateTime::UNIX_EPOCH);
+        let reviewer = Reviewer::new(
+            Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(
+                Config::default(),
+            )))),
+            || chrono::DateTime::UNIX_EPOCH,
+        );
         let reviewer = reviewer.with_rights(Arc::new(|namespace| namespace == "closed"));
-        let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "u"});
+        let owner =
+            json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "u"});
         let pod = json!({"metadata": {"name": "store-0", "ownerReferences": [owner]},
             "spec": {"containers": [{"name": "t", "image": "thanos", "args": ["store"]}]}});
         for (namespace, patched) in [("closed", false), ("open", true)] {
@@ -211,9 +306,14 @@ mod tests {
             let answer = reviewer.review(review.to_string().as_bytes());
             let body: serde_json::Value = serde_json::from_slice(&answer.body.unwrap()).unwrap();
             let response = &body["response"];
-            assert_eq!((&response["allowed"], response.get("patch").is_some()), (&json!(true), patched), "{namespace}");
-            let warned =
-                response["warnings"][0].as_str().is_some_and(|warning| warning.contains("the server has no rights in this namespace"));
+            assert_eq!(
+                (&response["allowed"], response.get("patch").is_some()),
+                (&json!(true), patched),
+                "{namespace}"
+            );
+            let warned = response["warnings"][0].as_str().is_some_and(|warning| {
+                warning.contains("the server has no rights in this namespace")
+            });
             assert_eq!(warned, !patched, "{response}");
         }
     }
@@ -221,7 +321,13 @@ mod tests {
     #[test]
     fn only_a_known_owner_gets_events() {
         assert_eq!(events_of("ns", "u-1"), 1);
-        for (namespace, uid) in [("kube-system", "u-1"), ("default", ""), ("ns", "u-2"), ("ns", ""), ("", "")] {
+        for (namespace, uid) in [
+            ("kube-system", "u-1"),
+            ("default", ""),
+            ("ns", "u-2"),
+            ("ns", ""),
+            ("", ""),
+        ] {
             assert_eq!(events_of(namespace, uid), 0, "{namespace} {uid}");
         }
     }

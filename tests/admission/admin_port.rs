@@ -25,16 +25,29 @@ impl Drop for Program {
 
 fn certificate(directory: &Path, last_year: i32) {
     let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec!["timeshard.timeshard-system.svc".to_owned()]).unwrap();
-    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(last_year, 12, 31));
+    let mut params =
+        CertificateParams::new(vec!["timeshard.timeshard-system.svc".to_owned()]).unwrap();
+    (params.not_before, params.not_after) =
+        (date_time_ymd(2020, 1, 1), date_time_ymd(last_year, 12, 31));
     // The key first: a pair that does not fit is no good, and the one before stays.
     std::fs::write(directory.join("tls.key"), key.serialize_pem()).unwrap();
-    std::fs::write(directory.join("tls.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(
+        directory.join("tls.crt"),
+        params.self_signed(&key).unwrap().pem(),
+    )
+    .unwrap();
 }
 
 fn start(certificates: &Path, arguments: &[&str]) -> Program {
     let mut child = Command::new(TIMESHARD)
-        .args(["serve", "--webhook-only", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--log-format=json", "--cert-dir"])
+        .args([
+            "serve",
+            "--webhook-only",
+            "--listen=127.0.0.1:0",
+            "--admin-listen=127.0.0.1:0",
+            "--log-format=json",
+            "--cert-dir",
+        ])
         .arg(certificates)
         .args(arguments)
         .env("TIMESHARD_PROBE_LISTEN", "127.0.0.1:0")
@@ -76,11 +89,18 @@ fn a_replica_whose_certificate_has_expired_is_not_ready_until_it_is_renewed() {
         why.starts_with("the serving certificate expired at 2021-12-31T00:00:00Z, so the API server refuses it: renew the Secret"),
         "{why}"
     );
-    assert_eq!(get(&program, "/livez", Some("localhost")).0, 200, "a restart would not help");
+    assert_eq!(
+        get(&program, "/livez", Some("localhost")).0,
+        200,
+        "a restart would not help"
+    );
     certificate(directory.path(), 2099);
     let begun = Instant::now();
     while get(&program, "/readyz", Some("localhost")).0 != 200 {
-        assert!(begun.elapsed() < PATIENCE, "the renewed certificate is taken up");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "the renewed certificate is taken up"
+        );
         std::thread::yield_now();
     }
 }
@@ -89,7 +109,10 @@ fn a_replica_whose_certificate_has_expired_is_not_ready_until_it_is_renewed() {
 fn no_page_from_elsewhere_reads_the_admin_port_under_its_own_name() {
     let directory = tempfile::tempdir().unwrap();
     certificate(directory.path(), 2099);
-    let program = start(directory.path(), &["--admin-host=shards.example.com,other.example.com"]);
+    let program = start(
+        directory.path(),
+        &["--admin-host=shards.example.com,other.example.com"],
+    );
     let shown = ["/", "/status", "/metrics", "/page.js"];
     for host in [
         "127.0.0.1:8080",
@@ -103,15 +126,30 @@ fn no_page_from_elsewhere_reads_the_admin_port_under_its_own_name() {
             assert_eq!(get(&program, path, Some(host)).0, 200, "{path} of {host}");
         }
     }
-    for host in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example:8080"] {
+    for host in [
+        "evil.example",
+        "evil.example:8080",
+        "127.0.0.1.evil.example:8080",
+    ] {
         for path in shown.into_iter().chain(["/events", "/nothing"]) {
             let (code, text) = get(&program, path, Some(host));
             assert_eq!(code, 421, "{path} of {host}: {text}");
-            assert!(text.contains(host) && text.contains("--admin-host"), "{text}");
+            assert!(
+                text.contains(host) && text.contains("--admin-host"),
+                "{text}"
+            );
         }
         for path in ["/livez", "/readyz"] {
-            assert_eq!(get(&program, path, Some(host)).0, 200, "{path}: a probe tells nothing");
+            assert_eq!(
+                get(&program, path, Some(host)).0,
+                200,
+                "{path}: a probe tells nothing"
+            );
         }
     }
-    assert_eq!(get(&program, "/metrics", None).0, 200, "without a name it is no browser");
+    assert_eq!(
+        get(&program, "/metrics", None).0,
+        200,
+        "without a name it is no browser"
+    );
 }

@@ -31,12 +31,30 @@ fn what_is_not_a_review_gets_a_sentence() {
         ("not json".to_owned(), "not an AdmissionReview"),
         ("[]".to_owned(), "expected kind \"AdmissionReview\""),
         ("{}".to_owned(), "expected kind \"AdmissionReview\""),
-        (with(|review| review["kind"] = json!("Pod")), "the body is kind \"Pod\""),
-        (with(|review| review["apiVersion"] = json!("admission.k8s.io/v1beta1")), "apiVersion \"admission.k8s.io/v1beta1\""),
-        (with(|review| drop(review.as_object_mut().unwrap().remove("request"))), "has no request"),
-        (with(|review| review["request"]["uid"] = json!("")), "has no uid"),
-        (with(|review| drop(review["request"].as_object_mut().unwrap().remove("uid"))), "has no uid"),
-        (review_of(&store()).to_string() + "{}", "trailing characters"),
+        (
+            with(|review| review["kind"] = json!("Pod")),
+            "the body is kind \"Pod\"",
+        ),
+        (
+            with(|review| review["apiVersion"] = json!("admission.k8s.io/v1beta1")),
+            "apiVersion \"admission.k8s.io/v1beta1\"",
+        ),
+        (
+            with(|review| drop(review.as_object_mut().unwrap().remove("request"))),
+            "has no request",
+        ),
+        (
+            with(|review| review["request"]["uid"] = json!("")),
+            "has no uid",
+        ),
+        (
+            with(|review| drop(review["request"].as_object_mut().unwrap().remove("uid"))),
+            "has no uid",
+        ),
+        (
+            review_of(&store()).to_string() + "{}",
+            "trailing characters",
+        ),
     ] {
         let (status, text) = server.post(body.as_bytes());
         assert_eq!(status, 400, "{body}: {text}");
@@ -48,7 +66,12 @@ fn what_is_not_a_review_gets_a_sentence() {
 #[test]
 fn an_unreadable_pod_is_denied_by_uid() {
     let mut server = server();
-    for pod in [json!(null), json!("pod"), json!({"spec": {"containers": "none"}}), json!({"metadata": {"labels": []}})] {
+    for pod in [
+        json!(null),
+        json!("pod"),
+        json!({"spec": {"containers": "none"}}),
+        json!({"metadata": {"labels": []}}),
+    ] {
         let response = server.review(&pod);
         assert_eq!(response["allowed"], false, "{pod}");
         let message = response["status"]["message"].as_str().unwrap();
@@ -64,14 +87,21 @@ fn what_is_not_the_creation_of_a_pod_is_allowed() {
         ("operation", json!("UPDATE")),
         ("operation", json!("DELETE")),
         ("subResource", json!("exec")),
-        ("kind", json!({"group": "apps", "version": "v1", "kind": "StatefulSet"})),
+        (
+            "kind",
+            json!({"group": "apps", "version": "v1", "kind": "StatefulSet"}),
+        ),
     ] {
         let mut review = review_of(&store());
         review["request"][key] = value;
         review["request"]["object"] = json!({"spec": {"containers": "anything"}});
         let (status, body) = server.post(review.to_string().as_bytes());
         let answer: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((status, &answer["response"]["allowed"]), (200, &json!(true)), "{key}");
+        assert_eq!(
+            (status, &answer["response"]["allowed"]),
+            (200, &json!(true)),
+            "{key}"
+        );
         assert!(answer["response"].get("patch").is_none());
     }
     server.assert_well();
@@ -82,7 +112,11 @@ fn other_paths_and_methods_are_named() {
     let mut server = server();
     for (request, want) in [("GET /mutate", 405), ("POST /", 404), ("PUT /mutate", 405)] {
         let mut stream = server.tls();
-        write!(stream, "{request} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").unwrap();
+        write!(
+            stream,
+            "{request} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+        )
+        .unwrap();
         assert_eq!(answer(&mut stream).0, want, "{request}");
     }
     server.assert_well();
@@ -94,10 +128,14 @@ fn eight_mebibytes_are_refused() {
     let (status, text) = server.post(&vec![b' '; 8 << 20]);
     assert_eq!(status, 413, "{text}");
     let mut stream = server.tls();
-    stream.write_all(b"POST /mutate HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    stream
+        .write_all(b"POST /mutate HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        .unwrap();
     let chunk = [b"100000\r\n".as_slice(), &vec![b' '; 1 << 20], b"\r\n"].concat();
     // The server may close as soon as it has had enough.
-    let _ = (0..8).try_for_each(|_| stream.write_all(&chunk)).and_then(|()| stream.write_all(b"0\r\n\r\n"));
+    let _ = (0..8)
+        .try_for_each(|_| stream.write_all(&chunk))
+        .and_then(|()| stream.write_all(b"0\r\n\r\n"));
     assert_eq!(answer(&mut stream).0, 413);
     server.assert_well();
 }
@@ -106,7 +144,9 @@ fn eight_mebibytes_are_refused() {
 fn a_body_that_never_ends_is_given_up() {
     let mut server = server();
     let mut stream = server.tls();
-    stream.write_all(b"POST /mutate HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").unwrap();
+    stream
+        .write_all(b"POST /mutate HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        .unwrap();
     stream.flush().unwrap();
     let (status, text) = answer(&mut stream);
     assert_eq!(status, 408, "{text}");
@@ -129,7 +169,11 @@ fn announced_bodies_hold_up_nobody() {
     let started = std::time::Instant::now();
     server.assert_well();
     // The request deadline is 4 s; this is not a measurement but the difference between waiting for it and not.
-    assert!(started.elapsed() < std::time::Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < std::time::Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 /// Nor one that sends all but the last byte: large bodies share their memory among themselves.
@@ -148,13 +192,20 @@ fn large_bodies_that_never_end_hold_up_no_small_one() {
     // Three of them fill it.
     let began = std::time::Instant::now();
     while hogs.iter().filter(|hog| hog.is_finished()).count() < 3 {
-        assert!(began.elapsed() < std::time::Duration::from_mins(1), "they are not read");
+        assert!(
+            began.elapsed() < std::time::Duration::from_mins(1),
+            "they are not read"
+        );
         std::thread::yield_now();
     }
     let started = std::time::Instant::now();
     server.assert_well();
     // The request deadline is 4 s; this is not a measurement but the difference between waiting for it and not.
-    assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < std::time::Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
     drop(hogs);
 }
 
@@ -172,15 +223,22 @@ fn an_announced_body_that_is_too_large_is_refused_at_once() {
 fn half_open_tls_and_plain_http_do_not_hang() {
     let mut server = server();
     let mut half = server.tcp();
-    half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).unwrap();
+    half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01])
+        .unwrap();
     let mut plain = server.tcp();
-    plain.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    plain
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
     server.assert_well();
     for (name, mut stream) in [("plain", plain), ("half", half)] {
         let mut rest = Vec::new();
         // An end or a reset, but not a time-out of this side.
         if let Err(error) = stream.read_to_end(&mut rest) {
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{name}: {error}");
+            assert_eq!(
+                error.kind(),
+                std::io::ErrorKind::ConnectionReset,
+                "{name}: {error}"
+            );
         }
     }
     server.assert_well();
@@ -198,11 +256,22 @@ fn ten_thousand_mutations_of_good_reviews_are_all_answered() {
         let body = mutated(&good, &mut rng);
         let (status, text) = post_on(&mut stream, &body);
         *statuses.entry(status).or_insert(0) += 1;
-        let shown = || format!("seed {seed}: {status} {text}: {}", String::from_utf8_lossy(&body));
+        let shown = || {
+            format!(
+                "seed {seed}: {status} {text}: {}",
+                String::from_utf8_lossy(&body)
+            )
+        };
         match status {
             200 => {
-                let answer: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{}", shown()));
-                assert!(answer["response"]["uid"].is_string() && answer["response"]["allowed"].is_boolean(), "{}", shown());
+                let answer: Value =
+                    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{}", shown()));
+                assert!(
+                    answer["response"]["uid"].is_string()
+                        && answer["response"]["allowed"].is_boolean(),
+                    "{}",
+                    shown()
+                );
             }
             400 => assert!(!text.trim().is_empty(), "{}", shown()),
             _ => panic!("{}", shown()),
@@ -219,7 +288,18 @@ pub(crate) fn seed_bytes(seed: u32) -> [u8; 32] {
 }
 
 pub(crate) fn mutated(good: &[u8], rng: &mut TestRng) -> Vec<u8> {
-    const PIECES: [&[u8]; 10] = [b"null", b"{}", b"[]", b"\"\"", b"-1", b"1e999", b"\"\\ud800\"", b"true", b"\xff", b"\"store\""];
+    const PIECES: [&[u8]; 10] = [
+        b"null",
+        b"{}",
+        b"[]",
+        b"\"\"",
+        b"-1",
+        b"1e999",
+        b"\"\\ud800\"",
+        b"true",
+        b"\xff",
+        b"\"store\"",
+    ];
     let mut body = good.to_vec();
     for _ in 0..rng.random_range(1..4) {
         let at = rng.random_range(0..body.len());
@@ -237,8 +317,15 @@ pub(crate) fn mutated(good: &[u8], rng: &mut TestRng) -> Vec<u8> {
             }
             _ => {
                 // A whole value gives way, so that the review stays JSON and only its meaning changes.
-                if let Some(colon) = body[at..].iter().position(|byte| *byte == b':').map(|i| at + i + 1) {
-                    let stop = body[colon..].iter().position(|byte| matches!(byte, b',' | b'}')).map_or(body.len(), |i| colon + i);
+                if let Some(colon) = body[at..]
+                    .iter()
+                    .position(|byte| *byte == b':')
+                    .map(|i| at + i + 1)
+                {
+                    let stop = body[colon..]
+                        .iter()
+                        .position(|byte| matches!(byte, b',' | b'}'))
+                        .map_or(body.len(), |i| colon + i);
                     body.splice(colon..stop, PIECES[rng.random_range(0..8)].iter().copied());
                 }
             }

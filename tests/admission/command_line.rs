@@ -17,7 +17,13 @@ use crate::server::TIMESHARD;
 const PRINTED_SEEDS: u8 = 6;
 
 pub(crate) fn timeshard(args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(TIMESHARD).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(TIMESHARD)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // A command that refuses its flags does not read.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
@@ -28,20 +34,51 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn plan(config: &str, more: &[&str]) -> Value {
-    let output = timeshard(&[&["plan", "--config=-", "-o", "json", "--at=2026-11-21T00:00:00Z"], more].concat(), config);
-    assert!(output.status.success(), "{config}: {}", text(&output.stderr));
+    let output = timeshard(
+        &[
+            &[
+                "plan",
+                "--config=-",
+                "-o",
+                "json",
+                "--at=2026-11-21T00:00:00Z",
+            ],
+            more,
+        ]
+        .concat(),
+        config,
+    );
+    assert!(
+        output.status.success(),
+        "{config}: {}",
+        text(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn seconds(stamp: &Value) -> i64 {
-    chrono::DateTime::parse_from_rfc3339(stamp.as_str().unwrap()).unwrap().timestamp()
+    chrono::DateTime::parse_from_rfc3339(stamp.as_str().unwrap())
+        .unwrap()
+        .timestamp()
 }
 
 /// From the JSON alone: every instant from `now - retention` to `now + buffer` has at least `least` pods.
 fn assert_covered(plan: &Value, buffer: i64, least: usize) {
-    let windows: Vec<(i64, i64)> =
-        plan["pods"].as_array().unwrap().iter().map(|pod| (seconds(&pod["from"]), seconds(&pod["to"]))).collect();
-    assert_held(&windows, plan["retention_seconds"].as_i64().unwrap_or(100 * 365 * 86_400), buffer, least, &plan.to_string());
+    let windows: Vec<(i64, i64)> = plan["pods"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pod| (seconds(&pod["from"]), seconds(&pod["to"])))
+        .collect();
+    assert_held(
+        &windows,
+        plan["retention_seconds"]
+            .as_i64()
+            .unwrap_or(100 * 365 * 86_400),
+        buffer,
+        least,
+        &plan.to_string(),
+    );
 }
 
 /// The moment at which plans are made.
@@ -53,23 +90,39 @@ fn now() -> chrono::DateTime<chrono::Utc> {
 fn assert_held(windows: &[(i64, i64)], retention: i64, buffer: i64, least: usize, what: &str) {
     let now = now().timestamp();
     let (from, to) = (now - retention, now + buffer);
-    let mut instants: Vec<i64> = windows.iter().flat_map(|(a, b)| [a - 1, *a, *b, b + 1]).chain([from, to]).collect();
+    let mut instants: Vec<i64> = windows
+        .iter()
+        .flat_map(|(a, b)| [a - 1, *a, *b, b + 1])
+        .chain([from, to])
+        .collect();
     instants.retain(|instant| (from..=to).contains(instant));
     for instant in instants {
-        let holders = windows.iter().filter(|(a, b)| (*a..=*b).contains(&instant)).count();
+        let holders = windows
+            .iter()
+            .filter(|(a, b)| (*a..=*b).contains(&instant))
+            .count();
         assert!(holders >= least, "{holders} pods at {instant}: {what}");
     }
 }
 
 #[test]
 fn the_compatibility_configuration_gives_the_documented_windows() {
-    let config = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/config.yaml")).unwrap();
+    let config = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/golden/config.yaml"
+    ))
+    .unwrap();
     let plan = plan(&config, &[]);
     let pods = plan["pods"].as_array().unwrap();
     let rows: Vec<_> = pods
         .iter()
         .map(|p| {
-            (p["shard"].as_u64().unwrap(), p["replica"].as_u64().unwrap(), p["min_time"].as_str().unwrap(), p["max_time"].as_str().unwrap())
+            (
+                p["shard"].as_u64().unwrap(),
+                p["replica"].as_u64().unwrap(),
+                p["min_time"].as_str().unwrap(),
+                p["max_time"].as_str().unwrap(),
+            )
         })
         .collect();
     assert_eq!(
@@ -84,7 +137,10 @@ fn the_compatibility_configuration_gives_the_documented_windows() {
         ]
     );
     assert_eq!(plan["pods"][0]["pod"], "thanos-store-gateway-0");
-    assert_eq!((&plan["warnings"], plan["retention_seconds"].as_i64()), (&Value::Array(Vec::new()), Some(370 * 86_400)));
+    assert_eq!(
+        (&plan["warnings"], plan["retention_seconds"].as_i64()),
+        (&Value::Array(Vec::new()), Some(370 * 86_400))
+    );
 }
 
 #[test]
@@ -100,13 +156,24 @@ fn random_configurations_cover_every_instant() {
         let pods: u32 = rng.random_range(1..60);
         if seed < PRINTED_SEEDS {
             assert_covered(&plan(&config, &[]), buffer * 3_600, replicas);
-            assert_covered(&plan(&config, &["--replicas", &pods.to_string()]), buffer * 3_600, 1);
+            assert_covered(
+                &plan(&config, &["--replicas", &pods.to_string()]),
+                buffer * 3_600,
+                1,
+            );
         }
         let sharding = Config::parse(&config, "test").unwrap().sharding;
         let covered = |pods: u32, least: usize| {
             let (plan, now) = (Plan::new(&sharding, Some(pods)), now());
             let windows = (0..pods).map(|pod| plan.window(plan.assign(pod).shard, now));
-            let seconds: Vec<_> = windows.map(|window| (window.min.at(now).timestamp(), window.max.at(now).timestamp())).collect();
+            let seconds: Vec<_> = windows
+                .map(|window| {
+                    (
+                        window.min.at(now).timestamp(),
+                        window.max.at(now).timestamp(),
+                    )
+                })
+                .collect();
             assert_held(&seconds, days * 86_400, buffer * 3_600, least, &config);
         };
         covered(sharding.nominal_pods().unwrap(), replicas);
@@ -121,16 +188,41 @@ fn for_ever_leaves_the_oldest_window_open_and_a_negative_buffer_ends_the_newest_
     let open = plan(config, &[]);
     assert_eq!(open["retention_seconds"], Value::Null);
     assert!(open.as_object().unwrap().contains_key("retention_seconds"));
-    let windows: Vec<_> = open["pods"].as_array().unwrap().iter().step_by(2).map(|pod| [&pod["min_time"], &pod["max_time"]]).collect();
-    assert_eq!(windows, [["-15d", "-22h"], ["-91d", "-14d"], [OPEN, "-90d"]]);
-    assert_eq!((&open["pods"][4]["from"], &open["pods"][0]["to"]), (&OPEN.into(), &"2026-11-20T02:00:00Z".into()));
+    let windows: Vec<_> = open["pods"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .step_by(2)
+        .map(|pod| [&pod["min_time"], &pod["max_time"]])
+        .collect();
+    assert_eq!(
+        windows,
+        [["-15d", "-22h"], ["-91d", "-14d"], [OPEN, "-90d"]]
+    );
+    assert_eq!(
+        (&open["pods"][4]["from"], &open["pods"][0]["to"]),
+        (&OPEN.into(), &"2026-11-20T02:00:00Z".into())
+    );
     assert_covered(&open, -22 * 3_600, 2);
     // Fewer pods than shards: the oldest of them is open.
     for pods in 1..9 {
-        assert_covered(&plan(config, &["--replicas", &pods.to_string()]), -22 * 3_600, 1);
+        assert_covered(
+            &plan(config, &["--replicas", &pods.to_string()]),
+            -22 * 3_600,
+            1,
+        );
     }
-    let absolute = plan("sharding: {retention: forever, boundaries: [14d], window_format: absolute, future_buffer_hours: -2}", &[]);
-    assert_eq!((&absolute["pods"][2]["min_time"], &absolute["pods"][2]["max_time"]), (&OPEN.into(), &"2026-11-07T00:00:00Z".into()));
+    let absolute = plan(
+        "sharding: {retention: forever, boundaries: [14d], window_format: absolute, future_buffer_hours: -2}",
+        &[],
+    );
+    assert_eq!(
+        (
+            &absolute["pods"][2]["min_time"],
+            &absolute["pods"][2]["max_time"]
+        ),
+        (&OPEN.into(), &"2026-11-07T00:00:00Z".into())
+    );
     let table = text(&timeshard(&["plan", "--config=-"], config).stdout);
     for words in [
         "the beginning",
@@ -142,13 +234,25 @@ fn for_ever_leaves_the_oldest_window_open_and_a_negative_buffer_ends_the_newest_
         assert!(table.contains(words), "{words}: {table}");
     }
     let svg = text(&timeshard(&["plan", "--config=-", "-o", "svg"], config).stdout);
-    assert!(svg.contains("3 shards over all time") && svg.contains(">\nolder\n<"), "{svg}");
+    assert!(
+        svg.contains("3 shards over all time") && svg.contains(">\nolder\n<"),
+        "{svg}"
+    );
     let set = "kind: StatefulSet\nmetadata: {name: s, annotations: {thanos-timeshard.io/retention: forever, thanos-timeshard.io/boundaries: '[30d]', thanos-timeshard.io/future-buffer: -2h}}\n\
         spec: {replicas: 4, template: {spec: {containers: [{name: t, image: thanos, args: [store]}]}}}";
     let output = timeshard(&["inject", "-f", "-", "-o", "patch"], set);
     let patches = text(&output.stdout);
-    for words in ["--max-time=-2h", "--min-time=-31d", "--min-time=0000-01-01T00:00:00Z", "--max-time=-30d"] {
-        assert!(patches.contains(words), "{words}: {patches} {}", text(&output.stderr));
+    for words in [
+        "--max-time=-2h",
+        "--min-time=-31d",
+        "--min-time=0000-01-01T00:00:00Z",
+        "--max-time=-30d",
+    ] {
+        assert!(
+            patches.contains(words),
+            "{words}: {patches} {}",
+            text(&output.stderr)
+        );
     }
 }
 
@@ -156,8 +260,15 @@ fn for_ever_leaves_the_oldest_window_open_and_a_negative_buffer_ends_the_newest_
 fn ten_thousand_pods_are_planned() {
     let plan = plan("sharding: {total_shards: 5000}", &[]);
     assert_eq!(plan["pods"].as_array().unwrap().len(), 10_000);
-    let table = timeshard(&["plan", "--config=-"], "sharding: {total_shards: 10000, replicas_per_shard: 1}");
-    assert!(text(&table.stdout).contains("every instant is served by at least 1 pod\n"), "{}", text(&table.stdout));
+    let table = timeshard(
+        &["plan", "--config=-"],
+        "sharding: {total_shards: 10000, replicas_per_shard: 1}",
+    );
+    assert!(
+        text(&table.stdout).contains("every instant is served by at least 1 pod\n"),
+        "{}",
+        text(&table.stdout)
+    );
 }
 
 #[test]
@@ -166,23 +277,45 @@ fn other_outputs_hold_the_same_plan() {
     let yaml: Value = serde_saphyr::from_str(&text(&yaml.stdout)).unwrap();
     assert_eq!(yaml, plan("sharding: {total_shards: 3}", &[]));
     let svg = text(&timeshard(&["plan", "-o", "svg"], "").stdout);
-    assert!(svg.starts_with("<svg") && svg.contains("shard 2 · 2 pods") && svg.contains("role=\"img\""), "{svg}");
+    assert!(
+        svg.starts_with("<svg") && svg.contains("shard 2 · 2 pods") && svg.contains("role=\"img\""),
+        "{svg}"
+    );
     let table = text(&timeshard(&["plan"], "").stdout);
-    assert!(table.contains("-247d16h") && table.contains("every instant is served by at least 2 pods"), "{table}");
+    assert!(
+        table.contains("-247d16h") && table.contains("every instant is served by at least 2 pods"),
+        "{table}"
+    );
 }
 
 #[test]
 fn bad_input_exits_with_2_and_a_sentence() {
     for (args, input, words) in [
-        (vec!["plan", "--config=-"], "sharding: {total_shards: 0}", "standard input:1:26: sharding.total_shards: 0"),
-        (vec!["plan", "--config=/nonexistent"], "", "/nonexistent: cannot be read"),
-        (vec!["plan", "--config=-"], "sharding: {total_shards: auto}", "--replicas N"),
+        (
+            vec!["plan", "--config=-"],
+            "sharding: {total_shards: 0}",
+            "standard input:1:26: sharding.total_shards: 0",
+        ),
+        (
+            vec!["plan", "--config=/nonexistent"],
+            "",
+            "/nonexistent: cannot be read",
+        ),
+        (
+            vec!["plan", "--config=-"],
+            "sharding: {total_shards: auto}",
+            "--replicas N",
+        ),
         (
             vec!["plan", "--config=-"],
             "sharding:\n  retention: forever",
             "standard input:2:14: sharding.retention: forever cannot be split into equal shards",
         ),
-        (vec!["plan", "--config=-"], "sharding: {retention: for ever}", "or forever"),
+        (
+            vec!["plan", "--config=-"],
+            "sharding: {retention: for ever}",
+            "or forever",
+        ),
         (
             vec!["plan", "--config=-"],
             "sharding: {future_buffer: -22h, boundaries: [22h]}",
@@ -210,14 +343,26 @@ fn bad_input_exits_with_2_and_a_sentence() {
         (vec!["inject", "-f", "-"], "", "holds no Kubernetes object"),
         (vec!["inject", "-f", "-"], "a: [", "standard input:"),
         (vec!["inject", "-f", "-"], "just text", "has no kind"),
-        (vec!["inject", "-f", "-"], "kind: StatefulSet\nspec: {replicas: 200000}\nmetadata: {name: x}", "spec.replicas is 200000"),
+        (
+            vec!["inject", "-f", "-"],
+            "kind: StatefulSet\nspec: {replicas: 200000}\nmetadata: {name: x}",
+            "spec.replicas is 200000",
+        ),
         (
             vec!["inject", "-f", "-"],
             "kind: StatefulSet\nmetadata: {name: x, annotations: {thanos-timeshard.io/total-shards: '0'}}",
             "annotation thanos-timeshard.io/total-shards:1:1",
         ),
-        (vec!["serve", "--webhook-only", "--cert-dir=/nonexistent"], "", "/nonexistent/tls.crt"),
-        (vec!["serve", "--webhook-only", "--config=-"], "", "must be a file"),
+        (
+            vec!["serve", "--webhook-only", "--cert-dir=/nonexistent"],
+            "",
+            "/nonexistent/tls.crt",
+        ),
+        (
+            vec!["serve", "--webhook-only", "--config=-"],
+            "",
+            "must be a file",
+        ),
         (vec!["frobnicate"], "", "frobnicate"),
     ] {
         let output = timeshard(&args, input);
@@ -232,15 +377,31 @@ fn bad_input_exits_with_2_and_a_sentence() {
 fn every_command_has_help() {
     for command in ["plan", "inject", "demo", "status", "serve"] {
         let output = timeshard(&[command, "--help"], "");
-        assert!(output.status.success() && text(&output.stdout).contains("Usage: timeshard"), "{command}");
+        assert!(
+            output.status.success() && text(&output.stdout).contains("Usage: timeshard"),
+            "{command}"
+        );
     }
-    assert!(text(&timeshard(&["serve", "--help"], "").stdout).contains("[env: TIMESHARD_CERT_DIR="));
+    assert!(
+        text(&timeshard(&["serve", "--help"], "").stdout).contains("[env: TIMESHARD_CERT_DIR=")
+    );
     for command in ["plan", "inject", "serve"] {
         let help = text(&timeshard(&[command, "--help"], "").stdout);
         let keys = SHARDING_KEYS.map(|key| key.replace('_', "-"));
-        let names = [names::TARGET_REPLICAS, names::PAUSE, names::INJECT, names::COMMAND_ANNOTATION, names::REPLACE_TIME_FLAGS]
-            .map(|name| name.strip_prefix(names::PREFIX).unwrap().to_owned());
-        for word in keys.iter().chain(&names).map(String::as_str).chain([names::NAMESPACE_LABEL, "y, w, d, h, m, s, ms"]) {
+        let names = [
+            names::TARGET_REPLICAS,
+            names::PAUSE,
+            names::INJECT,
+            names::COMMAND_ANNOTATION,
+            names::REPLACE_TIME_FLAGS,
+        ]
+        .map(|name| name.strip_prefix(names::PREFIX).unwrap().to_owned());
+        for word in keys
+            .iter()
+            .chain(&names)
+            .map(String::as_str)
+            .chain([names::NAMESPACE_LABEL, "y, w, d, h, m, s, ms"])
+        {
             assert!(help.contains(word), "{command}: {word}");
         }
     }

@@ -17,7 +17,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// A pod whose size is in what admission skips: environment, annotations, managed fields.
 fn pod(variables: usize) -> Value {
-    let env: Vec<Value> = (0..variables).map(|i| json!({"name": format!("V{i}"), "value": "x\"y\n".repeat(16)})).collect();
+    let env: Vec<Value> = (0..variables)
+        .map(|i| json!({"name": format!("V{i}"), "value": "x\"y\n".repeat(16)}))
+        .collect();
     let text = "{\"escaped\": \"\\n\"}".repeat(variables);
     json!({"metadata": {"name": "store-0", "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store"}],
             "annotations": {"kubectl.kubernetes.io/last-applied-configuration": text}, "managedFields": env},
@@ -26,7 +28,9 @@ fn pod(variables: usize) -> Value {
 
 #[test]
 fn allocations_do_not_grow_with_what_is_skipped() {
-    let fleet = Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(Config::default()))));
+    let fleet = Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(
+        Config::default(),
+    ))));
     let reviewer = Reviewer::new(fleet, || chrono::DateTime::UNIX_EPOCH);
     // The fewest of some runs: other tests of this binary allocate at the same time.
     let measure = |variables: usize| {
@@ -36,13 +40,18 @@ fn allocations_do_not_grow_with_what_is_skipped() {
             let answer = reviewer.review(body.as_bytes());
             let change = region.change();
             assert_eq!(answer.verdict, Verdict::Injected);
-            (change.allocations + change.reallocations, change.bytes_allocated)
+            (
+                change.allocations + change.reallocations,
+                change.bytes_allocated,
+            )
         };
         let best = (0..500).map(|_| run()).min().unwrap();
         (body.len(), best.0, best.1)
     };
     let (small_size, small, small_bytes) = measure(1);
     let (large_size, large, large_bytes) = measure(1_500);
-    println!("{small_size} B: {small} allocations of {small_bytes} B; {large_size} B: {large} allocations of {large_bytes} B");
+    println!(
+        "{small_size} B: {small} allocations of {small_bytes} B; {large_size} B: {large} allocations of {large_bytes} B"
+    );
     assert!(large_size > 250_000 && large <= small + 4 && large_bytes <= small_bytes + 4_096);
 }

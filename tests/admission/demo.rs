@@ -14,15 +14,29 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// A demo whose temporary directory is `tmp`, with nothing on its `PATH`.
 fn demo(tmp: &Path, more: &[&str]) -> Child {
     let mut command = Command::new(TIMESHARD);
-    command.arg("demo").args(more).env("TMPDIR", tmp).env("PATH", tmp);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command
+        .arg("demo")
+        .args(more)
+        .env("TMPDIR", tmp)
+        .env("PATH", tmp);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// Processes that have `tmp` in their command line: everything that a demo starts runs from there.
 fn left(tmp: &Path) -> Vec<String> {
     let tmp = tmp.to_str().unwrap();
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok());
-    processes.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).filter(|line| line.contains(tmp)).collect()
+    let processes = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok());
+    processes
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(tmp))
+        .collect()
 }
 
 fn files_in(tmp: &Path) -> usize {
@@ -33,23 +47,43 @@ fn files_in(tmp: &Path) -> usize {
 fn read_until(child: &mut Child, words: &str) -> BufReader<std::process::ChildStdout> {
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut shown = String::new();
-    while !shown.lines().last().is_some_and(|line| line.contains(words)) {
-        assert!(output.read_line(&mut shown).unwrap() > 0, "{words:?} never came:\n{shown}");
+    while !shown
+        .lines()
+        .last()
+        .is_some_and(|line| line.contains(words))
+    {
+        assert!(
+            output.read_line(&mut shown).unwrap() > 0,
+            "{words:?} never came:\n{shown}"
+        );
     }
     output
 }
 
 fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), signal).unwrap();
+    kill_process(
+        Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(),
+        signal,
+    )
+    .unwrap();
 }
 
 #[test]
 fn admission_alone_is_shown() {
     let tmp = tempfile::tempdir().unwrap();
-    let output = demo(tmp.path(), &["--admission-only"]).wait_with_output().unwrap();
+    let output = demo(tmp.path(), &["--admission-only"])
+        .wait_with_output()
+        .unwrap();
     let shown = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && shown.contains("every instant is served by at least 2 pods"), "{shown}");
-    assert!(shown.contains("thanos-store-gateway-5") && shown.contains("--min-time=-124d8h --max-time=1d"), "{shown}");
+    assert!(
+        output.status.success() && shown.contains("every instant is served by at least 2 pods"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("thanos-store-gateway-5")
+            && shown.contains("--min-time=-124d8h --max-time=1d"),
+        "{shown}"
+    );
     assert!(!shown.contains("serving"), "{shown}");
 }
 
@@ -68,7 +102,10 @@ fn a_reshard_runs_through_the_injected_pods_and_the_page_shows_it_until_ctrl_c()
     }
     signal(&child, Signal::INT);
     output.read_to_string(&mut shown).unwrap();
-    assert!(child.wait().unwrap().success() && shown.contains("Nothing is left behind."), "{shown}");
+    assert!(
+        child.wait().unwrap().success() && shown.contains("Nothing is left behind."),
+        "{shown}"
+    );
     assert_eq!((left(tmp.path()), files_in(tmp.path())), (vec![], 0));
     tells_a_reshard(&shown);
 }
@@ -79,7 +116,12 @@ fn page_address(child: &mut Child, output: &mut impl BufRead, shown: &mut String
         let mut line = String::new();
         if output.read_line(&mut line).unwrap() == 0 {
             let mut why = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut why).unwrap();
+            child
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut why)
+                .unwrap();
             panic!("{shown}{why}");
         }
         shown.push_str(&line);
@@ -97,7 +139,9 @@ fn watch_a_rollout(address: &str) {
     let mut events = BufReader::new(events);
     let mut heard = String::new();
     let at = |heard: &str, words: &str| heard.find(words);
-    while at(&heard, "\"state\":\"rolling\"").is_none_or(|rolls| !heard[rolls..].contains("\"state\":\"settled\"")) {
+    while at(&heard, "\"state\":\"rolling\"")
+        .is_none_or(|rolls| !heard[rolls..].contains("\"state\":\"settled\""))
+    {
         assert!(events.read_line(&mut heard).unwrap() > 0, "{heard}");
     }
 }
@@ -105,9 +149,20 @@ fn watch_a_rollout(address: &str) {
 /// From three shards of two to four, each pod once, and nothing was missed.
 fn tells_a_reshard(shown: &str) {
     assert!(shown.contains("thanos is NOT the real one"), "{shown}");
-    assert!(shown.contains("kubectl scale statefulset thanos-store-gateway --replicas=8"), "{shown}");
-    assert!(shown.contains("thanos-timeshard.io/total-shards=4"), "{shown}");
-    let lines = |words: &[&str]| shown.lines().filter(|line| words.iter().all(|word| line.contains(word))).count();
+    assert!(
+        shown.contains("kubectl scale statefulset thanos-store-gateway --replicas=8"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("thanos-timeshard.io/total-shards=4"),
+        "{shown}"
+    );
+    let lines = |words: &[&str]| {
+        shown
+            .lines()
+            .filter(|line| words.iter().all(|word| line.contains(word)))
+            .count()
+    };
     for (pod, old, new) in [
         (0, "-124d8h .. 1d", "-93d12h .. 1d"),
         (1, "-124d8h .. 1d", "-93d12h .. 1d"),
@@ -130,12 +185,31 @@ fn tells_a_reshard(shown: &str) {
     }
     // It takes a third of a second, which a busy machine may oversee in some of the pods.
     assert!(lines(&["restarting in place"]) >= 1, "{shown}");
-    assert_eq!((lines(&["   Step "]), lines(&[" of 4: "])), (4, 4), "{shown}");
-    assert!(shown.contains("-5 waits: nobody would serve -370d .. -247d16h meanwhile"), "{shown}");
-    assert!(shown.contains("8 pods serve what is planned now, after 4 steps"), "{shown}");
-    assert!(shown.contains("the stand-in's own flags say so in each of them"), "{shown}");
-    assert!(shown.contains("every instant of the retention was served by a ready pod"), "{shown}");
-    assert!(shown.contains("No thanos was restarted more than once and no pod at all"), "{shown}");
+    assert_eq!(
+        (lines(&["   Step "]), lines(&[" of 4: "])),
+        (4, 4),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("-5 waits: nobody would serve -370d .. -247d16h meanwhile"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("8 pods serve what is planned now, after 4 steps"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("the stand-in's own flags say so in each of them"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("every instant of the retention was served by a ready pod"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("No thanos was restarted more than once and no pod at all"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -144,31 +218,67 @@ fn pods_run_the_agent_that_is_named() {
     let agent = env!("CARGO_BIN_EXE_timeshard-agent");
     let mut child = demo(tmp.path(), &["--agent", agent]);
     let mut output = read_until(&mut child, " serving ");
-    let programs = std::fs::read_dir("/proc").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path().join("exe")).ok());
-    let sidecars = programs.filter(|program| program == Path::new(agent)).count();
+    let programs = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path().join("exe")).ok());
+    let sidecars = programs
+        .filter(|program| program == Path::new(agent))
+        .count();
     assert!(sidecars >= 6, "{sidecars} processes run {agent}");
     signal(&child, Signal::INT);
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
     child.wait().unwrap();
 
-    let nowhere = demo(tmp.path(), &["--agent", "/nowhere/timeshard-agent"]).wait_with_output().unwrap();
+    let nowhere = demo(tmp.path(), &["--agent", "/nowhere/timeshard-agent"])
+        .wait_with_output()
+        .unwrap();
     assert_eq!(nowhere.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("--agent /nowhere/timeshard-agent: No such file"), "{nowhere:?}");
+    assert!(
+        String::from_utf8_lossy(&nowhere.stderr)
+            .contains("--agent /nowhere/timeshard-agent: No such file"),
+        "{nowhere:?}"
+    );
 }
 
 #[test]
 fn one_replica_of_each_shard_is_left_alone_rather_than_missed() {
     let tmp = tempfile::tempdir().unwrap();
     let config = tmp.path().join("config.yaml");
-    std::fs::write(&config, "sharding: {total_shards: 8, replicas_per_shard: 1}\n").unwrap();
-    let output = demo(tmp.path(), &["--replicas=8", "--config", config.to_str().unwrap()]).wait_with_output().unwrap();
+    std::fs::write(
+        &config,
+        "sharding: {total_shards: 8, replicas_per_shard: 1}\n",
+    )
+    .unwrap();
+    let output = demo(
+        tmp.path(),
+        &["--replicas=8", "--config", config.to_str().unwrap()],
+    )
+    .wait_with_output()
+    .unwrap();
     let shown = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{shown}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(shown.contains("The change ends here, as it should:") && shown.contains("alone serves"), "{shown}");
-    assert!(shown.contains("every instant of the retention was served by a ready pod"), "{shown}");
-    assert!(!shown.contains("draining") && shown.contains("Nothing is left behind."), "{shown}");
-    assert_eq!((left(tmp.path()), files_in(tmp.path())), (Vec::new(), 1), "all but the configuration");
+    assert!(
+        output.status.success(),
+        "{shown}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        shown.contains("The change ends here, as it should:") && shown.contains("alone serves"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("every instant of the retention was served by a ready pod"),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("draining") && shown.contains("Nothing is left behind."),
+        "{shown}"
+    );
+    assert_eq!(
+        (left(tmp.path()), files_in(tmp.path())),
+        (Vec::new(), 1),
+        "all but the configuration"
+    );
 }
 
 #[test]
@@ -176,13 +286,20 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
     let mut child = demo(tmp.path(), &[]);
     let mut output = read_until(&mut child, "draining");
-    assert!(left(tmp.path()).len() >= 24, "8 sidecars, launchers and stand-ins: {:?}", left(tmp.path()));
+    assert!(
+        left(tmp.path()).len() >= 24,
+        "8 sidecars, launchers and stand-ins: {:?}",
+        left(tmp.path())
+    );
     signal(&child, Signal::INT);
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1), "{rest}");
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("timeshard: interrupted"), "{ended:?}");
+    assert!(
+        String::from_utf8_lossy(&ended.stderr).contains("timeshard: interrupted"),
+        "{ended:?}"
+    );
     assert_eq!((left(tmp.path()), files_in(tmp.path())), (Vec::new(), 0));
 }
 
@@ -208,9 +325,22 @@ fn a_thanos_that_does_not_run_fails_with_its_log() {
     std::fs::write(&thanos, script).unwrap();
     std::fs::set_permissions(&thanos, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let output = demo(tmp.path(), &[]).wait_with_output().unwrap();
-    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (shown, said) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert_eq!(output.status.code(), Some(1), "{shown}{said}");
-    assert!(shown.contains("thanos is the real one") && shown.contains("version 9.9"), "{shown}");
-    assert!(said.contains("the launcher has ended") && said.contains("no such flag"), "{said}");
-    assert_eq!((left(tmp.path()), files_in(tmp.path())), (Vec::new(), 1), "all but this thanos");
+    assert!(
+        shown.contains("thanos is the real one") && shown.contains("version 9.9"),
+        "{shown}"
+    );
+    assert!(
+        said.contains("the launcher has ended") && said.contains("no such flag"),
+        "{said}"
+    );
+    assert_eq!(
+        (left(tmp.path()), files_in(tmp.path())),
+        (Vec::new(), 1),
+        "all but this thanos"
+    );
 }

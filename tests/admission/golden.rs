@@ -17,9 +17,14 @@ fn folder() -> PathBuf {
 }
 
 fn stems(extension: &str) -> BTreeSet<String> {
-    let files = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let files = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let files = files.filter(|path| path.extension().is_some_and(|e| e == extension));
-    files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).filter(|stem| stem != "config").collect()
+    files
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|stem| stem != "config")
+        .collect()
 }
 
 /// What the command line makes of a case: patch, warnings, and why it was skipped.
@@ -35,10 +40,15 @@ fn by_command_line(case: &str) -> Value {
     let said = String::from_utf8(output.stderr).unwrap();
     let after = |prefix: &str| -> Vec<String> {
         let lines = said.lines().filter_map(|line| line.strip_prefix(prefix));
-        lines.map(|line| line.split_once(": ").unwrap().1.to_owned()).collect()
+        lines
+            .map(|line| line.split_once(": ").unwrap().1.to_owned())
+            .collect()
     };
     let patch = String::from_utf8(output.stdout).unwrap();
-    let patch = patch.lines().next().map(|line| serde_json::from_str::<Value>(line).unwrap()["patch"].clone());
+    let patch = patch
+        .lines()
+        .next()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["patch"].clone());
     json!({"skipped": after("skipped ").first(), "warnings": after("warning: "), "patch": patch})
 }
 
@@ -47,12 +57,17 @@ fn by_webhook(server: &Server, case: &str) -> Value {
     let text = std::fs::read_to_string(folder().join(format!("{case}.yaml"))).unwrap();
     let response = server.review(&serde_saphyr::from_str::<Value>(&text).unwrap());
     assert_eq!(response["allowed"], true, "{case}");
-    let patch = response["patch"].as_str().map(|text| serde_json::from_slice::<Value>(&STANDARD.decode(text).unwrap()).unwrap());
+    let patch = response["patch"]
+        .as_str()
+        .map(|text| serde_json::from_slice::<Value>(&STANDARD.decode(text).unwrap()).unwrap());
     json!({"warnings": response.get("warnings").cloned().unwrap_or_else(|| json!([])), "patch": patch})
 }
 
 #[test]
-#[allow(clippy::disallowed_methods, reason = "tests take their knobs from the environment")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests take their knobs from the environment"
+)]
 fn every_pod_gives_what_its_golden_says() {
     let server = Server::start(&folder().join("config.yaml"));
     let update = std::env::var("UPDATE_GOLDEN").is_ok();
@@ -60,8 +75,14 @@ fn every_pod_gives_what_its_golden_says() {
     for case in stems("yaml") {
         let got = by_command_line(&case);
         let hooked = by_webhook(&server, &case);
-        assert_eq!(got["patch"], hooked["patch"], "{case}: command line and webhook differ");
-        assert_eq!(got["warnings"], hooked["warnings"], "{case}: command line and webhook differ");
+        assert_eq!(
+            got["patch"], hooked["patch"],
+            "{case}: command line and webhook differ"
+        );
+        assert_eq!(
+            got["warnings"], hooked["warnings"],
+            "{case}: command line and webhook differ"
+        );
         let path = folder().join(format!("{case}.json"));
         let text = serde_json::to_string_pretty(&got).unwrap() + "\n";
         if update {
@@ -72,5 +93,9 @@ fn every_pod_gives_what_its_golden_says() {
     }
     let stale: Vec<String> = stems("json").difference(&stems("yaml")).cloned().collect();
     assert!(stale.is_empty(), "goldens without a pod: {stale:?}");
-    assert!(wrong.is_empty(), "not what the goldens say (UPDATE_GOLDEN=1 writes them):\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "not what the goldens say (UPDATE_GOLDEN=1 writes them):\n{}",
+        wrong.join("\n")
+    );
 }

@@ -28,24 +28,51 @@ fn response(server: &Server, review: &Value) -> Value {
     let (status, body) = post_to(&mut server.tls(), "/guard", review.to_string().as_bytes());
     assert_eq!(status, 200, "{body}");
     let answer: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((&answer["apiVersion"], &answer["kind"]), (&json!("admission.k8s.io/v1"), &json!("AdmissionReview")));
-    assert_eq!((&answer["response"]["uid"], &answer["response"]["allowed"]), (&json!("uid-1"), &json!(true)));
+    assert_eq!(
+        (&answer["apiVersion"], &answer["kind"]),
+        (&json!("admission.k8s.io/v1"), &json!("AdmissionReview"))
+    );
+    assert_eq!(
+        (&answer["response"]["uid"], &answer["response"]["allowed"]),
+        (&json!("uid-1"), &json!(true))
+    );
     assert!(answer["response"].get("patch").is_none());
-    answer["response"].get("warnings").cloned().unwrap_or_else(|| json!([]))
+    answer["response"]
+        .get("warnings")
+        .cloned()
+        .unwrap_or_else(|| json!([]))
 }
 
 #[test]
 fn changes_are_answered_with_warnings() {
     let mut server = server();
     let summary = "6 pods: 3 shards of 2 replicas, newest -124d8h .. 1d, oldest -370d .. -246d16h";
-    assert_eq!(response(&server, &review("CREATE", &Value::Null, &store(6))), json!([summary]));
-    assert_eq!(response(&server, &review("UPDATE", &store(6), &store(6))), json!([]));
-    assert_eq!(response(&server, &review("UPDATE", &store(6), &store(0))), json!(["no pods: nothing is served"]));
-    assert_eq!(response(&server, &review("DELETE", &store(6), &Value::Null)), json!([]), "nothing is published");
-    let scale = |replicas: u32| json!({"metadata": {"name": "store"}, "spec": {"replicas": replicas}});
+    assert_eq!(
+        response(&server, &review("CREATE", &Value::Null, &store(6))),
+        json!([summary])
+    );
+    assert_eq!(
+        response(&server, &review("UPDATE", &store(6), &store(6))),
+        json!([])
+    );
+    assert_eq!(
+        response(&server, &review("UPDATE", &store(6), &store(0))),
+        json!(["no pods: nothing is served"])
+    );
+    assert_eq!(
+        response(&server, &review("DELETE", &store(6), &Value::Null)),
+        json!([]),
+        "nothing is published"
+    );
+    let scale =
+        |replicas: u32| json!({"metadata": {"name": "store"}, "spec": {"replicas": replicas}});
     let mut scaled = review("UPDATE", &scale(6), &scale(1));
     scaled["request"]["subResource"] = json!("scale");
-    assert_eq!(response(&server, &scaled), json!([]), "a StatefulSet that is not known");
+    assert_eq!(
+        response(&server, &scaled),
+        json!([]),
+        "a StatefulSet that is not known"
+    );
     let mut huge = store(6);
     huge["spec"]["replicas"] = json!(i64::MAX);
     huge["spec"]["ordinals"] = json!({"start": i64::MAX});
@@ -53,16 +80,30 @@ fn changes_are_answered_with_warnings() {
     response(&server, &review("UPDATE", &store(6), &huge));
     let mut deployment = review("CREATE", &Value::Null, &store(6));
     deployment["request"]["resource"]["resource"] = json!("deployments");
-    assert_eq!(response(&server, &deployment), json!([]), "not a StatefulSet");
+    assert_eq!(
+        response(&server, &deployment),
+        json!([]),
+        "not a StatefulSet"
+    );
     server.assert_well();
 }
 
 #[test]
 fn an_unreadable_statefulset_passes_with_a_warning() {
     let mut server = server();
-    for object in [json!("set"), json!({"spec": {"replicas": "many"}}), json!({"spec": {"template": {"spec": {"containers": "none"}}}})] {
+    for object in [
+        json!("set"),
+        json!({"spec": {"replicas": "many"}}),
+        json!({"spec": {"template": {"spec": {"containers": "none"}}}}),
+    ] {
         let warnings = response(&server, &review("CREATE", &Value::Null, &object));
-        assert!(warnings[0].as_str().unwrap().starts_with("thanos-timeshard cannot read this object"), "{warnings}");
+        assert!(
+            warnings[0]
+                .as_str()
+                .unwrap()
+                .starts_with("thanos-timeshard cannot read this object"),
+            "{warnings}"
+        );
     }
     server.assert_well();
 }
@@ -75,9 +116,16 @@ fn what_is_not_a_review_gets_a_sentence() {
         review["request"]["uid"] = json!("");
         review.to_string()
     };
-    for (body, words) in [("", "the body is empty"), ("[]", "expected kind \"AdmissionReview\""), (no_uid.as_str(), "has no uid")] {
+    for (body, words) in [
+        ("", "the body is empty"),
+        ("[]", "expected kind \"AdmissionReview\""),
+        (no_uid.as_str(), "has no uid"),
+    ] {
         let (status, text) = post_to(&mut server.tls(), "/guard", body.as_bytes());
-        assert!(status == 400 && text.contains(words), "{body}: {status} {text}");
+        assert!(
+            status == 400 && text.contains(words),
+            "{body}: {status} {text}"
+        );
     }
     let (status, text) = post_to(&mut server.tls(), "/guard", &vec![b' '; 8 << 20]);
     assert_eq!(status, 413, "{text}");
@@ -88,7 +136,9 @@ fn what_is_not_a_review_gets_a_sentence() {
 #[test]
 fn mutations_of_a_good_review_are_all_answered_and_never_refused() {
     let mut server = server();
-    let good = review("UPDATE", &store(6), &store(2)).to_string().into_bytes();
+    let good = review("UPDATE", &store(6), &store(2))
+        .to_string()
+        .into_bytes();
     let mut stream = server.tls();
     let mut statuses = std::collections::BTreeMap::new();
     for seed in 0..4_000_u32 {
@@ -96,11 +146,21 @@ fn mutations_of_a_good_review_are_all_answered_and_never_refused() {
         let body = mutated(&good, &mut rng);
         let (status, text) = post_to(&mut stream, "/guard", &body);
         *statuses.entry(status).or_insert(0) += 1;
-        let shown = || format!("seed {seed}: {status} {text}: {}", String::from_utf8_lossy(&body));
+        let shown = || {
+            format!(
+                "seed {seed}: {status} {text}: {}",
+                String::from_utf8_lossy(&body)
+            )
+        };
         match status {
             200 => {
-                let answer: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{}", shown()));
-                assert!(answer["response"]["uid"].is_string() && answer["response"]["allowed"] == true, "{}", shown());
+                let answer: Value =
+                    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{}", shown()));
+                assert!(
+                    answer["response"]["uid"].is_string() && answer["response"]["allowed"] == true,
+                    "{}",
+                    shown()
+                );
             }
             400 => assert!(!text.trim().is_empty(), "{}", shown()),
             _ => panic!("{}", shown()),

@@ -13,7 +13,10 @@ fn inject_takes_lists_and_names_what_it_leaves_alone() {
         {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "store"}, "spec": {"replicas": 6, "ordinals": {"start": 5}, "serviceName": "store",
             "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
             "template": {"metadata": {"labels": {"app": "store"}}, "spec": {"containers": [{"name": "t", "image": "thanos", "args": ["store"]}]}}}}]}"#;
-    let output = timeshard(&["inject", "-f", "-", "-o", "json", "--namespace", "obs"], input);
+    let output = timeshard(
+        &["inject", "-f", "-", "-o", "json", "--namespace", "obs"],
+        input,
+    );
     let said = text(&output.stderr);
     for words in [
         "Service/s: not a workload",
@@ -28,17 +31,34 @@ fn inject_takes_lists_and_names_what_it_leaves_alone() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|pod| pod["metadata"]["labels"]["thanos-timeshard.io/shard"].as_str().unwrap())
+        .map(|pod| {
+            pod["metadata"]["labels"]["thanos-timeshard.io/shard"]
+                .as_str()
+                .unwrap()
+        })
         .collect();
     assert_eq!(shards, ["0", "0", "1", "1", "2", "2"]);
-    assert_eq!((&pods["items"][0]["metadata"]["name"], &pods["items"][0]["metadata"]["namespace"]), (&"store-5".into(), &"obs".into()));
+    assert_eq!(
+        (
+            &pods["items"][0]["metadata"]["name"],
+            &pods["items"][0]["metadata"]["namespace"]
+        ),
+        (&"store-5".into(), &"obs".into())
+    );
     let again = timeshard(&["inject", "-f", "-", "-o", "patch"], &text(&output.stdout));
     let patches = text(&again.stdout);
     assert_eq!(patches.lines().count(), 6);
-    assert!(patches.lines().all(|line| line.ends_with("\"patch\":[]}")), "{patches}");
+    assert!(
+        patches.lines().all(|line| line.ends_with("\"patch\":[]}")),
+        "{patches}"
+    );
     let yaml = timeshard(&["inject", "-f", "-", "--namespace", "obs"], input);
     let again = timeshard(&["inject", "-f", "-", "-o", "json"], &text(&yaml.stdout));
-    assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap(), pods, "YAML and JSON hold the same pods");
+    assert_eq!(
+        serde_json::from_slice::<Value>(&again.stdout).unwrap(),
+        pods,
+        "YAML and JSON hold the same pods"
+    );
 }
 
 /// A store StatefulSet in YAML, with something in front of its spec.
@@ -52,11 +72,25 @@ fn store_yaml(head: &str, env: &str) -> String {
 #[test]
 fn inject_reads_what_kubectl_reads() {
     let comments = "# a long comment\n".repeat(200);
-    let output = timeshard(&["inject", "-f", "-", "-o", "patch"], &store_yaml(&comments, "x"));
-    assert_eq!(text(&output.stdout).lines().count(), 1, "{}", text(&output.stderr));
-    let output = timeshard(&["inject", "-f", "-", "-o", "patch"], &store_yaml("x: 1\nx: 2\n", "x"));
+    let output = timeshard(
+        &["inject", "-f", "-", "-o", "patch"],
+        &store_yaml(&comments, "x"),
+    );
+    assert_eq!(
+        text(&output.stdout).lines().count(),
+        1,
+        "{}",
+        text(&output.stderr)
+    );
+    let output = timeshard(
+        &["inject", "-f", "-", "-o", "patch"],
+        &store_yaml("x: 1\nx: 2\n", "x"),
+    );
     let said = text(&output.stderr);
-    assert!(said.contains("standard input:4:1: a key is given twice; the last one is taken"), "{said}");
+    assert!(
+        said.contains("standard input:4:1: a key is given twice; the last one is taken"),
+        "{said}"
+    );
     assert_eq!(text(&output.stdout).lines().count(), 1, "{said}");
     let long = format!("sharding:\n{comments}  total_shards: 2\n");
     assert_eq!(plan(&long, &[])["pods"].as_array().unwrap().len(), 4);
@@ -73,17 +107,31 @@ fn yaml_that_begins_with_a_tab_is_quoted() {
 
 #[test]
 fn a_statefulset_of_another_group_is_named() {
-    let output = timeshard(&["inject", "-f", "-"], &store_yaml("", "x").replace("apps/v1", "apps.kruise.io/v1beta1"));
-    assert!(text(&output.stderr).contains("StatefulSet/store: it is not a StatefulSet of apps/v1"), "{}", text(&output.stderr));
+    let output = timeshard(
+        &["inject", "-f", "-"],
+        &store_yaml("", "x").replace("apps/v1", "apps.kruise.io/v1beta1"),
+    );
+    assert!(
+        text(&output.stderr).contains("StatefulSet/store: it is not a StatefulSet of apps/v1"),
+        "{}",
+        text(&output.stderr)
+    );
     assert!(output.stdout.is_empty());
 }
 
 #[test]
 fn numbers_that_the_api_server_refuses_are_refused() {
     for bad in ["-1", "\"2\"", "99999999999"] {
-        let output = timeshard(&["inject", "-f", "-"], &store_yaml("", "x").replace("replicas: 1", &format!("replicas: {bad}")));
+        let output = timeshard(
+            &["inject", "-f", "-"],
+            &store_yaml("", "x").replace("replicas: 1", &format!("replicas: {bad}")),
+        );
         assert_eq!(output.status.code(), Some(2));
-        assert!(text(&output.stderr).contains(&format!("spec.replicas is {bad}")), "{}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains(&format!("spec.replicas is {bad}")),
+            "{}",
+            text(&output.stderr)
+        );
     }
 }
 
@@ -114,7 +162,17 @@ fn values_that_are_no_texts_are_refused_at_their_place_in_the_file() {
             assert!(said.contains(&format!("standard input:{place}")) && said.contains("write it in quotes"), "{place}: {said}");
         }
     }
-    let many = set("{}", &format!("{{{}}}", (0..30).map(|i| format!("k{i}: 1")).collect::<Vec<_>>().join(", ")), "[store]");
+    let many = set(
+        "{}",
+        &format!(
+            "{{{}}}",
+            (0..30)
+                .map(|i| format!("k{i}: 1"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+        "[store]",
+    );
     assert!(text(&timeshard(&["inject", "-f", "-"], &many).stderr).contains("more"));
 }
 
@@ -122,13 +180,33 @@ fn values_that_are_no_texts_are_refused_at_their_place_in_the_file() {
 fn one_warning_for_all_pods_of_a_statefulset_and_one_pod_is_no_pods() {
     let set = store_yaml("", "x")
         .replace("replicas: 1", "replicas: 6")
-        .replace("args: [store]", "args: [store], livenessProbe: {grpc: {port: 10901}}");
+        .replace(
+            "args: [store]",
+            "args: [store], livenessProbe: {grpc: {port: 10901}}",
+        );
     let said = text(&timeshard(&["inject", "-f", "-", "-o", "patch"], &set).stderr);
-    let lines: Vec<&str> = said.lines().filter(|line| line.contains("liveness probe")).collect();
-    assert!(matches!(lines[..], [line] if line.starts_with("warning: StatefulSet/store: ") && line.ends_with(" (6 pods)")), "{said}");
+    let lines: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("liveness probe"))
+        .collect();
+    assert!(
+        matches!(lines[..], [line] if line.starts_with("warning: StatefulSet/store: ") && line.ends_with(" (6 pods)")),
+        "{said}"
+    );
     let one = text(&timeshard(&["inject", "-f", "-", "-o", "patch"], &store_yaml("", "x")).stderr);
-    assert!(one.contains("1 pod for 3 shards: only 1 shard is planned") && !one.contains("1 pods") && !one.contains("1 shards"), "{one}");
-    let plan = text(&timeshard(&["plan", "--config=-", "--replicas=1"], "sharding: {total_shards: 1, replicas_per_shard: 1}").stdout);
+    assert!(
+        one.contains("1 pod for 3 shards: only 1 shard is planned")
+            && !one.contains("1 pods")
+            && !one.contains("1 shards"),
+        "{one}"
+    );
+    let plan = text(
+        &timeshard(
+            &["plan", "--config=-", "--replicas=1"],
+            "sharding: {total_shards: 1, replicas_per_shard: 1}",
+        )
+        .stdout,
+    );
     assert!(plan.contains("1 shard, 1 pod, "), "{plan}");
     let old = store_yaml("", "x").replace("image: thanos", "image: 'quay.io/thanos/thanos:v0.6.0'");
     let said = text(&timeshard(&["inject", "-f", "-"], &old).stderr);
@@ -140,23 +218,45 @@ fn what_is_no_workload_yet_is_named_with_the_step_before() {
     for (api, kind, words) in [
         ("template.openshift.io/v1", "Template", "oc process"),
         ("helm.toolkit.fluxcd.io/v2", "HelmRelease", "helm template"),
-        ("monitoring.thanos.io/v1alpha1", "ThanosStore", "kubectl get statefulsets"),
+        (
+            "monitoring.thanos.io/v1alpha1",
+            "ThanosStore",
+            "kubectl get statefulsets",
+        ),
     ] {
-        let output = timeshard(&["inject", "-f", "-"], &format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x}}\n"));
+        let output = timeshard(
+            &["inject", "-f", "-"],
+            &format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x}}\n"),
+        );
         let said = text(&output.stderr);
-        assert!(output.status.success() && said.contains(&format!("skipped {kind}/x: ")) && said.contains(words), "{said}");
+        assert!(
+            output.status.success()
+                && said.contains(&format!("skipped {kind}/x: "))
+                && said.contains(words),
+            "{said}"
+        );
     }
     for (config, words) in [
         (
             "apiVersion: v1\nkind: ConfigMap\ndata: {config.yaml: \"sharding: {}\"}\n",
             "this is a ConfigMap: write the configuration in it to a file",
         ),
-        ("apiVersion: apps/v1\nkind: StatefulSet\n", "this is a Kubernetes object (StatefulSet)"),
-        ("replicas: 2\nconfig:\n  sharding: {total_shards: 3}\n", "these are values of a Helm chart"),
+        (
+            "apiVersion: apps/v1\nkind: StatefulSet\n",
+            "this is a Kubernetes object (StatefulSet)",
+        ),
+        (
+            "replicas: 2\nconfig:\n  sharding: {total_shards: 3}\n",
+            "these are values of a Helm chart",
+        ),
     ] {
         let output = timeshard(&["plan", "--config=-"], config);
         let said = text(&output.stderr);
-        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+        assert_eq!(
+            (output.status.code(), said.lines().count()),
+            (Some(2), 1),
+            "{said}"
+        );
         assert!(said.contains(words), "{said}");
     }
 }

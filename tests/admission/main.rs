@@ -1,6 +1,11 @@
 //! The whole admission path on real sockets: the `timeshard` binary serves, a TLS client plays the API server.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 mod admin_port;
 mod bad_requests;

@@ -35,7 +35,10 @@ impl Server {
         let ca_key = KeyPair::generate().unwrap();
         let ca_certificate = ca.self_signed(&ca_key).unwrap();
         let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec![NAME.to_owned()]).unwrap().signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+        let leaf = CertificateParams::new(vec![NAME.to_owned()])
+            .unwrap()
+            .signed_by(&key, &Issuer::new(ca, ca_key))
+            .unwrap();
         std::fs::write(certificates.path().join("tls.crt"), leaf.pem()).unwrap();
         std::fs::write(certificates.path().join("tls.key"), key.serialize_pem()).unwrap();
 
@@ -59,12 +62,18 @@ impl Server {
 
         let mut roots = RootCertStore::empty();
         roots.add(ca_certificate.der().clone()).unwrap();
-        let client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Self { child, address, client: Arc::new(client), _certificates: certificates }
+        let client =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        Self {
+            child,
+            address,
+            client: Arc::new(client),
+            _certificates: certificates,
+        }
     }
 
     pub(crate) fn tcp(&self) -> TcpStream {
@@ -76,7 +85,8 @@ impl Server {
     }
 
     pub(crate) fn tls(&self) -> Tls {
-        let connection = ClientConnection::new(self.client.clone(), NAME.try_into().unwrap()).unwrap();
+        let connection =
+            ClientConnection::new(self.client.clone(), NAME.try_into().unwrap()).unwrap();
         StreamOwned::new(connection, self.tcp())
     }
 
@@ -90,14 +100,20 @@ impl Server {
         let (status, body) = self.post(review_of(pod).to_string().as_bytes());
         assert_eq!(status, 200, "{body}");
         let answer: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((&answer["apiVersion"], &answer["kind"]), (&json!("admission.k8s.io/v1"), &json!("AdmissionReview")));
+        assert_eq!(
+            (&answer["apiVersion"], &answer["kind"]),
+            (&json!("admission.k8s.io/v1"), &json!("AdmissionReview"))
+        );
         assert_eq!(answer["response"]["uid"], "uid-1");
         answer["response"].clone()
     }
 
     /// Panics unless the server still runs and answers.
     pub(crate) fn assert_well(&mut self) {
-        assert!(self.child.try_wait().unwrap().is_none(), "the server has ended");
+        assert!(
+            self.child.try_wait().unwrap().is_none(),
+            "the server has ended"
+        );
         let response = self.review(&json!({"metadata": {"name": "x"}, "spec": {"containers": []}}));
         assert_eq!(response["allowed"], true);
     }
@@ -116,7 +132,10 @@ fn listening(child: &mut Child) -> SocketAddr {
     let mut seen = String::new();
     for line in log.by_ref() {
         let line = line.unwrap();
-        if let Some(address) = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["fields"]["listen"].as_str()?.parse().ok()) {
+        if let Some(address) = serde_json::from_str::<Value>(&line)
+            .ok()
+            .and_then(|line| line["fields"]["listen"].as_str()?.parse().ok())
+        {
             std::thread::spawn(move || log.for_each(drop));
             return address;
         }
@@ -136,9 +155,15 @@ pub(crate) fn post_on(stream: &mut Tls, body: &[u8]) -> (u16, String) {
 }
 
 pub(crate) fn post_to(stream: &mut Tls, path: &str, body: &[u8]) -> (u16, String) {
-    let head = format!("POST {path} HTTP/1.1\r\nhost: {NAME}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {NAME}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     // A server that refuses early may close before it has read everything; its answer is there all the same.
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush());
+    let _ = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(body))
+        .and_then(|()| stream.flush());
     answer(stream)
 }
 
@@ -154,8 +179,16 @@ pub(crate) fn answer(stream: &mut impl std::io::Read) -> (u16, String) {
             Ok(_) => head += &line,
         }
     }
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let length = |line: &str| line.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|n| n.trim().parse::<usize>().ok());
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    let length = |line: &str| {
+        line.to_ascii_lowercase()
+            .strip_prefix("content-length: ")
+            .and_then(|n| n.trim().parse::<usize>().ok())
+    };
     let mut body = vec![0; head.lines().find_map(length).unwrap_or(0)];
     reader.read_exact(&mut body).unwrap();
     (status, String::from_utf8(body).unwrap())

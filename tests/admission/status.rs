@@ -18,7 +18,10 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn pod(ordinal: u32, shard: u32, windows: [&str; 3], state: &str, phase: &str) -> Value {
-    let window = |text: &str| text.split_once(" .. ").map(|(min, max)| json!({"min_time": min, "max_time": max}));
+    let window = |text: &str| {
+        text.split_once(" .. ")
+            .map(|(min, max)| json!({"min_time": min, "max_time": max}))
+    };
     json!({
         "pod": format!("store-{ordinal}"), "ordinal": ordinal, "shard": shard, "replica": ordinal % 2, "surplus": false,
         "desired": window(windows[0]), "published": window(windows[1]), "applied": window(windows[2]), "verified": true,
@@ -47,7 +50,10 @@ const NEW: &str = "-370d .. -277d12h";
 const HEAD: &str = "-93d12h .. 1d";
 
 fn settled() -> Value {
-    let pods = [pod(0, 0, [HEAD; 3], "confirmed", "serving"), pod(1, 1, [NEW; 3], "confirmed", "serving")];
+    let pods = [
+        pod(0, 0, [HEAD; 3], "confirmed", "serving"),
+        pod(1, 1, [NEW; 3], "confirmed", "serving"),
+    ];
     set("settled", "every pod serves its planned window", &pods)
 }
 
@@ -72,7 +78,10 @@ fn rolling() -> Value {
 fn blocked() -> Value {
     let mut pod = pod(0, 0, [NEW, OLD, "none"], "unreachable", "");
     (pod["phase"], pod["surplus"]) = (Value::Null, json!(true));
-    pod["why"] = json!(format!("its sidecar does not answer on port 10908\u{1b}[31m {}", "x".repeat(400)));
+    pod["why"] = json!(format!(
+        "its sidecar does not answer on port 10908\u{1b}[31m {}",
+        "x".repeat(400)
+    ));
     let mut set = set("blocked", "store-0 alone serves that range", &[pod]);
     set["gaps"] = json!([{"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}]);
     (set["gap_seconds"], set["minimum_ready_replicas"]) = (json!(86_400), json!(0));
@@ -83,7 +92,10 @@ fn blocked() -> Value {
 #[test]
 fn a_rollout_is_shown() {
     let output = Server::of(&document(&[rolling(), settled()])).status(&[]);
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+    assert_eq!(
+        (output.status.code(), text(&output.stderr)),
+        (Some(0), String::new())
+    );
     let want = "\
 monitoring/store: rolling: store-2 is given another window
   1 move in 1 step left, at least 5 min; every instant is served by at least 1 pod; 4 replicas, ConfigMap store-time-shards
@@ -100,14 +112,18 @@ monitoring/store: settled: every pod serves its planned window
   store-0  0      confirmed  serving  -93d12h .. 1d      =        0s     0
   store-1  1      confirmed  serving  -370d .. -277d12h  =        3m20s  1
 ";
-    assert_eq!(text(&output.stdout).replace(env!("CARGO_PKG_VERSION"), "0.1.0"), want);
+    assert_eq!(
+        text(&output.stdout).replace(env!("CARGO_PKG_VERSION"), "0.1.0"),
+        want
+    );
 }
 
 #[test]
 fn what_is_wrong_stands_out_and_is_no_failure() {
     let mut all = document(&[blocked()]);
     all["config_error"] = json!("config.yaml:2:3: no");
-    let block = json!({"ulid": "01X", "from": "A", "to": "B", "missing_on": ["store-0"], "served_by": 0});
+    let block =
+        json!({"ulid": "01X", "from": "A", "to": "B", "missing_on": ["store-0"], "served_by": 0});
     all["statefulsets"][0]["blocks"] = json!({"known_pods": 2, "unknown_pods": 1, "unserved_total": 1, "unserved": [block], "missing_total": 0,
         "missing": [], "outside_windows": 14, "bucket_total": 511});
     let output = Server::of(&all).status(&["store"]);
@@ -127,8 +143,15 @@ fn what_is_wrong_stands_out_and_is_no_failure() {
     ] {
         assert!(table.contains(words), "{words}: {table}");
     }
-    assert!(table.lines().all(|line| line.chars().count() <= 200) && !table.contains('\u{1b}'), "{table}");
-    assert!(text(&output.stderr).contains("the last good one in force: config.yaml:2:3: no"), "{}", text(&output.stderr));
+    assert!(
+        table.lines().all(|line| line.chars().count() <= 200) && !table.contains('\u{1b}'),
+        "{table}"
+    );
+    assert!(
+        text(&output.stderr).contains("the last good one in force: config.yaml:2:3: no"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
@@ -145,8 +168,16 @@ fn a_server_that_does_not_lead_says_so_and_claims_nothing() {
         all["leader"] = leader;
         let output = Server::of(&all).status(&[]);
         let table = text(&output.stdout);
-        assert!(table.contains("monitoring/store: unknown\n  no leader has looked at it yet") && !table.contains("SOME"), "{table}");
-        assert!(text(&output.stderr).contains(words), "{}", text(&output.stderr));
+        assert!(
+            table.contains("monitoring/store: unknown\n  no leader has looked at it yet")
+                && !table.contains("SOME"),
+            "{table}"
+        );
+        assert!(
+            text(&output.stderr).contains(words),
+            "{}",
+            text(&output.stderr)
+        );
     }
 }
 
@@ -155,7 +186,11 @@ fn what_nobody_was_asked_about_is_no_gap() {
     let mut set = blocked();
     set["not_asked"] = json!(6);
     let table = text(&Server::of(&document(&[set])).status(&[]).stdout);
-    assert!(table.contains("what is served is not known yet: 6 sidecars not asked") && !table.contains("GAP"), "{table}");
+    assert!(
+        table.contains("what is served is not known yet: 6 sidecars not asked")
+            && !table.contains("GAP"),
+        "{table}"
+    );
 }
 
 #[test]
@@ -163,12 +198,34 @@ fn json_holds_the_reports_as_they_are() {
     let all = document(&[rolling()]);
     let output = Server::of(&all).status(&["-o", "json", "monitoring/store"]);
     let got: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(got, json!({"statefulsets": all["statefulsets"], "leader": all["leader"], "version": all["version"]}));
+    assert_eq!(
+        got,
+        json!({"statefulsets": all["statefulsets"], "leader": all["leader"], "version": all["version"]})
+    );
 }
 
 #[test]
 fn a_thousand_pods_are_not_listed() {
-    let pods: Vec<Value> = (0..1000).map(|i| pod(i, 0, [HEAD; 3], if i == 777 { "broken" } else { "confirmed" }, "serving")).collect();
-    let table = text(&Server::of(&document(&[set("waiting", "for store-777", &pods)])).status(&[]).stdout);
-    assert!(table.contains("store-777") && table.contains("… and 999 more pods") && table.lines().count() < 10, "{table}");
+    let pods: Vec<Value> = (0..1000)
+        .map(|i| {
+            pod(
+                i,
+                0,
+                [HEAD; 3],
+                if i == 777 { "broken" } else { "confirmed" },
+                "serving",
+            )
+        })
+        .collect();
+    let table = text(
+        &Server::of(&document(&[set("waiting", "for store-777", &pods)]))
+            .status(&[])
+            .stdout,
+    );
+    assert!(
+        table.contains("store-777")
+            && table.contains("… and 999 more pods")
+            && table.lines().count() < 10,
+        "{table}"
+    );
 }

@@ -25,7 +25,13 @@ impl Pair {
     }
 
     fn plan(&self, args: &[&str]) -> Output {
-        Command::new(TIMESHARD).arg("plan").arg(AT).args(args).current_dir(&self.0).output().unwrap()
+        Command::new(TIMESHARD)
+            .arg("plan")
+            .arg(AT)
+            .args(args)
+            .current_dir(&self.0)
+            .output()
+            .unwrap()
     }
 
     fn json(&self, args: &[&str]) -> Value {
@@ -56,17 +62,31 @@ fn the_checker_finds_what_is_wrong() {
     let old = pair.json(&["--config=old.yaml", all[0], all[1]]);
     let new = pair.json(&["--config=new.yaml", all[0], all[1]]);
     let good = pair.rollout(&[]);
-    assert_eq!(check(&old, &new, &good, 86_400, Kept::HeldBeforeTheStep), Ok(()));
+    assert_eq!(
+        check(&old, &new, &good, 86_400, Kept::HeldBeforeTheStep),
+        Ok(())
+    );
     let at_once = json!({"steps": [{"pods": new["pods"]}]});
-    assert!(check(&old, &new, &at_once, 86_400, Kept::HeldBeforeTheStep).unwrap_err().contains("nobody stays"));
+    assert!(
+        check(&old, &new, &at_once, 86_400, Kept::HeldBeforeTheStep)
+            .unwrap_err()
+            .contains("nobody stays")
+    );
     let mut short = good;
     short["steps"].as_array_mut().unwrap().pop();
-    assert!(check(&old, &new, &short, 86_400, Kept::HeldBeforeTheStep).unwrap_err().contains("ends at"));
+    assert!(
+        check(&old, &new, &short, 86_400, Kept::HeldBeforeTheStep)
+            .unwrap_err()
+            .contains("ends at")
+    );
 }
 
 #[test]
 fn the_document_is_the_contract() {
-    let pair = Pair::new("sharding: {total_shards: 1}", "sharding: {total_shards: 1, retention: 100d}");
+    let pair = Pair::new(
+        "sharding: {total_shards: 1}",
+        "sharding: {total_shards: 1, retention: 100d}",
+    );
     let step = |pod: &str| json!({"pods": [{"pod": pod, "min_time": "-100d", "max_time": "1d"}]});
     let timed = |pod: &str, at: u32| {
         let mut step = step(pod);
@@ -88,12 +108,16 @@ fn the_document_is_the_contract() {
     });
     assert_eq!(pair.rollout(&[]), want);
     let yaml = pair.plan(&["--from=old.yaml", "--to=new.yaml", "-o", "yaml"]);
-    assert_eq!(serde_saphyr::from_str::<Value>(&text(&yaml.stdout)).unwrap(), want);
+    assert_eq!(
+        serde_saphyr::from_str::<Value>(&text(&yaml.stdout)).unwrap(),
+        want
+    );
 }
 
 #[test]
 fn the_table_says_what_a_reviewer_asks() {
-    let (table, said) = Pair::new("sharding: {total_shards: 3}", "sharding: {total_shards: 4}").table(&[]);
+    let (table, said) =
+        Pair::new("sharding: {total_shards: 3}", "sharding: {total_shards: 4}").table(&[]);
     for words in [
         "total_shards: 3 -> 4\n",
         "restarts in place: 8 pods of 8 (8 once), in 4 steps: at least 12m by drain (1m30s) and discovery_delay (1m30s)",
@@ -106,80 +130,160 @@ fn the_table_says_what_a_reviewer_asks() {
         assert!(table.contains(words), "{words}: {table}");
     }
     assert_eq!(said, "");
-    let same = Pair::new("sharding: {drain: 60s}", "sharding: {drain: 90s}").table(&[]).0;
+    let same = Pair::new("sharding: {drain: 60s}", "sharding: {drain: 90s}")
+        .table(&[])
+        .0;
     assert_eq!(same, "drain: 1m -> 1m30s\n\nno pod restarts\n");
 }
 
 /// What the end-to-end scenario `reshard` measured from 3 to 4 shards of 2 on a real cluster, whose bucket loads in no time.
 #[test]
 fn the_forecast_is_near_what_was_measured() {
-    for (periods, measured) in [(", drain: 60s, discovery_delay: 60s", 497), (", drain: 17s, discovery_delay: 20s", 163)] {
+    for (periods, measured) in [
+        (", drain: 60s, discovery_delay: 60s", 497),
+        (", drain: 17s, discovery_delay: 20s", 163),
+    ] {
         let config = |shards: u32| format!("sharding: {{total_shards: {shards}{periods}}}");
         let rollout = Pair::new(&config(3), &config(4)).rollout(&["--load-time=0s"]);
         let said = rollout["duration"]["seconds"].as_i64().unwrap();
-        assert!((said - measured).abs() * 100 <= measured * 3, "{said} s where {measured} s were measured");
+        assert!(
+            (said - measured).abs() * 100 <= measured * 3,
+            "{said} s where {measured} s were measured"
+        );
     }
 }
 
 #[test]
 fn who_holds_what_meanwhile_is_counted() {
-    let rollout = Pair::new("sharding: {replicas_per_shard: 3}", "sharding: {replicas_per_shard: 3, total_shards: 4}").rollout(&[]);
-    assert_eq!((&rollout["holders_before"], &rollout["holders_after"]), (&json!(3), &json!(3)));
+    let rollout = Pair::new(
+        "sharding: {replicas_per_shard: 3}",
+        "sharding: {replicas_per_shard: 3, total_shards: 4}",
+    )
+    .rollout(&[]);
+    assert_eq!(
+        (&rollout["holders_before"], &rollout["holders_after"]),
+        (&json!(3), &json!(3))
+    );
     for step in rollout["steps"].as_array().unwrap() {
         assert!(step["fewest_holders"].as_i64().unwrap() >= 1, "{step}");
     }
     // A longer retention is held by nobody before, which is no gap of the rollout.
-    let longer = Pair::new("sharding: {retention: 100d}", "sharding: {retention: 200d}").rollout(&[]);
-    assert!(longer["steps"].as_array().unwrap().iter().all(|step| step["fewest_holders"] != 0), "{longer}");
+    let longer =
+        Pair::new("sharding: {retention: 100d}", "sharding: {retention: 200d}").rollout(&[]);
+    assert!(
+        longer["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|step| step["fewest_holders"] != 0),
+        "{longer}"
+    );
     // One replica that goes leaves a gap, and the step says so.
     let gap = "sharding: {replicas_per_shard: 1, allow_coverage_gap: true, total_shards: ";
     let alone = Pair::new(&format!("{gap}3}}"), &format!("{gap}4}}")).rollout(&[]);
-    assert!(alone["steps"].as_array().unwrap().iter().any(|step| step["fewest_holders"] == 0), "{alone}");
+    assert!(
+        alone["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|step| step["fewest_holders"] == 0),
+        "{alone}"
+    );
 }
 
 #[test]
 fn a_change_of_numbers_is_no_step() {
-    let pair = Pair::new("sharding: {total_shards: 1, replicas_per_shard: 2}", "sharding: {total_shards: 1, replicas_per_shard: 4}");
+    let pair = Pair::new(
+        "sharding: {total_shards: 1, replicas_per_shard: 2}",
+        "sharding: {total_shards: 1, replicas_per_shard: 4}",
+    );
     assert_eq!(pair.rollout(&[])["steps"], json!([]));
 }
 
 #[test]
 fn one_replica_stops_the_rollout_or_leaves_a_gap() {
-    let (old, new) = ("sharding: {total_shards: 3, replicas_per_shard: 1}", "sharding: {total_shards: 4, replicas_per_shard: 1}");
+    let (old, new) = (
+        "sharding: {total_shards: 3, replicas_per_shard: 1}",
+        "sharding: {total_shards: 4, replicas_per_shard: 1}",
+    );
     let pair = Pair::new(old, new);
     let (table, said) = pair.table(&["--replicas", "3"]);
     assert!(table.contains("BLOCKED with "), "{table}");
-    assert!(said.contains("alone holds 20") && said.contains("allow_coverage_gap: true"), "{said}");
+    assert!(
+        said.contains("alone holds 20") && said.contains("allow_coverage_gap: true"),
+        "{said}"
+    );
     let warnings = pair.rollout(&["--replicas", "3"])["warnings"].to_string();
     assert!(warnings.contains("thanos-store-gateway-"), "{warnings}");
-    let (table, said) = Pair::new(old, &new.replace('}', ", allow_coverage_gap: true}")).table(&["--replicas", "4"]);
-    assert!(!table.contains("BLOCKED") && said.contains("leaves a gap: while thanos-store-gateway-"), "{table}{said}");
+    let (table, said) = Pair::new(old, &new.replace('}', ", allow_coverage_gap: true}"))
+        .table(&["--replicas", "4"]);
+    assert!(
+        !table.contains("BLOCKED") && said.contains("leaves a gap: while thanos-store-gateway-"),
+        "{table}{said}"
+    );
 }
 
 #[test]
 fn bad_input_exits_with_2_and_a_sentence() {
-    let pair = Pair::new("sharding: {total_shards: auto}", "sharding:\n  total_shards: 0\n");
+    let pair = Pair::new(
+        "sharding: {total_shards: auto}",
+        "sharding:\n  total_shards: 0\n",
+    );
     for (args, words) in [
         (vec!["--from=old.yaml"], "--to"),
-        (vec!["--from=old.yaml", "--to=old.yaml", "--load-time=-5m"], "a load takes at least 0s"),
+        (
+            vec!["--from=old.yaml", "--to=old.yaml", "--load-time=-5m"],
+            "a load takes at least 0s",
+        ),
         (vec!["--load-time=5m"], "--from"),
         (vec!["--to=old.yaml"], "--from"),
-        (vec!["--from=old.yaml", "--to=old.yaml", "--config=old.yaml"], "cannot be used with"),
+        (
+            vec!["--from=old.yaml", "--to=old.yaml", "--config=old.yaml"],
+            "cannot be used with",
+        ),
         (vec!["--from=old.yaml", "--to=old.yaml"], "--replicas N"),
-        (vec!["--from=old.yaml", "--to=new.yaml"], "new.yaml:2:17: sharding.total_shards: 0"),
-        (vec!["--from=absent.yaml", "--to=old.yaml"], "absent.yaml: cannot be read"),
-        (vec!["--from=-", "--to=-"], "standard input can be read once"),
-        (vec!["--from=old.yaml", "--to=old.yaml", "--replicas=4", "-o", "svg"], "-o svg draws one configuration"),
+        (
+            vec!["--from=old.yaml", "--to=new.yaml"],
+            "new.yaml:2:17: sharding.total_shards: 0",
+        ),
+        (
+            vec!["--from=absent.yaml", "--to=old.yaml"],
+            "absent.yaml: cannot be read",
+        ),
+        (
+            vec!["--from=-", "--to=-"],
+            "standard input can be read once",
+        ),
+        (
+            vec![
+                "--from=old.yaml",
+                "--to=old.yaml",
+                "--replicas=4",
+                "-o",
+                "svg",
+            ],
+            "-o svg draws one configuration",
+        ),
     ] {
         let output = pair.plan(&args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(text(&output.stderr).contains(words), "{args:?}: {}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains(words),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
     }
 }
 
 #[test]
 fn switching_services_off_is_warned_about() {
-    let pair = Pair::new("sharding: {shard_services: true}", "sharding: {total_shards: 4}");
+    let pair = Pair::new(
+        "sharding: {shard_services: true}",
+        "sharding: {total_shards: 4}",
+    );
     let warnings = pair.rollout(&[])["warnings"].to_string();
-    assert!(warnings.contains("move queriers off the shard Services first"), "{warnings}");
+    assert!(
+        warnings.contains("move queriers off the shard Services first"),
+        "{warnings}"
+    );
 }

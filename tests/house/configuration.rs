@@ -28,10 +28,18 @@ fn accepted(schema: &Value) -> String {
         .to_owned();
     }
     if let Some(choices) = schema["enum"].as_array() {
-        return choices.iter().map(|choice| format!("`{}`", choice.as_str().unwrap())).collect::<Vec<_>>().join(", ");
+        return choices
+            .iter()
+            .map(|choice| format!("`{}`", choice.as_str().unwrap()))
+            .collect::<Vec<_>>()
+            .join(", ");
     }
     if let Some(several) = schema["anyOf"].as_array() {
-        return several.iter().map(accepted).collect::<Vec<_>>().join(" or ");
+        return several
+            .iter()
+            .map(accepted)
+            .collect::<Vec<_>>()
+            .join(" or ");
     }
     if let Some(word) = schema["const"].as_str() {
         return format!("`{word}`");
@@ -52,13 +60,20 @@ fn table(block: &str, schema: &Value, text: &str) -> String {
     keys.sort_by_key(|(key, _)| text[from..].find(&format!("\"{key}\": {{")));
     let mut table = "| key | accepted | default | meaning |\n|-|-|-|-|\n".to_owned();
     for (key, schema) in keys {
-        let meaning = schema["description"].as_str().unwrap_or_else(|| panic!("{SCHEMA}: {block}.{key} has no description"));
+        let meaning = schema["description"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{SCHEMA}: {block}.{key} has no description"));
         let default = match &schema["default"] {
             Value::Null => String::new(),
             Value::String(text) => format!("`{text}`"),
             other => format!("`{other}`"),
         };
-        writeln!(table, "| `{key}` | {} | {default} | {meaning} |", accepted(schema)).unwrap();
+        writeln!(
+            table,
+            "| `{key}` | {} | {default} | {meaning} |",
+            accepted(schema)
+        )
+        .unwrap();
     }
     table
 }
@@ -66,7 +81,10 @@ fn table(block: &str, schema: &Value, text: &str) -> String {
 fn blocks() -> (Value, String) {
     let text = std::fs::read_to_string(at(SCHEMA)).unwrap();
     let schema: Value = serde_json::from_str(&text).unwrap();
-    (schema["properties"]["config"]["properties"].clone(), text[text.find("\"config\": {").unwrap()..].to_owned())
+    (
+        schema["properties"]["config"]["properties"].clone(),
+        text[text.find("\"config\": {").unwrap()..].to_owned(),
+    )
 }
 
 #[test]
@@ -75,16 +93,26 @@ fn the_page_has_the_tables_of_the_schema() {
     let mut page = std::fs::read_to_string(at(PAGE)).unwrap();
     let before = page.clone();
     for (block, schema) in blocks.as_object().unwrap() {
-        let begin = format!("<!-- {block}: written by UPDATE_GOLDEN=1 cargo test --test house configuration -->\n");
+        let begin = format!(
+            "<!-- {block}: written by UPDATE_GOLDEN=1 cargo test --test house configuration -->\n"
+        );
         let end = format!("<!-- end of {block} -->\n");
-        let from = page.find(&begin).unwrap_or_else(|| panic!("{PAGE} has no line {begin}")) + begin.len();
-        let to = page.find(&end).unwrap_or_else(|| panic!("{PAGE} has no line {end}"));
+        let from = page
+            .find(&begin)
+            .unwrap_or_else(|| panic!("{PAGE} has no line {begin}"))
+            + begin.len();
+        let to = page
+            .find(&end)
+            .unwrap_or_else(|| panic!("{PAGE} has no line {end}"));
         page.replace_range(from..to, &table(block, schema, &text));
     }
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(at(PAGE), page).unwrap();
     } else {
-        assert_eq!(before, page, "write it anew: UPDATE_GOLDEN=1 cargo test --test house configuration");
+        assert_eq!(
+            before, page,
+            "write it anew: UPDATE_GOLDEN=1 cargo test --test house configuration"
+        );
     }
 }
 
@@ -98,8 +126,8 @@ fn a_default_of_the_schema_is_that_of_the_program() {
         for (key, schema) in schema["properties"].as_object().unwrap() {
             let default = &schema["default"];
             if !default.is_null() {
-                let config =
-                    Config::parse(&format!("{block}:\n  {key}: {default}\n"), "x").unwrap_or_else(|why| panic!("{block}.{key}: {why}"));
+                let config = Config::parse(&format!("{block}:\n  {key}: {default}\n"), "x")
+                    .unwrap_or_else(|why| panic!("{block}.{key}: {why}"));
                 assert_eq!(
                     (&config.operator, &config.sharding, &config.injection),
                     (&nothing.operator, &nothing.sharding, &nothing.injection),

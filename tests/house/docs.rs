@@ -9,16 +9,33 @@ use crate::{at, files};
 fn pages() -> Vec<(String, String)> {
     let mut paths = files("docs", "md");
     paths.push(at("README.md"));
-    paths.into_iter().map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap())).collect()
+    paths
+        .into_iter()
+        .map(|path| {
+            (
+                path.display().to_string(),
+                std::fs::read_to_string(&path).unwrap(),
+            )
+        })
+        .collect()
 }
 
 fn sources() -> String {
-    files("src", "rs").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+    files("src", "rs")
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect()
 }
 
 /// What follows `mark` and consists of letters that `part` takes.
-fn after<'a>(text: &'a str, mark: &'a str, part: fn(char) -> bool) -> impl Iterator<Item = &'a str> {
-    text.split(mark).skip(1).map(move |rest| &rest[..rest.find(|c| !part(c)).unwrap_or(rest.len())])
+fn after<'a>(
+    text: &'a str,
+    mark: &'a str,
+    part: fn(char) -> bool,
+) -> impl Iterator<Item = &'a str> {
+    text.split(mark)
+        .skip(1)
+        .map(move |rest| &rest[..rest.find(|c| !part(c)).unwrap_or(rest.len())])
 }
 
 /// `docs/metrics.md` is written from what the programs answer, so a metric that is there is one that they have.
@@ -28,7 +45,10 @@ fn metrics_are_there() {
     let mut seen = 0;
     for (page, text) in pages() {
         for name in after(&text, "`timeshard_", |c| c.is_ascii_lowercase() || c == '_') {
-            assert!(reference.contains(&format!("`timeshard_{name}`")), "{page}: no metric timeshard_{name}");
+            assert!(
+                reference.contains(&format!("`timeshard_{name}`")),
+                "{page}: no metric timeshard_{name}"
+            );
             seen += 1;
         }
     }
@@ -41,7 +61,10 @@ fn reasons_of_events_are_there() {
     let mut seen = BTreeSet::new();
     for (page, text) in pages() {
         for reason in after(&text, "Event `", |c| c.is_ascii_alphabetic()) {
-            assert!(sources.contains(&format!("\"{reason}\"")), "{page}: no Event has the reason {reason}");
+            assert!(
+                sources.contains(&format!("\"{reason}\"")),
+                "{page}: no Event has the reason {reason}"
+            );
             seen.insert(reason.to_owned());
         }
     }
@@ -54,10 +77,16 @@ fn annotations_and_labels_are_there() {
     for (page, text) in pages() {
         for key in after(&text, PREFIX, |c| c.is_ascii_lowercase() || c == '-') {
             let is_name = sources.contains(&format!("\"{PREFIX}{key}\""));
-            let is_key = sources.contains(&format!("\"{}\"", key.trim_end_matches('-').replace('-', "_")));
+            let is_key = sources.contains(&format!(
+                "\"{}\"",
+                key.trim_end_matches('-').replace('-', "_")
+            ));
             // A key with a dash behind it is one that kubectl removes; without one, a placeholder follows.
             assert!(
-                key.is_empty() || is_name || is_key || sources.contains(&format!("\"{PREFIX}{}\"", key.trim_end_matches('-'))),
+                key.is_empty()
+                    || is_name
+                    || is_key
+                    || sources.contains(&format!("\"{PREFIX}{}\"", key.trim_end_matches('-'))),
                 "{page}: {PREFIX}{key}"
             );
         }

@@ -10,7 +10,13 @@ fn anchor(heading: &str) -> String {
     let plain = heading.trim_start_matches('#').trim().to_lowercase();
     plain
         .chars()
-        .filter_map(|c| if c == ' ' { Some('-') } else { Some(c).filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_') })
+        .filter_map(|c| {
+            if c == ' ' {
+                Some('-')
+            } else {
+                Some(c).filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_')
+            }
+        })
         .collect()
 }
 
@@ -25,13 +31,26 @@ fn prose(page: &str) -> impl Iterator<Item = &str> {
 }
 
 fn anchors(page: &str) -> BTreeSet<String> {
-    let named = page.split("<a id=\"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(id, _)| id.to_owned());
-    prose(page).filter(|line| line.starts_with('#')).map(anchor).chain(named).collect()
+    let named = page
+        .split("<a id=\"")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('"'))
+        .map(|(id, _)| id.to_owned());
+    prose(page)
+        .filter(|line| line.starts_with('#'))
+        .map(anchor)
+        .chain(named)
+        .collect()
 }
 
 fn links(page: &str) -> Vec<String> {
-    let targets =
-        |line: &str| line.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to.to_owned()).collect::<Vec<_>>();
+    let targets = |line: &str| {
+        line.split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')'))
+            .map(|(to, _)| to.to_owned())
+            .collect::<Vec<_>>()
+    };
     prose(page).flat_map(targets).collect()
 }
 
@@ -50,15 +69,28 @@ fn every_link_leads_somewhere() {
         let text = std::fs::read_to_string(&page).unwrap();
         for link in links(&text).iter().filter(|link| !link.contains("://")) {
             let (file, fragment) = link.split_once('#').unwrap_or((link, ""));
-            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap_or(Path::new(".")).join(file) };
+            let target = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().unwrap_or(Path::new(".")).join(file)
+            };
             let good = target.exists()
-                && (fragment.is_empty() || std::fs::read_to_string(&target).is_ok_and(|text| anchors(&text).contains(fragment)));
+                && (fragment.is_empty()
+                    || std::fs::read_to_string(&target)
+                        .is_ok_and(|text| anchors(&text).contains(fragment)));
             followed += 1;
             if !good {
-                wrong.push(format!("{}: {link}", page.strip_prefix(at("")).unwrap().display()));
+                wrong.push(format!(
+                    "{}: {link}",
+                    page.strip_prefix(at("")).unwrap().display()
+                ));
             }
         }
     }
-    assert!(wrong.is_empty(), "these links lead nowhere:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "these links lead nowhere:\n{}",
+        wrong.join("\n")
+    );
     assert!(followed > 0, "no link was found");
 }

@@ -1,7 +1,12 @@
 //! The house rules that no lint knows: which way imports flow, what core may know, how long files are, and that the
 //! manifests in `deploy/` use the names that the program uses.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 mod chart;
 mod checks;

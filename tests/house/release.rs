@@ -17,20 +17,36 @@ fn is_hex(text: &str, digits: usize) -> bool {
 
 /// What is not pinned in a Dockerfile.
 fn loose_images(dockerfile: &str) -> Vec<&str> {
-    let stages: Vec<&str> = dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")).collect();
+    let stages: Vec<&str> = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("FROM "))
+        .collect();
     assert!(!stages.is_empty(), "no FROM");
     let loose = |stage: &&str| {
-        let image = stage.split(' ').find(|word| !word.starts_with("--")).unwrap();
-        image != "scratch" && !image.split_once("@sha256:").is_some_and(|(_, digest)| is_hex(digest, 64))
+        let image = stage
+            .split(' ')
+            .find(|word| !word.starts_with("--"))
+            .unwrap();
+        image != "scratch"
+            && !image
+                .split_once("@sha256:")
+                .is_some_and(|(_, digest)| is_hex(digest, 64))
     };
     stages.into_iter().filter(loose).collect()
 }
 
 /// What is not pinned in a workflow: an action has its commit, and the release it stands for as a comment.
 fn loose_actions(workflow: &str) -> Vec<&str> {
-    let used = workflow.lines().filter_map(|line| line.trim_start().trim_start_matches("- ").strip_prefix("uses: "));
+    let used = workflow.lines().filter_map(|line| {
+        line.trim_start()
+            .trim_start_matches("- ")
+            .strip_prefix("uses: ")
+    });
     let loose = |used: &&str| {
-        let pinned = used.split_once('@').and_then(|(_, commit)| commit.split_once(" # v")).is_some_and(|(commit, _)| is_hex(commit, 40));
+        let pinned = used
+            .split_once('@')
+            .and_then(|(_, commit)| commit.split_once(" # v"))
+            .is_some_and(|(commit, _)| is_hex(commit, 40));
         !pinned && !used.starts_with("./")
     };
     used.filter(loose).collect()
@@ -41,14 +57,24 @@ fn what_is_not_pinned_is_found() {
     let digest = "a".repeat(64);
     for (image, loose) in [
         (format!("rust@sha256:{digest}"), false),
-        (format!("--platform=$BUILDPLATFORM rust:1.95@sha256:{digest} AS build"), false),
+        (
+            format!("--platform=$BUILDPLATFORM rust:1.95@sha256:{digest} AS build"),
+            false,
+        ),
         ("scratch".to_owned(), false),
         ("rust:1.95".to_owned(), true),
-        ("--platform=$BUILDPLATFORM ${IMAGE} AS build".to_owned(), true),
+        (
+            "--platform=$BUILDPLATFORM ${IMAGE} AS build".to_owned(),
+            true,
+        ),
         (format!("rust@sha256:{digest}b"), true),
         ("rust@sha256:abc".to_owned(), true),
     ] {
-        assert_eq!(!loose_images(&format!("FROM {image}\nRUN true\n")).is_empty(), loose, "{image}");
+        assert_eq!(
+            !loose_images(&format!("FROM {image}\nRUN true\n")).is_empty(),
+            loose,
+            "{image}"
+        );
     }
     let commit = "0123456789".repeat(4);
     for (uses, loose) in [
@@ -73,26 +99,49 @@ fn base_images_and_actions_are_pinned() {
         assert_eq!(loose_actions(&text), [""; 0], "{}", workflow.display());
         // Whoever may write says so for one job, never for all of them.
         let permissions = serde_saphyr::from_str::<Value>(&text).unwrap()["permissions"].clone();
-        let granted = permissions.as_object().unwrap_or_else(|| panic!("{}: permissions are named", workflow.display()));
-        assert!(granted.values().all(|right| right == "read"), "{}: {granted:?}", workflow.display());
+        let granted = permissions
+            .as_object()
+            .unwrap_or_else(|| panic!("{}: permissions are named", workflow.display()));
+        assert!(
+            granted.values().all(|right| right == "read"),
+            "{}: {granted:?}",
+            workflow.display()
+        );
     }
 }
 
 /// The image is built by a Rust that the package accepts.
 #[test]
 fn the_builder_has_the_rust_that_the_package_needs() {
-    let numbers = |version: &str| version.split('.').map(|n| n.parse::<u32>().unwrap()).collect::<Vec<_>>();
+    let numbers = |version: &str| {
+        version
+            .split('.')
+            .map(|n| n.parse::<u32>().unwrap())
+            .collect::<Vec<_>>()
+    };
     let dockerfile = read("Dockerfile");
-    let (_, image) = dockerfile.split_once("/rust:").expect("the builder is an image of Rust");
+    let (_, image) = dockerfile
+        .split_once("/rust:")
+        .expect("the builder is an image of Rust");
     let builder = image.split('-').next().unwrap();
-    assert!(numbers(builder) >= numbers(env!("CARGO_PKG_RUST_VERSION")), "{builder}");
+    assert!(
+        numbers(builder) >= numbers(env!("CARGO_PKG_RUST_VERSION")),
+        "{builder}"
+    );
 }
 
 /// The workflow says which tag it releases; chart, manifests and programs agree with each other in `chart` and `deploy`.
 #[test]
-#[allow(clippy::disallowed_methods, reason = "tests take their knobs from the environment")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests take their knobs from the environment"
+)]
 fn a_release_is_tagged_with_its_version() {
     if let Ok(tag) = std::env::var("TIMESHARD_RELEASE") {
-        assert_eq!(tag, concat!("v", env!("CARGO_PKG_VERSION")), "tag v + the version in Cargo.toml");
+        assert_eq!(
+            tag,
+            concat!("v", env!("CARGO_PKG_VERSION")),
+            "tag v + the version in Cargo.toml"
+        );
     }
 }

@@ -38,16 +38,28 @@ fn answer(mut stream: TcpStream, lease: &Mutex<Option<Value>>) -> std::io::Resul
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     if first.contains("watch=true") {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n")?;
+        stream.write_all(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n",
+        )?;
         // Until the other side has enough of it.
         return reader.read(&mut [0]).map(drop);
     }
     let mut words = first.split(' ');
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let (code, value) = respond(method, path.split('?').next().unwrap_or_default(), &body, lease);
+    let (method, path) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
+    let (code, value) = respond(
+        method,
+        path.split('?').next().unwrap_or_default(),
+        &body,
+        lease,
+    );
     let text = value.to_string();
-    let head =
-        format!("HTTP/1.1 {code} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", text.len());
+    let head = format!(
+        "HTTP/1.1 {code} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        text.len()
+    );
     stream.write_all(head.as_bytes())?;
     stream.write_all(text.as_bytes())
 }
@@ -65,18 +77,19 @@ fn respond(method: &str, path: &str, body: &[u8], lease: &Mutex<Option<Value>>) 
             if method != "GET" {
                 *lease = Some(sent());
             }
-            let missing =
-                json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "NotFound", "message": "none", "code": 404});
+            let missing = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "NotFound", "message": "none", "code": 404});
             lease.clone().map_or((404, missing), |lease| (200, lease))
         }
         ("GET", "namespaces") => list(&json!([{"metadata": {"name": "monitoring"}}])),
-        ("GET", "statefulsets") => list(&json!([{"metadata": {"name": "store", "namespace": "monitoring", "uid": "s", "generation": 1},
+        ("GET", "statefulsets") => list(
+            &json!([{"metadata": {"name": "store", "namespace": "monitoring", "uid": "s", "generation": 1},
             "spec": {"replicas": 1, "serviceName": "store", "selector": {"matchLabels": {"app": "store"}}, "template": {"spec": store()}},
-            "status": {"replicas": 1, "observedGeneration": 1}}])),
-        ("GET", "pods") => {
-            list(&json!([{"metadata": {"name": "store-0", "namespace": "monitoring", "uid": "p", "labels": {"app": "store"},
-            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "s", "controller": true}]}, "spec": store()}]))
-        }
+            "status": {"replicas": 1, "observedGeneration": 1}}]),
+        ),
+        ("GET", "pods") => list(
+            &json!([{"metadata": {"name": "store-0", "namespace": "monitoring", "uid": "p", "labels": {"app": "store"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "s", "controller": true}]}, "spec": store()}]),
+        ),
         ("GET", _) => list(&json!([])),
         _ => (200, sent()),
     }
@@ -87,5 +100,8 @@ fn store() -> Value {
 }
 
 fn list(items: &Value) -> (u16, Value) {
-    (200, json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}))
+    (
+        200,
+        json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}),
+    )
 }

@@ -21,7 +21,9 @@ pub(crate) struct Browser {
 
 /// Where a program is, if it is installed.
 fn program(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
 }
 
 impl Browser {
@@ -34,20 +36,37 @@ impl Browser {
             return None;
         }
         let (Some(chromium), Some(driver)) = (program("chromium"), program("chromedriver")) else {
-            let why =
-                "no chromium and chromedriver on PATH, so the page was not tried in a browser: apt-get install chromium chromium-driver";
+            let why = "no chromium and chromedriver on PATH, so the page was not tried in a browser: apt-get install chromium chromium-driver";
             assert!(wish != "required", "{why}");
             eprintln!("skipped: {why}");
             return None;
         };
-        let mut driver = Command::new(driver).arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut driver = Command::new(driver)
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let started = lines.find_map(|line| line.ok()?.strip_prefix("ChromeDriver was started successfully on port ").map(str::to_owned));
-        let port = started.expect("chromedriver says its port").trim_end_matches('.').parse().unwrap();
+        let started = lines.find_map(|line| {
+            line.ok()?
+                .strip_prefix("ChromeDriver was started successfully on port ")
+                .map(str::to_owned)
+        });
+        let port = started
+            .expect("chromedriver says its port")
+            .trim_end_matches('.')
+            .parse()
+            .unwrap();
         // It writes on; a closed pipe would end it.
         std::thread::spawn(move || lines.for_each(drop));
         let profile = tempfile::tempdir().unwrap();
-        let mut browser = Self { driver, port, session: String::new(), profile };
+        let mut browser = Self {
+            driver,
+            port,
+            session: String::new(),
+            profile,
+        };
         let args = [
             "--headless",
             "--no-sandbox",
@@ -61,7 +80,10 @@ impl Browser {
             "--force-color-profile=srgb",
         ];
         let mut args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        args.push(format!("--user-data-dir={}", browser.profile.path().display()));
+        args.push(format!(
+            "--user-data-dir={}",
+            browser.profile.path().display()
+        ));
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": {"binary": chromium, "args": args},
@@ -73,10 +95,20 @@ impl Browser {
     }
 
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
-        let body = if method == "POST" { body.to_string() } else { String::new() };
-        let (status, text) = exchange(self.port, method, path, &body).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        let mut value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{method} {path}: {error}: {text}"));
-        assert!(status.contains(" 200 "), "{method} {path}: {status}: {}", value["value"]["message"]);
+        let body = if method == "POST" {
+            body.to_string()
+        } else {
+            String::new()
+        };
+        let (status, text) = exchange(self.port, method, path, &body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        let mut value: Value = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}: {text}"));
+        assert!(
+            status.contains(" 200 "),
+            "{method} {path}: {status}: {}",
+            value["value"]["message"]
+        );
         value["value"].take()
     }
 
@@ -94,18 +126,33 @@ impl Browser {
     }
 
     /// Waits until an expression is true.
-    #[allow(clippy::disallowed_methods, reason = "the pause of a poll with a deadline")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the pause of a poll with a deadline"
+    )]
     pub(crate) fn until(&self, expression: &str) {
         let start = Instant::now();
         while self.run(&format!("return !!({expression})")) != json!(true) {
-            let shown = || self.run("return document.body.innerText.slice(0, 3000)").as_str().unwrap_or_default().to_owned();
-            assert!(start.elapsed() <= DEADLINE, "in vain: {expression}\n{}", shown());
+            let shown = || {
+                self.run("return document.body.innerText.slice(0, 3000)")
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            assert!(
+                start.elapsed() <= DEADLINE,
+                "in vain: {expression}\n{}",
+                shown()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
     pub(crate) fn cdp(&self, command: &str, params: &Value) {
-        self.post("/goog/cdp/execute", &json!({"cmd": command, "params": params}));
+        self.post(
+            "/goog/cdp/execute",
+            &json!({"cmd": command, "params": params}),
+        );
     }
 
     /// As wide as this, at least as high.
@@ -129,16 +176,29 @@ impl Browser {
     pub(crate) fn keys(&self, keys: &str) {
         let actions: Vec<Value> = keys
             .chars()
-            .flat_map(|key| [json!({"type": "keyDown", "value": key.to_string()}), json!({"type": "keyUp", "value": key.to_string()})])
+            .flat_map(|key| {
+                [
+                    json!({"type": "keyDown", "value": key.to_string()}),
+                    json!({"type": "keyUp", "value": key.to_string()}),
+                ]
+            })
             .collect();
-        self.post("/actions", &json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}));
+        self.post(
+            "/actions",
+            &json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}),
+        );
     }
 
     /// What the console was told since the last time, as errors or warnings.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", &json!({"type": "browser"}));
         let bad = |entry: &Value| matches!(entry["level"].as_str(), Some("SEVERE" | "WARNING"));
-        log.as_array().unwrap().iter().filter(|entry| bad(entry)).map(|entry| entry["message"].as_str().unwrap().to_owned()).collect()
+        log.as_array()
+            .unwrap()
+            .iter()
+            .filter(|entry| bad(entry))
+            .map(|entry| entry["message"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// A picture of the window.
@@ -161,8 +221,9 @@ fn exchange(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.set_read_timeout(Some(DEADLINE * 2))?;
     let length = body.len();
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
     socket.write_all(format!("{head}{body}").as_bytes())?;
     let mut reader = BufReader::new(socket);
     let (mut status, mut length) = (String::new(), 0);
@@ -189,7 +250,11 @@ fn base64(text: &str) -> Vec<u8> {
         b'+' => 62,
         _ => 63,
     };
-    let digits: Vec<u32> = text.bytes().filter(|c| *c != b'=' && !c.is_ascii_whitespace()).map(digit).collect();
+    let digits: Vec<u32> = text
+        .bytes()
+        .filter(|c| *c != b'=' && !c.is_ascii_whitespace())
+        .map(digit)
+        .collect();
     let bytes = |group: &[u32]| {
         let all = group.iter().fold(0, |all, digit| (all << 6) | digit) << (6 * (4 - group.len()));
         all.to_be_bytes()[1..group.len()].to_vec()

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use thanos_timeshard::adapters::clock;
-use thanos_timeshard::core::report::{BlockReport, BlocksReport, ChangeKind, PodState, RolloutReport, SetReport, State};
+use thanos_timeshard::core::report::{
+    BlockReport, BlocksReport, ChangeKind, PodState, RolloutReport, SetReport, State,
+};
 use thanos_timeshard::page::feed::{Known, Set};
 
 use crate::story::{Story, ago, plan, plan_of, rfc3339};
 
-pub(crate) const HOSTILE: &str = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>\u{2028}";
+pub(crate) const HOSTILE: &str =
+    "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>\u{2028}";
 
 fn head(leader: &Value) -> Value {
     json!({
@@ -21,17 +24,28 @@ fn head(leader: &Value) -> Value {
 }
 
 pub(crate) fn led(sets: Vec<Set>) -> Known {
-    Known { head: head(&json!({"holder": "timeshard-6f7c9-x2x4q", "self": true, "error": null})), sets }
+    Known {
+        head: head(&json!({"holder": "timeshard-6f7c9-x2x4q", "self": true, "error": null})),
+        sets,
+    }
 }
 
 pub(crate) fn healthy() -> Known {
-    led(vec![Story::settled("monitoring", "thanos-store-gateway", 3, 6).set(), Story::settled("team-eu", "thanos-store", 2, 4).set()])
+    led(vec![
+        Story::settled("monitoring", "thanos-store-gateway", 3, 6).set(),
+        Story::settled("team-eu", "thanos-store", 2, 4).set(),
+    ])
 }
 
 /// The oldest window has no older end, and the newest one ends before now.
 pub(crate) fn for_ever() -> Known {
-    let plan = plan_of("retention: forever, boundaries: [14d, 90d], future_buffer: -22h", 6);
-    led(vec![Story::serving("monitoring", "thanos-store-gateway", plan, 6).set()])
+    let plan = plan_of(
+        "retention: forever, boundaries: [14d, 90d], future_buffer: -22h",
+        6,
+    );
+    led(vec![
+        Story::serving("monitoring", "thanos-store-gateway", plan, 6).set(),
+    ])
 }
 
 pub(crate) fn empty() -> Known {
@@ -52,11 +66,16 @@ pub(crate) fn rolling() -> Known {
                 // Done by the first steps.
                 2 | 4 | 6 => (pod.restarts, pod.since_unix_seconds) = (1, ago(2).timestamp()),
                 5 => {
-                    (pod.applied, pod.state, pod.phase) = (Some(before), PodState::Settling, Some("draining".to_owned()));
+                    (pod.applied, pod.state, pod.phase) = (
+                        Some(before),
+                        PodState::Settling,
+                        Some("draining".to_owned()),
+                    );
                     pod.since_unix_seconds = clock::unix_seconds() - 24;
                 }
                 7 => {
-                    (pod.state, pod.since_unix_seconds) = (PodState::Joining, clock::unix_seconds() - 48);
+                    (pod.state, pod.since_unix_seconds) =
+                        (PodState::Joining, clock::unix_seconds() - 48);
                     pod.why = Some("queriers learn of it within 12 s".to_owned());
                 }
                 _ => (pod.published, pod.applied) = (Some(before), Some(before)),
@@ -64,16 +83,50 @@ pub(crate) fn rolling() -> Known {
         });
     }
     let report = &mut story.report;
-    (report.state, report.message) = (State::Rolling, "waits for thanos-store-gateway-5: it is draining".to_owned());
-    report.rollout = Some(RolloutReport { began: rfc3339(ago(6)), steps_done: 3, moves_done: 5 });
+    (report.state, report.message) = (
+        State::Rolling,
+        "waits for thanos-store-gateway-5: it is draining".to_owned(),
+    );
+    report.rollout = Some(RolloutReport {
+        began: rfc3339(ago(6)),
+        steps_done: 3,
+        moves_done: 5,
+    });
     report.changes.clear();
-    story.change(6, ChangeKind::Rollout, "a rollout begins: 8 moves in 4 steps");
-    story.change(6, ChangeKind::Step, "another window is published for thanos-store-gateway-2, thanos-store-gateway-4");
-    story.change(4, ChangeKind::Confirmed, "thanos-store-gateway-2, thanos-store-gateway-4 are confirmed: every querier knows");
-    story.change(4, ChangeKind::Step, "another window is published for thanos-store-gateway-6, thanos-store-gateway-7");
-    story.change(2, ChangeKind::Confirmed, "thanos-store-gateway-6 is confirmed: every querier knows");
-    story.change(0, ChangeKind::Step, "another window is published for thanos-store-gateway-5");
-    led(vec![story.set(), Story::settled("team-eu", "thanos-store", 2, 4).set()])
+    story.change(
+        6,
+        ChangeKind::Rollout,
+        "a rollout begins: 8 moves in 4 steps",
+    );
+    story.change(
+        6,
+        ChangeKind::Step,
+        "another window is published for thanos-store-gateway-2, thanos-store-gateway-4",
+    );
+    story.change(
+        4,
+        ChangeKind::Confirmed,
+        "thanos-store-gateway-2, thanos-store-gateway-4 are confirmed: every querier knows",
+    );
+    story.change(
+        4,
+        ChangeKind::Step,
+        "another window is published for thanos-store-gateway-6, thanos-store-gateway-7",
+    );
+    story.change(
+        2,
+        ChangeKind::Confirmed,
+        "thanos-store-gateway-6 is confirmed: every querier knows",
+    );
+    story.change(
+        0,
+        ChangeKind::Step,
+        "another window is published for thanos-store-gateway-5",
+    );
+    led(vec![
+        story.set(),
+        Story::settled("team-eu", "thanos-store", 2, 4).set(),
+    ])
 }
 
 /// Both pods of the middle shard are lost, and one was admitted while the webhook was away.
@@ -96,24 +149,39 @@ pub(crate) fn gap() -> Known {
         );
     });
     let report = &mut story.report;
-    (report.state, report.message) =
-        (State::Waiting, "waits for thanos-store-gateway-2: its sidecar does not answer on port 10908".to_owned());
+    (report.state, report.message) = (
+        State::Waiting,
+        "waits for thanos-store-gateway-2: its sidecar does not answer on port 10908".to_owned(),
+    );
     report.gap_since = Some(rfc3339(ago(3)));
     story.change(
         11,
         ChangeKind::Trouble,
         "thanos-store-gateway-3 is not serving what is published: thanos exited with code 137 before it was ready",
     );
-    story.change(3, ChangeKind::Trouble, "thanos-store-gateway-2 is not to be asked: connection refused");
+    story.change(
+        3,
+        ChangeKind::Trouble,
+        "thanos-store-gateway-2 is not to be asked: connection refused",
+    );
     story.change(3, ChangeKind::Gap, "no pod serves the middle shard");
-    led(vec![story.set(), Story::settled("team-eu", "thanos-store", 2, 4).set()])
+    led(vec![
+        story.set(),
+        Story::settled("team-eu", "thanos-store", 2, 4).set(),
+    ])
 }
 
 fn block(ulid: &str, days_ago: i64, missing_on: &[&str], served_by: u32) -> BlockReport {
     BlockReport {
         ulid: ulid.to_owned(),
-        from: format!("{}T00:00:00Z", (clock::now() - TimeDelta::days(days_ago)).format("%Y-%m-%d")),
-        to: format!("{}T00:00:00Z", (clock::now() - TimeDelta::days(days_ago - 2)).format("%Y-%m-%d")),
+        from: format!(
+            "{}T00:00:00Z",
+            (clock::now() - TimeDelta::days(days_ago)).format("%Y-%m-%d")
+        ),
+        to: format!(
+            "{}T00:00:00Z",
+            (clock::now() - TimeDelta::days(days_ago - 2)).format("%Y-%m-%d")
+        ),
         missing_on: missing_on.iter().map(|pod| (*pod).to_owned()).collect(),
         served_by,
         since_unix_seconds: ago(22).timestamp(),
@@ -130,31 +198,59 @@ pub(crate) fn unserved_block() -> Known {
         unserved_total: 1,
         unserved: vec![block("01JDQ3Z8M4K7XW2ZV5T9R6B1CN", 200, &both, 0)],
         missing_total: 2,
-        missing: vec![block("01JDQ41XW2ZVM4K7T9R6B1CN3Z", 190, &both[1..], 1), block("01JDQ42M4K7TXW2ZV9R6B1CN3Z", 188, &both[1..], 1)],
+        missing: vec![
+            block("01JDQ41XW2ZVM4K7T9R6B1CN3Z", 190, &both[1..], 1),
+            block("01JDQ42M4K7TXW2ZV9R6B1CN3Z", 188, &both[1..], 1),
+        ],
         outside_windows: Some(14),
         bucket_total: Some(511),
     };
-    story.change(22, ChangeKind::Gap, "no confirmed pod has loaded 01JDQ3Z8M4K7XW2ZV5T9R6B1CN");
-    led(vec![story.set(), Story::settled("team-eu", "thanos-store", 2, 4).set()])
+    story.change(
+        22,
+        ChangeKind::Gap,
+        "no confirmed pod has loaded 01JDQ3Z8M4K7XW2ZV5T9R6B1CN",
+    );
+    led(vec![
+        story.set(),
+        Story::settled("team-eu", "thanos-store", 2, 4).set(),
+    ])
 }
 
 pub(crate) fn two_hundred_pods() -> Known {
     let mut story = Story::settled("monitoring", "thanos-store-gateway", 20, 200);
     for index in [17, 18, 140] {
-        story.pod(index, |pod| (pod.state, pod.phase, pod.why) = (PodState::Settling, Some("restarting".to_owned()), None));
+        story.pod(index, |pod| {
+            (pod.state, pod.phase, pod.why) =
+                (PodState::Settling, Some("restarting".to_owned()), None)
+        });
     }
-    led(vec![story.set(), Story::settled("monitoring", "thanos-store-recent", 1, 2).set()])
+    led(vec![
+        story.set(),
+        Story::settled("monitoring", "thanos-store-recent", 1, 2).set(),
+    ])
 }
 
 /// As the largest cluster that the refresher is measured with.
 pub(crate) fn five_thousand_pods() -> Known {
-    led((0..200).map(|i| Story::settled(&format!("team-{:02}", i / 4), &format!("store-{i:03}"), 12, 25).set()).collect())
+    led((0..200)
+        .map(|i| {
+            Story::settled(
+                &format!("team-{:02}", i / 4),
+                &format!("store-{i:03}"),
+                12,
+                25,
+            )
+            .set()
+        })
+        .collect())
 }
 
 pub(crate) fn one_set_of_five_thousand() -> Known {
     let mut story = Story::settled("monitoring", "store", 2_500, 5_000);
     for index in (0..5_000).step_by(50) {
-        story.pod(index, |pod| (pod.state, pod.phase) = (PodState::Settling, Some("draining".to_owned())));
+        story.pod(index, |pod| {
+            (pod.state, pod.phase) = (PodState::Settling, Some("draining".to_owned()))
+        });
     }
     led(vec![story.set()])
 }
@@ -162,12 +258,17 @@ pub(crate) fn one_set_of_five_thousand() -> Known {
 pub(crate) fn hostile() -> Known {
     let mut story = Story::settled(HOSTILE, HOSTILE, 2, 4);
     story.pod(1, |pod| {
-        (pod.state, pod.phase, pod.why) = (PodState::Broken, Some(HOSTILE.to_owned()), Some(HOSTILE.to_owned()));
+        (pod.state, pod.phase, pod.why) = (
+            PodState::Broken,
+            Some(HOSTILE.to_owned()),
+            Some(HOSTILE.to_owned()),
+        );
         pod.agent_version = Some(HOSTILE.to_owned());
     });
     story.change(0, ChangeKind::Trouble, HOSTILE);
     let report = &mut story.report;
-    (report.state, report.message, report.configmap) = (State::Blocked, HOSTILE.to_owned(), HOSTILE.to_owned());
+    (report.state, report.message, report.configmap) =
+        (State::Blocked, HOSTILE.to_owned(), HOSTILE.to_owned());
     report.warnings = vec![HOSTILE.to_owned()];
     report.blocks.missing = vec![BlockReport {
         ulid: HOSTILE.to_owned(),
@@ -187,8 +288,20 @@ pub(crate) fn hostile() -> Known {
 }
 
 fn not_looked(mut set: Set) -> Set {
-    let SetReport { namespace, name, configmap, replicas, .. } = SetReport::clone(&set.report);
-    set.report = Arc::new(SetReport { namespace, name, configmap, replicas, ..SetReport::default() });
+    let SetReport {
+        namespace,
+        name,
+        configmap,
+        replicas,
+        ..
+    } = SetReport::clone(&set.report);
+    set.report = Arc::new(SetReport {
+        namespace,
+        name,
+        configmap,
+        replicas,
+        ..SetReport::default()
+    });
     set
 }
 

@@ -38,7 +38,12 @@ impl Server {
             shutdown: shutdown.clone(),
         };
         let router = admin::router(admin).merge(page::router(feed, shutdown));
-        Self { addr, known, trigger, task: tokio::spawn(admin::serve(listener, router)) }
+        Self {
+            addr,
+            known,
+            trigger,
+            task: tokio::spawn(admin::serve(listener, router)),
+        }
     }
 
     pub(crate) fn know(&self, known: Known) {

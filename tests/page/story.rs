@@ -7,7 +7,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use thanos_timeshard::adapters::clock;
 use thanos_timeshard::core::config::Config;
 use thanos_timeshard::core::plan::Plan;
-use thanos_timeshard::core::report::{ChangeKind, ChangeReport, GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport};
+use thanos_timeshard::core::report::{
+    ChangeKind, ChangeReport, GapReport, MoveReport, PodReport, PodState, SetReport, State,
+    StepReport,
+};
 use thanos_timeshard::core::rollout::{self, Discovery, Member, Place, Standing, Step, Terms};
 use thanos_timeshard::core::window::Window;
 use thanos_timeshard::page::feed::{Set, Shard};
@@ -28,7 +31,12 @@ pub(crate) struct Story {
 }
 
 pub(crate) fn plan(total_shards: u32, replicas: u32) -> (Plan, Window) {
-    plan_of(&format!("total_shards: {total_shards}, replicas_per_shard: 2, retention: 370d, overlap: 1d, future_buffer: 1d"), replicas)
+    plan_of(
+        &format!(
+            "total_shards: {total_shards}, replicas_per_shard: 2, retention: 370d, overlap: 1d, future_buffer: 1d"
+        ),
+        replicas,
+    )
 }
 
 pub(crate) fn plan_of(keys: &str, replicas: u32) -> (Plan, Window) {
@@ -44,9 +52,17 @@ impl Story {
     }
 
     /// All of its pods are as this plan wants them.
-    pub(crate) fn serving(namespace: &str, name: &str, (plan, required): (Plan, Window), replicas: u32) -> Self {
+    pub(crate) fn serving(
+        namespace: &str,
+        name: &str,
+        (plan, required): (Plan, Window),
+        replicas: u32,
+    ) -> Self {
         let now = clock::now();
-        let shards = (0..).zip(plan.shards()).map(|(i, shard)| Shard { replicas: shard.replicas, window: plan.window(i, now) });
+        let shards = (0..).zip(plan.shards()).map(|(i, shard)| Shard {
+            replicas: shard.replicas,
+            window: plan.window(i, now),
+        });
         let pod = |index: u32| {
             let at = plan.assign(index);
             let window = plan.window(at.shard, now);
@@ -85,9 +101,21 @@ impl Story {
             required: Some(required),
             ..SetReport::default()
         };
-        let mut story = Self { report, shards, required };
-        story.change(181, ChangeKind::Confirmed, &format!("{name}-1 is confirmed: every querier knows"));
-        story.change(180, ChangeKind::Rollout, "the rollout is done, after 6 moves in 3 steps");
+        let mut story = Self {
+            report,
+            shards,
+            required,
+        };
+        story.change(
+            181,
+            ChangeKind::Confirmed,
+            &format!("{name}-1 is confirmed: every querier knows"),
+        );
+        story.change(
+            180,
+            ChangeKind::Rollout,
+            "the rollout is done, after 6 moves in 3 steps",
+        );
         story
     }
 
@@ -97,29 +125,67 @@ impl Story {
 
     /// Newer than those before it.
     pub(crate) fn change(&mut self, minutes_ago: i64, kind: ChangeKind, text: &str) {
-        self.report.changes.insert(0, ChangeReport { at: rfc3339(ago(minutes_ago)), kind, text: text.to_owned() });
+        self.report.changes.insert(
+            0,
+            ChangeReport {
+                at: rfc3339(ago(minutes_ago)),
+                kind,
+                text: text.to_owned(),
+            },
+        );
     }
 
     /// What follows from its pods.
     pub(crate) fn set(mut self) -> Set {
         let now = clock::now();
         let ready = |pod: &&PodReport| matches!(pod.state, PodState::Confirmed | PodState::Joining);
-        let serving: Vec<(Window, bool)> =
-            self.report.pods.iter().filter(ready).filter_map(|pod| Some((pod.applied?, pod.state == PodState::Confirmed))).collect();
-        let (least, gaps) = rollout::coverage(&serving.iter().map(|(window, _)| *window).collect::<Vec<_>>(), self.required, now);
+        let serving: Vec<(Window, bool)> = self
+            .report
+            .pods
+            .iter()
+            .filter(ready)
+            .filter_map(|pod| Some((pod.applied?, pod.state == PodState::Confirmed)))
+            .collect();
+        let (least, gaps) = rollout::coverage(
+            &serving
+                .iter()
+                .map(|(window, _)| *window)
+                .collect::<Vec<_>>(),
+            self.required,
+            now,
+        );
         let report = &mut self.report;
         report.coverage = rollout::profile(&serving, self.required, now, 1_000);
         report.minimum_ready_replicas = least;
-        report.gap_seconds = u64::try_from(gaps.iter().map(|(from, to)| (*to - *from).num_seconds()).sum::<i64>()).unwrap();
-        report.gaps = gaps.iter().map(|(from, to)| GapReport { from: rfc3339(*from), to: rfc3339(*to) }).collect();
+        report.gap_seconds = u64::try_from(
+            gaps.iter()
+                .map(|(from, to)| (*to - *from).num_seconds())
+                .sum::<i64>(),
+        )
+        .unwrap();
+        report.gaps = gaps
+            .iter()
+            .map(|(from, to)| GapReport {
+                from: rfc3339(*from),
+                to: rfc3339(*to),
+            })
+            .collect();
         self.plan_steps(now);
-        Set { shards: self.shards, problem: None, report: Arc::new(self.report) }
+        Set {
+            shards: self.shards,
+            problem: None,
+            report: Arc::new(self.report),
+        }
     }
 
     /// What is left to do, and in which steps.
     fn plan_steps(&mut self, now: DateTime<Utc>) {
         let report = &mut self.report;
-        let place = |pod: &PodReport, window| Place { shard: pod.shard, replica: pod.replica, window };
+        let place = |pod: &PodReport, window| Place {
+            shard: pod.shard,
+            replica: pod.replica,
+            window,
+        };
         let member = |pod: &PodReport| Member {
             published: place(pod, pod.published.unwrap_or(pod.desired)),
             desired: place(pod, pod.desired),
@@ -127,10 +193,24 @@ impl Story {
             standing: Standing::Confirmed,
         };
         let members: Vec<Member> = report.pods.iter().map(member).collect();
-        let mut at: Vec<Window> = members.iter().map(|member| member.published.window).collect();
-        report.moves_left = u32::try_from(members.iter().filter(|m| m.published.window != m.desired.window).count()).unwrap();
+        let mut at: Vec<Window> = members
+            .iter()
+            .map(|member| member.published.window)
+            .collect();
+        report.moves_left = u32::try_from(
+            members
+                .iter()
+                .filter(|m| m.published.window != m.desired.window)
+                .count(),
+        )
+        .unwrap();
         if report.pods.len() <= 400 {
-            let terms = Terms { required: self.required, discovery: Discovery::Pods, allow_gap: false, now };
+            let terms = Terms {
+                required: self.required,
+                discovery: Discovery::Pods,
+                allow_gap: false,
+                now,
+            };
             let (steps, _) = rollout::preview(members, &terms);
             let moves = |step: &Step| match step {
                 Step::Move { changes, .. } => {
@@ -139,7 +219,10 @@ impl Story {
                         from: std::mem::replace(&mut at[change.member], change.to.window),
                         to: change.to.window,
                     };
-                    StepReport { moves: changes.iter().map(one).collect(), more: 0 }
+                    StepReport {
+                        moves: changes.iter().map(one).collect(),
+                        more: 0,
+                    }
                 }
                 _ => StepReport::default(),
             };

@@ -19,13 +19,22 @@ const DEADLINE: Duration = Duration::from_secs(20);
 async fn request(addr: SocketAddr, path: &str) -> BufReader<TcpStream> {
     let mut socket = TcpStream::connect(addr).await.unwrap();
     // HTTP/1.0: neither chunks nor keep-alive.
-    socket.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+    socket
+        .write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     BufReader::new(socket)
 }
 
 async fn get(addr: SocketAddr, path: &str) -> String {
     let mut answer = String::new();
-    timeout(DEADLINE, request(addr, path).await.read_to_string(&mut answer)).await.unwrap().unwrap();
+    timeout(
+        DEADLINE,
+        request(addr, path).await.read_to_string(&mut answer),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     answer
 }
 
@@ -42,14 +51,29 @@ impl Events {
 
     async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        let read = timeout(DEADLINE, self.0.read_line(&mut line)).await.expect("the stream says something in time").unwrap();
+        let read = timeout(DEADLINE, self.0.read_line(&mut line))
+            .await
+            .expect("the stream says something in time")
+            .unwrap();
         (read > 0).then_some(line)
     }
 
     /// Name and data; `None` at the end.
     async fn next(&mut self) -> Option<(String, String)> {
-        let name = self.line().await?.trim_end().strip_prefix("event: ").unwrap().to_owned();
-        let data = self.line().await?.trim_end().strip_prefix("data: ").unwrap().to_owned();
+        let name = self
+            .line()
+            .await?
+            .trim_end()
+            .strip_prefix("event: ")
+            .unwrap()
+            .to_owned();
+        let data = self
+            .line()
+            .await?
+            .trim_end()
+            .strip_prefix("data: ")
+            .unwrap()
+            .to_owned();
         assert_eq!(self.line().await?, "\n");
         Some((name, data))
     }
@@ -80,7 +104,10 @@ async fn everything_first_and_then_what_changed() {
     let first = events.look().await;
     assert_eq!(names(&first), ["set", "set", "head"]);
     let store = &first[0].1;
-    assert_eq!((&store["name"], &store["least"], &store["state"]), (&"thanos-store-gateway".into(), &2.into(), &"settled".into()));
+    assert_eq!(
+        (&store["name"], &store["least"], &store["state"]),
+        (&"thanos-store-gateway".into(), &2.into(), &"settled".into())
+    );
     assert_eq!(store["shards"][0]["window"]["min_time"], "-124d8h");
     let pod = store["pods"][0].as_object().unwrap();
     assert_eq!(
@@ -96,7 +123,10 @@ async fn everything_first_and_then_what_changed() {
     server.know(known.clone());
     let second = events.look().await;
     assert_eq!(names(&second), ["set"]);
-    assert_eq!((&second[0].1["state"], &second[0].1["rollout"]["steps_done"]), (&"rolling".into(), &3.into()));
+    assert_eq!(
+        (&second[0].1["state"], &second[0].1["rollout"]["steps_done"]),
+        (&"rolling".into(), &3.into())
+    );
 
     known.sets.pop();
     known.head["config_error"] = "x".into();
@@ -107,7 +137,10 @@ async fn everything_first_and_then_what_changed() {
     assert_eq!(events.next().await.unwrap().0, "bye");
     assert!(events.next().await.is_none(), "a drain is not held up");
     let refused = get(server.addr, "/events").await;
-    assert!(refused.starts_with("HTTP/1.0 503") && refused.contains("about to end"), "{refused}");
+    assert!(
+        refused.starts_with("HTTP/1.0 503") && refused.contains("about to end"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -118,8 +151,14 @@ async fn streams_are_bounded_and_given_back() {
         open.push(Events::open(server.addr).await);
     }
     let refused = get(server.addr, "/events").await;
-    assert!(refused.starts_with("HTTP/1.0 503") && refused.contains("16 pages are open already"), "{refused}");
-    assert!(get(server.addr, "/livez").await.contains("200"), "probes are answered all the same");
+    assert!(
+        refused.starts_with("HTTP/1.0 503") && refused.contains("16 pages are open already"),
+        "{refused}"
+    );
+    assert!(
+        get(server.addr, "/livez").await.contains("200"),
+        "probes are answered all the same"
+    );
     open.pop();
     let start = Instant::now();
     while get(server.addr, "/events-are-given-back").await.is_empty() || {
@@ -128,7 +167,10 @@ async fn streams_are_bounded_and_given_back() {
         again.read_line(&mut line).await.unwrap();
         !line.contains("200")
     } {
-        assert!(start.elapsed() < DEADLINE, "a stream that is gone leaves its place");
+        assert!(
+            start.elapsed() < DEADLINE,
+            "a stream that is gone leaves its place"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -137,7 +179,11 @@ async fn streams_are_bounded_and_given_back() {
 async fn five_thousand_pods_are_a_small_message_and_a_change_a_smaller_one() {
     let server = Server::start(scenes::five_thousand_pods()).await;
     let mut events = Events::open(server.addr).await;
-    let bytes = |told: &[(String, Value)]| told.iter().map(|(_, data)| data.to_string().len()).sum::<usize>();
+    let bytes = |told: &[(String, Value)]| {
+        told.iter()
+            .map(|(_, data)| data.to_string().len())
+            .sum::<usize>()
+    };
     let first = events.look().await;
     assert_eq!(first.len(), 201);
     println!("200 StatefulSets of 25 pods: {} bytes", bytes(&first));
@@ -147,7 +193,11 @@ async fn five_thousand_pods_are_a_small_message_and_a_change_a_smaller_one() {
     server.know(known);
     let second = events.look().await;
     println!("one of them changes: {} bytes", bytes(&second));
-    assert!(names(&second) == ["set"] && bytes(&second) < 10_000, "{}", bytes(&second));
+    assert!(
+        names(&second) == ["set"] && bytes(&second) < 10_000,
+        "{}",
+        bytes(&second)
+    );
 }
 
 #[tokio::test]
@@ -156,24 +206,60 @@ async fn the_page_needs_nothing_from_elsewhere() {
     let page = get(server.addr, "/").await;
     let (head, html) = page.split_once("\r\n\r\n").unwrap();
     let head = head.to_lowercase();
-    assert!(head.contains("content-security-policy: default-src 'none'; script-src 'self'; style-src 'self';"), "{head}");
-    assert!(head.contains("x-content-type-options: nosniff") && head.contains("content-type: text/html"), "{head}");
-    assert!(!html.contains("style=") && !html.contains(" on") || !html.contains("onclick"), "no inline styles or handlers");
-    for (path, kind) in
-        [("/page.css", "text/css"), ("/page.js", "text/javascript"), ("/timeline.js", "text/javascript"), ("/icon.svg", "image/svg+xml")]
-    {
+    assert!(
+        head.contains(
+            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self';"
+        ),
+        "{head}"
+    );
+    assert!(
+        head.contains("x-content-type-options: nosniff")
+            && head.contains("content-type: text/html"),
+        "{head}"
+    );
+    assert!(
+        !html.contains("style=") && !html.contains(" on") || !html.contains("onclick"),
+        "no inline styles or handlers"
+    );
+    for (path, kind) in [
+        ("/page.css", "text/css"),
+        ("/page.js", "text/javascript"),
+        ("/timeline.js", "text/javascript"),
+        ("/icon.svg", "image/svg+xml"),
+    ] {
         let answer = get(server.addr, path).await;
-        assert!(answer.starts_with("HTTP/1.0 200") && answer.to_lowercase().contains(&format!("content-type: {kind}")), "{path}");
-        assert!(!answer.contains("innerHTML") && !answer.contains("https://"), "{path}");
-        assert!(html.contains(path.trim_start_matches('/')) || path == "/timeline.js", "{path} is relative");
+        assert!(
+            answer.starts_with("HTTP/1.0 200")
+                && answer
+                    .to_lowercase()
+                    .contains(&format!("content-type: {kind}")),
+            "{path}"
+        );
+        assert!(
+            !answer.contains("innerHTML") && !answer.contains("https://"),
+            "{path}"
+        );
+        assert!(
+            html.contains(path.trim_start_matches('/')) || path == "/timeline.js",
+            "{path} is relative"
+        );
     }
     for method in ["POST", "PUT", "DELETE"] {
         for path in ["/", "/events"] {
             let mut socket = TcpStream::connect(server.addr).await.unwrap();
-            socket.write_all(format!("{method} {path} HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n").as_bytes()).await.unwrap();
+            socket
+                .write_all(
+                    format!("{method} {path} HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                        .as_bytes(),
+                )
+                .await
+                .unwrap();
             let mut answer = String::new();
             socket.read_to_string(&mut answer).await.unwrap();
-            assert!(answer.starts_with("HTTP/1.0 405"), "{method} {path}: {answer}");
+            assert!(
+                answer.starts_with("HTTP/1.0 405"),
+                "{method} {path}: {answer}"
+            );
         }
     }
 }

@@ -1,6 +1,11 @@
 //! What concerns the whole process: signals and file descriptors. One test, so that nothing runs beside it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,7 +28,10 @@ const DESCRIPTORS: u64 = 40;
 
 #[test]
 fn signals_and_file_descriptors() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         out_of_descriptors_backs_off_and_recovers().await;
         two_signals_drain_and_abort().await;
@@ -35,14 +43,20 @@ async fn two_signals_drain_and_abort() {
     let mut elsewhere = shutdown.clone();
     assert_eq!(shutdown.stage(), Stage::Running);
     kill_process(getpid(), Signal::TERM).unwrap();
-    timeout(DEADLINE, shutdown.reached(Stage::Draining)).await.expect("the first signal drains");
+    timeout(DEADLINE, shutdown.reached(Stage::Draining))
+        .await
+        .expect("the first signal drains");
     assert_eq!(elsewhere.stage(), Stage::Draining);
     kill_process(getpid(), Signal::INT).unwrap();
-    timeout(DEADLINE, elsewhere.reached(Stage::Abort)).await.expect("the second one aborts, whichever it is");
+    timeout(DEADLINE, elsewhere.reached(Stage::Abort))
+        .await
+        .expect("the second one aborts, whichever it is");
 }
 
 async fn get(socket: &mut TcpStream) -> std::io::Result<String> {
-    socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    socket
+        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await?;
     Ok(answer)
@@ -50,7 +64,14 @@ async fn get(socket: &mut TcpStream) -> std::io::Result<String> {
 
 async fn out_of_descriptors_backs_off_and_recovers() {
     let before = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(DESCRIPTORS), ..before }).unwrap();
+    setrlimit(
+        Resource::Nofile,
+        rustix::process::Rlimit {
+            current: Some(DESCRIPTORS),
+            ..before
+        },
+    )
+    .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let stats = Arc::new(ServeStats::default());
@@ -58,26 +79,41 @@ async fn out_of_descriptors_backs_off_and_recovers() {
     let edge = Edge {
         listener,
         tls: None,
-        limits: Limits { accept_backoff: backoff, ..Limits::default() },
+        limits: Limits {
+            accept_backoff: backoff,
+            ..Limits::default()
+        },
         drain: Duration::ZERO,
         stats: Arc::clone(&stats),
         shutdown: Shutdown::never(),
     };
-    let hello = async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))));
+    let hello = async |_: Request<Incoming>| {
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+    };
     let task = tokio::spawn(edge.serve(service_fn(hello)));
 
     // Both ends are in this process, so the client runs out of descriptors as well.
     let mut sockets = Vec::new();
     let since = Instant::now();
     while stats.failures(Failure::Accept) < 3 {
-        assert!(since.elapsed() < DEADLINE, "accepting never failed: {stats:?}");
+        assert!(
+            since.elapsed() < DEADLINE,
+            "accepting never failed: {stats:?}"
+        );
         match TcpStream::connect(addr).await {
             Ok(socket) => sockets.push(socket),
             Err(_) => sleep(Duration::from_millis(5)).await,
         }
     }
-    assert!(since.elapsed() >= backoff * 2, "three failures in {:?}: it spins", since.elapsed());
-    assert!(stats.failures(Failure::Evicted) > 0, "idle connections make room");
+    assert!(
+        since.elapsed() >= backoff * 2,
+        "three failures in {:?}: it spins",
+        since.elapsed()
+    );
+    assert!(
+        stats.failures(Failure::Evicted) > 0,
+        "idle connections make room"
+    );
 
     sockets.clear();
     let answer = timeout(DEADLINE, async {
@@ -90,7 +126,12 @@ async fn out_of_descriptors_backs_off_and_recovers() {
             sleep(Duration::from_millis(5)).await;
         }
     });
-    assert!(answer.await.expect("an answer once there are descriptors").ends_with("hello"));
+    assert!(
+        answer
+            .await
+            .expect("an answer once there are descriptors")
+            .ends_with("hello")
+    );
     setrlimit(Resource::Nofile, before).unwrap();
     task.abort();
 }

@@ -25,12 +25,21 @@ async fn get(addr: SocketAddr, path: &str) -> (u16, String, String) {
 
 async fn get_as(addr: SocketAddr, path: &str, accept: &str) -> (u16, String, String) {
     let mut socket = TcpStream::connect(addr).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+    );
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    timeout(DEADLINE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    timeout(DEADLINE, socket.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head[9..12].parse().unwrap(), head.to_lowercase(), body.to_owned())
+    (
+        head[9..12].parse().unwrap(),
+        head.to_lowercase(),
+        body.to_owned(),
+    )
 }
 
 #[tokio::test]
@@ -39,7 +48,9 @@ async fn probes_metrics_and_status() {
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
     let webhook = start(&certificates, &Limits::default(), Duration::ZERO).await;
-    good_request(webhook.addr, &authority.client(HTTP1, &[&TLS13])).await.unwrap();
+    good_request(webhook.addr, &authority.client(HTTP1, &[&TLS13]))
+        .await
+        .unwrap();
 
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Arc::clone(&webhook.stats)));
@@ -47,7 +58,13 @@ async fn probes_metrics_and_status() {
     let started = Arc::new(AtomicBool::new(false));
     let ready = Arc::clone(&started);
     let state = Admin {
-        ready: Arc::new(move || if ready.load(Relaxed) { Ok(()) } else { Err("waiting for the first list".to_owned()) }),
+        ready: Arc::new(move || {
+            if ready.load(Relaxed) {
+                Ok(())
+            } else {
+                Err("waiting for the first list".to_owned())
+            }
+        }),
         metrics: Arc::new(registry),
         status: Arc::new(|out| out.write_all(json!({"windows": 3}).to_string().as_bytes())),
         shutdown: webhook.shutdown.clone(),
@@ -62,19 +79,43 @@ async fn probes_metrics_and_status() {
     started.store(true, Relaxed);
     assert_eq!(get(addr, "/readyz").await.0, 200);
     let (_, head, text) = get(addr, "/status").await;
-    assert!(head.contains("transfer-encoding: chunked") && head.contains("application/json"), "{head}");
+    assert!(
+        head.contains("transfer-encoding: chunked") && head.contains("application/json"),
+        "{head}"
+    );
     let document = &text[text.find('{').unwrap()..=text.rfind('}').unwrap()];
-    assert_eq!(serde_json::from_str::<serde_json::Value>(document).unwrap(), json!({"windows": 3}));
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(document).unwrap(),
+        json!({"windows": 3})
+    );
     let (code, _, text) = get(addr, "/what").await;
-    assert!(code == 404 && text.contains("/what") && text.contains("/livez /readyz /metrics /status"), "{text}");
+    assert!(
+        code == 404 && text.contains("/what") && text.contains("/livez /readyz /metrics /status"),
+        "{text}"
+    );
 
     let (code, head, text) = get(addr, "/metrics").await;
-    assert!(code == 200 && head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
-    assert!(text.contains("# TYPE timeshard_accepted_connections_total counter\n") && !text.contains("# EOF"), "{text}");
+    assert!(
+        code == 200 && head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"),
+        "{head}"
+    );
+    assert!(
+        text.contains("# TYPE timeshard_accepted_connections_total counter\n")
+            && !text.contains("# EOF"),
+        "{text}"
+    );
 
-    let (code, head, text) = get_as(addr, "/metrics", "application/openmetrics-text; version=1.0.0").await;
+    let (code, head, text) = get_as(
+        addr,
+        "/metrics",
+        "application/openmetrics-text; version=1.0.0",
+    )
+    .await;
     assert_eq!(code, 200);
-    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
+    assert!(
+        head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        "{head}"
+    );
     for line in [
         "timeshard_accepted_connections_total 1\n",
         "timeshard_failed_connections_total{reason=\"plain_http\"} 0\n",
@@ -118,19 +159,32 @@ async fn readers_that_do_not_read_hold_little_and_not_everybody() {
     let mut silent = Vec::new();
     for _ in 0..admin::READERS {
         let mut socket = TcpStream::connect(addr).await.unwrap();
-        socket.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        socket
+            .write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
         // It has its place once the answer begins.
         let mut byte = [0];
-        timeout(DEADLINE, socket.read_exact(&mut byte)).await.unwrap().unwrap();
+        timeout(DEADLINE, socket.read_exact(&mut byte))
+            .await
+            .unwrap()
+            .unwrap();
         silent.push(socket);
     }
     for _ in 0..45 {
         let (code, head, why) = get(addr, "/status").await;
-        assert!(code == 503 && head.contains("retry-after: 2") && why.contains("4 readers of /status"), "{code} {why}");
+        assert!(
+            code == 503 && head.contains("retry-after: 2") && why.contains("4 readers of /status"),
+            "{code} {why}"
+        );
     }
     assert_eq!(get(addr, "/livez").await.0, 200);
     // What the sockets' buffers take, which is the kernel's.
-    assert!(written.load(Relaxed) < 80 * MIB, "{} MiB", written.load(Relaxed) / MIB);
+    assert!(
+        written.load(Relaxed) < 80 * MIB,
+        "{} MiB",
+        written.load(Relaxed) / MIB
+    );
     silent.pop();
     let again = async {
         while get(addr, "/status").await.0 == 503 {

@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::protocols::client_hello;
-use crate::support::{Authority, Client, DEADLINE, HTTP1, HTTP2, Server, good_request, start, tls, until};
+use crate::support::{
+    Authority, Client, DEADLINE, HTTP1, HTTP2, Server, good_request, start, tls, until,
+};
 
 /// Short limits, far enough apart to tell which of them it was.
 const LIMITS: Limits = Limits {
@@ -43,7 +45,9 @@ async fn server(limits: &Limits) -> (Server, Authority, TlsConnector) {
 async fn closed<I: AsyncRead + Unpin>(mut stream: I) -> (Vec<u8>, Duration) {
     let (mut answer, since) = (Vec::new(), Instant::now());
     // A reset is a way to close, too.
-    let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("the server closes the connection");
+    let _ = timeout(DEADLINE, stream.read_to_end(&mut answer))
+        .await
+        .expect("the server closes the connection");
     (answer, since.elapsed())
 }
 
@@ -54,11 +58,17 @@ async fn raw(server: &Server, bytes: &[u8]) -> TcpStream {
 }
 
 async fn counted(server: &Server, failure: Failure, count: u64) {
-    until(failure.reason(), async || server.stats.failures(failure) == count).await;
+    until(failure.reason(), async || {
+        server.stats.failures(failure) == count
+    })
+    .await;
 }
 
 fn within(limit: Duration, took: Duration) {
-    assert!(took + Duration::from_millis(50) >= limit && took < limit + SLACK, "limit {limit:?}, closed after {took:?}");
+    assert!(
+        took + Duration::from_millis(50) >= limit && took < limit + SLACK,
+        "limit {limit:?}, closed after {took:?}"
+    );
 }
 
 #[tokio::test]
@@ -79,16 +89,28 @@ async fn half_open_handshakes_end_at_the_limit() {
 #[tokio::test]
 async fn plain_http_gets_a_hint_and_garbage_gets_nothing() {
     let (server, _, connector) = server(&LIMITS).await;
-    let (answer, took) = closed(raw(&server, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await).await;
+    let (answer, took) =
+        closed(raw(&server, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await).await;
     let answer = String::from_utf8(answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("HTTPS"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.contains("HTTPS"),
+        "{answer}"
+    );
     // The hint comes at once; the socket is kept a little for the rest of the request.
     assert!(took < LIMITS.handshake + SLACK);
     counted(&server, Failure::HandshakeTimeout, 0).await;
     counted(&server, Failure::PlainHttp, 1).await;
-    for garbage in [&b"\x00\x01\x02\x03"[..], &[0xff; 4096], b"\x16\x03\x01\xff\xff\xff\xff\xff\xff\xff", b"\x16garbage garbage garbage"] {
+    for garbage in [
+        &b"\x00\x01\x02\x03"[..],
+        &[0xff; 4096],
+        b"\x16\x03\x01\xff\xff\xff\xff\xff\xff\xff",
+        b"\x16garbage garbage garbage",
+    ] {
         let (answer, took) = closed(raw(&server, garbage).await).await;
-        assert!(answer.is_empty() || answer[0] == 0x15, "nothing or an alert, not {answer:?}");
+        assert!(
+            answer.is_empty() || answer[0] == 0x15,
+            "nothing or an alert, not {answer:?}"
+        );
         assert!(took < LIMITS.handshake + SLACK);
     }
     counted(&server, Failure::NotTls, 4).await;
@@ -99,7 +121,9 @@ async fn plain_http_gets_a_hint_and_garbage_gets_nothing() {
 async fn slow_headers_end_at_the_limit_however_they_drip() {
     let (server, _, connector) = server(&LIMITS).await;
     let mut half = tls(server.addr, &connector).await.unwrap();
-    half.write_all(b"POST / HTTP/1.1\r\nHost: lo").await.unwrap();
+    half.write_all(b"POST / HTTP/1.1\r\nHost: lo")
+        .await
+        .unwrap();
     within(LIMITS.header_read, closed(half).await.1);
 
     let since = Instant::now();
@@ -120,7 +144,9 @@ async fn slow_headers_end_at_the_limit_however_they_drip() {
 async fn a_body_that_stops_half_way_ends_at_the_limit() {
     let (server, _, connector) = server(&LIMITS).await;
     let mut half = tls(server.addr, &connector).await.unwrap();
-    half.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
+    half.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
+        .await
+        .unwrap();
     within(LIMITS.stalled, closed(half).await.1);
     counted(&server, Failure::Stalled, 1).await;
     good_request(server.addr, &connector).await.unwrap();
@@ -131,11 +157,17 @@ async fn headers_beyond_the_limit_are_refused() {
     let (server, _, connector) = server(&LIMITS).await;
     let (reading, mut writing) = tokio::io::split(tls(server.addr, &connector).await.unwrap());
     let flood = tokio::spawn(async move {
-        let _ = writing.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Long: ").await;
+        let _ = writing
+            .write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+            .await;
         while writing.write_all(&[b'x'; 1024]).await.is_ok() {}
     });
     let (answer, _) = closed(reading).await;
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"),
+        "{:?}",
+        String::from_utf8_lossy(&answer)
+    );
     flood.abort();
     good_request(server.addr, &connector).await.unwrap();
 }
@@ -149,15 +181,27 @@ async fn an_idle_connection_outlives_the_header_limit() {
         let mut client = Client::connect(server.addr, &connector).await.unwrap();
         client.echo("/", "once").await.unwrap();
         let since = Instant::now();
-        until("the idle connection is closed", async || server.stats.open() == 0).await;
+        until("the idle connection is closed", async || {
+            server.stats.open() == 0
+        })
+        .await;
         within(LIMITS.idle, since.elapsed());
     }
-    assert!(Failure::ALL.into_iter().all(|failure| server.stats.failures(failure) == 0), "closing an idle connection is no failure");
+    assert!(
+        Failure::ALL
+            .into_iter()
+            .all(|failure| server.stats.failures(failure) == 0),
+        "closing an idle connection is no failure"
+    );
 }
 
 #[tokio::test]
 async fn at_the_cap_the_silent_make_room_for_the_next() {
-    let limits = Limits { connections: 4, idle: DEADLINE * 2, ..LIMITS };
+    let limits = Limits {
+        connections: 4,
+        idle: DEADLINE * 2,
+        ..LIMITS
+    };
     let (server, _, connector) = server(&limits).await;
     let mut useful = Client::connect(server.addr, &connector).await.unwrap();
     useful.echo("/", "first").await.unwrap();
@@ -169,22 +213,37 @@ async fn at_the_cap_the_silent_make_room_for_the_next() {
     good_request(server.addr, &connector).await.unwrap();
     counted(&server, Failure::Evicted, 1).await;
     closed(silent.remove(0)).await;
-    useful.echo("/", "the one that works is kept").await.unwrap();
+    useful
+        .echo("/", "the one that works is kept")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn at_the_cap_with_all_busy_the_next_waits() {
-    let limits = Limits { connections: 2, stalled: DEADLINE * 2, handshake: DEADLINE, ..LIMITS };
+    let limits = Limits {
+        connections: 2,
+        stalled: DEADLINE * 2,
+        handshake: DEADLINE,
+        ..LIMITS
+    };
     let (server, _, connector) = server(&limits).await;
     let mut busy = Vec::new();
     for _ in 0..2 {
         let mut client = Client::connect(server.addr, &connector).await.unwrap();
-        busy.push(tokio::spawn(async move { client.echo("/hold", "busy").await }));
+        busy.push(tokio::spawn(
+            async move { client.echo("/hold", "busy").await },
+        ));
     }
-    until("both are busy", async || server.gate.held.load(Relaxed) == 2).await;
+    until("both are busy", async || {
+        server.gate.held.load(Relaxed) == 2
+    })
+    .await;
     let (addr, shared) = (server.addr, connector.clone());
     let mut next = tokio::spawn(async move { good_request(addr, &shared).await });
-    timeout(Duration::from_millis(300), &mut next).await.expect_err("there is no room yet");
+    timeout(Duration::from_millis(300), &mut next)
+        .await
+        .expect_err("there is no room yet");
     assert_eq!(server.served.load(Relaxed), 0);
     server.gate.open.notify_waiters();
     next.await.unwrap().unwrap();
@@ -196,7 +255,13 @@ async fn at_the_cap_with_all_busy_the_next_waits() {
 /// A hundred peers of every bad kind at once, and good ones between them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn good_requests_succeed_among_bad_peers() {
-    let (server, _, connector) = server(&Limits { handshake: DEADLINE, connections: 16, arriving: 16, ..LIMITS }).await;
+    let (server, _, connector) = server(&Limits {
+        handshake: DEADLINE,
+        connections: 16,
+        arriving: 16,
+        ..LIMITS
+    })
+    .await;
     let server = Arc::new(server);
     let hello = client_hello(3);
     let mut bad: Vec<Box<dyn AsyncWrite + Unpin>> = Vec::new();

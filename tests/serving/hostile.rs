@@ -34,7 +34,9 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 /// One connection of an attacker, from this address; it is made again as soon as it ends.
 type Attack = Arc<dyn Fn(u8) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + Sync>;
 
-fn attack<F: Future<Output = Result<()>> + Send + 'static>(connection: impl Fn(u8) -> F + Send + Sync + 'static) -> Attack {
+fn attack<F: Future<Output = Result<()>> + Send + 'static>(
+    connection: impl Fn(u8) -> F + Send + Sync + 'static,
+) -> Attack {
     Arc::new(move |from| Box::pin(connection(from)))
 }
 
@@ -56,7 +58,12 @@ async fn run(connections: usize, addresses: std::ops::Range<u8>, attack: &Attack
 }
 
 /// Has an attack made on a server of its own, and everybody else served meanwhile.
-async fn withstands(what: &str, connections: usize, addresses: std::ops::Range<u8>, make: impl Fn(&Process) -> Attack) {
+async fn withstands(
+    what: &str,
+    connections: usize,
+    addresses: std::ops::Range<u8>,
+    make: impl Fn(&Process) -> Attack,
+) {
     let _alone = ALONE.lock().await;
     let process = Process::start();
     let attack = make(&process);
@@ -97,38 +104,72 @@ fn sends(addr: SocketAddr, tls: Option<TlsConnector>, bytes: Vec<u8>) -> Attack 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_displace_only_themselves() {
     for (what, addresses) in [("silent TCP", FEW), ("silent TCP of many", 20..250)] {
-        withstands(what, 1200, addresses, |process| sends(process.addr, None, Vec::new())).await;
+        withstands(what, 1200, addresses, |process| {
+            sends(process.addr, None, Vec::new())
+        })
+        .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_handshakes_displace_only_themselves() {
-    withstands("one byte", 300, FEW, |process| sends(process.addr, None, vec![0x16])).await;
-    withstands("half a hello", 300, FEW, |process| sends(process.addr, None, client_hello(3)[..30].to_vec())).await;
+    withstands("one byte", 300, FEW, |process| {
+        sends(process.addr, None, vec![0x16])
+    })
+    .await;
+    withstands("half a hello", 300, FEW, |process| {
+        sends(process.addr, None, client_hello(3)[..30].to_vec())
+    })
+    .await;
     // A handshake message of 64 KiB that does not end.
     let mut large = Vec::new();
     for record in 0..4_u8 {
         large.extend([0x16, 3, 1, 0x40, 0]);
-        large.extend(if record == 0 { [1, 0, 0xff, 0xf0] } else { [0; 4] });
+        large.extend(if record == 0 {
+            [1, 0, 0xff, 0xf0]
+        } else {
+            [0; 4]
+        });
         large.extend([0; (16 << 10) - 4]);
     }
-    withstands("a hello of 64 KiB", 300, 20..60, move |process| sends(process.addr, None, large.clone())).await;
+    withstands("a hello of 64 KiB", 300, 20..60, move |process| {
+        sends(process.addr, None, large.clone())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_without_a_request_displace_only_themselves() {
     let tls = |process: &Process| Some(process.connector(HTTP1));
-    withstands("silent after TLS", 400, FEW, |process| sends(process.addr, tls(process), Vec::new())).await;
-    withstands("silent after TLS, of many", 400, 20..250, |process| sends(process.addr, tls(process), Vec::new())).await;
-    let half = [b"POST /mutate HTTP/1.1\r\nx: ".to_vec(), vec![b'x'; 12 << 10]].concat();
-    withstands("half a header after TLS", 400, FEW, |process| sends(process.addr, tls(process), half.clone())).await;
+    withstands("silent after TLS", 400, FEW, |process| {
+        sends(process.addr, tls(process), Vec::new())
+    })
+    .await;
+    withstands("silent after TLS, of many", 400, 20..250, |process| {
+        sends(process.addr, tls(process), Vec::new())
+    })
+    .await;
+    let half = [
+        b"POST /mutate HTTP/1.1\r\nx: ".to_vec(),
+        vec![b'x'; 12 << 10],
+    ]
+    .concat();
+    withstands("half a header after TLS", 400, FEW, |process| {
+        sends(process.addr, tls(process), half.clone())
+    })
+    .await;
     let answered = b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n".to_vec();
-    withstands("idle after an answer", 400, FEW, |process| sends(process.addr, tls(process), answered.clone())).await;
+    withstands("idle after an answer", 400, FEW, |process| {
+        sends(process.addr, tls(process), answered.clone())
+    })
+    .await;
 }
 
 /// A request whose body stops after `sent` bytes of `declared`.
 fn stops(path: &str, declared: usize, sent: usize) -> Vec<u8> {
-    let mut request = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {declared}\r\n\r\n").into_bytes();
+    let mut request =
+        format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {declared}\r\n\r\n")
+            .into_bytes();
     request.resize(request.len() + sent, b' ');
     request
 }
@@ -140,7 +181,11 @@ async fn bodies_that_stop_hold_up_nobody() {
             for (sent, addresses) in [(size - 1, FEW), (size - 1, 20..60), (1, FEW)] {
                 let what = format!("{what} bodies to {path}, {sent} bytes of {size}");
                 withstands(&what, connections, addresses, |process| {
-                    sends(process.addr, Some(process.connector(HTTP1)), stops(path, size, sent))
+                    sends(
+                        process.addr,
+                        Some(process.connector(HTTP1)),
+                        stops(path, size, sent),
+                    )
                 })
                 .await;
             }
@@ -157,7 +202,9 @@ async fn bodies_that_drip_hold_up_nobody() {
             let connector = connector.clone();
             async move {
                 let mut stream = tls_from(from, addr, &connector).await?;
-                stream.write_all(&stops("/mutate", 120 << 10, 100 << 10)).await?;
+                stream
+                    .write_all(&stops("/mutate", 120 << 10, 100 << 10))
+                    .await?;
                 loop {
                     stream.write_all(b" ").await?;
                     stream.flush().await?;
@@ -174,9 +221,18 @@ async fn large_reviews_hold_up_no_small_one() {
     let body = review(5 << 20);
     for (path, addresses) in [("/mutate", FEW), ("/guard", 20..40)] {
         let request = [stops(path, body.len(), 0), body.to_vec()].concat();
-        withstands(&format!("large reviews to {path}"), 16, addresses, |process| {
-            sends(process.addr, Some(process.connector(HTTP1)), request.clone())
-        })
+        withstands(
+            &format!("large reviews to {path}"),
+            16,
+            addresses,
+            |process| {
+                sends(
+                    process.addr,
+                    Some(process.connector(HTTP1)),
+                    request.clone(),
+                )
+            },
+        )
         .await;
     }
 }
@@ -184,8 +240,7 @@ async fn large_reviews_hold_up_no_small_one() {
 /// A review of this many bytes whose object repeats an element, in the place that `before` and `after` make.
 fn repeated(size: usize, before: &str, element: &str, after: &str) -> Vec<u8> {
     let head = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE","namespace":"n","#;
-    let kind =
-        r#""kind":{"group":"","version":"v1","kind":"Pod"},"resource":{"group":"apps","version":"v1","resource":"statefulsets"},"object":"#;
+    let kind = r#""kind":{"group":"","version":"v1","kind":"Pod"},"resource":{"group":"apps","version":"v1","resource":"statefulsets"},"object":"#;
     let elements = vec![element; size / (element.len() + 1)].join(",");
     format!("{head}{kind}{before}{elements}{after}}}}}").into_bytes()
 }
@@ -199,10 +254,30 @@ async fn reviews_that_grow_when_they_are_read_are_bounded() {
         ("containers", r#"{"spec":{"containers":["#, "{}", "]}}"),
         ("volumes", r#"{"spec":{"volumes":["#, "{}", "]}}"),
         ("arguments", container, "\"\"", "]}]}}"),
-        ("annotations", r#"{"metadata":{"annotations":{"#, r#""thanos-timeshard.io/a":"""#, "}}}"),
-        ("a strategy", r#"{"spec":{"updateStrategy":{"a":["#, "[]", "]}}}"),
-        ("a template", r#"{"spec":{"template":{"spec":{"volumes":["#, "{}", "]}}}}"),
-        ("environment", r#"{"spec":{"containers":[{"env":["#, "{}", "]}]}}"),
+        (
+            "annotations",
+            r#"{"metadata":{"annotations":{"#,
+            r#""thanos-timeshard.io/a":"""#,
+            "}}}",
+        ),
+        (
+            "a strategy",
+            r#"{"spec":{"updateStrategy":{"a":["#,
+            "[]",
+            "]}}}",
+        ),
+        (
+            "a template",
+            r#"{"spec":{"template":{"spec":{"volumes":["#,
+            "{}",
+            "]}}}}",
+        ),
+        (
+            "environment",
+            r#"{"spec":{"containers":[{"env":["#,
+            "{}",
+            "]}]}}",
+        ),
     ];
     for (what, before, element, after) in shapes {
         let paths: &[&str] = match what {
@@ -214,7 +289,11 @@ async fn reviews_that_grow_when_they_are_read_are_bounded() {
             let body = repeated(6 << 20, before, element, after);
             let request = [stops(path, body.len(), 0), body].concat();
             withstands(&format!("{what} to {path}"), 6, FEW, |process| {
-                sends(process.addr, Some(process.connector(HTTP1)), request.clone())
+                sends(
+                    process.addr,
+                    Some(process.connector(HTTP1)),
+                    request.clone(),
+                )
             })
             .await;
         }
@@ -247,8 +326,14 @@ async fn answers_that_nobody_reads_are_bounded() {
             }
         })
     };
-    withstands("unread answers", 120, FEW, |process| unread(process.addr, Some(process.connector(HTTP1)), one.repeat(50))).await;
-    withstands("unread scrapes", 64, FEW, |process| unread(process.admin, None, scrape.clone())).await;
+    withstands("unread answers", 120, FEW, |process| {
+        unread(process.addr, Some(process.connector(HTTP1)), one.repeat(50))
+    })
+    .await;
+    withstands("unread scrapes", 64, FEW, |process| {
+        unread(process.admin, None, scrape.clone())
+    })
+    .await;
 }
 
 /// The first so many bytes of a body that never ends.
@@ -258,7 +343,10 @@ impl Body for Part {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.0 == 0 {
             // Nobody wakes it: it never ends.
             return Poll::Pending;
@@ -276,7 +364,8 @@ fn fills_windows(process: &Process, path: &'static str, declared: Option<usize>)
         let connector = connector.clone();
         async move {
             let stream = tls_from(from, addr, &connector).await?;
-            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+            let (sender, connection) =
+                http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
             let mut requests = JoinSet::new();
             for _ in 0..8 {
                 let mut request = Request::post(format!("https://localhost{path}"));
@@ -294,21 +383,39 @@ fn fills_windows(process: &Process, path: &'static str, declared: Option<usize>)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_windows_are_bounded() {
-    for (path, declared) in [("/mutate", Some(7_000_000)), ("/guard", Some(100_000)), ("/mutate", None)] {
+    for (path, declared) in [
+        ("/mutate", Some(7_000_000)),
+        ("/guard", Some(100_000)),
+        ("/mutate", None),
+    ] {
         let what = format!("HTTP/2 windows to {path}, {declared:?} bytes");
-        withstands(&what, 120, FEW, |process| fills_windows(process, path, declared)).await;
+        withstands(&what, 120, FEW, |process| {
+            fills_windows(process, path, declared)
+        })
+        .await;
     }
 }
 
 /// Every budget is full at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_at_once_is_bounded() {
-    let half = [b"POST /mutate HTTP/1.1\r\nx: ".to_vec(), vec![b'x'; 12 << 10]].concat();
-    let grows = repeated(6 << 20, r#"{"metadata":{"annotations":{"#, r#""thanos-timeshard.io/a":"""#, "}}}");
+    let half = [
+        b"POST /mutate HTTP/1.1\r\nx: ".to_vec(),
+        vec![b'x'; 12 << 10],
+    ]
+    .concat();
+    let grows = repeated(
+        6 << 20,
+        r#"{"metadata":{"annotations":{"#,
+        r#""thanos-timeshard.io/a":"""#,
+        "}}}",
+    );
     withstands("everything at once", 400, 20..60, |process| {
         let tls = |bytes: Vec<u8>| sends(process.addr, Some(process.connector(HTTP1)), bytes);
-        let mut attacks =
-            vec![fills_windows(process, "/mutate", Some(7_000_000)), sends(process.addr, None, client_hello(3)[..30].to_vec())];
+        let mut attacks = vec![
+            fills_windows(process, "/mutate", Some(7_000_000)),
+            sends(process.addr, None, client_hello(3)[..30].to_vec()),
+        ];
         attacks.extend((0..6).map(|_| tls(half.clone())));
         for path in ["/mutate", "/guard"] {
             attacks.push(tls([stops(path, grows.len(), 0), grows.clone()].concat()));
@@ -339,24 +446,68 @@ fn header_block() -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_floods_are_bounded() {
     let (headers, reset, settings, ping, data, continuation) = (1, 3, 4, 6, 0, 9);
-    let streams = |of: &dyn Fn(u32) -> Vec<u8>| (0..2_000).flat_map(|i| of(2 * i + 1)).collect::<Vec<u8>>();
+    let streams =
+        |of: &dyn Fn(u32) -> Vec<u8>| (0..2_000).flat_map(|i| of(2 * i + 1)).collect::<Vec<u8>>();
     let open = |stream| frame(headers, 4, stream, &header_block());
     let long = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x7e][..], &[b'x'; 16_256]].concat();
     let floods = [
-        ("rapid reset", streams(&|stream| [open(stream), frame(reset, 0, stream, &[0, 0, 0, 8])].concat())),
+        (
+            "rapid reset",
+            streams(&|stream| [open(stream), frame(reset, 0, stream, &[0, 0, 0, 8])].concat()),
+        ),
         ("streams beyond the limit", streams(&open)),
-        ("settings", frame(settings, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]).repeat(20_000)),
+        (
+            "settings",
+            frame(settings, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]).repeat(20_000),
+        ),
         ("pings", frame(ping, 0, 0, &[7; 8]).repeat(20_000)),
-        ("bytes one by one", [open(1), frame(data, 0, 1, b" ").repeat(60_000)].concat()),
-        ("padding", [open(1), frame(data, 8, 1, &[&[200, b' '][..], &[0; 200]].concat()).repeat(4_000)].concat()),
-        ("empty data", [open(1), frame(data, 0, 1, b"").repeat(60_000)].concat()),
-        ("headers that go on", [frame(headers, 0, 1, &header_block()), frame(continuation, 0, 1, &long).repeat(500)].concat()),
-        ("header lists", streams(&|stream| frame(headers, 4, stream, &[header_block(), long[..8_000].to_vec()].concat()))),
+        (
+            "bytes one by one",
+            [open(1), frame(data, 0, 1, b" ").repeat(60_000)].concat(),
+        ),
+        (
+            "padding",
+            [
+                open(1),
+                frame(data, 8, 1, &[&[200, b' '][..], &[0; 200]].concat()).repeat(4_000),
+            ]
+            .concat(),
+        ),
+        (
+            "empty data",
+            [open(1), frame(data, 0, 1, b"").repeat(60_000)].concat(),
+        ),
+        (
+            "headers that go on",
+            [
+                frame(headers, 0, 1, &header_block()),
+                frame(continuation, 0, 1, &long).repeat(500),
+            ]
+            .concat(),
+        ),
+        (
+            "header lists",
+            streams(&|stream| {
+                frame(
+                    headers,
+                    4,
+                    stream,
+                    &[header_block(), long[..8_000].to_vec()].concat(),
+                )
+            }),
+        ),
     ];
-    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(settings, 0, 0, &[])].concat();
+    let preface = [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        &frame(settings, 0, 0, &[]),
+    ]
+    .concat();
     for (what, flood) in floods {
         let bytes = [preface.clone(), flood].concat();
-        withstands(what, 60, FEW, |process| sends(process.addr, Some(process.connector(HTTP2)), bytes.clone())).await;
+        withstands(what, 60, FEW, |process| {
+            sends(process.addr, Some(process.connector(HTTP2)), bytes.clone())
+        })
+        .await;
     }
 }
 
@@ -364,11 +515,26 @@ async fn http2_floods_are_bounded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_cannot_be_crowded_out() {
     let half = b"GET /livez HTTP/1.1\r\nhost: ".to_vec();
-    for (what, bytes) in [("half headers", half), ("silence", Vec::new()), ("one byte", b"G".to_vec())] {
+    for (what, bytes) in [
+        ("half headers", half),
+        ("silence", Vec::new()),
+        ("one byte", b"G".to_vec()),
+    ] {
         for addresses in [20..21, 20..250] {
-            withstands(&format!("{what} to the admin port"), 200, addresses.clone(), |process| sends(process.admin, None, bytes.clone()))
-                .await;
-            withstands(&format!("{what} to the probe port"), 300, addresses, |process| sends(process.probes, None, bytes.clone())).await;
+            withstands(
+                &format!("{what} to the admin port"),
+                200,
+                addresses.clone(),
+                |process| sends(process.admin, None, bytes.clone()),
+            )
+            .await;
+            withstands(
+                &format!("{what} to the probe port"),
+                300,
+                addresses,
+                |process| sends(process.probes, None, bytes.clone()),
+            )
+            .await;
         }
     }
 }
@@ -376,13 +542,25 @@ async fn probes_cannot_be_crowded_out() {
 #[tokio::test]
 async fn the_probe_port_answers_probes_alone() {
     let process = Process::start();
-    for (path, status) in [("/livez", 200), ("/readyz", 200), ("/metrics", 404), ("/status", 404), ("/", 404)] {
+    for (path, status) in [
+        ("/livez", 200),
+        ("/readyz", 200),
+        ("/metrics", 404),
+        ("/status", 404),
+        ("/", 404),
+    ] {
         assert_eq!(get_from(1, process.probes, path).await.0, status, "{path}");
     }
     // The connection is closed after its answer, and a header that does not come ends it within about a second.
     let since = Instant::now();
     let mut socket = tcp_from(1, process.probes).await.unwrap();
     socket.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
-    timeout(Duration::from_secs(5), until_closed(socket)).await.expect("it is closed");
-    assert!(since.elapsed() >= Duration::from_millis(900), "{:?}", since.elapsed());
+    timeout(Duration::from_secs(5), until_closed(socket))
+        .await
+        .expect("it is closed");
+    assert!(
+        since.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        since.elapsed()
+    );
 }

@@ -56,9 +56,24 @@ impl Process {
         prepare(dir.path());
         let shown = dir.path().to_str().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_timeshard"))
-            .args(["serve", "--webhook-only", "--log-format=json", "--shutdown-drain=0s", "--cert-dir", shown])
-            .args(["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--probe-listen=127.0.0.1:0"])
-            .args(arguments.iter().map(|argument| argument.replace("{}", shown)))
+            .args([
+                "serve",
+                "--webhook-only",
+                "--log-format=json",
+                "--shutdown-drain=0s",
+                "--cert-dir",
+                shown,
+            ])
+            .args([
+                "--listen=127.0.0.1:0",
+                "--admin-listen=127.0.0.1:0",
+                "--probe-listen=127.0.0.1:0",
+            ])
+            .args(
+                arguments
+                    .iter()
+                    .map(|argument| argument.replace("{}", shown)),
+            )
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -69,9 +84,27 @@ impl Process {
         });
         let serving = serving.expect("the server says where it listens");
         std::thread::spawn(move || log.for_each(drop));
-        let address = |key: &str| serving[key].as_str().unwrap().parse::<SocketAddr>().unwrap();
-        let (addr, admin, probes) = (address("listen"), address("admin_listen"), address("probe_listen"));
-        let mut process = Self { child, addr, admin, probes, authority, idle_kib: 0, _dir: dir };
+        let address = |key: &str| {
+            serving[key]
+                .as_str()
+                .unwrap()
+                .parse::<SocketAddr>()
+                .unwrap()
+        };
+        let (addr, admin, probes) = (
+            address("listen"),
+            address("admin_listen"),
+            address("probe_listen"),
+        );
+        let mut process = Self {
+            child,
+            addr,
+            admin,
+            probes,
+            authority,
+            idle_kib: 0,
+            _dir: dir,
+        };
         process.idle_kib = process.peak_kib();
         process
     }
@@ -82,8 +115,12 @@ impl Process {
 
     /// The most memory that it ever had.
     pub(crate) fn peak_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process has memory");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the server runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("a process has memory");
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
@@ -91,7 +128,11 @@ impl Process {
         let peak = self.peak_kib();
         let (grown, idle) = ((peak - self.idle_kib) >> 10, self.idle_kib >> 10);
         println!("{what}: {grown} MiB beyond {idle}");
-        assert!(grown < GROWTH_KIB >> 10, "{what}: {grown} MiB beyond {idle}, the bound is {} MiB", GROWTH_KIB >> 10);
+        assert!(
+            grown < GROWTH_KIB >> 10,
+            "{what}: {grown} MiB beyond {idle}, the bound is {} MiB",
+            GROWTH_KIB >> 10
+        );
     }
 
     /// Everybody who must be answered in time: an API server on kept and on new connections, kubelet, Prometheus. They run on a
@@ -101,16 +142,37 @@ impl Process {
         let (webhook, admin, probes, until) = (self.addr, self.admin, self.probes, stop.clone());
         let [one, two, three] = [(); 3].map(|()| self.connector(HTTP1));
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let asks = [
-                    ("/mutate", tokio::spawn(kept(webhook, one, "/mutate", until.clone()))),
-                    ("/guard", tokio::spawn(kept(webhook, two, "/guard", until.clone()))),
+                    (
+                        "/mutate",
+                        tokio::spawn(kept(webhook, one, "/mutate", until.clone())),
+                    ),
+                    (
+                        "/guard",
+                        tokio::spawn(kept(webhook, two, "/guard", until.clone())),
+                    ),
                     (NEW, tokio::spawn(fresh(webhook, three, until.clone()))),
-                    ("a probe", tokio::spawn(probed(probes, "/livez", until.clone()))),
-                    ("readiness", tokio::spawn(probed(probes, "/readyz", until.clone()))),
-                    ("the admin port's probe", tokio::spawn(probed(admin, "/readyz", until.clone()))),
-                    ("a scrape", tokio::spawn(probed(admin, "/metrics", until.clone()))),
+                    (
+                        "a probe",
+                        tokio::spawn(probed(probes, "/livez", until.clone())),
+                    ),
+                    (
+                        "readiness",
+                        tokio::spawn(probed(probes, "/readyz", until.clone())),
+                    ),
+                    (
+                        "the admin port's probe",
+                        tokio::spawn(probed(admin, "/readyz", until.clone())),
+                    ),
+                    (
+                        "a scrape",
+                        tokio::spawn(probed(admin, "/metrics", until.clone())),
+                    ),
                 ];
                 let mut waits = Vec::new();
                 for (who, task) in asks {
@@ -155,16 +217,23 @@ impl GoodPeers {
         self.stop.store(true, Relaxed);
         for (who, waits) in self.thread.join().expect("they are asked") {
             let waits = waits.unwrap_or_else(|error| panic!("{what}: {who}: {error}"));
-            println!("{what}: {who}: {} answers, the longest after {:?}", waits.answers, waits.longest);
+            println!(
+                "{what}: {who}: {} answers, the longest after {:?}",
+                waits.answers, waits.longest
+            );
             let prompt = if who == NEW { PROMPT_NEW } else { PROMPT };
-            assert!(waits.answers > 2 && waits.longest < prompt, "{what}: {who}: {waits:?}");
+            assert!(
+                waits.answers > 2 && waits.longest < prompt,
+                "{what}: {who}: {waits:?}"
+            );
         }
     }
 }
 
 /// A review as an API server sends it, for either route.
 pub(crate) fn review(padding: usize) -> Bytes {
-    let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "u"});
+    let owner =
+        json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "u"});
     let pod = json!({"metadata": {"name": "store-0", "ownerReferences": [owner], "annotations": {"a": "x".repeat(padding)}},
         "spec": {"containers": [{"name": "t", "image": "thanos", "args": ["store", "--data-dir=/d"]}]}});
     let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "uid-1",
@@ -174,12 +243,22 @@ pub(crate) fn review(padding: usize) -> Bytes {
 }
 
 /// One connection for everything: that it is closed is a failure.
-async fn kept(addr: SocketAddr, connector: TlsConnector, path: &'static str, stop: Arc<AtomicBool>) -> Waits {
-    let mut client = Client::connect_from(API_SERVER, addr, &connector).await.unwrap();
+async fn kept(
+    addr: SocketAddr,
+    connector: TlsConnector,
+    path: &'static str,
+    stop: Arc<AtomicBool>,
+) -> Waits {
+    let mut client = Client::connect_from(API_SERVER, addr, &connector)
+        .await
+        .unwrap();
     let mut waits = Waits::default();
     while !stop.load(Relaxed) {
         let since = Instant::now();
-        let (status, answer) = client.post(path, review(4_000)).await.expect("the kept connection answers");
+        let (status, answer) = client
+            .post(path, review(4_000))
+            .await
+            .expect("the kept connection answers");
         assert_eq!(status, 200, "{path}: {answer:?}");
         waits.add(since);
         sleep(ASK_EVERY).await;
@@ -191,8 +270,17 @@ async fn fresh(addr: SocketAddr, connector: TlsConnector, stop: Arc<AtomicBool>)
     let mut waits = Waits::default();
     while !stop.load(Relaxed) {
         let since = Instant::now();
-        let mut client = Client::connect_from(API_SERVER, addr, &connector).await.expect("a new connection");
-        assert_eq!(client.post("/mutate", review(4_000)).await.expect("its first request").0, 200);
+        let mut client = Client::connect_from(API_SERVER, addr, &connector)
+            .await
+            .expect("a new connection");
+        assert_eq!(
+            client
+                .post("/mutate", review(4_000))
+                .await
+                .expect("its first request")
+                .0,
+            200
+        );
         waits.add(since);
         sleep(ASK_EVERY).await;
     }
@@ -215,13 +303,23 @@ async fn probed(addr: SocketAddr, path: &'static str, stop: Arc<AtomicBool>) -> 
 pub(crate) async fn get_from(from: u8, addr: SocketAddr, path: &str) -> (u16, String) {
     let answered = async {
         let mut socket = tcp_from(from, addr).await?;
-        socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+        socket
+            .write_all(
+                format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes(),
+            )
+            .await?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await?;
         Ok::<_, anyhow::Error>(answer)
     };
     match timeout(PROMPT * 2, answered).await {
-        Ok(Ok(answer)) => (answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0), answer),
+        Ok(Ok(answer)) => (
+            answer
+                .get(9..12)
+                .and_then(|status| status.parse().ok())
+                .unwrap_or(0),
+            answer,
+        ),
         Ok(Err(error)) => (0, format!("{error:#}")),
         Err(_) => (0, "no answer".to_owned()),
     }

@@ -14,18 +14,28 @@ use thanos_timeshard::adapters::tls::{CERT_FILE, Certificates, KEY_FILE, Reload}
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Authority, Client, HTTP1, HTTP2, Kubelet, Pair, good_request, served_leaf, start, until};
+use crate::support::{
+    Authority, Client, HTTP1, HTTP2, Kubelet, Pair, good_request, served_leaf, start, until,
+};
 
 /// Long enough never to come in a test.
 const NO_POLL: Duration = Duration::MAX;
 const SWAPS: u32 = 50;
 
 async fn until_served(addr: SocketAddr, connector: &TlsConnector, pair: &Pair) {
-    until("the new certificate is served", async || served_leaf(addr, connector).await.unwrap() == pair.leaf).await;
+    until("the new certificate is served", async || {
+        served_leaf(addr, connector).await.unwrap() == pair.leaf
+    })
+    .await;
 }
 
 /// Requests without a pause, on a new connection each or on kept ones, until told to stop. Every error is a failure.
-fn load(addr: SocketAddr, authority: &Authority, stop: &Arc<AtomicBool>, done: &Arc<AtomicU32>) -> JoinSet<()> {
+fn load(
+    addr: SocketAddr,
+    authority: &Authority,
+    stop: &Arc<AtomicBool>,
+    done: &Arc<AtomicU32>,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for (alpn, kept) in [(HTTP1, false), (HTTP2, false), (HTTP1, true), (HTTP2, true)] {
         let connector = authority.client(alpn, &[&TLS13]);
@@ -56,7 +66,10 @@ async fn fifty_kubelet_swaps_under_load_fail_nothing() {
     let server = start(&certificates, &Limits::default(), Duration::ZERO).await;
     tokio::spawn(Arc::clone(&certificates).follow(kubelet.dir.clone(), NO_POLL));
 
-    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (stop, done) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU32::new(0)),
+    );
     let mut load = load(server.addr, &authority, &stop, &done);
     let connector = authority.client(HTTP1, &[&TLS13]);
     until_served(server.addr, &connector, &first).await;
@@ -71,11 +84,21 @@ async fn fifty_kubelet_swaps_under_load_fail_nothing() {
     while let Some(client) = load.join_next().await {
         client.expect("no request and no handshake fails");
     }
-    assert_eq!((certificates.reloads(), certificates.failed_reloads()), (u64::from(SWAPS), 0));
-    let failures: Vec<_> = Failure::ALL.into_iter().filter(|failure| server.stats.failures(*failure) > 0).collect();
+    assert_eq!(
+        (certificates.reloads(), certificates.failed_reloads()),
+        (u64::from(SWAPS), 0)
+    );
+    let failures: Vec<_> = Failure::ALL
+        .into_iter()
+        .filter(|failure| server.stats.failures(*failure) > 0)
+        .collect();
     // The probe that looks at the certificate closes right after the handshake, which is no failure either.
     assert!(failures.is_empty(), "{failures:?}");
-    println!("{SWAPS} swaps, {} requests, {} connections, 0 failed", done.load(Relaxed), server.stats.accepted());
+    println!(
+        "{SWAPS} swaps, {} requests, {} connections, 0 failed",
+        done.load(Relaxed),
+        server.stats.accepted()
+    );
 }
 
 #[tokio::test]
@@ -91,10 +114,19 @@ async fn a_half_rotated_pair_keeps_the_old_one() {
     let connector = authority.client(HTTP1, &[&TLS13]);
 
     kubelet.swap(&new.chain, &old.key);
-    until("the pair is refused", async || certificates.failed_reloads() > 0).await;
-    assert_eq!(served_leaf(server.addr, &connector).await.unwrap(), old.leaf);
+    until("the pair is refused", async || {
+        certificates.failed_reloads() > 0
+    })
+    .await;
+    assert_eq!(
+        served_leaf(server.addr, &connector).await.unwrap(),
+        old.leaf
+    );
     let failure = certificates.last_failure().unwrap();
-    assert!(failure.contains(KEY_FILE) && failure.contains("does not fit"), "{failure}");
+    assert!(
+        failure.contains(KEY_FILE) && failure.contains("does not fit"),
+        "{failure}"
+    );
     assert_eq!(certificates.reload_dir(&kubelet.dir), Reload::Kept);
 
     kubelet.swap(&new.chain, &new.key);
@@ -118,8 +150,14 @@ async fn a_vanished_directory_keeps_the_old_one_until_it_is_back() {
     until_served(server.addr, &connector, &old).await;
 
     fs::remove_dir_all(&dir).unwrap();
-    until("the loss is seen", async || certificates.failed_reloads() > 0).await;
-    assert_eq!(served_leaf(server.addr, &connector).await.unwrap(), old.leaf);
+    until("the loss is seen", async || {
+        certificates.failed_reloads() > 0
+    })
+    .await;
+    assert_eq!(
+        served_leaf(server.addr, &connector).await.unwrap(),
+        old.leaf
+    );
     Kubelet::new(dir).swap(&new.chain, &new.key);
     until_served(server.addr, &connector, &new).await;
 }
@@ -141,7 +179,11 @@ async fn the_poll_sees_what_the_watch_cannot() {
     let connector = authority.client(HTTP1, &[&TLS13]);
     until_served(server.addr, &connector, &old).await;
 
-    symlink(volume.path().join("elsewhere/b"), volume.path().join("tls_tmp")).unwrap();
+    symlink(
+        volume.path().join("elsewhere/b"),
+        volume.path().join("tls_tmp"),
+    )
+    .unwrap();
     fs::rename(volume.path().join("tls_tmp"), &dir).unwrap();
     until_served(server.addr, &connector, &new).await;
 }
@@ -162,16 +204,56 @@ fn a_bad_start_names_the_file_and_what_is_wrong() {
     let cases = [
         (refusal(None, Some(&one.key)), CERT_FILE, "No such file"),
         (refusal(Some(&one.chain), None), KEY_FILE, "No such file"),
-        (refusal(Some(""), Some(&one.key)), CERT_FILE, "no certificate"),
-        (refusal(Some("hello"), Some(&one.key)), CERT_FILE, "no certificate"),
-        (refusal(Some(&one.key), Some(&one.key)), CERT_FILE, "no certificate"),
-        (refusal(Some(&one.chain), Some(&one.chain)), KEY_FILE, "no private key"),
-        (refusal(Some(&one.chain), Some(&two.key)), KEY_FILE, "does not fit"),
-        (refusal(Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), Some(&one.key)), CERT_FILE, "not valid X.509"),
-        (refusal(Some(&"x".repeat(2 << 20)), Some(&one.key)), CERT_FILE, "larger than"),
-        (Certificates::load_dir(Path::new("/nowhere")).unwrap_err().to_string(), "/nowhere/tls.crt", "No such file"),
+        (
+            refusal(Some(""), Some(&one.key)),
+            CERT_FILE,
+            "no certificate",
+        ),
+        (
+            refusal(Some("hello"), Some(&one.key)),
+            CERT_FILE,
+            "no certificate",
+        ),
+        (
+            refusal(Some(&one.key), Some(&one.key)),
+            CERT_FILE,
+            "no certificate",
+        ),
+        (
+            refusal(Some(&one.chain), Some(&one.chain)),
+            KEY_FILE,
+            "no private key",
+        ),
+        (
+            refusal(Some(&one.chain), Some(&two.key)),
+            KEY_FILE,
+            "does not fit",
+        ),
+        (
+            refusal(
+                Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+                Some(&one.key),
+            ),
+            CERT_FILE,
+            "not valid X.509",
+        ),
+        (
+            refusal(Some(&"x".repeat(2 << 20)), Some(&one.key)),
+            CERT_FILE,
+            "larger than",
+        ),
+        (
+            Certificates::load_dir(Path::new("/nowhere"))
+                .unwrap_err()
+                .to_string(),
+            "/nowhere/tls.crt",
+            "No such file",
+        ),
     ];
     for (message, file, problem) in cases {
-        assert!(message.contains(file) && message.contains(problem), "{message:?} should name {file} and say {problem:?}");
+        assert!(
+            message.contains(file) && message.contains(problem),
+            "{message:?} should name {file} and say {problem:?}"
+        );
     }
 }

@@ -15,7 +15,10 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SerialNumber};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, SerialNumber,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use thanos_timeshard::adapters::listen;
@@ -39,7 +42,10 @@ pub(crate) const HTTP2: &[u8] = b"h2";
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {
-        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain: {what}");
+        assert!(
+            start.elapsed() < DEADLINE,
+            "waited {DEADLINE:?} in vain: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -72,16 +78,27 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = params.self_signed(&key).unwrap();
         let (pem, root) = (root.pem(), root.der().clone());
-        Self { issuer: Issuer::new(params, key), pem, root, next_serial: AtomicU32::new(1) }
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+            root,
+            next_serial: AtomicU32::new(1),
+        }
     }
 
     pub(crate) fn issue(&self) -> Pair {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.serial_number = Some(SerialNumber::from(u64::from(self.next_serial.fetch_add(1, Relaxed))));
+        params.serial_number = Some(SerialNumber::from(u64::from(
+            self.next_serial.fetch_add(1, Relaxed),
+        )));
         params.not_after = rcgen::date_time_ymd(2099, 12, 31);
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        Pair { chain: leaf.pem(), key: key.serialize_pem(), leaf: leaf.der().clone() }
+        Pair {
+            chain: leaf.pem(),
+            key: key.serialize_pem(),
+            leaf: leaf.der().clone(),
+        }
     }
 
     /// Its own certificate.
@@ -102,29 +119,43 @@ impl Authority {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, common_name);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.not_after = rcgen::date_time_ymd(until_year, 12, 31);
         let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         ClientPair { certificate, key }
     }
 
-    pub(crate) fn client(&self, alpn: &[u8], versions: &[&'static SupportedProtocolVersion]) -> TlsConnector {
+    pub(crate) fn client(
+        &self,
+        alpn: &[u8],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> TlsConnector {
         self.client_as(alpn, versions, None)
     }
 
-    pub(crate) fn client_as(&self, alpn: &[u8], versions: &[&'static SupportedProtocolVersion], pair: Option<&ClientPair>) -> TlsConnector {
+    pub(crate) fn client_as(
+        &self,
+        alpn: &[u8],
+        versions: &[&'static SupportedProtocolVersion],
+        pair: Option<&ClientPair>,
+    ) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(roots);
+        let config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_protocol_versions(versions)
+                .unwrap()
+                .with_root_certificates(roots);
         let mut config = match pair {
             None => config.with_no_client_auth(),
             Some(pair) => {
                 let key = PrivateKeyDer::try_from(pair.key.serialize_der()).unwrap();
-                config.with_client_auth_cert(vec![pair.certificate.clone()], key).unwrap()
+                config
+                    .with_client_auth_cert(vec![pair.certificate.clone()], key)
+                    .unwrap()
             }
         };
         config.alpn_protocols = vec![alpn.to_vec()];
@@ -184,7 +215,11 @@ pub(crate) struct Server {
     pub(crate) task: JoinHandle<()>,
 }
 
-pub(crate) async fn start(certificates: &Arc<Certificates>, limits: &Limits, drain: Duration) -> Server {
+pub(crate) async fn start(
+    certificates: &Arc<Certificates>,
+    limits: &Limits,
+    drain: Duration,
+) -> Server {
     start_with(certificates.server_config().unwrap(), limits, drain)
 }
 
@@ -194,20 +229,45 @@ pub(crate) fn start_with(tls: Arc<ServerConfig>, limits: &Limits, drain: Duratio
     let (trigger, shutdown) = signals::channel();
     let stats = Arc::new(ServeStats::default());
     let (gate, served) = (Arc::new(Gate::default()), Arc::new(AtomicU32::new(0)));
-    let edge = Edge { listener, tls: Some(tls), limits: *limits, drain, stats: Arc::clone(&stats), shutdown: shutdown.clone() };
+    let edge = Edge {
+        listener,
+        tls: Some(tls),
+        limits: *limits,
+        drain,
+        stats: Arc::clone(&stats),
+        shutdown: shutdown.clone(),
+    };
     let (held, counted) = (Arc::clone(&gate), Arc::clone(&served));
-    let echo = move |request: Request<Incoming>| echo(request, Arc::clone(&held), Arc::clone(&counted));
+    let echo =
+        move |request: Request<Incoming>| echo(request, Arc::clone(&held), Arc::clone(&counted));
     let task = tokio::spawn(edge.serve(hyper::service::service_fn(echo)));
-    Server { addr, stats, trigger, shutdown, gate, served, task }
+    Server {
+        addr,
+        stats,
+        trigger,
+        shutdown,
+        gate,
+        served,
+        task,
+    }
 }
 
-async fn echo(request: Request<Incoming>, gate: Arc<Gate>, served: Arc<AtomicU32>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn echo(
+    request: Request<Incoming>,
+    gate: Arc<Gate>,
+    served: Arc<AtomicU32>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() == "/hold" {
         let open = gate.open.notified();
         gate.held.fetch_add(1, Relaxed);
         open.await;
     }
-    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let body = request
+        .into_body()
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
     served.fetch_add(1, Relaxed);
     Ok(Response::new(Full::new(body)))
 }
@@ -219,21 +279,39 @@ pub(crate) async fn tcp_from(from: u8, addr: SocketAddr) -> Result<TcpStream> {
     socket.connect(addr).await.context("connect")
 }
 
-pub(crate) async fn tls(addr: SocketAddr, connector: &TlsConnector) -> Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls(
+    addr: SocketAddr,
+    connector: &TlsConnector,
+) -> Result<TlsStream<TcpStream>> {
     tls_from(1, addr, connector).await
 }
 
-pub(crate) async fn tls_from(from: u8, addr: SocketAddr, connector: &TlsConnector) -> Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls_from(
+    from: u8,
+    addr: SocketAddr,
+    connector: &TlsConnector,
+) -> Result<TlsStream<TcpStream>> {
     let socket = tcp_from(from, addr).await?;
     socket.set_nodelay(true)?;
     let name = ServerName::try_from("localhost")?;
-    connector.connect(name, socket).await.context("TLS handshake")
+    connector
+        .connect(name, socket)
+        .await
+        .context("TLS handshake")
 }
 
 /// The leaf that a new connection is shown.
-pub(crate) async fn served_leaf(addr: SocketAddr, connector: &TlsConnector) -> Result<CertificateDer<'static>> {
+pub(crate) async fn served_leaf(
+    addr: SocketAddr,
+    connector: &TlsConnector,
+) -> Result<CertificateDer<'static>> {
     let stream = timeout(DEADLINE, tls(addr, connector)).await??;
-    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).context("no certificate")?;
+    let leaf = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .context("no certificate")?;
     Ok(leaf.clone().into_owned())
 }
 
@@ -248,7 +326,11 @@ impl Client {
         Self::connect_from(1, addr, connector).await
     }
 
-    pub(crate) async fn connect_from(from: u8, addr: SocketAddr, connector: &TlsConnector) -> Result<Self> {
+    pub(crate) async fn connect_from(
+        from: u8,
+        addr: SocketAddr,
+        connector: &TlsConnector,
+    ) -> Result<Self> {
         let stream = timeout(DEADLINE, tls_from(from, addr, connector)).await??;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
         let io = TokioIo::new(stream);
@@ -265,12 +347,20 @@ impl Client {
 
     /// Sends `body` and expects it back. Tells whether the server wants the connection closed.
     pub(crate) async fn echo(&mut self, path: &str, body: &'static str) -> Result<bool> {
-        self.try_echo(path, body).await?.context("the connection was closed before the request could be sent")
+        self.try_echo(path, body)
+            .await?
+            .context("the connection was closed before the request could be sent")
     }
 
     /// The same; `None` if the connection was closed before a byte of the request was sent, so that it can go elsewhere.
-    pub(crate) async fn try_echo(&mut self, path: &str, body: &'static str) -> Result<Option<bool>> {
-        let request = Request::post(format!("https://localhost{path}")).header("host", "localhost").body(Full::from(body))?;
+    pub(crate) async fn try_echo(
+        &mut self,
+        path: &str,
+        body: &'static str,
+    ) -> Result<Option<bool>> {
+        let request = Request::post(format!("https://localhost{path}"))
+            .header("host", "localhost")
+            .body(Full::from(body))?;
         let sent = async {
             match self {
                 Self::Http1(sender) => sender.try_send_request(request).await,
@@ -284,25 +374,44 @@ impl Client {
                 None => return Err(error.into_error()).context("request"),
             },
         };
-        ensure!(response.status().is_success(), "status {}", response.status());
-        let last = response.headers().get("connection").is_some_and(|value| value == "close");
-        let answer = timeout(DEADLINE, response.into_body().collect()).await??.to_bytes();
+        ensure!(
+            response.status().is_success(),
+            "status {}",
+            response.status()
+        );
+        let last = response
+            .headers()
+            .get("connection")
+            .is_some_and(|value| value == "close");
+        let answer = timeout(DEADLINE, response.into_body().collect())
+            .await??
+            .to_bytes();
         ensure!(answer == body, "got another body back: {answer:?}");
         Ok(Some(last))
     }
 
     /// Sends any body anywhere. Gives the status and the answer's body.
     pub(crate) async fn post(&mut self, path: &str, body: Bytes) -> Result<(u16, Bytes)> {
-        let request = Request::post(format!("https://localhost{path}")).header("host", "localhost").body(Full::from(body))?;
+        let request = Request::post(format!("https://localhost{path}"))
+            .header("host", "localhost")
+            .body(Full::from(body))?;
         let sent = async {
             match self {
                 Self::Http1(sender) => sender.send_request(request).await,
                 Self::Http2(sender) => sender.send_request(request).await,
             }
         };
-        let response = timeout(DEADLINE, sent).await.context("no answer in time")?.context("request")?;
+        let response = timeout(DEADLINE, sent)
+            .await
+            .context("no answer in time")?
+            .context("request")?;
         let status = response.status().as_u16();
-        Ok((status, timeout(DEADLINE, response.into_body().collect()).await??.to_bytes()))
+        Ok((
+            status,
+            timeout(DEADLINE, response.into_body().collect())
+                .await??
+                .to_bytes(),
+        ))
     }
 
     /// Whether the next request can be sent on this connection.
@@ -317,5 +426,9 @@ impl Client {
 /// One good request on a new connection.
 pub(crate) async fn good_request(addr: SocketAddr, connector: &TlsConnector) -> Result<()> {
     let mut client = Client::connect(addr, connector).await?;
-    client.echo("/", "hello").await.map(|_| ()).map_err(|error| anyhow!("after the handshake: {error:#}"))
+    client
+        .echo("/", "hello")
+        .await
+        .map(|_| ())
+        .map_err(|error| anyhow!("after the handshake: {error:#}"))
 }

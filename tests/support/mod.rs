@@ -2,8 +2,16 @@
 //!
 //! Everything waits for a condition with a deadline; nothing sleeps for a fixed time and hopes.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper: it may stop at the first surprise")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses a part of it"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test helper: it may stop at the first surprise"
+)]
 
 use std::ffi::OsString;
 use std::fs;
@@ -29,12 +37,20 @@ pub fn stand_in() -> PathBuf {
 }
 
 fn build_stand_in() -> PathBuf {
-    let beside = Path::new(AGENT).parent().unwrap().join("examples/stand-in-thanos");
+    let beside = Path::new(AGENT)
+        .parent()
+        .unwrap()
+        .join("examples/stand-in-thanos");
     if beside.exists() {
         return beside;
     }
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--locked", "--no-default-features", "--features=agent"]);
+    cargo.args([
+        "build",
+        "--locked",
+        "--no-default-features",
+        "--features=agent",
+    ]);
     cargo.args(["--example=stand-in-thanos", "--message-format=json"]);
     // Flags for a static target do not fit the host's build.
     cargo.env_remove("RUSTFLAGS");
@@ -44,15 +60,24 @@ fn build_stand_in() -> PathBuf {
         let message: Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     });
-    programs.next().expect("cargo build --example=stand-in-thanos")
+    programs
+        .next()
+        .expect("cargo build --example=stand-in-thanos")
 }
 
 /// A real thanos if the environment names one.
-#[allow(clippy::disallowed_methods, reason = "tests take their knobs from the environment")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests take their knobs from the environment"
+)]
 pub fn real_thanos() -> Option<PathBuf> {
-    let path = std::env::var("TIMESHARD_TEST_THANOS").ok().map(PathBuf::from);
+    let path = std::env::var("TIMESHARD_TEST_THANOS")
+        .ok()
+        .map(PathBuf::from);
     if path.is_none() {
-        println!("skipped: set TIMESHARD_TEST_THANOS to a thanos binary to run this on the real thing");
+        println!(
+            "skipped: set TIMESHARD_TEST_THANOS to a thanos binary to run this on the real thing"
+        );
     }
     path
 }
@@ -63,32 +88,48 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T
     loop {
         match look() {
             Ok(value) => return value,
-            Err(why) => assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}: {why}"),
+            Err(why) => assert!(
+                Instant::now() < deadline,
+                "waited {DEADLINE:?} for {what}: {why}"
+            ),
         }
         pause();
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the pause between two looks, never the wait itself")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the pause between two looks, never the wait itself"
+)]
 pub fn pause() {
     std::thread::sleep(LOOK_EVERY);
 }
 
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A GET; the status code and the body.
 pub fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(text)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(text)?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .map_err(text)?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(text)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(text)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status")?;
+    let code = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or("no status")?;
     Ok((code, body.to_owned()))
 }
 
@@ -108,7 +149,11 @@ impl Process {
     }
 
     pub fn code(&mut self) -> i32 {
-        wait_for("the process to end", || self.0.try_wait().unwrap().ok_or("it runs".to_owned())).code().unwrap()
+        wait_for("the process to end", || {
+            self.0.try_wait().unwrap().ok_or("it runs".to_owned())
+        })
+        .code()
+        .unwrap()
     }
 
     pub fn pid(&self) -> u32 {
@@ -140,9 +185,12 @@ impl Pod {
     pub fn stand_in(flags: &[&str]) -> Self {
         let mut pod = Self::new(&stand_in());
         let log = pod.dir.path().join("log");
-        pod.command.push(format!("--stand-in-log={}", log.display()).into());
-        pod.command.push(format!("--stand-in-bucket={}", pod.path("bucket").display()).into());
-        pod.command.push(format!("--data-dir={}", pod.path("data").display()).into());
+        pod.command
+            .push(format!("--stand-in-log={}", log.display()).into());
+        pod.command
+            .push(format!("--stand-in-bucket={}", pod.path("bucket").display()).into());
+        pod.command
+            .push(format!("--data-dir={}", pod.path("data").display()).into());
         pod.command.extend(flags.iter().map(OsString::from));
         pod
     }
@@ -163,7 +211,9 @@ impl Pod {
             http,
             grpc,
             port,
-            sidecar_flags: ["--drain=0s", "--check-interval=200ms", "--poll-interval=1h"].map(String::from).into(),
+            sidecar_flags: ["--drain=0s", "--check-interval=200ms", "--poll-interval=1h"]
+                .map(String::from)
+                .into(),
             launch_flags: Vec::new(),
             command,
             version: 0,
@@ -176,13 +226,22 @@ impl Pod {
 
     pub fn sidecar(&self) -> Process {
         let mut command = Command::new(AGENT);
-        command.arg("sidecar").arg("--install").arg(format!("--pod={POD}"));
+        command
+            .arg("sidecar")
+            .arg("--install")
+            .arg(format!("--pod={POD}"));
         command.arg(format!("--config-dir={}", self.path("config").display()));
         command.arg(format!("--shared-dir={}", self.path("shared").display()));
         command.arg(format!("--thanos-url=http://127.0.0.1:{}", self.http));
         command.arg(format!("--grpc-address=127.0.0.1:{}", self.grpc));
-        command.arg(format!("--listen=127.0.0.1:{}", self.port)).args(&self.sidecar_flags);
-        let log = fs::OpenOptions::new().append(true).create(true).open(self.path("sidecar.log")).unwrap();
+        command
+            .arg(format!("--listen=127.0.0.1:{}", self.port))
+            .args(&self.sidecar_flags);
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.path("sidecar.log"))
+            .unwrap();
         Process(command.stderr(log).spawn().unwrap())
     }
 
@@ -192,14 +251,31 @@ impl Pod {
     }
 
     pub fn launcher(&self) -> Process {
-        self.launcher_with(Stdio::from(fs::OpenOptions::new().append(true).create(true).open(self.path("launcher.log")).unwrap()))
+        self.launcher_with(Stdio::from(
+            fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(self.path("launcher.log"))
+                .unwrap(),
+        ))
     }
 
     pub fn launcher_with(&self, stderr: Stdio) -> Process {
         let mut command = Command::new(self.path("shared/timeshard-agent"));
-        command.arg("launch").arg(format!("--shared-dir={}", self.path("shared").display()));
-        command.args(&self.launch_flags).arg("--").args(&self.command);
-        Process(command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap())
+        command
+            .arg("launch")
+            .arg(format!("--shared-dir={}", self.path("shared").display()));
+        command
+            .args(&self.launch_flags)
+            .arg("--")
+            .args(&self.command);
+        Process(
+            command
+                .stdout(Stdio::null())
+                .stderr(stderr)
+                .spawn()
+                .unwrap(),
+        )
     }
 
     /// Sidecar and launcher in kubelet's order.
@@ -237,20 +313,32 @@ impl Pod {
     /// Puts a block into the stand-in's bucket: of the day that ended `age` days ago, compacted from blocks of other ages.
     pub fn block(&self, age: u32, sources: &[u32]) -> String {
         let (name, max) = (ulid(age), midnight() - i64::from(age) * DAY_MILLIS);
-        let sources: Vec<String> = if sources.is_empty() { vec![name.clone()] } else { sources.iter().copied().map(ulid).collect() };
+        let sources: Vec<String> = if sources.is_empty() {
+            vec![name.clone()]
+        } else {
+            sources.iter().copied().map(ulid).collect()
+        };
         let min = max - DAY_MILLIS * i64::try_from(sources.len()).unwrap();
         let meta = serde_json::json!({
             "ulid": name, "minTime": min, "maxTime": max, "compaction": {"level": 1, "sources": sources},
             "thanos": {"labels": {"cluster": "test"}, "downsample": {"resolution": 0}},
         });
-        fs::write(self.path("bucket").join(format!("{name}.json")), meta.to_string()).unwrap();
+        fs::write(
+            self.path("bucket").join(format!("{name}.json")),
+            meta.to_string(),
+        )
+        .unwrap();
         name
     }
 
     /// From now on the block can be loaded, or not.
     pub fn breaks(&self, block: &str, broken: bool) {
         let file = self.path("bucket").join(format!("{block}.broken"));
-        if broken { fs::write(file, "").unwrap() } else { fs::remove_file(file).unwrap() }
+        if broken {
+            fs::write(file, "").unwrap()
+        } else {
+            fs::remove_file(file).unwrap()
+        }
     }
 
     pub fn status(&self) -> Result<Value, String> {
@@ -277,13 +365,16 @@ impl Pod {
 
     pub fn record(&self) -> Value {
         wait_for("the launcher's record", || {
-            let text = fs::read_to_string(self.path("shared/launcher.json")).map_err(|error| error.to_string())?;
+            let text = fs::read_to_string(self.path("shared/launcher.json"))
+                .map_err(|error| error.to_string())?;
             serde_json::from_str(&text).map_err(|error| error.to_string())
         })
     }
 
     pub fn logs(&self) -> String {
-        ["sidecar.log", "launcher.log"].map(|name| fs::read_to_string(self.path(name)).unwrap_or_default()).concat()
+        ["sidecar.log", "launcher.log"]
+            .map(|name| fs::read_to_string(self.path(name)).unwrap_or_default())
+            .concat()
     }
 
     /// What the stand-in said about itself.
@@ -307,7 +398,12 @@ fn ulid(age: u32) -> String {
 /// The ids that `/status` names as missing; `None` if it does not know.
 pub fn missing(status: &Value) -> Option<Vec<String>> {
     let missing = status["blocks"]["missing"].as_array()?;
-    Some(missing.iter().map(|block| block["ulid"].as_str().unwrap().to_owned()).collect())
+    Some(
+        missing
+            .iter()
+            .map(|block| block["ulid"].as_str().unwrap().to_owned())
+            .collect(),
+    )
 }
 
 /// kill -9 for what the launcher runs, and it is gone.
@@ -319,8 +415,14 @@ pub fn kill_children(parent: u32) {
     }
     wait_for("them to end", || {
         let left = children_of(parent);
-        let alive = left.iter().any(|(pid, state)| state != "Z" && killed.iter().any(|(dead, _)| dead == pid));
-        if alive { Err(format!("{left:?}")) } else { Ok(()) }
+        let alive = left
+            .iter()
+            .any(|(pid, state)| state != "Z" && killed.iter().any(|(dead, _)| dead == pid));
+        if alive {
+            Err(format!("{left:?}"))
+        } else {
+            Ok(())
+        }
     });
 }
 
@@ -335,9 +437,13 @@ pub fn settle(pod: &Pod, launcher: &mut Process, sidecar: &mut Process, round: &
             *sidecar = pod.sidecar();
         }
         let status = pod.status()?;
-        let settled = (status["phase"] == "serving" && status["published"] == status["applied"]) || status["phase"] == "failed";
+        let settled = (status["phase"] == "serving" && status["published"] == status["applied"])
+            || status["phase"] == "failed";
         let settled = settled && get(pod.http, "/-/ready").is_ok_and(|(code, _)| code == 200);
-        let min = status["applied"]["min_time"].as_str().map(String::from).filter(|_| settled);
+        let min = status["applied"]["min_time"]
+            .as_str()
+            .map(String::from)
+            .filter(|_| settled);
         min.ok_or_else(|| format!("{round}: {status}\n{}", pod.logs()))
     })
 }
@@ -345,7 +451,9 @@ pub fn settle(pod: &Pod, launcher: &mut Process, sidecar: &mut Process, round: &
 /// Processes whose parent is `parent`.
 pub fn children_of(parent: u32) -> Vec<(u32, String)> {
     let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: u32| {
         let stat = stat(pid)?;
         let mut words = stat.rsplit_once(')')?.1.split_whitespace();
@@ -360,6 +468,10 @@ pub fn wait_missing(pod: &Pod, expected: &[&str]) -> serde_json::Value {
     wait_for(&format!("{expected:?} to be missing"), || {
         let status = pod.status()?;
         let named = missing(&status).is_some_and(|missing| missing == expected);
-        if named && pod.ready() { Ok(status) } else { Err(format!("{status}\n{}", pod.logs())) }
+        if named && pod.ready() {
+            Ok(status)
+        } else {
+            Err(format!("{status}\n{}", pod.logs()))
+        }
     })
 }

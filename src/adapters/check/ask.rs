@@ -67,48 +67,95 @@ struct PageMeta {
 /// A value as part of a query.
 pub(super) fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
 }
 
 /// The message of a Kubernetes Status, or how a foreign answer begins.
 pub(super) fn shown(body: &[u8]) -> String {
-    let message = serde_json::from_slice::<Value>(body).ok().and_then(|status| Some(status["message"].as_str()?.to_owned()));
+    let message = serde_json::from_slice::<Value>(body)
+        .ok()
+        .and_then(|status| Some(status["message"].as_str()?.to_owned()));
     let text = message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect()
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(SHOWN_CHARS)
+        .collect()
 }
 
 fn lack(what: &str, why: impl std::fmt::Display) -> Lack {
-    Lack { what: what.to_owned(), forbidden: false, why: why.to_string() }
+    Lack {
+        what: what.to_owned(),
+        forbidden: false,
+        why: why.to_string(),
+    }
 }
 
 impl Asker {
     /// One request, whatever is answered.
-    pub(super) async fn send(&self, what: &str, request: Request<Body>) -> Got<(Response<()>, Bytes)> {
+    pub(super) async fn send(
+        &self,
+        what: &str,
+        request: Request<Body>,
+    ) -> Got<(Response<()>, Bytes)> {
         (self.progress)(what);
         let exchange = async {
-            let (head, body) = self.client.send(request).await.map_err(|error| with_causes(&error))?.into_parts();
-            Ok((Response::from_parts(head, ()), collect(body, MAX_ANSWER_BYTES).await?))
+            let (head, body) = self
+                .client
+                .send(request)
+                .await
+                .map_err(|error| with_causes(&error))?
+                .into_parts();
+            Ok((
+                Response::from_parts(head, ()),
+                collect(body, MAX_ANSWER_BYTES).await?,
+            ))
         };
         let late = |_| Err(format!("no answer within {} s", DEADLINE.as_secs()));
-        timeout(DEADLINE, exchange).await.unwrap_or_else(late).map_err(|why: String| lack(what, why))
+        timeout(DEADLINE, exchange)
+            .await
+            .unwrap_or_else(late)
+            .map_err(|why: String| lack(what, why))
     }
 
     async fn ask<T: DeserializeOwned>(&self, what: &str, request: Request<Body>) -> Got<Option<T>> {
         let (head, body) = self.send(what, request).await?;
         match head.status() {
-            code if code.is_success() => serde_json::from_slice(&body).map(Some).map_err(|error| lack(what, error)),
+            code if code.is_success() => serde_json::from_slice(&body)
+                .map(Some)
+                .map_err(|error| lack(what, error)),
             StatusCode::NOT_FOUND => Ok(None),
             code => {
                 let forbidden = code == StatusCode::FORBIDDEN || code == StatusCode::UNAUTHORIZED;
-                Err(Lack { what: what.to_owned(), forbidden, why: format!("{} ({})", shown(&body), code.as_u16()) })
+                Err(Lack {
+                    what: what.to_owned(),
+                    forbidden,
+                    why: format!("{} ({})", shown(&body), code.as_u16()),
+                })
             }
         }
     }
 
     /// One object; `None` when there is none.
-    pub(super) async fn get<T: DeserializeOwned>(&self, what: impl AsRef<str>, path: impl AsRef<str>, form: Form) -> Got<Option<T>> {
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        what: impl AsRef<str>,
+        path: impl AsRef<str>,
+        form: Form,
+    ) -> Got<Option<T>> {
         let (what, path) = (what.as_ref(), path.as_ref());
-        self.ask(what, read(what, path, form, "PartialObjectMetadata")?).await
+        self.ask(what, read(what, path, form, "PartialObjectMetadata")?)
+            .await
     }
 
     /// All objects of a kind, page by page; an unknown kind has none. `query` begins with `&`.
@@ -124,7 +171,10 @@ impl Asker {
         let mut next = String::new();
         for _ in 0..MOST_PAGES {
             let path = format!("{path}?limit={PAGE_OBJECTS}{query}{next}");
-            let Some(page) = self.ask::<Page<T>>(what, read(what, &path, form, "PartialObjectMetadataList")?).await? else {
+            let Some(page) = self
+                .ask::<Page<T>>(what, read(what, &path, form, "PartialObjectMetadataList")?)
+                .await?
+            else {
                 return Ok(all);
             };
             all.extend(page.items.unwrap_or_default());
@@ -133,12 +183,28 @@ impl Asker {
                 Some(token) => next = format!("&continue={}", escaped(&token)),
             }
         }
-        Err(lack(what, format!("there are more than {} of them", MOST_PAGES * PAGE_OBJECTS)))
+        Err(lack(
+            what,
+            format!("there are more than {} of them", MOST_PAGES * PAGE_OBJECTS),
+        ))
     }
 
     /// All objects of a kind in the cluster, or, where that is forbidden, in these namespaces.
-    pub(super) async fn everywhere<T: DeserializeOwned>(&self, kind: &str, group: &str, namespaces: &[String], form: Form) -> Got<Vec<T>> {
-        let all = self.list(format!("list {kind} of the cluster"), format!("{group}/{kind}"), "", form).await;
+    pub(super) async fn everywhere<T: DeserializeOwned>(
+        &self,
+        kind: &str,
+        group: &str,
+        namespaces: &[String],
+        form: Form,
+    ) -> Got<Vec<T>> {
+        let all = self
+            .list(
+                format!("list {kind} of the cluster"),
+                format!("{group}/{kind}"),
+                "",
+                form,
+            )
+            .await;
         let Err(refused) = &all else { return all };
         if !refused.forbidden || namespaces.is_empty() {
             return all;
@@ -146,20 +212,43 @@ impl Asker {
         let mut found = Vec::new();
         for namespace in namespaces {
             let what = format!("list {kind} in namespace {namespace}");
-            found.extend(self.list(&what, format!("{group}/namespaces/{namespace}/{kind}"), "", form).await?);
+            found.extend(
+                self.list(
+                    &what,
+                    format!("{group}/namespaces/{namespace}/{kind}"),
+                    "",
+                    form,
+                )
+                .await?,
+            );
         }
         Ok(found)
     }
 
     /// Sends an object and reads what it became, whatever the status says.
-    pub(super) async fn post(&self, what: &str, path: &str, body: &Value) -> Got<(StatusCode, Bytes)> {
-        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string().into_bytes()));
-        let (head, body) = self.send(what, request.map_err(|error| lack(what, error))?).await?;
+    pub(super) async fn post(
+        &self,
+        what: &str,
+        path: &str,
+        body: &Value,
+    ) -> Got<(StatusCode, Bytes)> {
+        let request = Request::post(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string().into_bytes()));
+        let (head, body) = self
+            .send(what, request.map_err(|error| lack(what, error))?)
+            .await?;
         Ok((head.status(), body))
     }
 
     /// Which of these rights `account` (or the caller) has not, as sentences.
-    pub(super) async fn denied(&self, account: Option<&Account>, rights: Vec<Right>, system: &str, labelled: &[String]) -> Got<Denied> {
+    pub(super) async fn denied(
+        &self,
+        account: Option<&Account>,
+        rights: Vec<Right>,
+        system: &str,
+        labelled: &[String],
+    ) -> Got<Denied> {
         let asked = rights.iter().map(|right| async move {
             let home = (right.place == Where::System).then_some(system);
             if self.may(account, right, home).await? {
@@ -185,8 +274,16 @@ impl Asker {
         Ok(Denied::new(&rights, &refused))
     }
 
-    async fn may(&self, account: Option<&Account>, right: &Right, namespace: Option<&str>) -> Got<bool> {
-        let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
+    async fn may(
+        &self,
+        account: Option<&Account>,
+        right: &Right,
+        namespace: Option<&str>,
+    ) -> Got<bool> {
+        let (resource, subresource) = right
+            .resource
+            .split_once('/')
+            .unwrap_or((right.resource, ""));
         let attributes = json!({"group": right.group, "resource": resource, "subresource": subresource, "verb": right.verb,
             "name": right.name.unwrap_or_default(), "namespace": namespace.unwrap_or_default()});
         let (kind, mut spec) = match account {
@@ -197,9 +294,19 @@ impl Asker {
         let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec});
         let plural = format!("{}s", kind.to_ascii_lowercase());
         let what = format!("create {plural}.authorization.k8s.io");
-        let (code, body) = self.post(&what, &format!("/apis/authorization.k8s.io/v1/{plural}"), &review).await?;
+        let (code, body) = self
+            .post(
+                &what,
+                &format!("/apis/authorization.k8s.io/v1/{plural}"),
+                &review,
+            )
+            .await?;
         if !code.is_success() {
-            return Err(Lack { forbidden: code == StatusCode::FORBIDDEN, why: shown(&body), what });
+            return Err(Lack {
+                forbidden: code == StatusCode::FORBIDDEN,
+                why: shown(&body),
+                what,
+            });
         }
         let answer: Value = serde_json::from_slice(&body).map_err(|error| lack(&what, error))?;
         Ok(answer["status"]["allowed"] == json!(true))
@@ -216,10 +323,19 @@ impl Account {
     /// As the API server sees it when it comes with its token.
     fn spec(&self) -> Value {
         let Self { namespace, name } = self;
-        let groups =
-            ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}"), "system:authenticated".to_owned()];
-        let spec: BTreeMap<&str, Value> =
-            [("user", json!(format!("system:serviceaccount:{namespace}:{name}"))), ("groups", json!(groups))].into();
+        let groups = [
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+            "system:authenticated".to_owned(),
+        ];
+        let spec: BTreeMap<&str, Value> = [
+            (
+                "user",
+                json!(format!("system:serviceaccount:{namespace}:{name}")),
+            ),
+            ("groups", json!(groups)),
+        ]
+        .into();
         json!(spec)
     }
 }
@@ -229,5 +345,8 @@ fn read(what: &str, path: &str, form: Form, kind: &str) -> Got<Request<Body>> {
         Form::Whole => "application/json".to_owned(),
         Form::Metadata => format!("application/json;as={kind};g=meta.k8s.io;v=v1"),
     };
-    Request::get(path).header(header::ACCEPT, accept).body(Body::empty()).map_err(|error| lack(what, error))
+    Request::get(path)
+        .header(header::ACCEPT, accept)
+        .body(Body::empty())
+        .map_err(|error| lack(what, error))
 }

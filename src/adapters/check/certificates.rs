@@ -11,7 +11,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
@@ -36,35 +38,66 @@ pub(super) fn bundle(base64: &str) -> Result<Bundle, String> {
     if base64.is_empty() {
         return Err("it is empty".to_owned());
     }
-    let pem = STANDARD.decode(base64).map_err(|error| format!("not base64: {error}"))?;
-    let authorities = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|error| format!("not PEM: {error}"))?;
+    let pem = STANDARD
+        .decode(base64)
+        .map_err(|error| format!("not base64: {error}"))?;
+    let authorities = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("not PEM: {error}"))?;
     if authorities.is_empty() {
         return Err("it holds no certificate in PEM".to_owned());
     }
-    let ends = authorities.iter().map(|der| validity(der).map(|(subject, _, end)| (subject, end))).collect::<Result<_, _>>()?;
+    let ends = authorities
+        .iter()
+        .map(|der| validity(der).map(|(subject, _, end)| (subject, end)))
+        .collect::<Result<_, _>>()?;
     Ok(Bundle { authorities, ends })
 }
 
 /// Certificates of a `tls.crt`, base64 as a Secret has it.
 pub(super) fn chain(base64: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = STANDARD.decode(base64).map_err(|error| format!("not base64: {error}"))?;
-    CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|error| format!("not PEM: {error}"))
+    let pem = STANDARD
+        .decode(base64)
+        .map_err(|error| format!("not base64: {error}"))?;
+    CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("not PEM: {error}"))
 }
 
 /// Subject, begin and end, seconds since the epoch.
 fn validity(der: &CertificateDer<'_>) -> Result<(String, i64, i64), String> {
-    let parsed = x509_cert::Certificate::from_der(der).map_err(|error| format!("not X.509: {error}"))?.tbs_certificate;
-    let seconds = |time: x509_cert::time::Time| i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
-    Ok((parsed.subject.to_string(), seconds(parsed.validity.not_before), seconds(parsed.validity.not_after)))
+    let parsed = x509_cert::Certificate::from_der(der)
+        .map_err(|error| format!("not X.509: {error}"))?
+        .tbs_certificate;
+    let seconds = |time: x509_cert::time::Time| {
+        i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX)
+    };
+    Ok((
+        parsed.subject.to_string(),
+        seconds(parsed.validity.not_before),
+        seconds(parsed.validity.not_after),
+    ))
 }
 
 /// Judges a chain, leaf first, as the API server would now.
-pub(super) fn judge(from: String, chain: &[CertificateDer<'static>], bundle: &Bundle, name: &str, now: i64) -> Result<Certificate, String> {
-    let (leaf, rest) = chain.split_first().ok_or_else(|| format!("{from} holds no certificate in PEM"))?;
+pub(super) fn judge(
+    from: String,
+    chain: &[CertificateDer<'static>],
+    bundle: &Bundle,
+    name: &str,
+    now: i64,
+) -> Result<Certificate, String> {
+    let (leaf, rest) = chain
+        .split_first()
+        .ok_or_else(|| format!("{from} holds no certificate in PEM"))?;
     let (_, begin, not_after) = validity(leaf).map_err(|why| format!("{from}: {why}"))?;
     // The API server looks at the time of authorities, too, which webpki leaves to its caller.
     let mut roots = RootCertStore::empty();
-    let valid = bundle.authorities.iter().zip(&bundle.ends).filter(|(_, (_, end))| *end > now);
+    let valid = bundle
+        .authorities
+        .iter()
+        .zip(&bundle.ends)
+        .filter(|(_, (_, end))| *end > now);
     roots.add_parsable_certificates(valid.map(|(authority, _)| authority.clone()));
     let trouble = if now > not_after {
         Some(Trouble::Expired)
@@ -73,9 +106,20 @@ pub(super) fn judge(from: String, chain: &[CertificateDer<'static>], bundle: &Bu
     } else if roots.is_empty() {
         Some(Trouble::UnknownIssuer)
     } else {
-        verify(leaf, rest, bundle.authorities.contains(leaf), roots, name, now)
+        verify(
+            leaf,
+            rest,
+            bundle.authorities.contains(leaf),
+            roots,
+            name,
+            now,
+        )
     };
-    Ok(Certificate { from, not_after, trouble })
+    Ok(Certificate {
+        from,
+        not_after,
+        trouble,
+    })
 }
 
 /// `own` says that the leaf is one of the authorities itself.
@@ -88,7 +132,12 @@ fn verify(
     now: i64,
 ) -> Option<Trouble> {
     let other = |why: &dyn std::fmt::Display| Some(Trouble::Other(why.to_string()));
-    let verifier = match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider())).build() {
+    let verifier = match WebPkiServerVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::new(ring::default_provider()),
+    )
+    .build()
+    {
         Ok(verifier) => verifier,
         Err(error) => return other(&error),
     };
@@ -100,22 +149,30 @@ fn verify(
     let why = match verifier.verify_server_cert(leaf, rest, &name, &[], now) {
         Ok(_) => return None,
         // A certificate that is its own authority is trusted by the API server, not by webpki.
-        Err(error) if format!("{error:?}").contains("CaUsedAsEndEntity") => match own.then(|| ParsedCertificate::try_from(leaf)) {
-            None => return Some(Trouble::UnknownIssuer),
-            Some(Err(error)) => error,
-            Some(Ok(parsed)) => match verify_server_name(&parsed, &name) {
-                Ok(()) => return None,
-                Err(error) => error,
-            },
-        },
+        Err(error) if format!("{error:?}").contains("CaUsedAsEndEntity") => {
+            match own.then(|| ParsedCertificate::try_from(leaf)) {
+                None => return Some(Trouble::UnknownIssuer),
+                Some(Err(error)) => error,
+                Some(Ok(parsed)) => match verify_server_name(&parsed, &name) {
+                    Ok(()) => return None,
+                    Err(error) => error,
+                },
+            }
+        }
         Err(error) => error,
     };
     Some(match why {
         rustls::Error::InvalidCertificate(why) => match why {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Trouble::UnknownIssuer,
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                Trouble::UnknownIssuer
+            }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Trouble::Expired,
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Trouble::NotYetValid,
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Trouble::OtherName,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Trouble::NotYetValid
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Trouble::OtherName
+            }
             why => Trouble::Other(format!("{why:?}")),
         },
         why => Trouble::Other(why.to_string()),
@@ -123,7 +180,11 @@ fn verify(
 }
 
 /// What a server shows to whoever asks for `name`.
-pub(super) async fn shown(address: &str, port: u16, name: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) async fn shown(
+    address: &str,
+    port: u16,
+    name: &str,
+) -> Result<Vec<CertificateDer<'static>>, String> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -133,13 +194,26 @@ pub(super) async fn shown(address: &str, port: u16, name: &str) -> Result<Vec<Ce
         .with_no_client_auth();
     let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
     let handshake = async {
-        let stream = TcpStream::connect((address, port)).await.map_err(|error| error.to_string())?;
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect((address, port))
+            .await
+            .map_err(|error| error.to_string())?;
+        let tls = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .map_err(|error| error.to_string())?;
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         Ok(chain.iter().map(|der| der.clone().into_owned()).collect())
     };
-    let late = |_| Err(format!("no answer within {} s", HANDSHAKE_DEADLINE.as_secs()));
-    timeout(HANDSHAKE_DEADLINE, handshake).await.unwrap_or_else(late).map_err(|why: String| format!("{address}:{port}: {why}"))
+    let late = |_| {
+        Err(format!(
+            "no answer within {} s",
+            HANDSHAKE_DEADLINE.as_secs()
+        ))
+    };
+    timeout(HANDSHAKE_DEADLINE, handshake)
+        .await
+        .unwrap_or_else(late)
+        .map_err(|why: String| format!("{address}:{port}: {why}"))
 }
 
 /// Takes any certificate whose key the server has.
@@ -164,7 +238,12 @@ impl ServerCertVerifier for Anybody {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -173,7 +252,12 @@ impl ServerCertVerifier for Anybody {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -7,7 +7,8 @@ use super::ask::{Asker, Form, shown};
 use super::certificates::{Bundle, bundle, chain, judge};
 use super::{clock, escaped};
 use crate::core::check::objects::{
-    ConfigText, ContainerWords, Endpoints, MapView, ServerDeployment, ServiceView, Volume, WebhookConfiguration,
+    ConfigText, ContainerWords, Endpoints, MapView, ServerDeployment, ServiceView, Volume,
+    WebhookConfiguration,
 };
 use crate::core::check::webhook::ours_of;
 use crate::core::check::{Certificate, DryRun, Got, Lack};
@@ -40,23 +41,44 @@ pub(super) struct Seen {
 
 impl Installation<'_> {
     pub(super) fn account(&self) -> String {
-        let account = self.deployment.map(|deployment| deployment.spec.template.spec.service_account_name.clone());
-        account.filter(|name| !name.is_empty()).unwrap_or_else(|| ACCOUNT.to_owned())
+        let account = self
+            .deployment
+            .map(|deployment| deployment.spec.template.spec.service_account_name.clone());
+        account
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| ACCOUNT.to_owned())
     }
 
     fn container(&self) -> Option<&ContainerWords> {
-        self.deployment?.spec.template.spec.containers.iter().find(|container| container.args.iter().any(|word| word == "serve"))
+        self.deployment?
+            .spec
+            .template
+            .spec
+            .containers
+            .iter()
+            .find(|container| container.args.iter().any(|word| word == "serve"))
     }
 
     fn argument(&self, flag: &str) -> Option<&str> {
-        self.container()?.args.iter().find_map(|word| word.strip_prefix(flag)?.strip_prefix('='))
+        self.container()?
+            .args
+            .iter()
+            .find_map(|word| word.strip_prefix(flag)?.strip_prefix('='))
     }
 
     /// The volume that is mounted at a folder of the server's.
     fn volume(&self, folder: &str) -> Option<&Volume> {
         let mounts = &self.container()?.volume_mounts;
-        let mount = mounts.iter().find(|mount| mount.mount_path.trim_end_matches('/') == folder.trim_end_matches('/'))?;
-        self.deployment?.spec.template.spec.volumes.iter().find(|volume| volume.name == mount.name)
+        let mount = mounts
+            .iter()
+            .find(|mount| mount.mount_path.trim_end_matches('/') == folder.trim_end_matches('/'))?;
+        self.deployment?
+            .spec
+            .template
+            .spec
+            .volumes
+            .iter()
+            .find(|volume| volume.name == mount.name)
     }
 
     /// The text that the server runs with; `None` when it has none.
@@ -66,35 +88,73 @@ impl Installation<'_> {
             None => CONFIG_MAP,
             Some(path) => {
                 let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
-                let map = self.volume(folder).and_then(|volume| volume.config_map.as_ref());
+                let map = self
+                    .volume(folder)
+                    .and_then(|volume| volume.config_map.as_ref());
                 map.map_or(CONFIG_MAP, |map| (map.name.as_str(), file))
             }
         };
         let what = format!("get configmap {name} in namespace {}", self.system);
         let path = format!("/api/v1/namespaces/{}/configmaps/{name}", self.system);
-        let missing = |why: String| Lack { what: what.clone(), forbidden: false, why };
-        let map: MapView = self.asker.get(&what, &path, Form::Whole).await?.ok_or_else(|| missing("it does not exist".to_owned()))?;
-        let text = map.data.get(key).cloned().ok_or_else(|| missing(format!("it has no key {key}")))?;
-        Ok(Some(ConfigText { source: format!("ConfigMap {}/{name}: {key}", self.system), text, of_server: true }))
+        let missing = |why: String| Lack {
+            what: what.clone(),
+            forbidden: false,
+            why,
+        };
+        let map: MapView = self
+            .asker
+            .get(&what, &path, Form::Whole)
+            .await?
+            .ok_or_else(|| missing("it does not exist".to_owned()))?;
+        let text = map
+            .data
+            .get(key)
+            .cloned()
+            .ok_or_else(|| missing(format!("it has no key {key}")))?;
+        Ok(Some(ConfigText {
+            source: format!("ConfigMap {}/{name}: {key}", self.system),
+            text,
+            of_server: true,
+        }))
     }
 
     /// The way to the webhook, and what is shown at its end.
     pub(super) async fn certificate(&self, webhooks: &Got<Vec<WebhookConfiguration>>) -> Seen {
-        let webhook = webhooks.as_ref().ok().and_then(|all| ours_of(all, self.system));
+        let webhook = webhooks
+            .as_ref()
+            .ok()
+            .and_then(|all| ours_of(all, self.system));
         let target = webhook.and_then(|webhook| webhook.client_config.service.as_ref());
-        let (namespace, name) = target.map_or((self.system, "timeshard"), |service| (&service.namespace, &service.name));
+        let (namespace, name) = target.map_or((self.system, "timeshard"), |service| {
+            (&service.namespace, &service.name)
+        });
         let host = format!("{name}.{namespace}.svc");
-        let trusted = webhook.map(|webhook| bundle(webhook.client_config.ca_bundle.as_deref().unwrap_or_default()));
-        let (what_service, what_slices) =
-            (format!("get service {name} in namespace {namespace}"), format!("list endpointslices in namespace {namespace}"));
+        let trusted = webhook.map(|webhook| {
+            bundle(
+                webhook
+                    .client_config
+                    .ca_bundle
+                    .as_deref()
+                    .unwrap_or_default(),
+            )
+        });
+        let (what_service, what_slices) = (
+            format!("get service {name} in namespace {namespace}"),
+            format!("list endpointslices in namespace {namespace}"),
+        );
         let (path_service, path_slices) = (
             format!("/api/v1/namespaces/{namespace}/services/{name}"),
             format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"),
         );
-        let selector = format!("&labelSelector={}", escaped(&format!("kubernetes.io/service-name={name}")));
+        let selector = format!(
+            "&labelSelector={}",
+            escaped(&format!("kubernetes.io/service-name={name}"))
+        );
         let (service, endpoints, secret) = tokio::join!(
-            self.asker.get::<ServiceView>(&what_service, &path_service, Form::Whole),
-            self.asker.list::<Endpoints>(&what_slices, &path_slices, &selector, Form::Whole),
+            self.asker
+                .get::<ServiceView>(&what_service, &path_service, Form::Whole),
+            self.asker
+                .list::<Endpoints>(&what_slices, &path_slices, &selector, Form::Whole),
             self.secret(trusted.as_ref(), &host),
         );
         let served = match &trusted {
@@ -102,24 +162,47 @@ impl Installation<'_> {
             _ => Err("there is no caBundle to compare with".to_owned()),
         };
         let authorities = trusted.map(|bundle| bundle.map(|bundle| bundle.ends));
-        Seen { service: service.map(|found| found.map(ServiceFacts::from)), endpoints, authorities, served, secret }
+        Seen {
+            service: service.map(|found| found.map(ServiceFacts::from)),
+            endpoints,
+            authorities,
+            served,
+            secret,
+        }
     }
 
-    async fn served(&self, endpoints: &Got<Vec<Endpoints>>, trusted: &Bundle, host: &str) -> Result<Certificate, String> {
-        let slices = endpoints.as_deref().map_err(|lack| format!("its addresses are not known: {}", lack.why))?;
+    async fn served(
+        &self,
+        endpoints: &Got<Vec<Endpoints>>,
+        trusted: &Bundle,
+        host: &str,
+    ) -> Result<Certificate, String> {
+        let slices = endpoints
+            .as_deref()
+            .map_err(|lack| format!("its addresses are not known: {}", lack.why))?;
         let of = |slice: &Endpoints| -> Vec<(String, u16)> {
-            let Some(port) = slice.ports.first().and_then(|port| port.port) else { return Vec::new() };
-            let ready = slice.endpoints.iter().filter(|endpoint| endpoint.conditions.ready != Some(false));
-            ready.filter_map(|endpoint| Some((endpoint.addresses.first()?.clone(), port))).collect()
+            let Some(port) = slice.ports.first().and_then(|port| port.port) else {
+                return Vec::new();
+            };
+            let ready = slice
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.conditions.ready != Some(false));
+            ready
+                .filter_map(|endpoint| Some((endpoint.addresses.first()?.clone(), port)))
+                .collect()
         };
-        let addresses: Vec<(String, u16)> = slices.iter().flat_map(of).take(MOST_ADDRESSES).collect();
+        let addresses: Vec<(String, u16)> =
+            slices.iter().flat_map(of).take(MOST_ADDRESSES).collect();
         if addresses.is_empty() {
             return Err("no address is ready".to_owned());
         }
         (self.asker.progress)("look at the certificate that the server shows");
         let asked = addresses.iter().map(|(address, port)| {
             Box::pin(async move {
-                super::certificates::shown(address, *port, host).await.map(|chain| (format!("what {address}:{port} serves"), chain))
+                super::certificates::shown(address, *port, host)
+                    .await
+                    .map(|chain| (format!("what {address}:{port} serves"), chain))
             })
         });
         let mut shown: Vec<_> = join_all(asked).await;
@@ -127,44 +210,93 @@ impl Installation<'_> {
             // One that does not answer has a check of its own; each that does answers API servers, too.
             shown.retain(Result::is_ok);
         }
-        let judged = shown.into_iter().map(|one| one.and_then(|(from, chain)| judge(from, &chain, trusted, host, clock::unix_seconds())));
+        let judged = shown.into_iter().map(|one| {
+            one.and_then(|(from, chain)| judge(from, &chain, trusted, host, clock::unix_seconds()))
+        });
         let worst = |one: &Result<Certificate, String>| {
-            one.as_ref().map_or((0, 0), |certificate| (1 + u8::from(certificate.trouble.is_none()), certificate.not_after))
+            one.as_ref().map_or((0, 0), |certificate| {
+                (
+                    1 + u8::from(certificate.trouble.is_none()),
+                    certificate.not_after,
+                )
+            })
         };
-        judged.min_by_key(worst).unwrap_or_else(|| Err("no address is ready".to_owned()))
+        judged
+            .min_by_key(worst)
+            .unwrap_or_else(|| Err("no address is ready".to_owned()))
     }
 
-    async fn secret(&self, trusted: Option<&Result<Bundle, String>>, host: &str) -> Got<Option<Certificate>> {
-        let volume = self.argument("--cert-dir").and_then(|folder| self.volume(folder)).and_then(|volume| volume.secret.as_ref());
+    async fn secret(
+        &self,
+        trusted: Option<&Result<Bundle, String>>,
+        host: &str,
+    ) -> Got<Option<Certificate>> {
+        let volume = self
+            .argument("--cert-dir")
+            .and_then(|folder| self.volume(folder))
+            .and_then(|volume| volume.secret.as_ref());
         let name = volume.map_or(TLS_SECRET, |secret| secret.secret_name.as_str());
         let what = format!("get secret {name} in namespace {}", self.system);
         let path = format!("/api/v1/namespaces/{}/secrets/{name}", self.system);
-        let Some(secret) = self.asker.get::<Value>(&what, &path, Form::Whole).await? else { return Ok(None) };
-        let Some(Ok(trusted)) = trusted else { return Ok(None) };
-        let failed = |why: String| Lack { what: format!("read secret {name}"), forbidden: false, why };
-        let chain = chain(secret["data"]["tls.crt"].as_str().unwrap_or_default()).map_err(failed)?;
-        judge(format!("tls.crt of Secret {name}"), &chain, trusted, host, clock::unix_seconds()).map(Some).map_err(failed)
+        let Some(secret) = self.asker.get::<Value>(&what, &path, Form::Whole).await? else {
+            return Ok(None);
+        };
+        let Some(Ok(trusted)) = trusted else {
+            return Ok(None);
+        };
+        let failed = |why: String| Lack {
+            what: format!("read secret {name}"),
+            forbidden: false,
+            why,
+        };
+        let chain =
+            chain(secret["data"]["tls.crt"].as_str().unwrap_or_default()).map_err(failed)?;
+        judge(
+            format!("tls.crt of Secret {name}"),
+            &chain,
+            trusted,
+            host,
+            clock::unix_seconds(),
+        )
+        .map(Some)
+        .map_err(failed)
     }
 
     /// Has the API server admit a gateway's pod without making it.
     pub(super) async fn dry_run(&self, namespace: Option<&str>) -> DryRun {
-        let Some(namespace) = namespace else { return DryRun::NotTried("no namespace is labelled to try it in".to_owned()) };
+        let Some(namespace) = namespace else {
+            return DryRun::NotTried("no namespace is labelled to try it in".to_owned());
+        };
         let what = format!("create pods in namespace {namespace}");
-        let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All&fieldManager=timeshard-check");
+        let path =
+            format!("/api/v1/namespaces/{namespace}/pods?dryRun=All&fieldManager=timeshard-check");
         let (code, body) = match self.asker.post(&what, &path, &gateway_pod()).await {
             Ok(answer) => answer,
-            Err(lack) => return DryRun::NotTried(format!("could not {} as a dry run: {}", lack.what, lack.why)),
+            Err(lack) => {
+                return DryRun::NotTried(format!(
+                    "could not {} as a dry run: {}",
+                    lack.what, lack.why
+                ));
+            }
         };
         if code.is_success() {
             let pod: Value = serde_json::from_slice(&body).unwrap_or_default();
-            return DryRun::Admitted { namespace: namespace.to_owned(), injected: is_injected(&pod) };
+            return DryRun::Admitted {
+                namespace: namespace.to_owned(),
+                injected: is_injected(&pod),
+            };
         }
         let message = shown(&body);
         // What the API server says before it asks anybody else.
         if message.contains("cannot create resource") {
-            return DryRun::NotTried(format!("no permission to {what}, as a dry run; grant it, or run this as somebody who has it"));
+            return DryRun::NotTried(format!(
+                "no permission to {what}, as a dry run; grant it, or run this as somebody who has it"
+            ));
         }
-        DryRun::Refused { namespace: namespace.to_owned(), message }
+        DryRun::Refused {
+            namespace: namespace.to_owned(),
+            message,
+        }
     }
 }
 
@@ -183,10 +315,23 @@ fn gateway_pod() -> Value {
 
 fn is_injected(pod: &Value) -> bool {
     let containers = |key: &str| pod["spec"][key].as_array().cloned().unwrap_or_default();
-    let sidecar = containers("initContainers").iter().chain(&containers("containers")).any(|one| one["name"] == names::SIDECAR);
-    let thanos = containers("containers").iter().find(|one| one["name"] == "thanos").cloned().unwrap_or_default();
-    let windowed = thanos["args"]
-        .as_array()
-        .is_some_and(|args| args.iter().any(|word| word.as_str().is_some_and(|word| word.starts_with("--min-time="))));
-    sidecar && windowed && thanos["command"][0] == names::AGENT_IN_SHARED_DIR && pod["metadata"]["labels"][names::SHARD_LABEL].is_string()
+    let sidecar = containers("initContainers")
+        .iter()
+        .chain(&containers("containers"))
+        .any(|one| one["name"] == names::SIDECAR);
+    let thanos = containers("containers")
+        .iter()
+        .find(|one| one["name"] == "thanos")
+        .cloned()
+        .unwrap_or_default();
+    let windowed = thanos["args"].as_array().is_some_and(|args| {
+        args.iter().any(|word| {
+            word.as_str()
+                .is_some_and(|word| word.starts_with("--min-time="))
+        })
+    });
+    sidecar
+        && windowed
+        && thanos["command"][0] == names::AGENT_IN_SHARED_DIR
+        && pod["metadata"]["labels"][names::SHARD_LABEL].is_string()
 }

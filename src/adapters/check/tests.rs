@@ -15,20 +15,35 @@ const NOW: i64 = 1_795_262_400;
 fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    (params.not_before, params.not_after) = (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2036, 1, 1));
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    (params.not_before, params.not_after) = (
+        rcgen::date_time_ymd(2026, 1, 1),
+        rcgen::date_time_ymd(2036, 1, 1),
+    );
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
 fn leaf(name: &str, year: i32, by: &CertifiedIssuer<'static, KeyPair>) -> String {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    (params.not_before, params.not_after) = (rcgen::date_time_ymd(year - 1, 1, 1), rcgen::date_time_ymd(year, 1, 1));
-    STANDARD.encode(params.signed_by(&KeyPair::generate().unwrap(), by).unwrap().pem())
+    (params.not_before, params.not_after) = (
+        rcgen::date_time_ymd(year - 1, 1, 1),
+        rcgen::date_time_ymd(year, 1, 1),
+    );
+    STANDARD.encode(
+        params
+            .signed_by(&KeyPair::generate().unwrap(), by)
+            .unwrap()
+            .pem(),
+    )
 }
 
 fn trouble(leaf: &str, trusted: &CertifiedIssuer<'static, KeyPair>) -> Option<Trouble> {
     let bundle = bundle(&STANDARD.encode(trusted.pem())).unwrap();
-    judge("x".to_owned(), &chain(leaf).unwrap(), &bundle, HOST, NOW).unwrap().trouble
+    judge("x".to_owned(), &chain(leaf).unwrap(), &bundle, HOST, NOW)
+        .unwrap()
+        .trouble
 }
 
 #[test]
@@ -36,11 +51,26 @@ fn a_certificate_is_judged_by_issuer_name_and_time() {
     // The same name with another key is another authority.
     let (ours, other) = (authority("ca"), authority("ca"));
     assert_eq!(trouble(&leaf(HOST, 2027, &ours), &ours), None);
-    assert_eq!(trouble(&leaf(HOST, 2027, &ours), &other), Some(Trouble::UnknownIssuer));
-    assert_eq!(trouble(&leaf(HOST, 2027, &ours), &authority("another")), Some(Trouble::UnknownIssuer));
-    assert_eq!(trouble(&leaf("elsewhere", 2027, &ours), &ours), Some(Trouble::OtherName));
-    assert_eq!(trouble(&leaf(HOST, 2026, &ours), &ours), Some(Trouble::Expired));
-    assert_eq!(trouble(&leaf(HOST, 2030, &ours), &ours), Some(Trouble::NotYetValid));
+    assert_eq!(
+        trouble(&leaf(HOST, 2027, &ours), &other),
+        Some(Trouble::UnknownIssuer)
+    );
+    assert_eq!(
+        trouble(&leaf(HOST, 2027, &ours), &authority("another")),
+        Some(Trouble::UnknownIssuer)
+    );
+    assert_eq!(
+        trouble(&leaf("elsewhere", 2027, &ours), &ours),
+        Some(Trouble::OtherName)
+    );
+    assert_eq!(
+        trouble(&leaf(HOST, 2026, &ours), &ours),
+        Some(Trouble::Expired)
+    );
+    assert_eq!(
+        trouble(&leaf(HOST, 2030, &ours), &ours),
+        Some(Trouble::NotYetValid)
+    );
 }
 
 #[test]
@@ -48,32 +78,61 @@ fn a_certificate_that_is_its_own_authority_is_trusted() {
     for is_ca in [IsCa::Ca(BasicConstraints::Unconstrained), IsCa::NoCa] {
         let mut params = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
         params.is_ca = is_ca;
-        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2027, 1, 1));
+        (params.not_before, params.not_after) = (
+            rcgen::date_time_ymd(2026, 1, 1),
+            rcgen::date_time_ymd(2027, 1, 1),
+        );
         let own = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         assert_eq!(trouble(&STANDARD.encode(own.pem()), &own), None);
         let bundle = bundle(&STANDARD.encode(own.pem())).unwrap();
-        let elsewhere = judge("x".to_owned(), &chain(&STANDARD.encode(own.pem())).unwrap(), &bundle, "elsewhere", NOW).unwrap();
+        let elsewhere = judge(
+            "x".to_owned(),
+            &chain(&STANDARD.encode(own.pem())).unwrap(),
+            &bundle,
+            "elsewhere",
+            NOW,
+        )
+        .unwrap();
         assert_eq!(elsewhere.trouble, Some(Trouble::OtherName));
-        assert_eq!(trouble(&STANDARD.encode(own.pem()), &authority("ca")), Some(Trouble::UnknownIssuer));
+        assert_eq!(
+            trouble(&STANDARD.encode(own.pem()), &authority("ca")),
+            Some(Trouble::UnknownIssuer)
+        );
     }
 }
 
 #[test]
 fn what_is_no_bundle_is_refused_with_a_reason() {
-    for (text, why) in [("", "it is empty"), ("%", "not base64"), ("aGVsbG8=", "no certificate")] {
-        let Err(refusal) = bundle(text) else { panic!("{text:?} is taken") };
+    for (text, why) in [
+        ("", "it is empty"),
+        ("%", "not base64"),
+        ("aGVsbG8=", "no certificate"),
+    ] {
+        let Err(refusal) = bundle(text) else {
+            panic!("{text:?} is taken")
+        };
         assert!(refusal.contains(why), "{refusal}");
     }
-    let broken = STANDARD.encode("-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n");
-    let Err(refusal) = bundle(&broken) else { panic!("it is taken") };
+    let broken =
+        STANDARD.encode("-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n");
+    let Err(refusal) = bundle(&broken) else {
+        panic!("it is taken")
+    };
     assert!(refusal.contains("not X.509"), "{refusal}");
 }
 
 #[tokio::test]
 async fn who_does_not_answer_is_named() {
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let why = shown("127.0.0.1", closed.port(), HOST).await.unwrap_err();
-    assert!(why.starts_with(&format!("127.0.0.1:{}: ", closed.port())), "{why}");
+    assert!(
+        why.starts_with(&format!("127.0.0.1:{}: ", closed.port())),
+        "{why}"
+    );
 }
 
 #[test]

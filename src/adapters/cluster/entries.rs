@@ -26,7 +26,9 @@ pub(super) fn entries(map: &ConfigMap, observed: &Observed) -> Entries {
     let mut named = Vec::new();
     let mut first = None;
     for (key, text) in map.data.iter().flatten() {
-        let Some(pod) = key.strip_suffix(".yaml") else { continue };
+        let Some(pod) = key.strip_suffix(".yaml") else {
+            continue;
+        };
         match Entry::parse(text, clock::now()) {
             Ok(entry) => {
                 entries.insert(pod.to_owned(), entry);
@@ -42,9 +44,20 @@ pub(super) fn entries(map: &ConfigMap, observed: &Observed) -> Entries {
     }
     if let Some(error) = first {
         observed.bad_entries.fetch_add(bad, Relaxed);
-        let (namespace, configmap, keys) = (map.namespace().unwrap_or_default(), map.name_any(), named.join(", "));
+        let (namespace, configmap, keys) = (
+            map.namespace().unwrap_or_default(),
+            map.name_any(),
+            named.join(", "),
+        );
         if observed.may_log(&namespace) {
-            tracing::warn!(namespace, configmap, entries = bad, keys, error, "entries are not usable; their pods get the planned window");
+            tracing::warn!(
+                namespace,
+                configmap,
+                entries = bad,
+                keys,
+                error,
+                "entries are not usable; their pods get the planned window"
+            );
         }
     }
     entries
@@ -77,8 +90,11 @@ mod tests {
         }
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).fmt_fields(log_text::fields()).with_writer(move || writer.clone()).finish();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .fmt_fields(log_text::fields())
+            .with_writer(move || writer.clone())
+            .finish();
         tracing::subscriber::with_default(subscriber, act);
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -94,15 +110,36 @@ mod tests {
         let observed = Observed::new(Fleet::new(Arc::new(Config::default())));
         let mut read = 0;
         let log = logged(|| read = entries(&map, &observed).len());
-        assert_eq!((read, observed.bad_entries.load(Relaxed), log.lines().count()), (1, 60_000, 1), "{log:.500}");
-        assert!(log.len() < 1_000 && log.contains("entries=60000") && log.contains("store-00002.yaml"), "{log:.1000}");
+        assert_eq!(
+            (
+                read,
+                observed.bad_entries.load(Relaxed),
+                log.lines().count()
+            ),
+            (1, 60_000, 1),
+            "{log:.500}"
+        );
+        assert!(
+            log.len() < 1_000 && log.contains("entries=60000") && log.contains("store-00002.yaml"),
+            "{log:.1000}"
+        );
     }
 
     #[test]
     fn a_text_of_others_begins_no_line_and_commands_no_terminal() {
         let forged = "x\n2026-01-01T00:00:00Z  INFO timeshard: all is well\u{1b}[2J";
-        let log = logged(|| tracing::warn!(name = forged, error = %forged, debug = ?forged, "told: {forged}"));
-        assert_eq!((log.lines().count(), log.matches("\\n2026").count(), log.contains('\u{1b}')), (1, 4, false), "{log}");
+        let log = logged(
+            || tracing::warn!(name = forged, error = %forged, debug = ?forged, "told: {forged}"),
+        );
+        assert_eq!(
+            (
+                log.lines().count(),
+                log.matches("\\n2026").count(),
+                log.contains('\u{1b}')
+            ),
+            (1, 4, false),
+            "{log}"
+        );
         let mut many = String::new();
         for i in 0..100_000 {
             let _ = write!(many, "annotation {i}, ");

@@ -27,9 +27,14 @@ pub(super) fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
         ordinals_start: unsigned(spec.and_then(|spec| spec.ordinals.as_ref()?.start)).unwrap_or(0),
         annotations: ours(set.annotations()),
         uid: set.uid().unwrap_or_default(),
-        selector: spec.map(|spec| selector(&spec.selector)).unwrap_or_default(),
-        generation_observed: status.and_then(|status| status.observed_generation) >= set.metadata.generation,
-        update_revision: status.and_then(|status| status.update_revision.clone()).unwrap_or_default(),
+        selector: spec
+            .map(|spec| selector(&spec.selector))
+            .unwrap_or_default(),
+        generation_observed: status.and_then(|status| status.observed_generation)
+            >= set.metadata.generation,
+        update_revision: status
+            .and_then(|status| status.update_revision.clone())
+            .unwrap_or_default(),
         store: may_run_store(containers(set)),
         grpc_port: grpc_port(containers(set)),
         partition: match strategy.and_then(|strategy| strategy.type_.as_deref()) {
@@ -43,7 +48,13 @@ pub(super) fn facts(namespace: &str, set: &StatefulSet) -> StatefulSetFacts {
 
 fn max_unavailable(strategy: &StatefulSetUpdateStrategy) -> Option<MaxUnavailable> {
     let replaces = strategy.type_.as_deref() != Some("OnDelete");
-    match strategy.rolling_update.as_ref()?.max_unavailable.as_ref().filter(|_| replaces)? {
+    match strategy
+        .rolling_update
+        .as_ref()?
+        .max_unavailable
+        .as_ref()
+        .filter(|_| replaces)?
+    {
         IntOrString::Int(pods) => u32::try_from(*pods).ok().map(MaxUnavailable::Pods),
         IntOrString::String(text) => MaxUnavailable::percent(text),
     }
@@ -52,20 +63,38 @@ fn max_unavailable(strategy: &StatefulSetUpdateStrategy) -> Option<MaxUnavailabl
 /// A label selector as core has it.
 #[must_use]
 pub fn selector(selector: &LabelSelector) -> Selector {
-    let requirement = |r: &LabelSelectorRequirement| (r.key.clone(), r.operator.clone(), r.values.clone().unwrap_or_default());
+    let requirement = |r: &LabelSelectorRequirement| {
+        (
+            r.key.clone(),
+            r.operator.clone(),
+            r.values.clone().unwrap_or_default(),
+        )
+    };
     Selector {
         labels: selector.match_labels.clone().unwrap_or_default(),
-        expressions: selector.match_expressions.iter().flatten().map(requirement).collect(),
+        expressions: selector
+            .match_expressions
+            .iter()
+            .flatten()
+            .map(requirement)
+            .collect(),
     }
 }
 
 pub(super) fn containers(set: &StatefulSet) -> &[Container] {
-    let pod = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let pod = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
     pod.map(|pod| pod.containers.as_slice()).unwrap_or_default()
 }
 
 fn ours(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    annotations.iter().filter(|(key, _)| key.starts_with(names::PREFIX)).map(|(key, value)| (key.clone(), value.clone())).collect()
+    annotations
+        .iter()
+        .filter(|(key, _)| key.starts_with(names::PREFIX))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -80,7 +109,10 @@ mod tests {
             "spec": {"replicas": 6, "serviceName": "", "template": {}, "updateStrategy": strategy,
                      "selector": {"matchLabels": {"app": "store"}, "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a"]}]}},
             "status": {"replicas": 6, "observedGeneration": observed_generation, "updateRevision": "store-2"}});
-        facts("ns", &serde_json::from_value::<Lean<StatefulSet>>(set).unwrap().0)
+        facts(
+            "ns",
+            &serde_json::from_value::<Lean<StatefulSet>>(set).unwrap().0,
+        )
     }
 
     #[test]
@@ -92,7 +124,10 @@ mod tests {
             name: "store".to_owned(),
             replicas: 6,
             uid: "u1".to_owned(),
-            selector: Selector { labels, expressions },
+            selector: Selector {
+                labels,
+                expressions,
+            },
             generation_observed: true,
             update_revision: "store-2".to_owned(),
             partition: Some(0),
@@ -103,16 +138,32 @@ mod tests {
         assert!(!observed(&Value::Null, &Value::Null).generation_observed);
         let partitioned = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 4}});
         assert_eq!(observed(&partitioned, &json!(3)).partition, Some(4));
-        assert_eq!(observed(&json!({"type": "OnDelete"}), &json!(3)).partition, None);
+        assert_eq!(
+            observed(&json!({"type": "OnDelete"}), &json!(3)).partition,
+            None
+        );
         let at_once = |kind: &str, value: Value| {
-            observed(&json!({"type": kind, "rollingUpdate": {"maxUnavailable": value}}), &json!(3)).max_unavailable
+            observed(
+                &json!({"type": kind, "rollingUpdate": {"maxUnavailable": value}}),
+                &json!(3),
+            )
+            .max_unavailable
         };
-        assert_eq!(at_once("RollingUpdate", json!(2)), Some(MaxUnavailable::Pods(2)));
-        assert_eq!(at_once("RollingUpdate", json!("50%")), Some(MaxUnavailable::Percent(50)));
+        assert_eq!(
+            at_once("RollingUpdate", json!(2)),
+            Some(MaxUnavailable::Pods(2))
+        );
+        assert_eq!(
+            at_once("RollingUpdate", json!("50%")),
+            Some(MaxUnavailable::Percent(50))
+        );
         assert_eq!(at_once("OnDelete", json!(2)), None);
         let pod = json!({"containers": [{"name": "thanos", "image": "thanos", "args": ["store", "--grpc-address=:9090"]}]});
         let set = json!({"metadata": {"name": "store"}, "spec": {"serviceName": "", "template": {"spec": pod}, "selector": {}}});
-        let read = facts("ns", &serde_json::from_value::<Lean<StatefulSet>>(set).unwrap().0);
+        let read = facts(
+            "ns",
+            &serde_json::from_value::<Lean<StatefulSet>>(set).unwrap().0,
+        );
         assert_eq!((read.store, read.grpc_port), (true, Some(9090)));
     }
 }

@@ -67,12 +67,22 @@ struct Inner {
 
 impl Maps {
     pub(super) fn new(observed: Arc<Observed>, namespace: String) -> Self {
-        Self { observed, namespace, inner: Mutex::default(), woken: Notify::new() }
+        Self {
+            observed,
+            namespace,
+            inner: Mutex::default(),
+            woken: Notify::new(),
+        }
     }
 
     /// Follows them; calls `ready` once all that are needed were read, after the first list of both kinds, and `broke` with each
     /// error of the watch.
-    pub(super) async fn follow(&self, client: Client, broke: impl Fn(&watcher::Error), ready: impl Future<Output = ()>) {
+    pub(super) async fn follow(
+        &self,
+        client: Client,
+        broke: impl Fn(&watcher::Error),
+        ready: impl Future<Output = ()>,
+    ) {
         tokio::join!(self.watch(client.clone(), broke), self.read(client, ready));
     }
 
@@ -85,8 +95,13 @@ impl Maps {
     /// A StatefulSet is known now: its windows may be here.
     pub(super) fn set_is_known(&self, statefulset: &str) {
         let fleet = self.observed.fleet.load();
-        let name = fleet.config().operator.configmap_of(&self.namespace, statefulset);
-        if fleet.get(&self.namespace, statefulset).is_some() && fleet.configmap(&self.namespace, &name).is_none() {
+        let name = fleet
+            .config()
+            .operator
+            .configmap_of(&self.namespace, statefulset);
+        if fleet.get(&self.namespace, statefulset).is_some()
+            && fleet.configmap(&self.namespace, &name).is_none()
+        {
             let mut inner = self.lock();
             if inner.names.contains(&name) || inner.names.len() >= MAX_NAMES {
                 inner.waiting.entry(name).or_default();
@@ -98,7 +113,10 @@ impl Maps {
     async fn watch(&self, client: Client, broke: impl Fn(&watcher::Error)) {
         let what = of_namespace("ConfigMaps", &self.namespace);
         let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
-        let stream = watcher(Api::<Meta>::namespaced(client, &self.namespace), config(&what).labels(&ours));
+        let stream = watcher(
+            Api::<Meta>::namespaced(client, &self.namespace),
+            config(&what).labels(&ours),
+        );
         let listed = || {
             self.lock().listed.1 = true;
             self.woken.notify_one();
@@ -106,18 +124,31 @@ impl Maps {
         let known = || {
             let inner = self.lock();
             let fleet = self.observed.fleet.load();
-            let held = fleet.configmaps_of(&self.namespace).map(|map| map.facts.name.clone());
+            let held = fleet
+                .configmaps_of(&self.namespace)
+                .map(|map| map.facts.name.clone());
             inner.names.iter().cloned().chain(held).collect()
         };
         let stream = stream.backoff(Patience::default()).inspect_err(broke);
-        keep(stream, &self.observed.watches, &what, listed, |meta| self.seen(meta), |name| self.gone(name), known).await;
+        keep(
+            stream,
+            &self.observed.watches,
+            &what,
+            listed,
+            |meta| self.seen(meta),
+            |name| self.gone(name),
+            known,
+        )
+        .await;
     }
 
     fn seen(&self, meta: Meta) {
         let name = meta.name_any();
         let fleet = self.observed.fleet.load();
         let is_read = fleet.reads_configmap(&self.namespace, &name);
-        let held = fleet.configmap(&self.namespace, &name).map(|map| map.facts.resource_version.as_str());
+        let held = fleet
+            .configmap(&self.namespace, &name)
+            .map(|map| map.facts.resource_version.as_str());
         let is_news = is_read && held != meta.metadata.resource_version.as_deref();
         let mut inner = self.lock();
         if inner.names.len() < MAX_NAMES {
@@ -147,8 +178,13 @@ impl Maps {
             // In turns: one that changes all the time keeps no other waiting.
             let next = {
                 let inner = self.lock();
-                let after = inner.waiting.range::<str, _>((Bound::Excluded(last.as_str()), Bound::Unbounded)).next();
-                after.or_else(|| inner.waiting.first_key_value()).map(|(name, _)| name.clone())
+                let after = inner
+                    .waiting
+                    .range::<str, _>((Bound::Excluded(last.as_str()), Bound::Unbounded))
+                    .next();
+                after
+                    .or_else(|| inner.waiting.first_key_value())
+                    .map(|(name, _)| name.clone())
             };
             let Some(name) = next else {
                 if self.lock().listed == (true, true)
@@ -166,17 +202,26 @@ impl Maps {
             if ready.is_none() {
                 sleep(TOGETHER).await;
             }
-            let Some(seen) = self.lock().waiting.remove(&name) else { continue };
+            let Some(seen) = self.lock().waiting.remove(&name) else {
+                continue;
+            };
             last.clone_from(&name);
             match self.one(&api, &name, seen.as_deref()).await {
                 Ok(bytes) => {
                     failures = 0;
                     if ready.is_none() {
-                        sleep(Duration::from_secs(1).mul_f64(to_f64(bytes) / to_f64(BYTES_PER_SECOND))).await;
+                        sleep(
+                            Duration::from_secs(1)
+                                .mul_f64(to_f64(bytes) / to_f64(BYTES_PER_SECOND)),
+                        )
+                        .await;
                     }
                 }
                 Err(why) => {
-                    self.observed.watches.failed(&of_namespace("ConfigMaps", &self.namespace), &format!("ConfigMap {name}: {why}"));
+                    self.observed.watches.failed(
+                        &of_namespace("ConfigMaps", &self.namespace),
+                        &format!("ConfigMap {name}: {why}"),
+                    );
                     self.lock().waiting.entry(name).or_insert(seen);
                     sleep(RETRY.saturating_mul(1 << failures).min(MAX_RETRY)).await;
                     failures = (failures + 1).min(8);
@@ -191,36 +236,56 @@ impl Maps {
         let now = fleet.shared_config();
         if !Arc::ptr_eq(config, &now) {
             *config = now;
-            fleet.statefulsets_of(&self.namespace).for_each(|known| self.set_is_known(&known.facts().name));
+            fleet
+                .statefulsets_of(&self.namespace)
+                .for_each(|known| self.set_is_known(&known.facts().name));
         }
     }
 
     /// Reads one; gives the bytes of its data.
-    async fn one(&self, api: &Api<Lean<ConfigMap>>, name: &str, seen: Option<&Meta>) -> Result<usize, String> {
+    async fn one(
+        &self,
+        api: &Api<Lean<ConfigMap>>,
+        name: &str,
+        seen: Option<&Meta>,
+    ) -> Result<usize, String> {
         let written = seen.and_then(|meta| self.observed.written(&self.namespace, meta));
         let map = if let Some(map) = written {
             map
         } else {
             let answer = timeout(DEADLINE, api.get_opt(name)).await;
-            let answer = answer.map_err(|_| format!("no answer within {} s", DEADLINE.as_secs()))?;
+            let answer =
+                answer.map_err(|_| format!("no answer within {} s", DEADLINE.as_secs()))?;
             match answer.map_err(|error| with_causes(&error))? {
                 Some(Lean(map, false)) if is_ours(&map) => map,
                 Some(Lean(_, true)) => {
-                    self.observed.refuse(&self.namespace, (Kind::ConfigMap, name), Why::TooLarge);
+                    self.observed
+                        .refuse(&self.namespace, (Kind::ConfigMap, name), Why::TooLarge);
                     return Ok(crate::adapters::trimmed::MAX_MAP_BYTES);
                 }
                 // What it was is told by the watch.
                 Some(_) | None => return Ok(0),
             }
         };
-        let bytes = map.data.iter().flatten().map(|(key, text)| key.len() + text.len()).sum();
+        let bytes = map
+            .data
+            .iter()
+            .flatten()
+            .map(|(key, text)| key.len() + text.len())
+            .sum();
         let still_there = {
             let inner = self.lock();
             inner.names.contains(name) || inner.names.len() >= MAX_NAMES
         };
         if still_there {
             let entries = entries(&map, &self.observed);
-            self.observed.keep_map(&self.namespace, Published { facts: facts(map), entries });
+            self.observed.keep_map(
+                &self.namespace,
+                Published {
+                    facts: facts(map),
+                    entries,
+                },
+            );
         }
         Ok(bytes)
     }
@@ -230,25 +295,35 @@ impl Maps {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a wait; 2^53 bytes are none that is read")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a wait; 2^53 bytes are none that is read"
+)]
 const fn to_f64(bytes: usize) -> f64 {
     bytes as f64
 }
 
 fn is_ours(map: &ConfigMap) -> bool {
-    map.labels().get(names::MANAGED_BY_LABEL).is_some_and(|value| value == names::MANAGED_BY)
+    map.labels()
+        .get(names::MANAGED_BY_LABEL)
+        .is_some_and(|value| value == names::MANAGED_BY)
 }
 
 /// What is kept of a ConfigMap of ours.
 pub(super) fn facts(map: ConfigMap) -> MapFacts {
     let owner = map.metadata.owner_references.iter().flatten();
-    let mut owner = owner.filter(|owner| owner.kind == "StatefulSet" && owner.api_version.starts_with("apps/"));
+    let mut owner =
+        owner.filter(|owner| owner.kind == "StatefulSet" && owner.api_version.starts_with("apps/"));
     MapFacts {
         name: map.name_any(),
         uid: map.uid().unwrap_or_default(),
         resource_version: map.resource_version().unwrap_or_default(),
         owner_uid: owner.next().map(|owner| owner.uid.clone()),
-        single_holders: map.annotations().get(names::SINGLE_HOLDERS).filter(|text| text.len() <= single_holders::MAX_BYTES).cloned(),
+        single_holders: map
+            .annotations()
+            .get(names::SINGLE_HOLDERS)
+            .filter(|text| text.len() <= single_holders::MAX_BYTES)
+            .cloned(),
         data: map.data.unwrap_or_default(),
     }
 }
@@ -261,16 +336,34 @@ mod tests {
 
     #[test]
     fn a_configmap_is_cut_down() {
-        let read = |object: Value| facts(serde_json::from_value::<Lean<ConfigMap>>(object).unwrap().0);
-        let owner = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "s"}]);
+        let read =
+            |object: Value| facts(serde_json::from_value::<Lean<ConfigMap>>(object).unwrap().0);
+        let owner =
+            json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "s"}]);
         let ours = read(
             json!({"metadata": {"name": "x", "uid": "u", "resourceVersion": "7", "ownerReferences": owner}, "data": {"store-0.yaml": "a"}}),
         );
-        assert_eq!((ours.uid.as_str(), ours.resource_version.as_str(), ours.owner_uid.as_deref()), ("u", "7", Some("s")));
-        assert_eq!(ours.data, BTreeMap::from([("store-0.yaml".to_owned(), "a".to_owned())]));
+        assert_eq!(
+            (
+                ours.uid.as_str(),
+                ours.resource_version.as_str(),
+                ours.owner_uid.as_deref()
+            ),
+            ("u", "7", Some("s"))
+        );
+        assert_eq!(
+            ours.data,
+            BTreeMap::from([("store-0.yaml".to_owned(), "a".to_owned())])
+        );
         assert_eq!(ours.single_holders, None);
-        let annotated = |text: &str| read(json!({"metadata": {"annotations": {names::SINGLE_HOLDERS: text}}})).single_holders;
+        let annotated = |text: &str| {
+            read(json!({"metadata": {"annotations": {names::SINGLE_HOLDERS: text}}})).single_holders
+        };
         assert_eq!(annotated("{}").as_deref(), Some("{}"));
-        assert_eq!(annotated(&"x".repeat(40_000)), None, "none of ours is as long");
+        assert_eq!(
+            annotated(&"x".repeat(40_000)),
+            None,
+            "none of ours is as long"
+        );
     }
 }

@@ -21,20 +21,51 @@ impl Collector for ObservedMetrics {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        gauge("timeshard_namespaces", "Labelled namespaces that are watched", count(self.0.namespaces().len()))?;
+        gauge(
+            "timeshard_namespaces",
+            "Labelled namespaces that are watched",
+            count(self.0.namespaces().len()),
+        )?;
         let fleet = self.0.fleet.load();
-        gauge("timeshard_statefulsets", "StatefulSets known in labelled namespaces", count(fleet.statefulsets().count()))?;
-        let refused = fleet.statefulsets().filter(|known| known.problem.is_some()).count();
+        gauge(
+            "timeshard_statefulsets",
+            "StatefulSets known in labelled namespaces",
+            count(fleet.statefulsets().count()),
+        )?;
+        let refused = fleet
+            .statefulsets()
+            .filter(|known| known.problem.is_some())
+            .count();
         let help = "StatefulSets whose annotations were refused, so that the last good ones are in force; /status says why";
-        gauge("timeshard_statefulsets_with_refused_annotations", help, count(refused))?;
+        gauge(
+            "timeshard_statefulsets_with_refused_annotations",
+            help,
+            count(refused),
+        )?;
         let help = "Labelled namespaces in which this server has no rights, so that their gateways are left as they are; the log and /status name them";
-        gauge("timeshard_namespaces_without_rights", help, count(self.0.rights.all().len()))?;
+        gauge(
+            "timeshard_namespaces_without_rights",
+            help,
+            count(self.0.rights.all().len()),
+        )?;
         let help = "1 once every labelled namespace was listed; while 0 the server is not ready";
-        gauge("timeshard_cache_synced", help, i64::from(self.0.is_synced()))?;
+        gauge(
+            "timeshard_cache_synced",
+            help,
+            i64::from(self.0.is_synced()),
+        )?;
         let help = "Objects in labelled namespaces that are not taken in, since they or their namespace are too large; the log names them, delete or shrink them";
-        gauge("timeshard_refused_objects", help, count(self.0.refused().iter().map(|refused| refused.count).sum()))?;
+        gauge(
+            "timeshard_refused_objects",
+            help,
+            count(self.0.refused().iter().map(|refused| refused.count).sum()),
+        )?;
         let help = "Memory that the observed objects of all namespaces take, about; at 44 MiB further ones are refused";
-        gauge("timeshard_cache_bytes", help, count(lock(&self.0.ledger).bytes()))?;
+        gauge(
+            "timeshard_cache_bytes",
+            help,
+            count(lock(&self.0.ledger).bytes()),
+        )?;
         let mut counter = |name, help, value: u64| {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
@@ -42,6 +73,10 @@ impl Collector for ObservedMetrics {
         let help = "Watches that broke; look at RBAC and the API server when it keeps growing";
         counter("timeshard_watch_errors", help, self.0.watches.broken())?;
         let help = "Entries of our ConfigMaps that could not be read; the log names them";
-        counter("timeshard_unreadable_entries", help, self.0.bad_entries.load(Relaxed))
+        counter(
+            "timeshard_unreadable_entries",
+            help,
+            self.0.bad_entries.load(Relaxed),
+        )
     }
 }

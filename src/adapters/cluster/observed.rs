@@ -104,38 +104,71 @@ impl Observed {
     }
 
     /// This process has written a ConfigMap: what the watch shows of that version need not be read.
-    pub fn wrote(&self, namespace: &str, name: &str, resource_version: &str, data: &BTreeMap<String, String>) {
-        lock(&self.written).insert((namespace.to_owned(), name.to_owned()), (resource_version.to_owned(), data.clone()));
+    pub fn wrote(
+        &self,
+        namespace: &str,
+        name: &str,
+        resource_version: &str,
+        data: &BTreeMap<String, String>,
+    ) {
+        lock(&self.written).insert(
+            (namespace.to_owned(), name.to_owned()),
+            (resource_version.to_owned(), data.clone()),
+        );
     }
 
     /// A ConfigMap as this process has written it, if that is what was seen.
-    pub(super) fn written(&self, namespace: &str, seen: &PartialObjectMeta<ConfigMap>) -> Option<ConfigMap> {
-        let (_, (version, data)) = lock(&self.written).remove_entry(&(namespace.to_owned(), seen.name_any()))?;
+    pub(super) fn written(
+        &self,
+        namespace: &str,
+        seen: &PartialObjectMeta<ConfigMap>,
+    ) -> Option<ConfigMap> {
+        let (_, (version, data)) =
+            lock(&self.written).remove_entry(&(namespace.to_owned(), seen.name_any()))?;
         let metadata = seen.metadata.clone();
-        (metadata.resource_version.as_ref() == Some(&version)).then(|| ConfigMap { metadata, data: Some(data), ..ConfigMap::default() })
+        (metadata.resource_version.as_ref() == Some(&version)).then(|| ConfigMap {
+            metadata,
+            data: Some(data),
+            ..ConfigMap::default()
+        })
     }
 
     /// Keeps a ConfigMap, if its namespace has room for it.
     pub(super) fn keep_map(&self, namespace: &str, published: Published) {
         self.update(|fleet| {
             let name = &published.facts.name;
-            let before = fleet.configmap(namespace, name).map_or(0, |map| map.facts.bytes());
-            self.admit(namespace, (Kind::ConfigMap, name), before, published.facts.bytes())
-                .then(|| fleet.with_published(namespace, published))
+            let before = fleet
+                .configmap(namespace, name)
+                .map_or(0, |map| map.facts.bytes());
+            self.admit(
+                namespace,
+                (Kind::ConfigMap, name),
+                before,
+                published.facts.bytes(),
+            )
+            .then(|| fleet.with_published(namespace, published))
         });
     }
 
     pub(super) fn forget_map(&self, namespace: &str, name: &str) {
         lock(&self.written).remove(&(namespace.to_owned(), name.to_owned()));
         self.update(|fleet| {
-            let bytes = fleet.configmap(namespace, name).map(|map| map.facts.bytes());
+            let bytes = fleet
+                .configmap(namespace, name)
+                .map(|map| map.facts.bytes());
             self.release(namespace, (Kind::ConfigMap, name), bytes.unwrap_or(0));
             bytes.map(|_| fleet.without_configmap(namespace, name))
         });
     }
 
     /// Whether an object that took `before` bytes may take `after`; a refusal is logged once for a namespace.
-    pub fn admit(&self, namespace: &str, object: (Kind, &str), before: usize, after: usize) -> bool {
+    pub fn admit(
+        &self,
+        namespace: &str,
+        object: (Kind, &str),
+        before: usize,
+        after: usize,
+    ) -> bool {
         let admitted = lock(&self.ledger).admit(namespace, object, before, after);
         if admitted == Err(true) {
             self.log_refused(namespace);
@@ -169,15 +202,23 @@ impl Observed {
 
     /// Whether one more line about a namespace is written: what its people cause is shared fairly.
     pub fn may_log(&self, namespace: &str) -> bool {
-        let line = lock(&self.log).take(namespace, u64::try_from(clock::unix_seconds()).unwrap_or(0));
+        let line =
+            lock(&self.log).take(namespace, u64::try_from(clock::unix_seconds()).unwrap_or(0));
         if line == Line::Last {
-            tracing::warn!(namespace, "further lines about this namespace are left out until the next minute");
+            tracing::warn!(
+                namespace,
+                "further lines about this namespace are left out until the next minute"
+            );
         }
         line != Line::LeftOut
     }
 
     fn log_refused(&self, namespace: &str) {
-        for refused in self.refused().into_iter().filter(|refused| refused.namespace == namespace) {
+        for refused in self
+            .refused()
+            .into_iter()
+            .filter(|refused| refused.namespace == namespace)
+        {
             tracing::warn!(namespace, objects = refused.count, "{}", refused.sentence);
         }
     }

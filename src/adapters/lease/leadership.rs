@@ -27,7 +27,9 @@ impl Permission {
     fn remaining(self) -> Option<Duration> {
         match self {
             Self::None => None,
-            Self::Until(end) => end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()),
+            Self::Until(end) => end
+                .checked_duration_since(Instant::now())
+                .filter(|left| !left.is_zero()),
             Self::Always => Some(election::RENEW_DEADLINE),
         }
     }
@@ -118,7 +120,11 @@ impl Leadership {
     /// Leads always; for tests and offline use.
     #[must_use]
     pub fn always() -> Self {
-        let (_, state) = watch::channel(State { permission: Permission::Always, terms: 1, ..State::default() });
+        let (_, state) = watch::channel(State {
+            permission: Permission::Always,
+            terms: 1,
+            ..State::default()
+        });
         Self { state, told: None }
     }
 }
@@ -133,7 +139,14 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn new(identity: String) -> (Self, Leadership) {
         let (sender, state) = watch::channel(State::default());
-        (Self { identity, state: sender, leads: false }, Leadership { state, told: None })
+        (
+            Self {
+                identity,
+                state: sender,
+                leads: false,
+            },
+            Leadership { state, told: None },
+        )
     }
 
     /// When the permission ends, if it was told and has not ended.
@@ -145,18 +158,34 @@ impl Seat {
     }
 
     /// Tells what is known now, and logs what that changes.
-    pub(super) fn tell(&mut self, until: Option<Instant>, holder: Option<&str>, transitions: u32, retiring: bool) {
+    pub(super) fn tell(
+        &mut self,
+        until: Option<Instant>,
+        holder: Option<&str>,
+        transitions: u32,
+        retiring: bool,
+    ) {
         let permission = until.map_or(Permission::None, Permission::Until);
         let leads = permission.remaining().is_some();
         let before = self.state.borrow().holder.clone();
         let identity = self.identity.as_str();
         match (self.leads, leads) {
             (false, true) => tracing::info!(identity, transitions, "this replica leads"),
-            (true, false) if retiring => tracing::info!(identity, "this replica leads no more: it stops, and gives the lease back"),
+            (true, false) if retiring => tracing::info!(
+                identity,
+                "this replica leads no more: it stops, and gives the lease back"
+            ),
             (true, false) if holder == Some(identity) => {
-                tracing::warn!(identity, "this replica leads no more: its lease was not renewed in time");
+                tracing::warn!(
+                    identity,
+                    "this replica leads no more: its lease was not renewed in time"
+                );
             }
-            (true, false) => tracing::warn!(identity, holder, "this replica leads no more: the lease is not its own"),
+            (true, false) => tracing::warn!(
+                identity,
+                holder,
+                "this replica leads no more: the lease is not its own"
+            ),
             _ if before.as_deref() != holder && holder.is_some_and(|holder| holder != identity) => {
                 tracing::info!(holder, transitions, "another replica leads");
             }
@@ -180,7 +209,11 @@ impl Seat {
         let error = failure.to_string();
         self.state.send_if_modified(|state| {
             if state.error.is_none() {
-                tracing::warn!(error, namespace, "the Lease cannot be read or written; it is tried again");
+                tracing::warn!(
+                    error,
+                    namespace,
+                    "the Lease cannot be read or written; it is tried again"
+                );
             }
             state.failures += 1;
             state.error = Some(error);
@@ -199,7 +232,8 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.state.send_modify(|state| state.permission = Permission::None);
+        self.state
+            .send_modify(|state| state.permission = Permission::None);
     }
 }
 
@@ -212,7 +246,12 @@ impl Collector for LeadershipMetrics {
         let state = self.0.state.borrow().clone();
         let gauge = ConstGauge::new(i64::from(state.permission.remaining().is_some()));
         let help = "1 on the replica that leads; when the sum over replicas stays 0, no window moves: look at the Lease";
-        gauge.encode(encoder.encode_descriptor("timeshard_leader", help, None, gauge.metric_type())?)?;
+        gauge.encode(encoder.encode_descriptor(
+            "timeshard_leader",
+            help,
+            None,
+            gauge.metric_type(),
+        )?)?;
         let mut counter = |name, help, value: u64| {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)

@@ -20,19 +20,39 @@ async fn makes_the_lease_and_renews_it() {
     one.leading().await;
     assert!(one.leadership.remaining().unwrap() <= election::RENEW_DEADLINE);
     let made = server.lease();
-    assert_eq!((&made["spec"]["holderIdentity"], &made["spec"]["leaseDurationSeconds"]), (&json!("one"), &json!(10)));
-    assert_eq!((&made["spec"]["leaseTransitions"], &made["metadata"]["name"]), (&json!(0), &json!(names::LEASE)));
-    assert_eq!(made["metadata"]["labels"][names::MANAGED_BY_LABEL], names::MANAGED_BY);
+    assert_eq!(
+        (
+            &made["spec"]["holderIdentity"],
+            &made["spec"]["leaseDurationSeconds"]
+        ),
+        (&json!("one"), &json!(10))
+    );
+    assert_eq!(
+        (&made["spec"]["leaseTransitions"], &made["metadata"]["name"]),
+        (&json!(0), &json!(names::LEASE))
+    );
+    assert_eq!(
+        made["metadata"]["labels"][names::MANAGED_BY_LABEL],
+        names::MANAGED_BY
+    );
 
     server.edit(|lease| lease["metadata"]["annotations"] = json!({"someone": "else's"}));
     for _ in 0..600 {
         sleep(SECOND / 10).await;
-        assert!(one.leadership.remaining().is_some_and(|left| left > 4 * SECOND), "a minute without a gap");
+        assert!(
+            one.leadership
+                .remaining()
+                .is_some_and(|left| left > 4 * SECOND),
+            "a minute without a gap"
+        );
     }
     let renewed = server.lease();
     assert_eq!(renewed["spec"]["acquireTime"], made["spec"]["acquireTime"]);
     assert_ne!(renewed["spec"]["renewTime"], made["spec"]["renewTime"]);
-    assert_eq!(renewed["metadata"]["annotations"]["someone"], "else's", "what is not ours is kept");
+    assert_eq!(
+        renewed["metadata"]["annotations"]["someone"], "else's",
+        "what is not ours is kept"
+    );
     assert_eq!(one.leadership.holder().as_deref(), Some("one"));
 }
 
@@ -44,7 +64,13 @@ async fn a_killed_leader_is_followed() {
     let (two, three) = (server.candidate("two"), server.candidate("three"));
     sleep(21 * SECOND).await;
     assert!(!two.leads() && !three.leads());
-    assert_eq!((two.leadership.holder().as_deref(), two.leadership.transitions()), (Some("one"), 0));
+    assert_eq!(
+        (
+            two.leadership.holder().as_deref(),
+            two.leadership.transitions()
+        ),
+        (Some("one"), 0)
+    );
 
     let last = one.leadership.remaining().unwrap();
     one.task.abort();
@@ -54,7 +80,11 @@ async fn a_killed_leader_is_followed() {
     while !two.leads() && !three.leads() {
         sleep(SECOND / 100).await;
     }
-    assert!(began.elapsed() > 7 * SECOND && began.elapsed() < 13 * SECOND, "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() > 7 * SECOND && began.elapsed() < 13 * SECOND,
+        "{:?}",
+        began.elapsed()
+    );
     sleep(30 * SECOND).await;
     assert!(two.leads() != three.leads(), "one of them");
     assert_eq!(server.lease()["spec"]["leaseTransitions"], 1);
@@ -69,14 +99,35 @@ async fn a_leader_that_stops_gives_the_lease_back() {
     sleep(5 * SECOND).await;
     one.trigger.signal();
     let began = Instant::now();
-    assert_eq!(one.change(SECOND).await, (false, Duration::ZERO), "no write begins after the signal");
+    assert_eq!(
+        one.change(SECOND).await,
+        (false, Duration::ZERO),
+        "no write begins after the signal"
+    );
     one.task.await.unwrap();
-    assert!(began.elapsed() >= election::WRITE && began.elapsed() < election::WRITE + SECOND, "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() >= election::WRITE && began.elapsed() < election::WRITE + SECOND,
+        "{:?}",
+        began.elapsed()
+    );
     let spec = server.lease()["spec"].clone();
-    assert_eq!((&spec["holderIdentity"], &spec["leaseDurationSeconds"], &spec["leaseTransitions"]), (&json!(""), &json!(1), &json!(0)));
+    assert_eq!(
+        (
+            &spec["holderIdentity"],
+            &spec["leaseDurationSeconds"],
+            &spec["leaseTransitions"]
+        ),
+        (&json!(""), &json!(1), &json!(0))
+    );
     two.leading().await;
     assert!(began.elapsed() < 5 * SECOND, "{:?}", began.elapsed());
-    assert_eq!((server.lease()["spec"]["leaseDurationSeconds"].clone(), two.leadership.transitions()), (json!(10), 1));
+    assert_eq!(
+        (
+            server.lease()["spec"]["leaseDurationSeconds"].clone(),
+            two.leadership.transitions()
+        ),
+        (json!(10), 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,7 +146,11 @@ async fn a_follower_stops_at_once_and_a_second_signal_ends_everything() {
     one.trigger.signal();
     one.task.await.unwrap();
     assert!(began.elapsed() < SECOND / 10 && one.leadership.remaining().is_none());
-    assert_eq!(server.lease()["spec"]["holderIdentity"], "one", "nobody waited for the last write to end");
+    assert_eq!(
+        server.lease()["spec"]["holderIdentity"],
+        "one",
+        "nobody waited for the last write to end"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,10 +160,16 @@ async fn whoever_finds_another_in_the_lease_stops() {
     one.leading().await;
     server.edit(|lease| lease["spec"]["holderIdentity"] = json!("thief"));
     let (leads, after) = one.change(4 * SECOND).await;
-    assert!(!leads && after <= election::RETRY + SECOND / 10, "{after:?}");
+    assert!(
+        !leads && after <= election::RETRY + SECOND / 10,
+        "{after:?}"
+    );
     assert_eq!(one.leadership.holder().as_deref(), Some("thief"));
     let (leads, after) = one.change(15 * SECOND).await;
-    assert!(leads && after >= election::LEASE, "{after:?}: a lease that is not renewed is taken");
+    assert!(
+        leads && after >= election::LEASE,
+        "{after:?}: a lease that is not renewed is taken"
+    );
     assert_eq!(server.lease()["spec"]["leaseTransitions"], 1);
 }
 
@@ -123,13 +184,23 @@ async fn without_an_api_server_leading_ends_in_time_and_comes_back() {
         let left = one.leadership.remaining().unwrap();
         server.set(mode);
         let (leads, after) = one.change(8 * SECOND).await;
-        assert!(!leads && after <= left + SECOND / 100, "{mode:?}: {after:?} of {left:?}");
+        assert!(
+            !leads && after <= left + SECOND / 100,
+            "{mode:?}: {after:?} of {left:?}"
+        );
         sleep(20 * SECOND).await;
-        assert!(one.leadership.failures() > failures && one.leadership.last_error().is_some(), "{mode:?}");
+        assert!(
+            one.leadership.failures() > failures && one.leadership.last_error().is_some(),
+            "{mode:?}"
+        );
         server.set(Mode::Up);
         let (leads, after) = one.change(5 * SECOND).await;
         assert!(leads, "{mode:?}: {after:?}");
-        assert_eq!((one.leadership.last_error(), one.leadership.transitions()), (None, 0), "{mode:?}: nobody took it");
+        assert_eq!(
+            (one.leadership.last_error(), one.leadership.transitions()),
+            (None, 0),
+            "{mode:?}: nobody took it"
+        );
         sleep(5 * SECOND).await;
     }
 }
@@ -148,9 +219,15 @@ async fn one_bad_request_ends_nothing() {
             sleep(SECOND / 10).await;
             assert!(one.leads(), "{mode:?}");
         }
-        assert!(server.0.lock().unwrap().version > before + 2, "{mode:?}: renewed again");
+        assert!(
+            server.0.lock().unwrap().version > before + 2,
+            "{mode:?}: renewed again"
+        );
     }
-    assert!(timeout(SECOND, one.leadership.changed()).await.is_err(), "one tenure");
+    assert!(
+        timeout(SECOND, one.leadership.changed()).await.is_err(),
+        "one tenure"
+    );
     assert_eq!(server.lease()["spec"]["leaseTransitions"], 0);
 }
 
@@ -168,7 +245,10 @@ async fn a_deleted_lease_is_made_anew_by_its_holder() {
         assert!(one.leads() && !two.leads());
     }
     assert_eq!(server.lease()["spec"]["holderIdentity"], "one");
-    assert_eq!(server.lease()["spec"]["acquireTime"], before["spec"]["acquireTime"]);
+    assert_eq!(
+        server.lease()["spec"]["acquireTime"],
+        before["spec"]["acquireTime"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,9 +261,20 @@ async fn requests_are_few() {
     server.0.lock().unwrap().log.clear();
     sleep(60 * SECOND).await;
     let log = server.0.lock().unwrap().log.clone();
-    let count = |method: Method| log.iter().filter(|(m, code)| *m == method && *code == 200).count();
-    assert_eq!(count(Method::PUT) + count(Method::GET), log.len(), "nothing fails: {log:?}");
-    assert!(count(Method::PUT) <= 31 && count(Method::GET) <= 30, "one each in two seconds: {log:?}");
+    let count = |method: Method| {
+        log.iter()
+            .filter(|(m, code)| *m == method && *code == 200)
+            .count()
+    };
+    assert_eq!(
+        count(Method::PUT) + count(Method::GET),
+        log.len(),
+        "nothing fails: {log:?}"
+    );
+    assert!(
+        count(Method::PUT) <= 31 && count(Method::GET) <= 30,
+        "one each in two seconds: {log:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +282,10 @@ async fn whoever_leads_always_leads() {
     let mut always = Leadership::always();
     assert_eq!(always.remaining(), Some(election::RENEW_DEADLINE));
     always.changed().await;
-    assert!(timeout(60 * SECOND, always.changed()).await.is_err(), "nothing changes after that");
+    assert!(
+        timeout(60 * SECOND, always.changed()).await.is_err(),
+        "nothing changes after that"
+    );
     assert!(always.remaining().is_some());
 }
 
@@ -210,24 +304,43 @@ async fn metrics_say_who_leads() {
     one.leading().await;
     server.set(Mode::Broken);
     sleep(3 * SECOND).await;
-    for line in ["timeshard_leader 1\n", "timeshard_leader_transitions_total 0\n", "timeshard_lease_renew_failures_total 1\n"] {
+    for line in [
+        "timeshard_leader 1\n",
+        "timeshard_leader_transitions_total 0\n",
+        "timeshard_lease_renew_failures_total 1\n",
+    ] {
         assert!(text().contains(line), "{line}: {}", text());
     }
 }
 
 #[test]
 fn a_process_without_a_pod_has_a_name_of_its_own() {
-    let pod = Settings::of_pod(Some("timeshard-1".to_owned()), Some("monitoring".to_owned()));
-    assert_eq!((pod.identity.as_str(), pod.namespace.as_deref()), ("timeshard-1", Some("monitoring")));
+    let pod = Settings::of_pod(
+        Some("timeshard-1".to_owned()),
+        Some("monitoring".to_owned()),
+    );
+    assert_eq!(
+        (pod.identity.as_str(), pod.namespace.as_deref()),
+        ("timeshard-1", Some("monitoring"))
+    );
     assert!(pod.jitter <= election::MOST_JITTER);
-    let (one, two) = (Settings::of_pod(None, None), Settings::of_pod(Some(String::new()), Some(String::new())));
+    let (one, two) = (
+        Settings::of_pod(None, None),
+        Settings::of_pod(Some(String::new()), Some(String::new())),
+    );
     assert!(one.identity != two.identity && one.namespace.is_none() && two.namespace.is_none());
 }
 
 #[test]
 fn times_survive_the_way_through_json() {
     let time = DateTime::from_timestamp_micros(1_795_000_000_000_100).unwrap();
-    let record = Record { holder: "one".to_owned(), lease_seconds: 10, acquired: Some(time), renewed: None, transitions: 7 };
+    let record = Record {
+        holder: "one".to_owned(),
+        lease_seconds: 10,
+        acquired: Some(time),
+        renewed: None,
+        transitions: 7,
+    };
     let text = serde_json::to_string(&written(None, record.clone(), Some("5".to_owned()))).unwrap();
     let read = stored(&serde_json::from_str(&text).unwrap());
     assert_eq!((read.record, read.version.as_str()), (record, "5"));
@@ -239,12 +352,21 @@ fn times_survive_the_way_through_json() {
 async fn a_real_api_server_agrees() {
     let client = crate::adapters::cluster::connect().await.unwrap();
     let leases: Api<Lease> = Api::default_namespaced(client.clone());
-    let _ = leases.delete(names::LEASE, &kube::api::DeleteParams::default()).await;
+    let _ = leases
+        .delete(names::LEASE, &kube::api::DeleteParams::default())
+        .await;
     let candidate = |name: &str| {
         let (trigger, shutdown) = signals::channel();
-        let settings = Settings { jitter: Duration::from_millis(200), ..Settings::of_pod(Some(name.to_owned()), None) };
+        let settings = Settings {
+            jitter: Duration::from_millis(200),
+            ..Settings::of_pod(Some(name.to_owned()), None)
+        };
         let (leadership, task) = run(client.clone(), settings, shutdown);
-        Running { leadership, task: tokio::spawn(task), trigger }
+        Running {
+            leadership,
+            task: tokio::spawn(task),
+            trigger,
+        }
     };
     let mut one = candidate("one");
     let (_, took) = one.change(15 * SECOND).await;
@@ -259,7 +381,10 @@ async fn a_real_api_server_agrees() {
     assert!(leads && took < 5 * SECOND);
     one.task.await.unwrap();
 
-    leases.delete(names::LEASE, &kube::api::DeleteParams::default()).await.unwrap();
+    leases
+        .delete(names::LEASE, &kube::api::DeleteParams::default())
+        .await
+        .unwrap();
     let mut three = candidate_after_a_look(&leases, candidate).await;
     assert!(two.leads(), "made anew by its holder");
     sleep(3 * SECOND).await;
@@ -276,7 +401,10 @@ async fn a_real_api_server_agrees() {
 }
 
 /// A candidate that starts once the Lease is there again.
-async fn candidate_after_a_look(leases: &Api<Lease>, candidate: impl Fn(&str) -> Running) -> Running {
+async fn candidate_after_a_look(
+    leases: &Api<Lease>,
+    candidate: impl Fn(&str) -> Running,
+) -> Running {
     while leases.get_opt(names::LEASE).await.unwrap().is_none() {
         sleep(SECOND / 10).await;
     }

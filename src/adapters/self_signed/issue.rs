@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData as _,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
 };
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -37,7 +37,9 @@ pub(super) enum IssueError {
     #[error("no certificate could be made: {0}")]
     Made(#[from] rcgen::Error),
     /// An authority whose certificate this program did not make.
-    #[error("the CA's certificate has another subject than those that are made here; delete the Secret to have a new CA made")]
+    #[error(
+        "the CA's certificate has another subject than those that are made here; delete the Secret to have a new CA made"
+    )]
     Subject,
 }
 
@@ -57,18 +59,34 @@ impl Issue for Mint {
         limit(&mut params, validity);
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
-        let anchor = Anchor { der: certificate.der().to_vec(), validity };
-        Ok(Signer { anchor, key: Key(key.serialize_pem()) })
+        let anchor = Anchor {
+            der: certificate.der().to_vec(),
+            validity,
+        };
+        Ok(Signer {
+            anchor,
+            key: Key(key.serialize_pem()),
+        })
     }
 
-    fn leaf(&mut self, signer: &Signer, names: &[String], validity: Validity) -> Result<Leaf, IssueError> {
-        let subject = read(&signer.anchor.der).and_then(|read| read.common_name).ok_or(IssueError::Subject)?;
+    fn leaf(
+        &mut self,
+        signer: &Signer,
+        names: &[String],
+        validity: Validity,
+    ) -> Result<Leaf, IssueError> {
+        let subject = read(&signer.anchor.der)
+            .and_then(|read| read.common_name)
+            .ok_or(IssueError::Subject)?;
         let issuer = Issuer::new(named(&subject), KeyPair::from_pem(&signer.key.0)?);
         let mut params = CertificateParams::new(names.to_vec())?;
         params.distinguished_name = DistinguishedName::new();
         if let Some(name) = names.first() {
             // Longer ones do not fit into a common name; nobody reads it, but for people.
-            params.distinguished_name.push(DnType::CommonName, name.chars().take(64).collect::<String>());
+            params.distinguished_name.push(
+                DnType::CommonName,
+                name.chars().take(64).collect::<String>(),
+            );
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -77,7 +95,13 @@ impl Issue for Mint {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &issuer)?;
         let issuer = signer.anchor.der.clone();
-        Ok(Leaf { chain: certificate.pem(), key: Key(key.serialize_pem()), issuer, names: names.to_vec(), validity })
+        Ok(Leaf {
+            chain: certificate.pem(),
+            key: Key(key.serialize_pem()),
+            issuer,
+            names: names.to_vec(),
+            validity,
+        })
     }
 }
 
@@ -89,7 +113,10 @@ fn named(subject: &str) -> CertificateParams {
 }
 
 fn limit(params: &mut CertificateParams, validity: Validity) {
-    let time = |at: DateTime<Utc>| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or(0));
+    let time = |at: DateTime<Utc>| {
+        rcgen::date_time_ymd(1970, 1, 1)
+            + Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or(0))
+    };
     params.not_before = time(validity.issued - BACKDATE);
     params.not_after = time(validity.expires);
 }
@@ -113,8 +140,13 @@ impl Read {
 /// Every certificate of a PEM text that can be read, each once.
 pub(super) fn read_all(pem: &[u8]) -> Vec<Read> {
     let mut found: Vec<Read> = Vec::new();
-    for der in CertificateDer::pem_slice_iter(pem).take(MOST_CERTIFICATES).flatten() {
-        if let Some(certificate) = read(&der).filter(|new| found.iter().all(|known| known.anchor.der != new.anchor.der)) {
+    for der in CertificateDer::pem_slice_iter(pem)
+        .take(MOST_CERTIFICATES)
+        .flatten()
+    {
+        if let Some(certificate) =
+            read(&der).filter(|new| found.iter().all(|known| known.anchor.der != new.anchor.der))
+        {
             found.push(certificate);
         }
     }
@@ -123,16 +155,33 @@ pub(super) fn read_all(pem: &[u8]) -> Vec<Read> {
 
 fn read(der: &[u8]) -> Option<Read> {
     let tbs = x509_cert::Certificate::from_der(der).ok()?.tbs_certificate;
-    let time = |at: x509_cert::time::Time| DateTime::from_timestamp(i64::try_from(at.to_unix_duration().as_secs()).ok()?, 0);
-    let (not_before, expires) = (time(tbs.validity.not_before)?, time(tbs.validity.not_after)?);
-    let validity = Validity { issued: (not_before + BACKDATE).min(expires), expires };
+    let time = |at: x509_cert::time::Time| {
+        DateTime::from_timestamp(i64::try_from(at.to_unix_duration().as_secs()).ok()?, 0)
+    };
+    let (not_before, expires) = (
+        time(tbs.validity.not_before)?,
+        time(tbs.validity.not_after)?,
+    );
+    let validity = Validity {
+        issued: (not_before + BACKDATE).min(expires),
+        expires,
+    };
     let names = match tbs.get::<SubjectAltName>() {
         Ok(Some((_, SubjectAltName(names)))) => names,
         _ => Vec::new(),
     };
-    let dns = |name| if let GeneralName::DnsName(name) = name { Some(name.to_string()) } else { None };
+    let dns = |name| {
+        if let GeneralName::DnsName(name) = name {
+            Some(name.to_string())
+        } else {
+            None
+        }
+    };
     Some(Read {
-        anchor: Anchor { der: der.to_vec(), validity },
+        anchor: Anchor {
+            der: der.to_vec(),
+            validity,
+        },
         public_key: tbs.subject_public_key_info.to_der().ok()?,
         common_name: common_name(&tbs.subject),
         names: names.into_iter().filter_map(dns).collect(),
@@ -140,8 +189,12 @@ fn read(der: &[u8]) -> Option<Read> {
 }
 
 fn common_name(subject: &Name) -> Option<String> {
-    let [rdn] = subject.0.as_slice() else { return None };
-    let [attribute] = rdn.0.as_slice() else { return None };
+    let [rdn] = subject.0.as_slice() else {
+        return None;
+    };
+    let [attribute] = rdn.0.as_slice() else {
+        return None;
+    };
     let text = attribute.value.decode_as::<Utf8StringRef<'_>>().ok()?;
     (attribute.oid.to_string() == COMMON_NAME).then(|| text.as_str().to_owned())
 }
@@ -149,12 +202,18 @@ fn common_name(subject: &Name) -> Option<String> {
 /// An authority, if it can sign.
 pub(super) fn signer(certificate: &Read, key: &str) -> Option<Signer> {
     let usable = certificate.common_name.is_some() && certificate.fits(key);
-    usable.then(|| Signer { anchor: certificate.anchor.clone(), key: Key(key.to_owned()) })
+    usable.then(|| Signer {
+        anchor: certificate.anchor.clone(),
+        key: Key(key.to_owned()),
+    })
 }
 
 /// A leaf with its key and the anchor that it verifies against, as the API server would.
 pub(super) fn leaf(chain: &str, key: &str, anchors: &[&Anchor]) -> Option<Leaf> {
-    let read = read_all(chain.as_bytes()).into_iter().next().filter(|leaf| leaf.fits(key))?;
+    let read = read_all(chain.as_bytes())
+        .into_iter()
+        .next()
+        .filter(|leaf| leaf.fits(key))?;
     let issuer = anchors.iter().find(|anchor| verifies(&read, &anchor.der))?;
     Some(Leaf {
         chain: chain.to_owned(),
@@ -167,12 +226,34 @@ pub(super) fn leaf(chain: &str, key: &str, anchors: &[&Anchor]) -> Option<Leaf> 
 
 fn verifies(leaf: &Read, anchor: &[u8]) -> bool {
     let mut roots = RootCertStore::empty();
-    let Ok(()) = roots.add(CertificateDer::from(anchor)) else { return false };
+    let Ok(()) = roots.add(CertificateDer::from(anchor)) else {
+        return false;
+    };
     let provider = Arc::new(ring::default_provider());
-    let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() else { return false };
-    let Some(Ok(name)) = leaf.names.first().map(|name| ServerName::try_from(name.as_str())) else { return false };
+    let Ok(verifier) =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()
+    else {
+        return false;
+    };
+    let Some(Ok(name)) = leaf
+        .names
+        .first()
+        .map(|name| ServerName::try_from(name.as_str()))
+    else {
+        return false;
+    };
     // Whether it counts now is for others to say.
-    let within = u64::try_from(leaf.anchor.validity.expires.timestamp()).unwrap_or(0).saturating_sub(1);
+    let within = u64::try_from(leaf.anchor.validity.expires.timestamp())
+        .unwrap_or(0)
+        .saturating_sub(1);
     let at = UnixTime::since_unix_epoch(Duration::from_secs(within));
-    verifier.verify_server_cert(&CertificateDer::from(leaf.anchor.der.as_slice()), &[], &name, &[], at).is_ok()
+    verifier
+        .verify_server_cert(
+            &CertificateDer::from(leaf.anchor.der.as_slice()),
+            &[],
+            &name,
+            &[],
+            at,
+        )
+        .is_ok()
 }

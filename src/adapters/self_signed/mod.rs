@@ -60,10 +60,19 @@ pub struct Registration {
 impl Registration {
     fn resource(&self) -> ApiResource {
         let (kind, plural) = match self.kind {
-            Kind::Mutating => ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
-            Kind::Validating => ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+            Kind::Mutating => (
+                "MutatingWebhookConfiguration",
+                "mutatingwebhookconfigurations",
+            ),
+            Kind::Validating => (
+                "ValidatingWebhookConfiguration",
+                "validatingwebhookconfigurations",
+            ),
         };
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind), plural)
+        ApiResource::from_gvk_with_plural(
+            &GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind),
+            plural,
+        )
     }
 }
 
@@ -123,11 +132,25 @@ pub fn run(
     for registration in place.registrations {
         let resource = registration.resource();
         let what = format!("{} {}", resource.kind, registration.name);
-        watched.push(Watched { api: Api::all_with(client.clone(), &resource), name: registration.name, what });
+        watched.push(Watched {
+            api: Api::all_with(client.clone(), &resource),
+            name: registration.name,
+            what,
+        });
     }
     let (board, seen) = watch::channel(vec![Seen::Unknown; watched.len()]);
-    let state = Arc::new(State::new(certificates, watched.iter().map(|watched| watched.what.clone()).collect()));
-    let keeper = Keeper { custodian: Custodian::new(settings), watched, board, seen, state: state.clone(), origin: Instant::now() };
+    let state = Arc::new(State::new(
+        certificates,
+        watched.iter().map(|watched| watched.what.clone()).collect(),
+    ));
+    let keeper = Keeper {
+        custodian: Custodian::new(settings),
+        watched,
+        board,
+        seen,
+        state: state.clone(),
+        origin: Instant::now(),
+    };
     (state, keeper.run())
 }
 
@@ -143,15 +166,40 @@ struct Keeper {
 
 impl Keeper {
     async fn run(self) {
-        let Self { custodian, watched, board, seen, state, origin } = self;
-        let follow = join_all(watched.iter().enumerate().map(|(index, watched)| follow(watched, index, &board, &state.watches)));
-        let mut work = Work { custodian, watched: &watched, board: &board, seen, state: &state, origin, last: None };
+        let Self {
+            custodian,
+            watched,
+            board,
+            seen,
+            state,
+            origin,
+        } = self;
+        let follow = join_all(
+            watched
+                .iter()
+                .enumerate()
+                .map(|(index, watched)| follow(watched, index, &board, &state.watches)),
+        );
+        let mut work = Work {
+            custodian,
+            watched: &watched,
+            board: &board,
+            seen,
+            state: &state,
+            origin,
+            last: None,
+        };
         tokio::join!(follow, work.run());
     }
 }
 
 /// Follows one object.
-async fn follow(watched: &Watched, index: usize, board: &watch::Sender<Board>, health: &WatchHealth) {
+async fn follow(
+    watched: &Watched,
+    index: usize,
+    board: &watch::Sender<Board>,
+    health: &WatchHealth,
+) {
     let put = |seen: Seen| {
         board.send_modify(|board| {
             if let Some(place) = board.get_mut(index) {
@@ -172,7 +220,13 @@ async fn follow(watched: &Watched, index: usize, board: &watch::Sender<Board>, h
         },
         |object| put(Seen::There(Box::new(object))),
         |_| put(Seen::Missing),
-        || if is_there() { vec![watched.name.clone()] } else { Vec::new() },
+        || {
+            if is_there() {
+                vec![watched.name.clone()]
+            } else {
+                Vec::new()
+            }
+        },
     )
     .await;
 }
@@ -193,8 +247,11 @@ impl Work<'_> {
         loop {
             let board = self.seen.borrow_and_update().clone();
             let (sights, broken) = sights(&board);
-            let look = self.custodian.look(self.origin.elapsed(), clock::now(), &sights);
-            self.state.seen(&sights, broken.as_deref(), look.serve.as_ref());
+            let look = self
+                .custodian
+                .look(self.origin.elapsed(), clock::now(), &sights);
+            self.state
+                .seen(&sights, broken.as_deref(), look.serve.as_ref());
             let done = match &look.step {
                 Step::WaitUntil(at) => {
                     tokio::select! {
@@ -205,7 +262,10 @@ impl Work<'_> {
                     continue;
                 }
                 Step::Write(change) => self.write(change, &sights, &board).await,
-                Step::Trust { registration, anchors } => self.trust(registration + 1, anchors, &board).await,
+                Step::Trust {
+                    registration,
+                    anchors,
+                } => self.trust(registration + 1, anchors, &board).await,
             };
             match done {
                 Ok(()) => self.state.well(),
@@ -217,18 +277,37 @@ impl Work<'_> {
         }
     }
 
-    async fn write(&mut self, change: &Change, sights: &Sights, board: &Board) -> Result<(), Failure> {
+    async fn write(
+        &mut self,
+        change: &Change,
+        sights: &Sights,
+        board: &Board,
+    ) -> Result<(), Failure> {
         let again = |(last, at): &(Change, Instant)| last == change && at.elapsed() < RETRY;
         if self.last.as_ref().is_some_and(again) {
             // Somebody undoes it as fast as it is done.
             sleep(RETRY).await;
         }
         self.last = Some((change.clone(), Instant::now()));
-        let before = if let Sight::Holds(store) = &sights.secret { store.clone() } else { Store::default() };
+        let before = if let Sight::Holds(store) = &sights.secret {
+            store.clone()
+        } else {
+            Store::default()
+        };
         let (memory, settings) = (self.custodian.memory(), self.custodian.settings());
-        let after = before.changed(change, settings, clock::now(), memory, &sights.bundled(), &mut issue::Mint)?;
+        let after = before.changed(
+            change,
+            settings,
+            clock::now(),
+            memory,
+            &sights.bundled(),
+            &mut issue::Mint,
+        )?;
         let Watched { api, name, .. } = &self.watched[0];
-        let params = PostParams { field_manager: Some(names::MANAGED_BY.to_owned()), ..PostParams::default() };
+        let params = PostParams {
+            field_manager: Some(names::MANAGED_BY.to_owned()),
+            ..PostParams::default()
+        };
         let answer = match board.first() {
             // With the resourceVersion that was seen.
             Some(Seen::There(object)) => {
@@ -244,9 +323,16 @@ impl Work<'_> {
     }
 
     async fn trust(&self, index: usize, anchors: &[Anchor], board: &Board) -> Result<(), Failure> {
-        let (Some(Seen::There(object)), Some(watched)) = (board.get(index), self.watched.get(index)) else { return Ok(()) };
+        let (Some(Seen::There(object)), Some(watched)) =
+            (board.get(index), self.watched.get(index))
+        else {
+            return Ok(());
+        };
         let patch = Patch::Merge(objects::trusting(object, anchors));
-        let params = PatchParams { field_manager: Some(names::MANAGED_BY.to_owned()), ..PatchParams::default() };
+        let params = PatchParams {
+            field_manager: Some(names::MANAGED_BY.to_owned()),
+            ..PatchParams::default()
+        };
         let answer = within(watched.api.patch(&watched.name, &params, &patch)).await;
         if self.sent(index, answer).await? {
             self.state.trusted(&watched.what, anchors.len());
@@ -255,7 +341,11 @@ impl Work<'_> {
     }
 
     /// Takes the answer to a write: what stands now is seen at once. Whether it was ours.
-    async fn sent(&self, index: usize, answer: Result<DynamicObject, Failure>) -> Result<bool, Failure> {
+    async fn sent(
+        &self,
+        index: usize,
+        answer: Result<DynamicObject, Failure>,
+    ) -> Result<bool, Failure> {
         let (seen, ours) = match answer {
             Ok(object) => (Seen::There(Box::new(object)), true),
             Err(Failure::Request(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
@@ -263,7 +353,9 @@ impl Work<'_> {
                 match within(self.watched[index].api.get_opt(&self.watched[index].name)).await? {
                     Some(object) => (Seen::There(Box::new(object)), false),
                     // Not there, and it cannot be made: its namespace is missing or goes.
-                    None if matches!(self.board.borrow().get(index), Some(Seen::Missing)) => return Err(refusal),
+                    None if matches!(self.board.borrow().get(index), Some(Seen::Missing)) => {
+                        return Err(refusal);
+                    }
                     None => (Seen::Missing, false),
                 }
             }
@@ -275,7 +367,10 @@ impl Work<'_> {
 }
 
 async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
-    timeout(REQUEST, request).await.map_err(|_| Failure::Late)?.map_err(Failure::Request)
+    timeout(REQUEST, request)
+        .await
+        .map_err(|_| Failure::Late)?
+        .map_err(Failure::Request)
 }
 
 fn sights(board: &Board) -> (Sights, Option<String>) {
@@ -294,5 +389,11 @@ fn sights(board: &Board) -> (Sights, Option<String>) {
         Seen::Missing => Sight::Missing,
         Seen::There(object) => objects::bundles(object),
     };
-    (Sights { secret, registrations: board.iter().skip(1).map(registration).collect() }, broken)
+    (
+        Sights {
+            secret,
+            registrations: board.iter().skip(1).map(registration).collect(),
+        },
+        broken,
+    )
 }

@@ -39,22 +39,56 @@ pub(super) fn secrets() -> ApiResource {
 
 /// What is in the Secret, and what is wrong with it.
 pub(super) fn store(secret: &DynamicObject) -> (Sight<Store>, Option<String>) {
-    if secret.labels().get(names::MANAGED_BY_LABEL).map(String::as_str) != Some(names::MANAGED_BY) {
+    if secret
+        .labels()
+        .get(names::MANAGED_BY_LABEL)
+        .map(String::as_str)
+        != Some(names::MANAGED_BY)
+    {
         return (Sight::Foreign, None);
     }
     let text = |key: &str| {
-        let encoded = secret.data.pointer(&format!("/data/{key}")).and_then(Value::as_str)?;
-        STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok())
+        let encoded = secret
+            .data
+            .pointer(&format!("/data/{key}"))
+            .and_then(Value::as_str)?;
+        STANDARD
+            .decode(encoded)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
     };
     let certificates = issue::read_all(text(ANCHORS).unwrap_or_default().as_bytes());
-    let of = |key: &str| text(key).and_then(|key| certificates.iter().find_map(|certificate| issue::signer(certificate, &key)));
+    let of = |key: &str| {
+        text(key).and_then(|key| {
+            certificates
+                .iter()
+                .find_map(|certificate| issue::signer(certificate, &key))
+        })
+    };
     let (current, next) = (of(KEY), of(NEXT_KEY));
-    let signs = |anchor: &Anchor| current.iter().chain(&next).any(|signer| signer.anchor.der == anchor.der);
-    let anchors: Vec<&Anchor> = certificates.iter().map(|certificate| &certificate.anchor).collect();
-    let until = secret.annotations().get(TRUST_UNTIL).and_then(|until| DateTime::parse_from_rfc3339(until).ok());
+    let signs = |anchor: &Anchor| {
+        current
+            .iter()
+            .chain(&next)
+            .any(|signer| signer.anchor.der == anchor.der)
+    };
+    let anchors: Vec<&Anchor> = certificates
+        .iter()
+        .map(|certificate| &certificate.anchor)
+        .collect();
+    let until = secret
+        .annotations()
+        .get(TRUST_UNTIL)
+        .and_then(|until| DateTime::parse_from_rfc3339(until).ok());
     let store = Store {
-        leaf: text(CERT_FILE).zip(text(KEY_FILE)).and_then(|(chain, key)| issue::leaf(&chain, &key, &anchors)),
-        retired: anchors.into_iter().filter(|anchor| !signs(anchor)).cloned().collect(),
+        leaf: text(CERT_FILE)
+            .zip(text(KEY_FILE))
+            .and_then(|(chain, key)| issue::leaf(&chain, &key, &anchors)),
+        retired: anchors
+            .into_iter()
+            .filter(|anchor| !signs(anchor))
+            .cloned()
+            .collect(),
         trust_until: until.map(|until| until.with_timezone(&Utc)),
         dropped: anchors_of(text(DROPPED).unwrap_or_default().as_bytes()),
         current,
@@ -68,31 +102,53 @@ fn complaint(secret: &DynamicObject, store: &Store) -> String {
     let what = match (&store.current, &store.leaf) {
         (None, None) => format!("{ANCHORS} has no certificate that {KEY} or {NEXT_KEY} belongs to"),
         (None, Some(_)) => format!("{ANCHORS} has no certificate that {KEY} belongs to"),
-        (Some(_), None) => format!("{CERT_FILE} is not a certificate that {KEY_FILE} belongs to and that one of {ANCHORS} signed"),
-        (Some(_), Some(_)) => format!("{CERT_FILE} is not signed by the certificate that {KEY} belongs to"),
+        (Some(_), None) => format!(
+            "{CERT_FILE} is not a certificate that {KEY_FILE} belongs to and that one of {ANCHORS} signed"
+        ),
+        (Some(_), Some(_)) => {
+            format!("{CERT_FILE} is not signed by the certificate that {KEY} belongs to")
+        }
     };
     format!("Secret {}: {what}; it is put right", secret.name_any())
 }
 
 fn anchors_of(pem: &[u8]) -> Vec<Anchor> {
-    issue::read_all(pem).into_iter().map(|certificate| certificate.anchor).collect()
+    issue::read_all(pem)
+        .into_iter()
+        .map(|certificate| certificate.anchor)
+        .collect()
 }
 
 /// The Secret with this content: `before` with our keys changed, or a new one.
 pub(super) fn secret(before: Option<DynamicObject>, name: &str, store: &Store) -> DynamicObject {
     let mut secret = before.unwrap_or_else(|| {
-        let mut secret = DynamicObject::new(name, &secrets()).data(json!({"type": "kubernetes.io/tls"}));
-        secret.labels_mut().insert(names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned());
+        let mut secret =
+            DynamicObject::new(name, &secrets()).data(json!({"type": "kubernetes.io/tls"}));
+        secret.labels_mut().insert(
+            names::MANAGED_BY_LABEL.to_owned(),
+            names::MANAGED_BY.to_owned(),
+        );
         secret
     });
     // Objects of a list come without it.
     secret.types = DynamicObject::new(name, &secrets()).types;
     let anchors: Vec<Anchor> = store.anchors().cloned().collect();
-    let key = |signer: &Option<Signer>| signer.as_ref().map(|signer| signer.key.0.clone()).unwrap_or_default();
+    let key = |signer: &Option<Signer>| {
+        signer
+            .as_ref()
+            .map(|signer| signer.key.0.clone())
+            .unwrap_or_default()
+    };
     let leaf = store.leaf.as_ref();
     let content = BTreeMap::from([
-        (CERT_FILE, leaf.map(|leaf| leaf.chain.clone()).unwrap_or_default()),
-        (KEY_FILE, leaf.map(|leaf| leaf.key.0.clone()).unwrap_or_default()),
+        (
+            CERT_FILE,
+            leaf.map(|leaf| leaf.chain.clone()).unwrap_or_default(),
+        ),
+        (
+            KEY_FILE,
+            leaf.map(|leaf| leaf.key.0.clone()).unwrap_or_default(),
+        ),
         (ANCHORS, pem(&anchors)),
         (KEY, key(&store.current)),
         (NEXT_KEY, key(&store.next)),
@@ -104,13 +160,18 @@ pub(super) fn secret(before: Option<DynamicObject>, name: &str, store: &Store) -
     for (key, text) in content {
         // The type asks for these two to be there, even when there is nothing to serve yet.
         if text.is_empty() && key != CERT_FILE && key != KEY_FILE {
-            secret.data["data"].as_object_mut().map(|data| data.remove(key));
+            secret.data["data"]
+                .as_object_mut()
+                .map(|data| data.remove(key));
         } else {
             secret.data["data"][key] = json!(STANDARD.encode(text));
         }
     }
     match store.trust_until {
-        Some(until) => secret.annotations_mut().insert(TRUST_UNTIL.to_owned(), until.to_rfc3339_opts(SecondsFormat::Secs, true)),
+        Some(until) => secret.annotations_mut().insert(
+            TRUST_UNTIL.to_owned(),
+            until.to_rfc3339_opts(SecondsFormat::Secs, true),
+        ),
         None => secret.annotations_mut().remove(TRUST_UNTIL),
     };
     secret
@@ -119,11 +180,16 @@ pub(super) fn secret(before: Option<DynamicObject>, name: &str, store: &Store) -
 /// The caBundles of a registration, one for each webhook.
 pub(super) fn bundles(registration: &DynamicObject) -> Sight<Bundles> {
     let bundle = |webhook: &Value| {
-        let encoded = webhook.pointer("/clientConfig/caBundle").and_then(Value::as_str).unwrap_or_default();
+        let encoded = webhook
+            .pointer("/clientConfig/caBundle")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         anchors_of(&STANDARD.decode(encoded).unwrap_or_default())
     };
     match registration.data.get("webhooks").and_then(Value::as_array) {
-        Some(webhooks) if !webhooks.is_empty() => Sight::Holds(webhooks.iter().map(bundle).collect()),
+        Some(webhooks) if !webhooks.is_empty() => {
+            Sight::Holds(webhooks.iter().map(bundle).collect())
+        }
         _ => Sight::Missing,
     }
 }
@@ -143,9 +209,14 @@ fn pem(anchors: &[Anchor]) -> String {
         .iter()
         .map(|anchor| {
             let encoded = STANDARD.encode(&anchor.der);
-            let lines: Vec<&str> =
-                (0..encoded.len()).step_by(PEM_COLUMNS).map(|at| &encoded[at..encoded.len().min(at + PEM_COLUMNS)]).collect();
-            format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+            let lines: Vec<&str> = (0..encoded.len())
+                .step_by(PEM_COLUMNS)
+                .map(|at| &encoded[at..encoded.len().min(at + PEM_COLUMNS)])
+                .collect();
+            format!(
+                "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+                lines.join("\n")
+            )
         })
         .collect()
 }

@@ -31,17 +31,27 @@ impl Connection {
     /// For requests that came on none, such as those of tests.
     #[must_use]
     pub const fn none() -> Self {
-        Self { peer: Peer::UNKNOWN, state: None }
+        Self {
+            peer: Peer::UNKNOWN,
+            state: None,
+        }
     }
 
     pub(super) fn new(peer: Peer, state: Arc<State>) -> Self {
-        Self { peer, state: Some(state) }
+        Self {
+            peer,
+            state: Some(state),
+        }
     }
 
     /// The connection of a request.
     #[must_use]
     pub fn of<B>(request: &hyper::Request<B>) -> Self {
-        request.extensions().get::<Self>().cloned().unwrap_or(Self::none())
+        request
+            .extensions()
+            .get::<Self>()
+            .cloned()
+            .unwrap_or(Self::none())
     }
 
     fn cut(&self) {
@@ -75,8 +85,14 @@ impl Budget {
     #[must_use]
     pub fn new(most: usize, most_of_peer: usize, turn: Duration) -> Arc<Self> {
         let turn_ms = u64::try_from(turn.as_millis()).unwrap_or(u64::MAX);
-        let shared = Shared { shares: Shares::new(most, most_of_peer, turn_ms), holders: HashMap::new() };
-        Arc::new(Self { opened: Instant::now(), shared: Mutex::new(shared) })
+        let shared = Shared {
+            shares: Shares::new(most, most_of_peer, turn_ms),
+            holders: HashMap::new(),
+        };
+        Arc::new(Self {
+            opened: Instant::now(),
+            shared: Mutex::new(shared),
+        })
     }
 
     /// Waits for an amount. Dropping the future gives the claim up.
@@ -90,13 +106,30 @@ impl Budget {
         claim
     }
 
-    fn open(self: &Arc<Self>, connection: &Connection, amount: usize) -> (Claim, Option<Arc<Notify>>) {
+    fn open(
+        self: &Arc<Self>,
+        connection: &Connection,
+        amount: usize,
+    ) -> (Claim, Option<Arc<Notify>>) {
         let now = self.now();
         let mut shared = self.lock();
         let number = shared.shares.claim(connection.peer, amount, now);
         let granted = (!shared.shares.is_granted(number)).then(Arc::<Notify>::default);
-        shared.holders.insert(number, Holder { connection: connection.clone(), granted: granted.clone() });
-        (Claim { budget: Arc::clone(self), number, answering: None }, granted)
+        shared.holders.insert(
+            number,
+            Holder {
+                connection: connection.clone(),
+                granted: granted.clone(),
+            },
+        );
+        (
+            Claim {
+                budget: Arc::clone(self),
+                number,
+                answering: None,
+            },
+            granted,
+        )
     }
 
     /// Whether the claim is granted now; cuts what is in its way.
@@ -124,7 +157,11 @@ impl Budget {
 impl Shared {
     fn wake(&self, granted: &[u64]) {
         for number in granted {
-            if let Some(notify) = self.holders.get(number).and_then(|holder| holder.granted.as_ref()) {
+            if let Some(notify) = self
+                .holders
+                .get(number)
+                .and_then(|holder| holder.granted.as_ref())
+            {
                 notify.notify_one();
             }
         }
@@ -155,12 +192,20 @@ impl Claim {
     /// The same, where a claim is no number of bytes: it stays as large as it is.
     #[must_use]
     pub fn carry(mut self, answer: Vec<u8>) -> Bytes {
-        let state = self.budget.lock().holders.get(&self.number).and_then(|holder| holder.connection.state.clone());
+        let state = self
+            .budget
+            .lock()
+            .holders
+            .get(&self.number)
+            .and_then(|holder| holder.connection.state.clone());
         if let Some(state) = &state {
             state.answer_begins();
         }
         self.answering = state;
-        Bytes::from_owner(Charged { answer, _claim: self })
+        Bytes::from_owner(Charged {
+            answer,
+            _claim: self,
+        })
     }
 
     fn resize(&self, amount: usize) {

@@ -50,7 +50,11 @@ pub(super) async fn serve<S: Handler<B>, B: Answer>(
     entry: Entry,
 ) {
     let Ok(first) = timeout(entry.limits().handshake, handshake::first_byte(&socket)).await else {
-        return entry.failed(if tls.is_some() { Failure::HandshakeTimeout } else { Failure::HeaderTimeout });
+        return entry.failed(if tls.is_some() {
+            Failure::HandshakeTimeout
+        } else {
+            Failure::HeaderTimeout
+        });
     };
     let Some(first) = first else {
         return entry.failed(Failure::HandshakeGone);
@@ -59,7 +63,16 @@ pub(super) async fn serve<S: Handler<B>, B: Answer>(
     // Boxed, so that a silent peer's task stays small.
     match tls {
         None => Box::pin(plain(socket, service, entry)).await,
-        Some(acceptor) => Box::pin(secured(first, socket, (acceptor, handshakes), service, entry)).await,
+        Some(acceptor) => {
+            Box::pin(secured(
+                first,
+                socket,
+                (acceptor, handshakes),
+                service,
+                entry,
+            ))
+            .await
+        }
     }
 }
 
@@ -105,11 +118,16 @@ where
     B: Answer,
 {
     let state = entry.state();
-    let io = TokioIo::new(Watched { socket, state: Arc::clone(state) });
+    let io = TokioIo::new(Watched {
+        socket,
+        state: Arc::clone(state),
+    });
     let shared = Arc::clone(state);
     let connection = entry.connection();
     let tracked = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert::<Connection>(connection.clone());
+        request
+            .extensions_mut()
+            .insert::<Connection>(connection.clone());
         answer(service.call(request), Arc::clone(&shared))
     });
     let cut = if state.is_http2() {
@@ -124,10 +142,25 @@ where
             .max_local_error_reset_streams(HTTP2_RESETS)
             .serve_connection(io, tracked);
         // Boxed: HTTP/2's state is large, and every connection's task would be as large.
-        drive(Box::pin(connection).as_mut(), http2::Connection::graceful_shutdown, state, limits).await
+        drive(
+            Box::pin(connection).as_mut(),
+            http2::Connection::graceful_shutdown,
+            state,
+            limits,
+        )
+        .await
     } else {
-        let connection = http1::Builder::new().header_read_timeout(None).max_buf_size(limits.header_bytes).serve_connection(io, tracked);
-        drive(pin!(connection), http1::Connection::graceful_shutdown, state, limits).await
+        let connection = http1::Builder::new()
+            .header_read_timeout(None)
+            .max_buf_size(limits.header_bytes)
+            .serve_connection(io, tracked);
+        drive(
+            pin!(connection),
+            http1::Connection::graceful_shutdown,
+            state,
+            limits,
+        )
+        .await
     };
     if let Some(failure) = cut {
         entry.failed(failure);
@@ -135,7 +168,10 @@ where
 }
 
 /// Marks a request as under way, and its answer as the last one during a drain.
-async fn answer<B>(answer: impl Future<Output = Result<Response<B>, Infallible>>, state: Arc<State>) -> Result<Response<B>, Infallible> {
+async fn answer<B>(
+    answer: impl Future<Output = Result<Response<B>, Infallible>>,
+    state: Arc<State>,
+) -> Result<Response<B>, Infallible> {
     let _active = state.begin();
     if state.has_had_its_turn() {
         // It sends requests faster than they are answered; others are to be answered in between.
@@ -146,13 +182,20 @@ async fn answer<B>(answer: impl Future<Output = Result<Response<B>, Infallible>>
         state.proven();
     }
     if state.ordered_now() >= Order::Drain && !state.is_http2() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
 }
 
 /// Polls the connection until it is done or its deadline passes; says why if it was cut off.
-async fn drive<C: Future>(mut connection: Pin<&mut C>, close: fn(Pin<&mut C>), state: &State, limits: &Limits) -> Option<Failure> {
+async fn drive<C: Future>(
+    mut connection: Pin<&mut C>,
+    close: fn(Pin<&mut C>),
+    state: &State,
+    limits: &Limits,
+) -> Option<Failure> {
     let mut timer = pin!(sleep_until(state.deadline(limits).0));
     let mut ordered = pin!(state.ordered.notified());
     std::future::poll_fn(|cx| {
@@ -207,7 +250,11 @@ impl<I> Watched<I> {
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let watched = self.get_mut();
         let before = buffer.filled().len();
         let polled = Pin::new(&mut watched.socket).poll_read(cx, buffer);
@@ -219,14 +266,22 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
 }
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let watched = self.get_mut();
         let polled = Pin::new(&mut watched.socket).poll_write(cx, bytes);
         watched.told(&polled);
         polled
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let watched = self.get_mut();
         let polled = Pin::new(&mut watched.socket).poll_write_vectored(cx, slices);
         watched.told(&polled);

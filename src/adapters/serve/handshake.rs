@@ -41,7 +41,10 @@ pub(super) async fn accept(
 ) -> Result<TlsStream<TcpStream>, Failure> {
     match first {
         TLS_HANDSHAKE => {
-            let mut stream = acceptor.accept(socket).await.map_err(|error| reason(&error, stats))?;
+            let mut stream = acceptor
+                .accept(socket)
+                .await
+                .map_err(|error| reason(&error, stats))?;
             stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             acknowledge(stream.get_ref().0);
             Ok(stream)
@@ -76,10 +79,16 @@ async fn refuse(socket: &mut TcpStream) {
 
 fn reason(error: &io::Error, stats: &ServeStats) -> Failure {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(rustls::Error::AlertReceived(alert)) if is_about_the_certificate(*alert) => Failure::CertificateRejected,
+        Some(rustls::Error::AlertReceived(alert)) if is_about_the_certificate(*alert) => {
+            Failure::CertificateRejected
+        }
         Some(rustls::Error::InvalidMessage(_)) => Failure::NotTls,
-        Some(rustls::Error::NoCertificatesPresented) => stats.refused_client(Refused::Without, "it sent no certificate"),
-        Some(error @ rustls::Error::InvalidCertificate(invalid)) => stats.refused_client(kind(invalid), &error.to_string()),
+        Some(rustls::Error::NoCertificatesPresented) => {
+            stats.refused_client(Refused::Without, "it sent no certificate")
+        }
+        Some(error @ rustls::Error::InvalidCertificate(invalid)) => {
+            stats.refused_client(kind(invalid), &error.to_string())
+        }
         Some(_) => Failure::Tls,
         None => Failure::HandshakeGone,
     }
@@ -119,6 +128,10 @@ mod tests {
     fn the_answer_to_plain_http_is_well_formed() {
         let text = std::str::from_utf8(WRONG_SCHEME).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head} says another length than {}", body.len());
+        assert!(
+            head.contains(&format!("Content-Length: {}\r\n", body.len())),
+            "{head} says another length than {}",
+            body.len()
+        );
     }
 }

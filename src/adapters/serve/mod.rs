@@ -64,11 +64,21 @@ impl<B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static> Answer for B {
 /// A hyper service that can answer on many connections at once. `hyper::service::service_fn` makes one, and
 /// `hyper_util::service::TowerToHyperService` makes one of an axum router.
 pub trait Handler<B>:
-    Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send + 'static> + Clone + Send + 'static
+    Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + 'static
 {
 }
 impl<B, S> Handler<B> for S where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send + 'static> + Clone + Send + 'static
+    S: Service<
+            Request<Incoming>,
+            Response = Response<B>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + 'static
 {
 }
 
@@ -216,7 +226,11 @@ impl Acceptor {
             limits,
             drain: edge.drain,
             registry: Registry::new(Arc::clone(&edge.stats), &limits),
-            handshakes: Budget::new(limits.handshakes, limits.handshakes_of_peer, limits.handshake_turn),
+            handshakes: Budget::new(
+                limits.handshakes,
+                limits.handshakes_of_peer,
+                limits.handshake_turn,
+            ),
             stats: edge.stats,
             not_before: None,
             tasks: JoinSet::new(),
@@ -224,7 +238,12 @@ impl Acceptor {
         (edge.listener, acceptor)
     }
 
-    async fn run<S: Handler<B>, B: Answer>(&mut self, listener: TcpListener, service: S, shutdown: &mut Shutdown) {
+    async fn run<S: Handler<B>, B: Answer>(
+        &mut self,
+        listener: TcpListener,
+        service: S,
+        shutdown: &mut Shutdown,
+    ) {
         // Accepted sockets inherit these. A system that refuses keeps its own.
         let _ = sockopt::set_socket_recv_buffer_size(&listener, SOCKET_BUFFER_BYTES);
         let _ = sockopt::set_socket_send_buffer_size(&listener, SOCKET_BUFFER_BYTES);
@@ -251,7 +270,11 @@ impl Acceptor {
         self.finish().await;
     }
 
-    fn accepted<S: Handler<B>, B: Answer>(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>, service: &S) {
+    fn accepted<S: Handler<B>, B: Answer>(
+        &mut self,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        service: &S,
+    ) {
         self.not_before = None;
         match accepted {
             Ok((socket, address)) => self.begin(socket, listen::peer(address), service),
@@ -271,13 +294,19 @@ impl Acceptor {
         let entry = self.registry.register(peer);
         let number = entry.number();
         let tls = (self.tls.clone(), Arc::clone(&self.handshakes));
-        let task = self.tasks.spawn(connection::serve(socket, tls, service.clone(), entry));
+        let task = self
+            .tasks
+            .spawn(connection::serve(socket, tls, service.clone(), entry));
         self.registry.runs_as(number, task);
     }
 
     /// The kernel has finished these connections' TCP handshakes; closing the port would reset them. The number of places bounds
     /// the loop, and the first wait after the deadline ends it.
-    async fn accept_backlog<S: Handler<B>, B: Answer>(&mut self, listener: &TcpListener, service: &S) {
+    async fn accept_backlog<S: Handler<B>, B: Answer>(
+        &mut self,
+        listener: &TcpListener,
+        service: &S,
+    ) {
         let deadline = Instant::now() + BACKLOG_WAIT;
         for _ in 0..self.limits.arriving {
             match timeout_at(deadline, listener.accept()).await {
@@ -291,14 +320,23 @@ impl Acceptor {
     async fn finish(&mut self) {
         self.registry.finish();
         let tasks = &mut self.tasks;
-        let done = timeout(self.limits.finish, async { while tasks.join_next().await.is_some() {} }).await;
+        let done = timeout(self.limits.finish, async {
+            while tasks.join_next().await.is_some() {}
+        })
+        .await;
         if done.is_err() {
-            tracing::warn!(open = self.tasks.len(), "the drain took too long: requests under way are cut off");
+            tracing::warn!(
+                open = self.tasks.len(),
+                "the drain took too long: requests under way are cut off"
+            );
         }
     }
 }
 
-async fn accept(listener: &TcpListener, not_before: Option<Instant>) -> io::Result<(TcpStream, SocketAddr)> {
+async fn accept(
+    listener: &TcpListener,
+    not_before: Option<Instant>,
+) -> io::Result<(TcpStream, SocketAddr)> {
     if let Some(time) = not_before {
         sleep_until(time).await;
     }
@@ -315,5 +353,8 @@ async fn at(time: Option<Instant>) {
 /// Errors of one connection that was gone before it was accepted.
 fn is_per_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
 }

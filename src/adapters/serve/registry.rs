@@ -65,8 +65,20 @@ enum Stage {
 impl Registry {
     pub(super) fn new(stats: Arc<ServeStats>, limits: &Limits) -> Self {
         let arriving = Places::new(limits.arriving, limits.arriving);
-        let connections = Mutex::new(Connections { arriving, open: HashMap::new(), order: Order::default() });
-        Self { shared: Arc::new(Shared { stats, limits: *limits, opened: Instant::now(), connections, left: Notify::new() }) }
+        let connections = Mutex::new(Connections {
+            arriving,
+            open: HashMap::new(),
+            order: Order::default(),
+        });
+        Self {
+            shared: Arc::new(Shared {
+                stats,
+                limits: *limits,
+                opened: Instant::now(),
+                connections,
+                left: Notify::new(),
+            }),
+        }
     }
 
     /// Takes in a new connection until its entry is dropped. The one that arrives for longest, of the peer that has most of them,
@@ -79,9 +91,21 @@ impl Registry {
         if let Some(victim) = given_up.and_then(|victim| connections.open.get(&victim)) {
             victim.state.cut();
         }
-        connections.open.insert(number, Open { state: Arc::clone(&state), peer, stage: Stage::Arriving });
+        connections.open.insert(
+            number,
+            Open {
+                state: Arc::clone(&state),
+                peer,
+                stage: Stage::Arriving,
+            },
+        );
         self.shared.stats.opened();
-        Entry { number, peer, state, shared: Arc::clone(&self.shared) }
+        Entry {
+            number,
+            peer,
+            state,
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// Says which task runs a connection.
@@ -113,13 +137,17 @@ impl Registry {
     /// under way, those that never were answered first.
     pub(super) fn close_longest_idle(&self) {
         let connections = self.shared.lock();
-        let arriving = connections.open.iter().filter(|(_, open)| open.stage == Stage::Arriving && !open.state.is_evicted());
+        let arriving = connections
+            .open
+            .iter()
+            .filter(|(_, open)| open.stage == Stage::Arriving && !open.state.is_evicted());
         if let Some((_, open)) = arriving.min_by_key(|(number, _)| **number) {
             return open.state.cut();
         }
         let idle = connections.open.values().filter_map(|open| {
             let standing = open.state.standing(self.shared.opened)?;
-            matches!(standing, Standing::Unproven { .. } | Standing::Idle { .. }).then_some((standing, open))
+            matches!(standing, Standing::Unproven { .. } | Standing::Idle { .. })
+                .then_some((standing, open))
         });
         if let Some((_, open)) = idle.min_by_key(|(standing, _)| *standing) {
             open.state.make_room();
@@ -130,16 +158,27 @@ impl Registry {
 impl Shared {
     /// The map is consistent after every statement, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, Connections> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn room(&self, stage: Stage) -> Room {
         let turn_ms = u64::try_from(self.limits.turn.as_millis()).unwrap_or(u64::MAX);
         let (most, most_of_peer) = match stage {
-            Stage::Http2 => (self.limits.http2_connections, self.limits.http2_connections_of_peer),
-            Stage::Http1 | Stage::Arriving => (self.limits.connections, self.limits.connections_of_peer),
+            Stage::Http2 => (
+                self.limits.http2_connections,
+                self.limits.http2_connections_of_peer,
+            ),
+            Stage::Http1 | Stage::Arriving => {
+                (self.limits.connections, self.limits.connections_of_peer)
+            }
         };
-        Room { most, most_of_peer, turn_ms }
+        Room {
+            most,
+            most_of_peer,
+            turn_ms,
+        }
     }
 }
 
@@ -200,13 +239,23 @@ impl Entry {
 
     fn try_settle(&self, stage: Stage) -> bool {
         let mut connections = self.shared.lock();
-        let settled = connections.open.iter().filter(|(_, open)| open.stage == stage);
-        let held =
-            |(number, open): (&u64, &Open)| Held { number: *number, peer: open.peer, standing: open.state.standing(self.shared.opened) };
+        let settled = connections
+            .open
+            .iter()
+            .filter(|(_, open)| open.stage == stage);
+        let held = |(number, open): (&u64, &Open)| Held {
+            number: *number,
+            peer: open.peer,
+            standing: open.state.standing(self.shared.opened),
+        };
         let room = self.shared.room(stage);
         let full = settled.clone().count() >= room.most.min(room.most_of_peer);
         let now = u64::try_from(self.shared.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let held: Vec<Held<Peer>> = if full { settled.map(held).collect() } else { Vec::new() };
+        let held: Vec<Held<Peer>> = if full {
+            settled.map(held).collect()
+        } else {
+            Vec::new()
+        };
         let admitted = match room.admit(&held, self.peer, now) {
             Verdict::Free => true,
             Verdict::Wait => false,
@@ -226,8 +275,13 @@ impl Connections {
     /// Closes a connection; whether its place is free at once. One that was answered before and has nothing under way is told
     /// in the ordinary way, since its next request may be on its way.
     fn give_up(&mut self, victim: u64) -> bool {
-        let Some(open) = self.open.get(&victim) else { return true };
-        if matches!(open.state.standing(Instant::now()), Some(Standing::Idle { .. })) {
+        let Some(open) = self.open.get(&victim) else {
+            return true;
+        };
+        if matches!(
+            open.state.standing(Instant::now()),
+            Some(Standing::Idle { .. })
+        ) {
             open.state.make_room();
             return false;
         }

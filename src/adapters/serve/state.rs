@@ -133,7 +133,8 @@ impl State {
     /// for as long as the peer takes it. HTTP/2 writes for reasons of its own.
     pub(super) fn wrote(&self) {
         self.flushed();
-        if self.active.load(Relaxed) == 0 && !self.is_http2() && self.ordered_now() < Order::Finish {
+        if self.active.load(Relaxed) == 0 && !self.is_http2() && self.ordered_now() < Order::Finish
+        {
             self.idle_since.store(self.now(), Relaxed);
         }
     }
@@ -264,7 +265,14 @@ impl State {
         if self.is_evicted() || self.ordered_now() >= Order::Close {
             return None;
         }
-        let ms = |since| u64::try_from(self.time(since).saturating_duration_since(epoch).as_millis()).unwrap_or(NEVER);
+        let ms = |since| {
+            u64::try_from(
+                self.time(since)
+                    .saturating_duration_since(epoch)
+                    .as_millis(),
+            )
+            .unwrap_or(NEVER)
+        };
         let proven = self.proven.load(Relaxed);
         let under_way = [
             Some(self.active_since.load(Relaxed)).filter(|_| self.active.load(Relaxed) > 0),
@@ -285,10 +293,18 @@ impl State {
     pub(super) fn deadline(&self, limits: &Limits) -> (Instant, Due) {
         let due = self.deadline_of_requests(limits);
         let unread = [
-            Some(self.blocked_since.load(Relaxed)).filter(|since| *since != NEVER).map(|since| (since, limits.unread)),
-            Some(self.answer_moved.load(Relaxed)).filter(|_| self.answers.load(Relaxed) > 0).map(|since| (since, limits.answer)),
+            Some(self.blocked_since.load(Relaxed))
+                .filter(|since| *since != NEVER)
+                .map(|since| (since, limits.unread)),
+            Some(self.answer_moved.load(Relaxed))
+                .filter(|_| self.answers.load(Relaxed) > 0)
+                .map(|since| (since, limits.answer)),
         ];
-        let unread = unread.into_iter().flatten().map(|(since, limit)| self.time(since) + limit).min();
+        let unread = unread
+            .into_iter()
+            .flatten()
+            .map(|(since, limit)| self.time(since) + limit)
+            .min();
         match unread {
             Some(unread) if unread < due.0 => (unread, Due::Cut(Failure::Unread)),
             _ => due,
@@ -301,13 +317,26 @@ impl State {
             let since = self.time(self.last_read.load(Relaxed));
             (since + limits.stalled, Due::Cut(Failure::Stalled))
         } else if self.ordered_now() >= Order::Finish {
-            let since = self.closing_since.load(Relaxed).max(self.idle_since.load(Relaxed));
-            let limit = if self.is_evicted() { limits.evict } else { limits.close };
+            let since = self
+                .closing_since
+                .load(Relaxed)
+                .max(self.idle_since.load(Relaxed));
+            let limit = if self.is_evicted() {
+                limits.evict
+            } else {
+                limits.close
+            };
             (self.time(since) + limit, Due::Closed)
         } else if headers_since != NEVER {
-            (self.time(headers_since) + limits.header_read, Due::Cut(Failure::HeaderTimeout))
+            (
+                self.time(headers_since) + limits.header_read,
+                Due::Cut(Failure::HeaderTimeout),
+            )
         } else {
-            (self.time(self.idle_since.load(Relaxed)) + limits.idle, Due::Idle)
+            (
+                self.time(self.idle_since.load(Relaxed)) + limits.idle,
+                Due::Idle,
+            )
         }
     }
 

@@ -152,7 +152,10 @@ impl ServeStats {
         let due = last == 0 || now >= last + LOG_AGAIN_SECONDS;
         if due && logged.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
             let reason = short_line(reason, MAX_REASON_CHARS);
-            tracing::warn!(reason, "a client was refused for its certificate; others like it are counted only");
+            tracing::warn!(
+                reason,
+                "a client was refused for its certificate; others like it are counted only"
+            );
         }
         Failure::ClientCertificate
     }
@@ -166,16 +169,31 @@ impl Collector for ServeStats {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let open = ConstGauge::new(i64::try_from(self.open()).unwrap_or(i64::MAX));
         let help = "Webhook connections open now, handshakes included. Near the cap (256), look for clients that are not the API server";
-        open.encode(encoder.encode_descriptor("timeshard_open_connections", help, None, MetricType::Gauge)?)?;
+        open.encode(encoder.encode_descriptor(
+            "timeshard_open_connections",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)?;
 
         let accepted = ConstCounter::new(self.accepted());
         let help = "Webhook connections accepted. About as many as requests: a proxy in between does not keep connections";
-        accepted.encode(encoder.encode_descriptor("timeshard_accepted_connections", help, None, MetricType::Counter)?)?;
+        accepted.encode(encoder.encode_descriptor(
+            "timeshard_accepted_connections",
+            help,
+            None,
+            MetricType::Counter,
+        )?)?;
 
         let help = "Webhook connections that failed. certificate_rejected: the caBundle does not fit the certificate, \
                     compare both; client_certificate: the caller has none that --client-ca and --client-name allow, the log says why; \
                     accept: raise the file descriptor limit; others: find the client that is not the API server";
-        let mut family = encoder.encode_descriptor("timeshard_failed_connections", help, None, MetricType::Counter)?;
+        let mut family = encoder.encode_descriptor(
+            "timeshard_failed_connections",
+            help,
+            None,
+            MetricType::Counter,
+        )?;
         for failure in Failure::ALL {
             let count = ConstCounter::new(self.failures(failure));
             count.encode(family.encode_family(&[("reason", failure.reason())])?)?;
@@ -197,7 +215,10 @@ mod tests {
     #[test]
     fn every_failure_has_its_own_counter() {
         for (place, failure) in Failure::ALL.into_iter().enumerate() {
-            assert_eq!(failure as usize, place, "{failure:?} is out of order in ALL");
+            assert_eq!(
+                failure as usize, place,
+                "{failure:?} is out of order in ALL"
+            );
         }
     }
 }

@@ -64,12 +64,18 @@ struct SuggestionRow {
 impl Found {
     fn again(&self, side: &Side) -> AgainRow {
         let again = &side.shares.again;
-        AgainRow { within_overlap: self.count(&again.within_overlap), across_edges: self.count(&again.across_edges) }
+        AgainRow {
+            within_overlap: self.count(&again.within_overlap),
+            across_edges: self.count(&again.across_edges),
+        }
     }
 
     fn shard_rows(&self, side: &Side, now: DateTime<Utc>) -> Vec<ShardRow> {
         let row = |(shard, share): (u32, &Share)| {
-            let [raw, five_minutes, one_hour] = share.by_resolution.each_ref().map(|tally| self.count(tally));
+            let [raw, five_minutes, one_hour] = share
+                .by_resolution
+                .each_ref()
+                .map(|tally| self.count(tally));
             let of_even_share = round(self.of_even_share(side, shard, now));
             ShardRow {
                 shard,
@@ -91,14 +97,18 @@ impl Found {
             level: *level,
             count: self.count(tally),
         };
-        let suggestion = self.better.as_ref().ok().map(|(suggestion, side)| SuggestionRow {
-            total_shards: suggestion.boundaries.len() + 1,
-            boundaries: suggestion.boundaries.clone(),
-            on_block_edges: suggestion.on_block_edges,
-            imbalance: round(self.imbalance(side)),
-            loaded_again: self.again(side),
-            shards: self.shard_rows(side, now),
-        });
+        let suggestion = self
+            .better
+            .as_ref()
+            .ok()
+            .map(|(suggestion, side)| SuggestionRow {
+                total_shards: suggestion.boundaries.len() + 1,
+                boundaries: suggestion.boundaries.clone(),
+                on_block_edges: suggestion.on_block_edges,
+                imbalance: round(self.imbalance(side)),
+                loaded_again: self.again(side),
+                shards: self.shard_rows(side, now),
+            });
         Document {
             format: self.inventory.format().to_string(),
             listed: self.count(&self.inventory.total()),
@@ -107,7 +117,11 @@ impl Found {
             loaded_again: self.again(&self.today),
             older_than_retention: self.count(&self.today.shares.older),
             in_the_future: self.count(&self.today.shares.future),
-            balance: if self.balance.half_life.is_some() { "recent" } else { self.balance.measure.name() },
+            balance: if self.balance.half_life.is_some() {
+                "recent"
+            } else {
+                self.balance.measure.name()
+            },
             half_life_seconds: self.balance.half_life.map(PromDuration::as_secs),
             imbalance: round(self.imbalance(&self.today)),
             shards: self.shard_rows(&self.today, now),

@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::core::blocks::{Balance, Inventory, Measure, NoSuggestion, Shares, Suggestion, Tally, Weights};
+use crate::core::blocks::{
+    Balance, Inventory, Measure, NoSuggestion, Shares, Suggestion, Tally, Weights,
+};
 use crate::core::plan::Plan;
 
 /// Everything that is shown.
@@ -41,11 +43,13 @@ impl Side {
 
 impl Found {
     pub(super) fn imbalance(&self, side: &Side) -> f64 {
-        self.weights.of_even_share(self.weights.heaviest(&side.plan), self.shards)
+        self.weights
+            .of_even_share(self.weights.heaviest(&side.plan), self.shards)
     }
 
     pub(super) fn of_even_share(&self, side: &Side, shard: u32, now: DateTime<Utc>) -> f64 {
-        self.weights.of_even_share(self.weights.of(side.plan.window(shard, now)), self.shards)
+        self.weights
+            .of_even_share(self.weights.of(side.plan.window(shard, now)), self.shards)
     }
 
     pub(super) fn count(&self, tally: &Tally) -> Count {
@@ -60,27 +64,39 @@ impl Found {
 
     pub(super) fn measure(&self) -> String {
         let name = self.balance.measure.name();
-        self.balance
-            .half_life
-            .map_or_else(|| name.to_owned(), |half_life| format!("{name}, newer ones counting more (half-life {half_life})"))
+        self.balance.half_life.map_or_else(
+            || name.to_owned(),
+            |half_life| format!("{name}, newer ones counting more (half-life {half_life})"),
+        )
     }
 
     pub(super) fn cells(&self, tally: &Tally) -> [String; 3] {
-        let Count { blocks, bytes, samples } = self.count(tally);
+        let Count {
+            blocks,
+            bytes,
+            samples,
+        } = self.count(tally);
         let or = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-        [blocks.to_string(), or(bytes.map(human)), or(samples.map(|n| n.to_string()))]
+        [
+            blocks.to_string(),
+            or(bytes.map(human)),
+            or(samples.map(|n| n.to_string())),
+        ]
     }
 
     /// In one cell: bytes if they are known.
     pub(super) fn main(&self, tally: &Tally) -> String {
-        self.count(tally).bytes.map_or_else(|| tally.blocks.to_string(), human)
+        self.count(tally)
+            .bytes
+            .map_or_else(|| tally.blocks.to_string(), human)
     }
 
     pub(super) fn words(&self, tally: &Tally) -> String {
         let plural = if tally.blocks == 1 { "" } else { "s" };
-        self.count(tally)
-            .bytes
-            .map_or_else(|| format!("{} block{plural}", tally.blocks), |bytes| format!("{} block{plural} ({})", tally.blocks, human(bytes)))
+        self.count(tally).bytes.map_or_else(
+            || format!("{} block{plural}", tally.blocks),
+            |bytes| format!("{} block{plural} ({})", tally.blocks, human(bytes)),
+        )
     }
 }
 

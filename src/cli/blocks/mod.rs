@@ -55,12 +55,22 @@ enum By {
 
 fn half_life(text: &str) -> Result<PromDuration, String> {
     let value: PromDuration = text.parse().map_err(|error| format!("{error}"))?;
-    if value > PromDuration::ZERO { Ok(value) } else { Err("write a duration of at least 1s, such as 30d".to_owned()) }
+    if value > PromDuration::ZERO {
+        Ok(value)
+    } else {
+        Err("write a duration of at least 1s, such as 30d".to_owned())
+    }
 }
 
 impl Bucket {
     /// Reads the list and looks at it under this plan.
-    pub(super) fn find(&self, list: &Path, config: &Config, plan: Plan, now: DateTime<Utc>) -> Result<Found, Failure> {
+    pub(super) fn find(
+        &self,
+        list: &Path,
+        config: &Config,
+        plan: Plan,
+        now: DateTime<Utc>,
+    ) -> Result<Found, Failure> {
         let inventory = read(list)?;
         let name = input::name(list);
         let best = inventory.best_measure();
@@ -88,24 +98,43 @@ impl Bucket {
                 "warning: {unsized_blocks} blocks do not tell their bytes (uploaded before Thanos 0.17) and count as 0; --balance samples counts them"
             ));
         }
-        let balance = Balance { measure, half_life: (self.balance == Some(By::Recent)).then_some(self.half_life) };
+        let balance = Balance {
+            measure,
+            half_life: (self.balance == Some(By::Recent)).then_some(self.half_life),
+        };
         let weights = Weights::new(&inventory, balance, &plan, now);
         let better = suggest(config, &plan, &inventory, &weights, now).map(|suggestion| {
-            let plan = Plan::new(&suggestion.sharding, Some(plan.shards().iter().map(|shard| shard.replicas).sum()));
+            let plan = Plan::new(
+                &suggestion.sharding,
+                Some(plan.shards().iter().map(|shard| shard.replicas).sum()),
+            );
             (suggestion, Side::new(plan, &inventory, now))
         });
         let shards = plan.shards().len();
         let ends_before_now = config.sharding.future_buffer() < PromDuration::ZERO;
-        Ok(Found { today: Side::new(plan, &inventory, now), inventory, weights, balance, shards, better, ends_before_now })
+        Ok(Found {
+            today: Side::new(plan, &inventory, now),
+            inventory,
+            weights,
+            balance,
+            shards,
+            better,
+            ends_before_now,
+        })
     }
 }
 
 fn read(list: &Path) -> Result<Inventory, Failure> {
     let name = input::name(list);
-    let failed = |error: std::io::Error| Failure::Invalid(format!("{name}: cannot be read: {error}"));
-    let source: Box<dyn Read> =
-        if list.as_os_str() == "-" { Box::new(std::io::stdin().lock()) } else { Box::new(std::fs::File::open(list).map_err(failed)?) };
-    let (mut source, mut piece, mut reader, mut bytes) = (source, vec![0; PIECE_BYTES], Reader::default(), 0);
+    let failed =
+        |error: std::io::Error| Failure::Invalid(format!("{name}: cannot be read: {error}"));
+    let source: Box<dyn Read> = if list.as_os_str() == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(list).map_err(failed)?)
+    };
+    let (mut source, mut piece, mut reader, mut bytes) =
+        (source, vec![0; PIECE_BYTES], Reader::default(), 0);
     let refused = |error| Failure::Invalid(format!("{name}:{error}"));
     loop {
         let length = match source.read(&mut piece) {
@@ -116,7 +145,9 @@ fn read(list: &Path) -> Result<Inventory, Failure> {
         };
         bytes += length as u64;
         if bytes > MAX_LIST_BYTES {
-            return Err(Failure::Invalid(format!("{name}: is larger than {MAX_LIST_BYTES} bytes, the most that is read")));
+            return Err(Failure::Invalid(format!(
+                "{name}: is larger than {MAX_LIST_BYTES} bytes, the most that is read"
+            )));
         }
         reader.push(&piece[..length]).map_err(refused)?;
     }

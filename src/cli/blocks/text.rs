@@ -12,11 +12,22 @@ const MOST_ROWS: usize = 200;
 impl Found {
     /// For people.
     pub(in super::super) fn text(&self, now: DateTime<Utc>) -> String {
-        let mut text = format!("{}, as `{}` prints them\n", self.words(&self.inventory.total()), self.inventory.format());
-        let mut kinds = timeline::plain_table(&["RESOLUTION", "LEVEL", "BLOCKS", "BYTES", "SAMPLES"]);
+        let mut text = format!(
+            "{}, as `{}` prints them\n",
+            self.words(&self.inventory.total()),
+            self.inventory.format()
+        );
+        let mut kinds =
+            timeline::plain_table(&["RESOLUTION", "LEVEL", "BLOCKS", "BYTES", "SAMPLES"]);
         for ((resolution, level), tally) in &self.inventory.kinds() {
             let [blocks, bytes, samples] = self.cells(tally);
-            kinds.add_row([resolution.name().to_owned(), level.to_string(), blocks, bytes, samples]);
+            kinds.add_row([
+                resolution.name().to_owned(),
+                level.to_string(),
+                blocks,
+                bytes,
+                samples,
+            ]);
         }
         text.push_str(&format!("{kinds}\n\n{}", self.side(&self.today, now)));
         let shares = &self.today.shares;
@@ -24,12 +35,20 @@ impl Found {
             "in no window: {} older than the retention, {} {}\n",
             self.words(&shares.older),
             self.words(&shares.future),
-            if self.ends_before_now { "newer than the newest window" } else { "in the future" }
+            if self.ends_before_now {
+                "newer than the newest window"
+            } else {
+                "in the future"
+            }
         ));
         match &self.better {
             Err(why) => text.push_str(&format!("\nno other boundaries: {why}\n")),
             Ok((suggestion, side)) => {
-                let list: Vec<String> = suggestion.boundaries.iter().map(ToString::to_string).collect();
+                let list: Vec<String> = suggestion
+                    .boundaries
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect();
                 text.push_str(&format!(
                     "\n# imbalance {:.2} -> {:.2}, by {}{}\nsharding:\n  total_shards: {}\n  boundaries: [{}]\n\n{}",
                     self.imbalance(&self.today),
@@ -56,7 +75,12 @@ impl Found {
                 better: better.map(|side| self.of_even_share(side, shard, now)),
             })
             .collect();
-        let said = better.map_or_else(String::new, |side| format!(", {:.2} with the suggested boundaries", self.imbalance(side)));
+        let said = better.map_or_else(String::new, |side| {
+            format!(
+                ", {:.2} with the suggested boundaries",
+                self.imbalance(side)
+            )
+        });
         svg::bars(
             &bars,
             &format!(
@@ -68,7 +92,18 @@ impl Found {
     }
 
     fn side(&self, side: &Side, now: DateTime<Utc>) -> String {
-        let header = ["SHARD", "WINDOW", "BLOCKS", "BYTES", "SAMPLES", "RAW", "5M", "1H", "SHARED", "OF EVEN SHARE"];
+        let header = [
+            "SHARD",
+            "WINDOW",
+            "BLOCKS",
+            "BYTES",
+            "SAMPLES",
+            "RAW",
+            "5M",
+            "1H",
+            "SHARED",
+            "OF EVEN SHARE",
+        ];
         let mut table = timeline::plain_table(&header);
         for (shard, share) in (0..).zip(side.shares.shards.iter().take(MOST_ROWS)) {
             let [blocks, bytes, samples] = self.cells(&share.loaded);
@@ -88,7 +123,11 @@ impl Found {
             ]);
         }
         let rest = side.shares.shards.len().saturating_sub(MOST_ROWS);
-        let more = if rest > 0 { format!("… and {rest} older shards; -o json has them all\n") } else { String::new() };
+        let more = if rest > 0 {
+            format!("… and {rest} older shards; -o json has them all\n")
+        } else {
+            String::new()
+        };
         let again = &side.shares.again;
         format!(
             "{table}\n{more}loaded more than once: {} within the overlap, {} across an edge\nimbalance: {:.2} (the largest shard, of an even share by {})\n",

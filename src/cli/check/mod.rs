@@ -76,11 +76,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 async fn check(args: &Args) -> Result<(), Failure> {
     let wanted = wanted(args)?;
-    let (client, url) = connect_to()
-        .await
-        .map_err(|error| Failure::Failed(format!("no cluster: {error}; set KUBECONFIG, or run in a pod with a ServiceAccount")))?;
+    let (client, url) = connect_to().await.map_err(|error| {
+        Failure::Failed(format!(
+            "no cluster: {error}; set KUBECONFIG, or run in a pod with a ServiceAccount"
+        ))
+    })?;
     let line = Line::new();
-    let deadline = args.wait.and_then(|wait| Instant::now().checked_add(wait.to_std()));
+    let deadline = args
+        .wait
+        .and_then(|wait| Instant::now().checked_add(wait.to_std()));
     let report = loop {
         let report = look(args, &wanted, &client, &line).await;
         let left = deadline.is_some_and(|deadline| Instant::now() + AGAIN < deadline);
@@ -95,19 +99,39 @@ async fn check(args: &Args) -> Result<(), Failure> {
     if let Some(finding) = unreachable(&report) {
         // Scripts that read JSON find the same there.
         if args.output == Output::Json {
-            put(&print::rendered(&report, args.output, Style { colours: false })?)?;
+            put(&print::rendered(
+                &report,
+                args.output,
+                Style { colours: false },
+            )?)?;
         }
-        let cause = finding.message.split_once(": ").map_or(finding.message.as_str(), |(_, cause)| cause);
-        return Err(Failure::Failed(format!("the API server at {} does not answer: {}", url.trim_end_matches('/'), one_line(cause))));
+        let cause = finding
+            .message
+            .split_once(": ")
+            .map_or(finding.message.as_str(), |(_, cause)| cause);
+        return Err(Failure::Failed(format!(
+            "the API server at {} does not answer: {}",
+            url.trim_end_matches('/'),
+            one_line(cause)
+        )));
     }
-    let style = Style { colours: std::io::stdout().is_terminal() && !args.no_color };
+    let style = Style {
+        colours: std::io::stdout().is_terminal() && !args.no_color,
+    };
     put(&print::rendered(&report, args.output, style)?)?;
     verdict(&report)
 }
 
 async fn look(args: &Args, wanted: &Wanted, client: &Client, line: &Line) -> Report {
     if args.pre {
-        check::pre(&Box::pin(gather_before(client.clone(), &args.system_namespace, line.progress())).await)
+        check::pre(
+            &Box::pin(gather_before(
+                client.clone(),
+                &args.system_namespace,
+                line.progress(),
+            ))
+            .await,
+        )
     } else {
         check::run(&Box::pin(gather(client.clone(), wanted, line.progress())).await)
     }
@@ -116,7 +140,11 @@ async fn look(args: &Args, wanted: &Wanted, client: &Client, line: &Line) -> Rep
 fn wanted(args: &Args) -> Result<Wanted, Failure> {
     let local = |path: &PathBuf| {
         let text = input::text(path, MAX_CONFIG_BYTES)?;
-        Ok::<_, Failure>(ConfigText { source: input::name(path), text, of_server: false })
+        Ok::<_, Failure>(ConfigText {
+            source: input::name(path),
+            text,
+            of_server: false,
+        })
     };
     Ok(Wanted {
         system: args.system_namespace.clone(),
@@ -128,7 +156,9 @@ fn wanted(args: &Args) -> Result<Wanted, Failure> {
 }
 
 fn parse_dns_cache(text: &str) -> Result<PromDuration, String> {
-    let value: PromDuration = text.parse().map_err(|error: crate::core::duration::DurationError| error.to_string())?;
+    let value: PromDuration = text
+        .parse()
+        .map_err(|error: crate::core::duration::DurationError| error.to_string())?;
     if (PromDuration::ZERO..=MAX_DNS_CACHE).contains(&value) {
         Ok(value)
     } else {
@@ -140,12 +170,17 @@ fn verdict(report: &Report) -> Result<(), Failure> {
     let summary = report.summary();
     match summary.fail {
         0 => Ok(()),
-        failed => Err(Failure::Found(format!("{failed} of {} checks failed", report.findings.len()))),
+        failed => Err(Failure::Found(format!(
+            "{failed} of {} checks failed",
+            report.findings.len()
+        ))),
     }
 }
 
 fn unreachable(report: &Report) -> Option<&check::Finding> {
-    report.findings.iter().find(|finding| finding.check == &check::ids::API_REACHABLE && finding.result == Outcome::Fail)
+    report.findings.iter().find(|finding| {
+        finding.check == &check::ids::API_REACHABLE && finding.result == Outcome::Fail
+    })
 }
 
 /// A cause in one line: proxies answer with whole pages.
@@ -169,7 +204,9 @@ const LINE_CHARS: usize = 76;
 
 impl Line {
     fn new() -> Self {
-        Self { visible: std::io::stderr().is_terminal() }
+        Self {
+            visible: std::io::stderr().is_terminal(),
+        }
     }
 
     fn progress(&self) -> Progress {
@@ -178,7 +215,10 @@ impl Line {
     }
 
     fn show(&self, what: &str) {
-        self.put(&format!("\r\u{1b}[K{}", what.chars().take(LINE_CHARS).collect::<String>()));
+        self.put(&format!(
+            "\r\u{1b}[K{}",
+            what.chars().take(LINE_CHARS).collect::<String>()
+        ));
     }
 
     fn clear(&self) {
@@ -201,7 +241,15 @@ mod tests {
 
     #[test]
     fn what_dns_remembers_is_bounded() {
-        for (text, fits) in [("0s", true), ("30s", true), ("1h", true), ("2h", false), ("-1s", false), ("30", false), ("", false)] {
+        for (text, fits) in [
+            ("0s", true),
+            ("30s", true),
+            ("1h", true),
+            ("2h", false),
+            ("-1s", false),
+            ("30", false),
+            ("", false),
+        ] {
             assert_eq!(parse_dns_cache(text).is_ok(), fits, "{text}");
         }
     }

@@ -50,7 +50,11 @@ impl Style {
             Outcome::Fail => ("×", 31),
             Outcome::Skipped => ("-", 2),
         };
-        if self.colours { format!("\u{1b}[{colour}m{sign}\u{1b}[0m") } else { sign.to_owned() }
+        if self.colours {
+            format!("\u{1b}[{colour}m{sign}\u{1b}[0m")
+        } else {
+            sign.to_owned()
+        }
     }
 }
 
@@ -59,33 +63,57 @@ fn text(report: &Report, style: Style) -> String {
     let mut at = 0;
     let mut section = None;
     while let Some(first) = report.findings.get(at) {
-        let of_check: Vec<&Finding> = report.findings[at..].iter().take_while(|finding| finding.check == first.check).collect();
+        let of_check: Vec<&Finding> = report.findings[at..]
+            .iter()
+            .take_while(|finding| finding.check == first.check)
+            .collect();
         at += of_check.len();
         if section != Some(first.check.section) {
             section = Some(first.check.section);
             let name = first.check.section.name();
-            text += &format!("{}{name}\n{}\n", if text.is_empty() { "" } else { "\n" }, "-".repeat(name.len()));
+            text += &format!(
+                "{}{name}\n{}\n",
+                if text.is_empty() { "" } else { "\n" },
+                "-".repeat(name.len())
+            );
         }
         text += &group(&of_check, style);
     }
     let sum = report.summary();
-    text + &format!("\n{} passed, {} warned, {} failed, {} skipped\n", sum.pass, sum.warn, sum.fail, sum.skipped)
+    text + &format!(
+        "\n{} passed, {} warned, {} failed, {} skipped\n",
+        sum.pass, sum.warn, sum.fail, sum.skipped
+    )
 }
 
 /// The findings of one check: what is well in one line, anything else one by one.
 fn group(findings: &[&Finding], style: Style) -> String {
     let mut text = String::new();
-    let of = |result: Outcome| -> Vec<&&Finding> { findings.iter().filter(|finding| finding.result == result).collect() };
+    let of = |result: Outcome| -> Vec<&&Finding> {
+        findings
+            .iter()
+            .filter(|finding| finding.result == result)
+            .collect()
+    };
     match of(Outcome::Pass).as_slice() {
         [] => {}
         [one] => text += &line(style, one),
-        many => text += &format!("{} {} ({})\n", style.sign(Outcome::Pass), many[0].check.title, many.len()),
+        many => {
+            text += &format!(
+                "{} {} ({})\n",
+                style.sign(Outcome::Pass),
+                many[0].check.title,
+                many.len()
+            )
+        }
     }
     for result in [Outcome::Skipped, Outcome::Warn, Outcome::Fail] {
         let all = of(result);
         // What is skipped for the same reason is said once.
         let mut told = BTreeSet::new();
-        let fresh = |finding: &&&Finding| result != Outcome::Skipped || told.insert(finding.message.clone());
+        let fresh = |finding: &&&Finding| {
+            result != Outcome::Skipped || told.insert(finding.message.clone())
+        };
         let all: Vec<_> = all.into_iter().filter(fresh).collect();
         for finding in all.iter().take(MOST_SHOWN) {
             text += &line(style, finding);
@@ -97,19 +125,35 @@ fn group(findings: &[&Finding], style: Style) -> String {
             }
         }
         if all.len() > MOST_SHOWN {
-            text += &format!("{} and {} more like this; -o json has all\n", style.sign(result), all.len() - MOST_SHOWN);
+            text += &format!(
+                "{} and {} more like this; -o json has all\n",
+                style.sign(result),
+                all.len() - MOST_SHOWN
+            );
         }
     }
     text
 }
 
 fn line(style: Style, finding: &Finding) -> String {
-    let subject = if finding.subject.is_empty() { String::new() } else { format!("{}: ", plain(&finding.subject)) };
-    format!("{} {}: {subject}{}\n", style.sign(finding.result), finding.check.id, plain(&finding.message))
+    let subject = if finding.subject.is_empty() {
+        String::new()
+    } else {
+        format!("{}: ", plain(&finding.subject))
+    };
+    format!(
+        "{} {}: {subject}{}\n",
+        style.sign(finding.result),
+        finding.check.id,
+        plain(&finding.message)
+    )
 }
 
 /// Foreign text without what a terminal would act upon.
 fn plain(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(|line| line.chars().filter(|c| !acts(*c)).collect()).collect();
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| line.chars().filter(|c| !acts(*c)).collect())
+        .collect();
     lines.join("\n    ")
 }

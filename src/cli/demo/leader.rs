@@ -74,7 +74,9 @@ impl Coverage {
     }
 
     fn look<'a>(&mut self, seen: impl Iterator<Item = &'a Seen>) -> Result<(), Failure> {
-        let Some(required) = self.required else { return Ok(()) };
+        let Some(required) = self.required else {
+            return Ok(());
+        };
         let serves = |seen: &Seen| match &seen.answer {
             Some(Answer::Status(status)) if status.phase.is_ready() => status.applied,
             _ => None,
@@ -85,9 +87,9 @@ impl Coverage {
         self.fewest = Some(self.fewest.map_or(fewest, |before| before.min(fewest)));
         self.gaps += u32::from(!holes.is_empty());
         match holes.first() {
-            Some((from, to)) if !self.gap_allowed => {
-                Err(Failure::Failed(format!("no ready pod served {from} .. {to} for a moment: this must never happen")))
-            }
+            Some((from, to)) if !self.gap_allowed => Err(Failure::Failed(format!(
+                "no ready pod served {from} .. {to} for a moment: this must never happen"
+            ))),
             _ => Ok(()),
         }
     }
@@ -97,7 +99,10 @@ impl Leader {
     /// Pods that the API server knows now.
     pub(super) fn add(&mut self, statefulset: &str, admitted: &[Admitted]) {
         for pod in admitted {
-            let label = pod.pod.pointer("/metadata/labels").and_then(|labels| labels.get(names::SHARD_LABEL)?.as_str());
+            let label = pod
+                .pod
+                .pointer("/metadata/labels")
+                .and_then(|labels| labels.get(names::SHARD_LABEL)?.as_str());
             let facts = PodFacts {
                 name: pod.name.clone(),
                 uid: format!("demo-{}", pod.name),
@@ -107,7 +112,14 @@ impl Leader {
                 shard_label: label.map(str::to_owned),
                 ..PodFacts::default()
             };
-            let seen = Seen { facts, answer: None, restarts: 0, ready_since: None, labelled: Instant::now(), hurried: None };
+            let seen = Seen {
+                facts,
+                answer: None,
+                restarts: 0,
+                ready_since: None,
+                labelled: Instant::now(),
+                hurried: None,
+            };
             self.seen.insert(pod.name.clone(), seen);
         }
     }
@@ -118,7 +130,12 @@ impl Leader {
     }
 
     /// Looks and acts until every pod is confirmed with its planned window, or nothing more may be done.
-    pub(super) async fn settle(&mut self, machine: &mut Machine, admission: &Admission, teller: &mut Teller) -> Result<SetReport, Failure> {
+    pub(super) async fn settle(
+        &mut self,
+        machine: &mut Machine,
+        admission: &Admission,
+        teller: &mut Teller,
+    ) -> Result<SetReport, Failure> {
         let mut progress = Instant::now();
         loop {
             machine.alive()?;
@@ -130,13 +147,22 @@ impl Leader {
                 page.put(report);
             }
             if let Some(broken) = report.pods.iter().find(|pod| pod.state == PodState::Broken) {
-                return Err(machine.failure(&broken.pod, broken.why.as_deref().unwrap_or("it does not serve its window")));
+                return Err(machine.failure(
+                    &broken.pod,
+                    broken
+                        .why
+                        .as_deref()
+                        .unwrap_or("it does not serve its window"),
+                ));
             }
             if teller.pods(report)? {
                 progress = Instant::now();
             }
             // Before the first answers nothing is open either.
-            let all = report.pods.iter().all(|pod| pod.state == PodState::Confirmed);
+            let all = report
+                .pods
+                .iter()
+                .all(|pod| pod.state == PodState::Confirmed);
             let rests = decision.upkeep.is_none() && decision.relabel.is_empty();
             match report.state {
                 State::Settled if all && rests => return Ok(decision.report),
@@ -147,7 +173,10 @@ impl Leader {
                 progress = Instant::now();
             }
             if progress.elapsed() > SERVING_LIMIT + DRAIN.to_std() {
-                let waits = report.pods.iter().find(|pod| pod.state != PodState::Confirmed);
+                let waits = report
+                    .pods
+                    .iter()
+                    .find(|pod| pod.state != PodState::Confirmed);
                 return Err(machine.failure(waits.map_or("", |pod| &pod.pod), &report.message));
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -157,29 +186,54 @@ impl Leader {
     /// What a sidecar answers is also what its readiness probe gets.
     async fn ask(&mut self, machine: &Machine) {
         for (name, answer) in machine.ask().await {
-            let Some(seen) = self.seen.get_mut(name) else { continue };
-            let (ready, restarts) = answer.as_ref().map_or((false, seen.restarts), |status| (status.phase.is_ready(), status.restarts));
+            let Some(seen) = self.seen.get_mut(name) else {
+                continue;
+            };
+            let (ready, restarts) = answer.as_ref().map_or((false, seen.restarts), |status| {
+                (status.phase.is_ready(), status.restarts)
+            });
             if seen.facts.ready != ready || seen.restarts != restarts {
                 (seen.facts.ready, seen.restarts) = (ready, restarts);
                 seen.ready_since = ready.then(Instant::now);
             }
-            seen.answer = Some(answer.map_or_else(Answer::Unreachable, |status| Answer::Status(Box::new(status))));
+            seen.answer = Some(answer.map_or_else(Answer::Unreachable, |status| {
+                Answer::Status(Box::new(status))
+            }));
         }
     }
 
     fn decide(&self, admission: &Admission) -> Decision {
         let fleet = admission.observed.fleet.load();
         let pods = self.seen.iter().map(|(name, seen)| {
-            let (ready_for, hurried_ago) = (seen.ready_since.map(|at| at.elapsed()), seen.hurried.map(|at| at.elapsed()));
-            let (facts, answer, labelled_for) = (&seen.facts, seen.answer.as_ref(), seen.labelled.elapsed());
-            (name.clone(), PodView { facts, answer, ready_for, labelled_for, drifts_for: None, hurried_ago })
+            let (ready_for, hurried_ago) = (
+                seen.ready_since.map(|at| at.elapsed()),
+                seen.hurried.map(|at| at.elapsed()),
+            );
+            let (facts, answer, labelled_for) =
+                (&seen.facts, seen.answer.as_ref(), seen.labelled.elapsed());
+            (
+                name.clone(),
+                PodView {
+                    facts,
+                    answer,
+                    ready_for,
+                    labelled_for,
+                    drifts_for: None,
+                    hurried_ago,
+                },
+            )
         });
         decide(&View {
             known: fleet.known(&admission.facts.namespace, &admission.facts.name),
             config: fleet.config(),
             map: self.map.as_ref(),
             written: self.data(),
-            own: &self.data().into_iter().flat_map(BTreeMap::keys).cloned().collect(),
+            own: &self
+                .data()
+                .into_iter()
+                .flat_map(BTreeMap::keys)
+                .cloned()
+                .collect(),
             pods: &pods.collect(),
             missing_for: &BTreeMap::new(),
             now: clock::now(),
@@ -214,13 +268,36 @@ impl Leader {
     }
 
     /// The API server takes the ConfigMap, the webhook's watch sees it, and kubelet brings it to the pods.
-    fn publish(&mut self, machine: &mut Machine, admission: &Admission, data: &BTreeMap<String, String>) -> Result<(), Failure> {
+    fn publish(
+        &mut self,
+        machine: &mut Machine,
+        admission: &Admission,
+        data: &BTreeMap<String, String>,
+    ) -> Result<(), Failure> {
         let facts = &admission.facts;
-        let name = admission.observed.fleet.load().config().operator.configmap_of(&facts.namespace, &facts.name);
-        let pods = self.seen.keys().filter_map(|pod| Some((pod.clone(), Entry::parse(data.get(&entry::key(pod))?, clock::now()).ok()?)));
+        let name = admission
+            .observed
+            .fleet
+            .load()
+            .config()
+            .operator
+            .configmap_of(&facts.namespace, &facts.name);
+        let pods = self.seen.keys().filter_map(|pod| {
+            Some((
+                pod.clone(),
+                Entry::parse(data.get(&entry::key(pod))?, clock::now()).ok()?,
+            ))
+        });
         let entries: Entries = pods.collect();
-        admission.observed.update(|fleet| Some(fleet.with_configmap(&facts.namespace, &name, entries)));
-        self.map = Some(MapFacts { name, owner_uid: Some(facts.uid.clone()), data: data.clone(), ..MapFacts::default() });
+        admission
+            .observed
+            .update(|fleet| Some(fleet.with_configmap(&facts.namespace, &name, entries)));
+        self.map = Some(MapFacts {
+            name,
+            owner_uid: Some(facts.uid.clone()),
+            data: data.clone(),
+            ..MapFacts::default()
+        });
         let all: Vec<String> = self.seen.keys().cloned().collect();
         self.sync(machine, &all.iter().map(String::as_str).collect())
     }
@@ -228,7 +305,11 @@ impl Leader {
     /// Kubelet looks at the volumes of these pods.
     fn sync(&mut self, machine: &mut Machine, pods: &BTreeSet<&str>) -> Result<(), Failure> {
         let Some(map) = &self.map else { return Ok(()) };
-        for pod in machine.pods.iter_mut().filter(|pod| pods.contains(pod.name.as_str())) {
+        for pod in machine
+            .pods
+            .iter_mut()
+            .filter(|pod| pods.contains(pod.name.as_str()))
+        {
             pod.publish(&map.data)?;
             if let Some(seen) = self.seen.get_mut(&pod.name) {
                 seen.hurried = Some(Instant::now());
@@ -245,7 +326,10 @@ mod tests {
 
     fn pod(phase: Phase, window: &str) -> Seen {
         let (min, max) = window.split_once(" .. ").unwrap();
-        let window = Window { min: min.parse().unwrap(), max: max.parse().unwrap() };
+        let window = Window {
+            min: min.parse().unwrap(),
+            max: max.parse().unwrap(),
+        };
         let status = AgentStatus {
             pod: "store-0".to_owned(),
             shard: None,
@@ -261,7 +345,14 @@ mod tests {
             ..AgentStatus::default()
         };
         let answer = Some(Answer::Status(Box::new(status)));
-        Seen { facts: PodFacts::default(), answer, restarts: 0, ready_since: None, labelled: Instant::now(), hurried: None }
+        Seen {
+            facts: PodFacts::default(),
+            answer,
+            restarts: 0,
+            ready_since: None,
+            labelled: Instant::now(),
+            hurried: None,
+        }
     }
 
     #[test]
@@ -270,13 +361,25 @@ mod tests {
         coverage.look([].iter()).unwrap();
         coverage.require(&Sharding::default(), &Sharding::default());
         let newer = pod(Phase::Serving, "-100d .. 1d");
-        coverage.look([&newer, &newer, &pod(Phase::Serving, "-370d .. -99d")].into_iter()).unwrap();
-        assert_eq!((coverage.looks, coverage.gaps, coverage.fewest), (1, 0, Some(1)));
-        for older in [pod(Phase::Draining, "-370d .. -99d"), pod(Phase::Serving, "-370d .. -101d"), pod(Phase::Serving, "-369d .. -99d")] {
+        coverage
+            .look([&newer, &newer, &pod(Phase::Serving, "-370d .. -99d")].into_iter())
+            .unwrap();
+        assert_eq!(
+            (coverage.looks, coverage.gaps, coverage.fewest),
+            (1, 0, Some(1))
+        );
+        for older in [
+            pod(Phase::Draining, "-370d .. -99d"),
+            pod(Phase::Serving, "-370d .. -101d"),
+            pod(Phase::Serving, "-369d .. -99d"),
+        ] {
             coverage.look([&newer, &older].into_iter()).unwrap_err();
         }
         coverage.gap_allowed = true;
         coverage.look([&newer].into_iter()).unwrap();
-        assert_eq!((coverage.looks, coverage.gaps, coverage.fewest), (5, 4, Some(0)));
+        assert_eq!(
+            (coverage.looks, coverage.gaps, coverage.fewest),
+            (5, 4, Some(0))
+        );
     }
 }

@@ -21,7 +21,9 @@ use crate::core::report::{SetReport, State};
 
 /// The whole demo. Whatever happens, what was started is ended.
 pub(super) async fn demo(args: &Args) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::Failed(format!("signal handlers cannot be installed: {error}"));
+    let failed = |error: std::io::Error| {
+        Failure::Failed(format!("signal handlers cannot be installed: {error}"))
+    };
     let mut shutdown = signals::install().map_err(failed)?;
     // A terminal that is closed ends the demo as Ctrl-C does.
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
@@ -33,9 +35,16 @@ pub(super) async fn demo(args: &Args) -> Result<(), Failure> {
         _ = hangup.recv() => Err(Failure::Failed("interrupted".to_owned())),
     };
     // With a page that is the way to end it.
-    let told = if told_all.get() && shutdown.is_draining() { Ok(()) } else { told };
+    let told = if told_all.get() && shutdown.is_draining() {
+        Ok(())
+    } else {
+        told
+    };
     let Some(machine) = machine else { return told };
-    let left = format!("Every process that the demo started has ended, and {} is removed.", machine.dir().display());
+    let left = format!(
+        "Every process that the demo started has ended, and {} is removed.",
+        machine.dir().display()
+    );
     let ended = tokio::select! {
         ended = machine.end() => ended,
         // The second signal: killed, not waited for.
@@ -52,32 +61,61 @@ pub(super) async fn demo(args: &Args) -> Result<(), Failure> {
     }
 }
 
-async fn story(args: &Args, slot: &mut Option<Machine>, shutdown: Shutdown, told_all: &Cell<bool>) -> Result<(), Failure> {
+async fn story(
+    args: &Args,
+    slot: &mut Option<Machine>,
+    shutdown: Shutdown,
+    told_all: &Cell<bool>,
+) -> Result<(), Failure> {
     let mut admission = admission::admit(args, &quick()).await?;
-    if admission.admitted.is_empty() || admission.admitted.iter().any(|pod| Injected::of(&pod.pod).is_none()) {
+    if admission.admitted.is_empty()
+        || admission
+            .admitted
+            .iter()
+            .any(|pod| Injected::of(&pod.pod).is_none())
+    {
         return print("4. These pods were not injected, so there is nothing to run.\n");
     }
     let thanos = Thanos::find(args.path.as_deref()).await;
-    let machine = slot.insert(Machine::new(&thanos, args.agent.as_deref(), args.path.clone())?);
+    let machine = slot.insert(Machine::new(
+        &thanos,
+        args.agent.as_deref(),
+        args.path.clone(),
+    )?);
     if let Some(smaller) = Change::smaller(&admission) {
         print(&format!(
             "   {} pods are more than the {MOST_PODS} that this demo runs, so it goes on with fewer, which are admitted anew, as after:\n{}",
             admission.facts.replicas,
             commands(&smaller, admission.facts.replicas)
         ))?;
-        print(&format!("{}\n", admission::table(admission.anew(smaller.facts).await?)))?;
+        print(&format!(
+            "{}\n",
+            admission::table(admission.anew(smaller.facts).await?)
+        ))?;
     }
     let mut leader = Leader::default();
     if let Some(address) = args.page {
         let page = Page::open(address, &admission.observed, shutdown)?;
-        print(&format!("   The page shows what happens from here on: {}\n\n", page.url()))?;
+        print(&format!(
+            "   The page shows what happens from here on: {}\n\n",
+            page.url()
+        ))?;
         leader.page = Some(page);
     }
-    let mut live = Live { machine, admission, thanos, leader, teller: Teller::new() };
+    let mut live = Live {
+        machine,
+        admission,
+        thanos,
+        leader,
+        teller: Teller::new(),
+    };
     live.start(args.agent.as_deref()).await?;
     live.change().await?;
     if let Some(page) = &live.leader.page {
-        print(&format!("\n   Everything goes on, and {} shows it; Ctrl-C ends it all.\n", page.url()))?;
+        print(&format!(
+            "\n   Everything goes on, and {} shows it; Ctrl-C ends it all.\n",
+            page.url()
+        ))?;
         told_all.set(true);
         live.go_on().await?;
     }
@@ -96,9 +134,13 @@ struct Live<'a> {
 impl Live<'_> {
     /// The pods start with what was injected; the first entries are what they run.
     async fn start(&mut self, agent: Option<&Path>) -> Result<(), Failure> {
-        let agent = agent.map_or_else(String::new, |file| format!("   The agent is {}.\n", file.display()));
-        self.machine.add(&self.admission.facts.namespace, &self.admission.admitted)?;
-        self.leader.add(&self.admission.facts.name, &self.admission.admitted);
+        let agent = agent.map_or_else(String::new, |file| {
+            format!("   The agent is {}.\n", file.display())
+        });
+        self.machine
+            .add(&self.admission.facts.namespace, &self.admission.admitted)?;
+        self.leader
+            .add(&self.admission.facts.name, &self.admission.admitted);
         print(&format!(
             "4. These pods run here: the words that were injected, as processes of this machine.\n   {}\n{agent}{}   \
              Nobody queries here, so the StatefulSet is annotated with drain: {DRAIN} and discovery-delay: {DISCOVERY_DELAY}; each is 90 s otherwise.\n",
@@ -109,11 +151,17 @@ impl Live<'_> {
         self.machine.start().await?;
         let report = self.settle().await?;
         let moments = self.moments(report).await;
-        print(&format!("   {} serve: {}.\n\n", pods(moments.len()), all_say_so(&moments, &self.thanos)))
+        print(&format!(
+            "   {} serve: {}.\n\n",
+            pods(moments.len()),
+            all_say_so(&moments, &self.thanos)
+        ))
     }
 
     async fn settle(&mut self) -> Result<SetReport, Failure> {
-        self.leader.settle(self.machine, &self.admission, &mut self.teller).await
+        self.leader
+            .settle(self.machine, &self.admission, &mut self.teller)
+            .await
     }
 
     /// Looks for as long as nothing fails.
@@ -125,24 +173,38 @@ impl Live<'_> {
     }
 
     async fn moments(&self, report: SetReport) -> Vec<Moment> {
-        let running = futures::future::join_all(self.machine.pods.iter().map(pod::Pod::running)).await;
-        report.pods.into_iter().zip(running).map(|(report, running)| Moment { report, running }).collect()
+        let running =
+            futures::future::join_all(self.machine.pods.iter().map(pod::Pod::running)).await;
+        report
+            .pods
+            .into_iter()
+            .zip(running)
+            .map(|(report, running)| Moment { report, running })
+            .collect()
     }
 
     async fn change(&mut self) -> Result<(), Failure> {
-        let other_reload = self.admission.admitted.iter().find_map(|pod| Injected::of(&pod.pod)?.other_reload());
+        let other_reload = self
+            .admission
+            .admitted
+            .iter()
+            .find_map(|pod| Injected::of(&pod.pod)?.other_reload());
         if let Some(flag) = other_reload {
             return print(&format!(
                 "5. These pods were injected with {flag}, so thanos is not restarted in place, and nothing changes while they run.\n"
             ));
         }
         let Some(change) = Change::of(&self.admission) else {
-            return print("5. This configuration leaves no room for other windows, so nothing changes while they run.\n");
+            return print(
+                "5. This configuration leaves no room for other windows, so nothing changes while they run.\n",
+            );
         };
         {
             let fleet = self.admission.observed.fleet.load();
             let now = fleet.known(&self.admission.facts.namespace, &self.admission.facts.name);
-            self.leader.coverage.require(&now.sharding, &change.sharding);
+            self.leader
+                .coverage
+                .require(&now.sharding, &change.sharding);
         }
         let mut before = self.settle().await?;
         let asked = commands(&change, self.admission.facts.replicas);
@@ -169,11 +231,18 @@ impl Live<'_> {
 
     /// The new pods come as more replicas of the newest shard, unless the number of shards follows that of the pods.
     async fn scale(&mut self, replicas: u32) -> Result<SetReport, Failure> {
-        let facts = crate::core::fleet::StatefulSetFacts { replicas, ..self.admission.facts.clone() };
+        let facts = crate::core::fleet::StatefulSetFacts {
+            replicas,
+            ..self.admission.facts.clone()
+        };
         let (namespace, name) = (facts.namespace.clone(), facts.name.clone());
         let there = self.admission.facts.replicas;
         let more = self.admission.update(facts).await?;
-        print(&format!("   {} to {replicas} pods: these are admitted, too.\n{}\n", there, admission::table(more)))?;
+        print(&format!(
+            "   {} to {replicas} pods: these are admitted, too.\n{}\n",
+            there,
+            admission::table(more)
+        ))?;
         self.machine.add(&namespace, more)?;
         self.leader.add(&name, more);
         if let Some(data) = self.leader.data() {
@@ -183,29 +252,55 @@ impl Live<'_> {
         self.machine.start().await?;
         let report = self.settle().await?;
         let known = self.admission.observed.fleet.load();
-        let notes =
-            known.known(&namespace, &name).plan.notes().iter().map(|note| format!("   As it stands: {note}.\n")).collect::<String>();
+        let notes = known
+            .known(&namespace, &name)
+            .plan
+            .notes()
+            .iter()
+            .map(|note| format!("   As it stands: {note}.\n"))
+            .collect::<String>();
         print(&notes)?;
         Ok(report)
     }
 
     /// Fails where anything was not as promised.
-    async fn summary(&self, change: &Change, before: &[Moment], report: SetReport) -> Result<(), Failure> {
+    async fn summary(
+        &self,
+        change: &Change,
+        before: &[Moment],
+        report: SetReport,
+    ) -> Result<(), Failure> {
         let (state, message, replicas) = (report.state, report.message.clone(), report.replicas);
         let after = self.moments(report).await;
-        if let Some((_, other)) = before.iter().zip(&after).find(|(old, new)| old.running.launcher != new.running.launcher) {
-            return Err(Failure::Failed(format!("{}: its launcher is another process now", other.report.pod)));
+        if let Some((_, other)) = before
+            .iter()
+            .zip(&after)
+            .find(|(old, new)| old.running.launcher != new.running.launcher)
+        {
+            return Err(Failure::Failed(format!(
+                "{}: its launcher is another process now",
+                other.report.pod
+            )));
         }
         let who = self.thanos.name();
         if let Some(other) = after.iter().find(|one| differs(one)) {
-            return Err(Failure::Failed(format!("{}: {who} states another window than the pod", other.report.pod)));
+            return Err(Failure::Failed(format!(
+                "{}: {who} states another window than the pod",
+                other.report.pod
+            )));
         }
         print(&format!("\n{}\n", tell::table(before, &after, who)))?;
         let coverage = tell::coverage(&self.leader.coverage);
         if state != State::Settled {
-            return print(&format!("   The change ends here, as it should: {message}.\n   {coverage}\n"));
+            return print(&format!(
+                "   The change ends here, as it should: {message}.\n   {coverage}\n"
+            ));
         }
-        let most = after.iter().map(|one| one.report.restarts).max().unwrap_or(0);
+        let most = after
+            .iter()
+            .map(|one| one.report.restarts)
+            .max()
+            .unwrap_or(0);
         print(&format!(
             "{}\n   {} serve what is planned now, after {} steps: {}.\n   {coverage}\n   \
              No thanos was restarted more than {} and no pod at all: each launcher, PID 1 of its container, is the process that it was.\n",
@@ -224,7 +319,11 @@ impl Live<'_> {
 
 /// Commands as a block.
 fn commands(change: &Change, before: u32) -> String {
-    change.commands(before).iter().map(|command| format!("      {command}\n")).collect()
+    change
+        .commands(before)
+        .iter()
+        .map(|command| format!("      {command}\n"))
+        .collect()
 }
 
 fn pods(count: usize) -> String {
@@ -233,23 +332,41 @@ fn pods(count: usize) -> String {
 
 /// What stands for the cluster, by the example of the first pod.
 fn exchanged(machine: &Machine) -> String {
-    let Some(pod) = machine.pods.first() else { return String::new() };
+    let Some(pod) = machine.pods.first() else {
+        return String::new();
+    };
     let rows = &pod.commands.exchanged;
-    let width = rows.iter().map(|(from, _)| from.chars().count()).max().unwrap_or(0);
-    let rows: String = rows.iter().map(|(from, to)| format!("      {from:width$}  ->  {to}\n")).collect();
-    format!("   Exchanged for this machine, here in {}; all other words are the injected ones:\n{rows}", pod.name)
+    let width = rows
+        .iter()
+        .map(|(from, _)| from.chars().count())
+        .max()
+        .unwrap_or(0);
+    let rows: String = rows
+        .iter()
+        .map(|(from, to)| format!("      {from:width$}  ->  {to}\n"))
+        .collect();
+    format!(
+        "   Exchanged for this machine, here in {}; all other words are the injected ones:\n{rows}",
+        pod.name
+    )
 }
 
 /// Whether what plays thanos states another window than its sidecar.
 fn differs(one: &Moment) -> bool {
     let Running { flags, .. } = &one.running;
-    flags.as_ref().zip(one.report.applied).is_some_and(|(flags, window)| !pod::states(flags, window))
+    flags
+        .as_ref()
+        .zip(one.report.applied)
+        .is_some_and(|(flags, window)| !pod::states(flags, window))
 }
 
 /// Whether what plays thanos itself confirms the windows, in words.
 fn all_say_so(moments: &[Moment], thanos: &Thanos) -> String {
     let (count, flags) = (moments.len(), thanos.own_flags());
-    let say_so = moments.iter().filter(|one| one.running.flags.is_some() && !differs(one)).count();
+    let say_so = moments
+        .iter()
+        .filter(|one| one.running.flags.is_some() && !differs(one))
+        .count();
     if say_so == count {
         format!("{flags} say so in each of them")
     } else {

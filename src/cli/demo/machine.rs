@@ -46,11 +46,20 @@ impl Tree {
         let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
         for n in 0..MOST_NAMES {
             // One that a killed demo left behind has its process id.
-            let dir = std::env::temp_dir().join(if n == 0 { format!("timeshard-demo-{id}") } else { format!("timeshard-demo-{id}-{n}") });
+            let dir = std::env::temp_dir().join(if n == 0 {
+                format!("timeshard-demo-{id}")
+            } else {
+                format!("timeshard-demo-{id}-{n}")
+            });
             match DirBuilder::new().mode(PRIVATE).create(&dir) {
                 Ok(()) => return Ok(Self(dir)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
-                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display()))),
+                Err(error) => {
+                    return Err(io::Error::new(
+                        error.kind(),
+                        format!("{}: {error}", dir.display()),
+                    ));
+                }
             }
         }
         Err(last)
@@ -66,25 +75,50 @@ impl Drop for Tree {
 
 impl Machine {
     /// Makes the directory; there are no pods yet.
-    pub(super) fn new(thanos: &Thanos, agent: Option<&Path>, path: Option<OsString>) -> Result<Self, Failure> {
-        let failed = |error: io::Error| Failure::Failed(format!("no temporary directory could be made: {error}"));
+    pub(super) fn new(
+        thanos: &Thanos,
+        agent: Option<&Path>,
+        path: Option<OsString>,
+    ) -> Result<Self, Failure> {
+        let failed = |error: io::Error| {
+            Failure::Failed(format!("no temporary directory could be made: {error}"))
+        };
         let tree = Tree::new().map_err(failed)?;
         let (agent, thanos) = programs::place(&tree.0, thanos, agent)?;
         let bucket = bucket(&tree.0).map_err(failed)?;
-        Ok(Self { pods: Vec::new(), agent, thanos, bucket, path, tree })
+        Ok(Self {
+            pods: Vec::new(),
+            agent,
+            thanos,
+            bucket,
+            path,
+            tree,
+        })
     }
 
     /// Makes what these pods need; nothing of them runs yet.
     pub(super) fn add(&mut self, namespace: &str, admitted: &[Admitted]) -> Result<(), Failure> {
         for admitted in admitted {
-            let Some(injected) = Injected::of(&admitted.pod) else { continue };
+            let Some(injected) = Injected::of(&admitted.pod) else {
+                continue;
+            };
             let dir = self.tree.0.join(words::file_name(&admitted.name));
             let ip = pod_ip(u8::try_from(self.pods.len()).unwrap_or(u8::MAX));
             let ports = pod::free_ports(ip, injected.ports()).map_err(|error| {
                 Failure::Failed(format!("{ip}: cannot be listened on: {error}; the demo gives each pod an address in 127.0.0.0/8"))
             })?;
-            let (agent, thanos, bucket) = (self.agent.clone(), self.thanos.clone(), self.bucket.clone());
-            let place = Place { dir, pod: admitted.name.clone(), namespace: namespace.to_owned(), ip, ports, agent, thanos, bucket };
+            let (agent, thanos, bucket) =
+                (self.agent.clone(), self.thanos.clone(), self.bucket.clone());
+            let place = Place {
+                dir,
+                pod: admitted.name.clone(),
+                namespace: namespace.to_owned(),
+                ip,
+                ports,
+                agent,
+                thanos,
+                bucket,
+            };
             self.pods.push(Pod::new(&admitted.name, &injected, place)?);
         }
         Ok(())
@@ -102,12 +136,24 @@ impl Machine {
     /// Starts every pod that does not run yet.
     pub(super) async fn start(&mut self) -> Result<(), Failure> {
         let path = self.path.as_deref();
-        try_join_all(self.pods.iter_mut().filter(|pod| !pod.is_started()).map(|pod| pod.start(path))).await.map(drop)
+        try_join_all(
+            self.pods
+                .iter_mut()
+                .filter(|pod| !pod.is_started())
+                .map(|pod| pod.start(path)),
+        )
+        .await
+        .map(drop)
     }
 
     /// What each sidecar answers now, by pod. All are asked at once.
     pub(super) async fn ask(&self) -> Vec<(&str, Result<AgentStatus, String>)> {
-        join_all(self.pods.iter().map(|pod| async { (pod.name.as_str(), pod.status().await) })).await
+        join_all(
+            self.pods
+                .iter()
+                .map(|pod| async { (pod.name.as_str(), pod.status().await) }),
+        )
+        .await
     }
 
     /// Fails when a process has ended that should not.
@@ -118,7 +164,10 @@ impl Machine {
     /// What a failure of a pod is, with what its log says.
     pub(super) fn failure(&self, pod: &str, why: &str) -> Failure {
         let found = self.pods.iter().find(|one| one.name == pod);
-        found.map_or_else(|| Failure::Failed(format!("{pod}: {why}")), |one| one.failure(why))
+        found.map_or_else(
+            || Failure::Failed(format!("{pod}: {why}")),
+            |one| one.failure(why),
+        )
     }
 
     /// Ends every process and removes the directory.
@@ -130,7 +179,12 @@ impl Machine {
             // Thanos goes with its launcher.
             join_all(children.iter_mut().map(|child| child.kill())).await;
         }
-        fs::remove_dir_all(&self.tree.0).map_err(|error| Failure::Failed(format!("{}: cannot be removed: {error}", self.tree.0.display())))
+        fs::remove_dir_all(&self.tree.0).map_err(|error| {
+            Failure::Failed(format!(
+                "{}: cannot be removed: {error}",
+                self.tree.0.display()
+            ))
+        })
     }
 }
 
@@ -140,7 +194,10 @@ fn bucket(tree: &Path) -> io::Result<PathBuf> {
     fs::create_dir_all(&dir)?;
     // YAML takes JSON's strings, whatever the directory is called.
     let quoted = serde_json::Value::from(dir.to_string_lossy()).to_string();
-    fs::write(&config, format!("type: FILESYSTEM\nconfig: {{directory: {quoted}}}\n"))?;
+    fs::write(
+        &config,
+        format!("type: FILESYSTEM\nconfig: {{directory: {quoted}}}\n"),
+    )?;
     Ok(config)
 }
 

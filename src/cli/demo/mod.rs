@@ -68,8 +68,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // One thread: the kernel ends the demo's processes when the thread that started them ends.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::Failed(format!("the runtime does not start: {error}")))?.block_on(demo(args))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|error| Failure::Failed(format!("the runtime does not start: {error}")))?
+        .block_on(demo(args))
 }
 
 async fn demo(args: &Args) -> Result<(), Failure> {

@@ -22,8 +22,14 @@ pub(super) struct Page {
 
 impl Page {
     /// Serves it until the program ends.
-    pub(super) fn open(address: SocketAddr, observed: &Arc<Observed>, shutdown: Shutdown) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure::Failed(format!("--page {address}: cannot be listened on: {error}"));
+    pub(super) fn open(
+        address: SocketAddr,
+        observed: &Arc<Observed>,
+        shutdown: Shutdown,
+    ) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::Failed(format!("--page {address}: cannot be listened on: {error}"))
+        };
         let listener = listen::bind(address).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         // As it was asked for: the socket for every address names that of IPv6.
@@ -32,15 +38,24 @@ impl Page {
         let (observed, found) = (observed.clone(), reports.clone());
         let source = move || {
             let fleet = observed.fleet.load();
-            let namespaces: Vec<String> = fleet.statefulsets().map(|known| known.facts().namespace.clone()).collect();
+            let namespaces: Vec<String> = fleet
+                .statefulsets()
+                .map(|known| known.facts().namespace.clone())
+                .collect();
             let head = json!({
                 "version": env!("CARGO_PKG_VERSION"), "webhook_only": false, "namespace": null, "synced": true, "watch_error": null,
                 "namespaces": namespaces, "leader": {"holder": "timeshard demo", "self": true, "error": null},
                 "certificate_not_after_unix_seconds": null, "certificate_error": null, "config_error": null,
             });
-            feed::Known { head, sets: page_source::sets(&fleet, &found.latest(), clock::now()) }
+            feed::Known {
+                head,
+                sets: page_source::sets(&fleet, &found.latest(), clock::now()),
+            }
         };
-        tokio::spawn(admin::serve(listener, page::router(feed::Feed::new(Box::new(source)), shutdown)));
+        tokio::spawn(admin::serve(
+            listener,
+            page::router(feed::Feed::new(Box::new(source)), shutdown),
+        ));
         Ok(Self { reports, address })
     }
 
@@ -50,6 +65,10 @@ impl Page {
 
     /// What the leader has found.
     pub(super) fn put(&self, report: &SetReport) {
-        self.reports.put(&(report.namespace.clone(), report.name.clone()), report.clone(), Duration::ZERO);
+        self.reports.put(
+            &(report.namespace.clone(), report.name.clone()),
+            report.clone(),
+            Duration::ZERO,
+        );
     }
 }

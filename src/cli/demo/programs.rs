@@ -36,7 +36,11 @@ pub(in super::super) fn play_another_program() -> Option<ExitCode> {
             }
         });
     }
-    (name == names::AGENT || words.next().is_some_and(|word| word == agent_cli::CHILD_COMMAND)).then(agent_cli::main)
+    (name == names::AGENT
+        || words
+            .next()
+            .is_some_and(|word| word == agent_cli::CHILD_COMMAND))
+    .then(agent_cli::main)
 }
 
 /// What plays thanos.
@@ -50,7 +54,10 @@ pub(super) enum Thanos {
 impl Thanos {
     /// Looks for a thanos that runs.
     pub(super) async fn find(path: Option<&OsStr>) -> Self {
-        let runs = |file: &PathBuf| file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+        let runs = |file: &PathBuf| {
+            file.metadata()
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        };
         let dirs = std::env::split_paths(path.unwrap_or_default()).filter(|dir| dir.is_absolute());
         let Some(program) = dirs.map(|dir| dir.join("thanos")).find(runs) else {
             return Self::StandIn("no thanos is on the PATH".to_owned());
@@ -81,10 +88,15 @@ impl Thanos {
     pub(super) fn sentence(&self) -> String {
         match self {
             Self::Real(program, version) => {
-                format!("thanos is the real one, {} ({version}), on an empty bucket that this demo made.", program.display())
+                format!(
+                    "thanos is the real one, {} ({version}), on an empty bucket that this demo made.",
+                    program.display()
+                )
             }
             Self::StandIn(why) => {
-                format!("thanos is NOT the real one: {why}, so a stand-in plays it, which has thanos' flags and ports and serves no data.")
+                format!(
+                    "thanos is NOT the real one: {why}, so a stand-in plays it, which has thanos' flags and ports and serves no data."
+                )
             }
         }
     }
@@ -93,28 +105,50 @@ impl Thanos {
 /// The version that a program called thanos states.
 async fn version(program: &Path) -> Result<String, String> {
     let mut command = tokio::process::Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .arg("--version")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let output = tokio::time::timeout(VERSION_LIMIT, command.output())
         .await
         .map_err(|_| format!("does not end within {} s", VERSION_LIMIT.as_secs()))?
         .map_err(|error| format!("does not start: {error}"))?;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    let words = said.lines().find_map(|line| line.strip_prefix("thanos, version "));
-    let number = words.ok_or("does not say which thanos it is")?.split(" (").next().unwrap_or_default().trim();
-    Ok(if number.is_empty() { "a build without a version".to_owned() } else { format!("version {number}") })
+    let words = said
+        .lines()
+        .find_map(|line| line.strip_prefix("thanos, version "));
+    let number = words
+        .ok_or("does not say which thanos it is")?
+        .split(" (")
+        .next()
+        .unwrap_or_default()
+        .trim();
+    Ok(if number.is_empty() {
+        "a build without a version".to_owned()
+    } else {
+        format!("version {number}")
+    })
 }
 
 /// Puts names for the agent, this program if none is given, and for thanos into `dir`; where both are.
-pub(super) fn place(dir: &Path, thanos: &Thanos, agent: Option<&Path>) -> Result<(PathBuf, PathBuf), Failure> {
+pub(super) fn place(
+    dir: &Path,
+    thanos: &Thanos,
+    agent: Option<&Path>,
+) -> Result<(PathBuf, PathBuf), Failure> {
     let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", dir.display()));
     let this = std::env::current_exe().map_err(failed)?;
     let named = |name: &str, program: &Path| {
         let link = dir.join(name);
-        std::os::unix::fs::symlink(program, &link).map(|()| link).map_err(failed)
+        std::os::unix::fs::symlink(program, &link)
+            .map(|()| link)
+            .map_err(failed)
     };
     let agent = match agent {
-        Some(file) => file.canonicalize().map_err(|error| Failure::Invalid(format!("--agent {}: {error}", file.display())))?,
+        Some(file) => file
+            .canonicalize()
+            .map_err(|error| Failure::Invalid(format!("--agent {}: {error}", file.display())))?,
         None => this.clone(),
     };
     let agent = named(names::AGENT, &agent)?;

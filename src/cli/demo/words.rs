@@ -74,18 +74,28 @@ pub(super) struct Injected<'a> {
 
 impl<'a> Injected<'a> {
     pub(super) fn of(pod: &'a Value) -> Option<Self> {
-        let list = |key: &str| pod.pointer(key).and_then(Value::as_array).into_iter().flatten();
+        let list = |key: &str| {
+            pod.pointer(key)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
         let containers = || list("/spec/containers");
         // The sidecar is an init container, or a plain one in the classic form.
-        let sidecar =
-            list("/spec/initContainers").chain(containers()).find(|c| c.get("name").and_then(Value::as_str) == Some(names::SIDECAR))?;
-        let thanos = containers().find(|c| texts(c, "command").next() == Some(names::AGENT_IN_SHARED_DIR))?;
+        let sidecar = list("/spec/initContainers")
+            .chain(containers())
+            .find(|c| c.get("name").and_then(Value::as_str) == Some(names::SIDECAR))?;
+        let thanos = containers()
+            .find(|c| texts(c, "command").next() == Some(names::AGENT_IN_SHARED_DIR))?;
         Some(Self { sidecar, thanos })
     }
 
     /// The ports that were injected.
     pub(super) fn ports(&self) -> Ports {
-        let port = |flag: &str| texts(self.sidecar, "args").find_map(|word| store_args::port_of(word.strip_prefix(flag)?));
+        let port = |flag: &str| {
+            texts(self.sidecar, "args")
+                .find_map(|word| store_args::port_of(word.strip_prefix(flag)?))
+        };
         Ports {
             http: port("--thanos-url=").unwrap_or(names::THANOS_HTTP_PORT),
             grpc: port("--grpc-address=").unwrap_or(names::THANOS_GRPC_PORT),
@@ -95,20 +105,27 @@ impl<'a> Injected<'a> {
 
     /// The flag that keeps a running pod from taking over a window by a restart in place, which is what the demo shows.
     pub(super) fn other_reload(&self) -> Option<&'a str> {
-        texts(self.sidecar, "args").find(|word| word.starts_with("--reload=") && *word != "--reload=exec")
+        texts(self.sidecar, "args")
+            .find(|word| word.starts_with("--reload=") && *word != "--reload=exec")
     }
 
     /// Both commands, for this place.
     pub(super) fn commands(&self, place: &Place) -> Commands {
         let mut exchanged = Vec::new();
         let mut sidecar = Exchange::new(self.sidecar, place, &mut exchanged);
-        let (mut words, mut volumes) =
-            (sidecar.words(texts(self.sidecar, "command").chain(texts(self.sidecar, "args"))), sidecar.volumes());
+        let (mut words, mut volumes) = (
+            sidecar.words(texts(self.sidecar, "command").chain(texts(self.sidecar, "args"))),
+            sidecar.volumes(),
+        );
         words.push(sidecar.added(format!("--listen={}:{}", place.ip, place.ports.status)));
-        let sidecar = Command { words, env: sidecar.env };
+        let sidecar = Command {
+            words,
+            env: sidecar.env,
+        };
 
         let mut thanos = Exchange::new(self.thanos, place, &mut exchanged);
-        let mut words = thanos.launched(texts(self.thanos, "command").chain(texts(self.thanos, "args")));
+        let mut words =
+            thanos.launched(texts(self.thanos, "command").chain(texts(self.thanos, "args")));
         for flag in [Flag::Http, Flag::Grpc, Flag::Bucket] {
             if !thanos.seen.contains(&flag) {
                 words.extend(flag.on(place).map(|word| thanos.added(word)));
@@ -118,7 +135,15 @@ impl<'a> Injected<'a> {
             words.push(thanos.added(STAND_IN_LOADS.to_owned()));
         }
         volumes.extend(thanos.volumes());
-        Commands { sidecar, thanos: Command { words, env: thanos.env }, exchanged, volumes }
+        Commands {
+            sidecar,
+            thanos: Command {
+                words,
+                env: thanos.env,
+            },
+            exchanged,
+            volumes,
+        }
     }
 }
 
@@ -145,12 +170,23 @@ impl Flag {
             "--thanos-url" => Self::Url,
             "--data-dir" => Self::DataDir,
             "--objstore.config" | "--objstore.config-file" => Self::Bucket,
-            "--http.config" | "--grpc-server-tls-cert" | "--grpc-server-tls-key" | "--grpc-server-tls-client-ca" => Self::Elsewhere,
+            "--http.config"
+            | "--grpc-server-tls-cert"
+            | "--grpc-server-tls-key"
+            | "--grpc-server-tls-client-ca" => Self::Elsewhere,
             _ => {
                 let configured = name.strip_suffix("-file").unwrap_or(name);
-                let optional = ["tracing", "index-cache", "store.caching-bucket", "request.logging", "selector.relabel"];
+                let optional = [
+                    "tracing",
+                    "index-cache",
+                    "store.caching-bucket",
+                    "request.logging",
+                    "selector.relabel",
+                ];
                 let subject = configured.strip_prefix("--")?;
-                let subject = subject.strip_suffix(".config").or(subject.strip_suffix("-config"))?;
+                let subject = subject
+                    .strip_suffix(".config")
+                    .or(subject.strip_suffix("-config"))?;
                 return optional.contains(&subject).then_some(Self::Elsewhere);
             }
         })
@@ -180,15 +216,36 @@ struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    fn new(container: &'a Value, place: &'a Place, exchanged: &'a mut Vec<(String, String)>) -> Self {
-        let list = |key: &str| container.get(key).and_then(Value::as_array).into_iter().flatten();
+    fn new(
+        container: &'a Value,
+        place: &'a Place,
+        exchanged: &'a mut Vec<(String, String)>,
+    ) -> Self {
+        let list = |key: &str| {
+            container
+                .get(key)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
         let mounts = list("volumeMounts").filter_map(|mount| {
             let volume = file_name(mount.get("name")?.as_str()?);
-            Some((mount.get("mountPath")?.as_str()?.trim_end_matches('/'), place.dir.join(volume)))
+            Some((
+                mount.get("mountPath")?.as_str()?.trim_end_matches('/'),
+                place.dir.join(volume),
+            ))
         });
-        let mut this = Self { place, env: Vec::new(), mounts: mounts.collect(), seen: Vec::new(), exchanged };
+        let mut this = Self {
+            place,
+            env: Vec::new(),
+            mounts: mounts.collect(),
+            seen: Vec::new(),
+            exchanged,
+        };
         for variable in list("env") {
-            let field = variable.pointer("/valueFrom/fieldRef/fieldPath").and_then(Value::as_str);
+            let field = variable
+                .pointer("/valueFrom/fieldRef/fieldPath")
+                .and_then(Value::as_str);
             let value = match (variable.get("value").and_then(Value::as_str), field) {
                 (Some(value), _) => this.expanded(value),
                 (_, Some("metadata.name")) => place.pod.clone(),
@@ -210,7 +267,11 @@ impl<'a> Exchange<'a> {
 
     /// `$(NAME)` as kubelet expands it: what is not set stays as it stands.
     fn expanded(&self, word: &str) -> String {
-        self.env.iter().fold(word.to_owned(), |word, (name, value)| word.replace(&format!("$({name})"), value))
+        self.env
+            .iter()
+            .fold(word.to_owned(), |word, (name, value)| {
+                word.replace(&format!("$({name})"), value)
+            })
     }
 
     fn exchange(&mut self, from: String, to: String) {
@@ -227,7 +288,10 @@ impl<'a> Exchange<'a> {
     /// The launcher's words: thanos' program stands behind the first `--`.
     fn launched<'w>(&mut self, words: impl Iterator<Item = &'w str>) -> Vec<String> {
         let words: Vec<&str> = words.collect();
-        let end = words.iter().position(|word| *word == "--").map_or(words.len(), |at| at + 1);
+        let end = words
+            .iter()
+            .position(|word| *word == "--")
+            .map_or(words.len(), |at| at + 1);
         let (launcher, thanos) = words.split_at(end);
         let mut mapped = self.words(launcher.iter().copied());
         if let Some((program, args)) = thanos.split_first() {
@@ -240,10 +304,17 @@ impl<'a> Exchange<'a> {
     }
 
     fn words<'w>(&mut self, words: impl Iterator<Item = &'w str>) -> Vec<String> {
-        let mut words = words.map(|word| self.expanded(word)).collect::<Vec<_>>().into_iter();
+        let mut words = words
+            .map(|word| self.expanded(word))
+            .collect::<Vec<_>>()
+            .into_iter();
         let mut mapped = Vec::new();
         while let Some(word) = words.next() {
-            let (name, inline) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value.to_owned())));
+            let (name, inline) = word
+                .split_once('=')
+                .map_or((word.as_str(), None), |(name, value)| {
+                    (name, Some(value.to_owned()))
+                });
             let Some(flag) = Flag::named(name) else {
                 mapped.push(self.plain(&word));
                 continue;
@@ -256,7 +327,10 @@ impl<'a> Exchange<'a> {
                     mapped.push(here);
                 }
                 (Flag::DataDir, None) => mapped.push(format!("{name}={}", self.path(&value, true))),
-                (_, None) => self.exchange(name.to_owned(), "(left out: only the cluster has what it names)".to_owned()),
+                (_, None) => self.exchange(
+                    name.to_owned(),
+                    "(left out: only the cluster has what it names)".to_owned(),
+                ),
             }
         }
         mapped
@@ -264,7 +338,9 @@ impl<'a> Exchange<'a> {
 
     fn plain(&mut self, word: &str) -> String {
         match word.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => format!("{name}={}", self.path(value, false)),
+            Some((name, value)) if name.starts_with("--") => {
+                format!("{name}={}", self.path(value, false))
+            }
             _ => self.path(word, false),
         }
     }
@@ -276,9 +352,16 @@ impl<'a> Exchange<'a> {
             self.exchange(value.to_owned(), here.clone());
             return here;
         }
-        let below = |mount: &str| value.strip_prefix(mount).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        let found =
-            self.mounts.iter().filter_map(|(mount, dir)| Some((*mount, dir.clone(), below(mount)?))).max_by_key(|(mount, ..)| mount.len());
+        let below = |mount: &str| {
+            value
+                .strip_prefix(mount)
+                .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let found = self
+            .mounts
+            .iter()
+            .filter_map(|(mount, dir)| Some((*mount, dir.clone(), below(mount)?)))
+            .max_by_key(|(mount, ..)| mount.len());
         if let Some((mount, dir, rest)) = found {
             self.exchange(mount.to_owned(), dir.display().to_string());
             return format!("{}{rest}", dir.display());
@@ -294,9 +377,17 @@ impl<'a> Exchange<'a> {
 
 /// A name as one path component, whatever a manifest says.
 pub(super) fn file_name(name: &str) -> &str {
-    Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or("unnamed")
+    Path::new(name)
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or("unnamed")
 }
 
 fn texts<'a>(container: &'a Value, key: &str) -> impl Iterator<Item = &'a str> {
-    container.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    container
+        .get(key)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }

@@ -57,24 +57,47 @@ pub(super) struct Document {
 
 impl Document {
     pub(super) fn read(answer: Answer) -> Result<Self, Failure> {
-        let Answer { body, from, remarks } = answer;
+        let Answer {
+            body,
+            from,
+            remarks,
+        } = answer;
         let not = |why: String| {
-            Failure::Failed(format!("{from}: its /status is not that of timeshard serve: {why}; is it the admin port (8080)?"))
+            Failure::Failed(format!(
+                "{from}: its /status is not that of timeshard serve: {why}; is it the admin port (8080)?"
+            ))
         };
-        let mut value: Value = serde_json::from_slice(&body).map_err(|error| not(error.to_string()))?;
+        let mut value: Value =
+            serde_json::from_slice(&body).map_err(|error| not(error.to_string()))?;
         let Some(Value::Array(sets)) = value.get_mut("statefulsets").map(Value::take) else {
             return Err(not("there is no list statefulsets".to_owned()));
         };
         let leader = value.get("leader").cloned().unwrap_or_default();
         let head = Head::deserialize(value).map_err(|error| not(error.to_string()))?;
-        Ok(Self { head, leader, sets, from, remarks })
+        Ok(Self {
+            head,
+            leader,
+            sets,
+            from,
+            remarks,
+        })
     }
 
     /// Leaves what was asked for; nothing asked for is everything.
-    pub(super) fn select(&mut self, wanted: &[Wanted], namespace: Option<&str>) -> Result<(), Failure> {
-        let within = |wanted: &Wanted| wanted.namespace.clone().or_else(|| namespace.map(str::to_owned));
+    pub(super) fn select(
+        &mut self,
+        wanted: &[Wanted],
+        namespace: Option<&str>,
+    ) -> Result<(), Failure> {
+        let within = |wanted: &Wanted| {
+            wanted
+                .namespace
+                .clone()
+                .or_else(|| namespace.map(str::to_owned))
+        };
         let is = |set: &Value, wanted: &Wanted| {
-            text(set, "name") == wanted.name && within(wanted).is_none_or(|namespace| namespace == text(set, "namespace"))
+            text(set, "name") == wanted.name
+                && within(wanted).is_none_or(|namespace| namespace == text(set, "namespace"))
         };
         for wanted in wanted {
             if !self.sets.iter().any(|set| is(set, wanted)) {
@@ -82,7 +105,10 @@ impl Document {
             }
         }
         if wanted.is_empty()
-            && !self.sets.iter().any(|set| namespace.is_none_or(|namespace| text(set, "namespace") == namespace))
+            && !self
+                .sets
+                .iter()
+                .any(|set| namespace.is_none_or(|namespace| text(set, "namespace") == namespace))
             && namespace.is_some()
         {
             return Err(self.unknown(namespace, None));
@@ -98,22 +124,52 @@ impl Document {
     }
 
     fn unknown(&self, namespace: Option<&str>, name: Option<&str>) -> Failure {
-        let labelled = |namespace: &str| self.head.namespaces.as_ref().is_none_or(|all| all.iter().any(|one| one == namespace));
-        let label = |namespace| format!("kubectl label namespace {namespace} {}={}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED);
+        let labelled = |namespace: &str| {
+            self.head
+                .namespaces
+                .as_ref()
+                .is_none_or(|all| all.iter().any(|one| one == namespace))
+        };
+        let label = |namespace| {
+            format!(
+                "kubectl label namespace {namespace} {}={}",
+                names::NAMESPACE_LABEL,
+                names::INJECTION_ENABLED
+            )
+        };
         Failure::Failed(match (namespace, name) {
-            (Some(namespace), _) if !labelled(namespace) => format!("namespace {namespace} is not labelled: {}", label(namespace)),
+            (Some(namespace), _) if !labelled(namespace) => format!(
+                "namespace {namespace} is not labelled: {}",
+                label(namespace)
+            ),
             _ if self.sets.is_empty() && !self.leads() => {
-                format!("{}: it reports no StatefulSet, and it does not lead; {}", self.from, self.leader())
+                format!(
+                    "{}: it reports no StatefulSet, and it does not lead; {}",
+                    self.from,
+                    self.leader()
+                )
             }
-            (Some(namespace), Some(name)) => format!("no StatefulSet {name} in namespace {namespace}; there are: {}", self.known()),
+            (Some(namespace), Some(name)) => format!(
+                "no StatefulSet {name} in namespace {namespace}; there are: {}",
+                self.known()
+            ),
             (Some(namespace), None) => format!("no StatefulSet in namespace {namespace}"),
-            (None, name) => format!("no StatefulSet {} in labelled namespaces; there are: {}", name.unwrap_or_default(), self.known()),
+            (None, name) => format!(
+                "no StatefulSet {} in labelled namespaces; there are: {}",
+                name.unwrap_or_default(),
+                self.known()
+            ),
         })
     }
 
     fn known(&self) -> String {
         const MOST: usize = 20;
-        let all: Vec<String> = self.sets.iter().take(MOST).map(|set| format!("{}/{}", text(set, "namespace"), text(set, "name"))).collect();
+        let all: Vec<String> = self
+            .sets
+            .iter()
+            .take(MOST)
+            .map(|set| format!("{}/{}", text(set, "namespace"), text(set, "name")))
+            .collect();
         match self.sets.len() {
             0 => "none".to_owned(),
             n if n > MOST => format!("{} and {} more", all.join(", "), n - MOST),
@@ -122,13 +178,24 @@ impl Document {
     }
 
     fn leads(&self) -> bool {
-        self.head.leader.as_ref().is_none_or(|leader| leader.is_self)
+        self.head
+            .leader
+            .as_ref()
+            .is_none_or(|leader| leader.is_self)
     }
 
     fn leader(&self) -> String {
-        match self.head.leader.as_ref().and_then(|leader| leader.holder.as_ref()) {
+        match self
+            .head
+            .leader
+            .as_ref()
+            .and_then(|leader| leader.holder.as_ref())
+        {
             Some(holder) => format!("the leader is {holder}: ask that one"),
-            None => "no replica leads now; a new leader takes over within 15 s of the old one's end".to_owned(),
+            None => {
+                "no replica leads now; a new leader takes over within 15 s of the old one's end"
+                    .to_owned()
+            }
         }
     }
 
@@ -142,25 +209,50 @@ impl Document {
         let mut remarks = self.remarks.clone();
         let head = &self.head;
         if head.webhook_only {
-            remarks.push("the server runs with --webhook-only: it knows no StatefulSets".to_owned());
+            remarks
+                .push("the server runs with --webhook-only: it knows no StatefulSets".to_owned());
         } else if !self.leads() {
-            remarks.push(format!("{} does not lead, so its reports may be empty or old; {}", self.from, self.leader()));
+            remarks.push(format!(
+                "{} does not lead, so its reports may be empty or old; {}",
+                self.from,
+                self.leader()
+            ));
         }
         if head.leader.is_none() && !head.webhook_only {
             remarks.push(format!("{} says nothing of a leader (an older version, or --no-refresher): it moves no window", self.from));
         }
-        let lease = head.leader.as_ref().and_then(|leader| leader.error.as_ref());
+        let lease = head
+            .leader
+            .as_ref()
+            .and_then(|leader| leader.error.as_ref());
         remarks.extend(lease.map(|error| format!("the Lease {}: {error}", names::LEASE)));
         if head.synced == Some(false) {
-            remarks.push("the labelled namespaces are not all listed yet: what is shown is not complete".to_owned());
+            remarks.push(
+                "the labelled namespaces are not all listed yet: what is shown is not complete"
+                    .to_owned(),
+            );
         }
-        let mut say = |error: &Option<String>, what: &str| remarks.extend(error.iter().map(|error| format!("{what}: {error}")));
-        say(&head.config_error, "the configuration's last edit is refused and the last good one in force");
-        say(&head.watch_error, "a watch on the cluster is broken and what was last known in force");
-        say(&head.certificate_error, "the certificate cannot be reloaded and the last good one is in use");
+        let mut say = |error: &Option<String>, what: &str| {
+            remarks.extend(error.iter().map(|error| format!("{what}: {error}")))
+        };
+        say(
+            &head.config_error,
+            "the configuration's last edit is refused and the last good one in force",
+        );
+        say(
+            &head.watch_error,
+            "a watch on the cluster is broken and what was last known in force",
+        );
+        say(
+            &head.certificate_error,
+            "the certificate cannot be reloaded and the last good one is in use",
+        );
         remarks.extend(head.not_taken_in.iter().take(MAX_NOT_TAKEN_IN).cloned());
         if let Some(more) = head.not_taken_in.len().checked_sub(MAX_NOT_TAKEN_IN + 1) {
-            remarks.push(format!("in {} more namespaces something is not taken in; the server's log names it", more + 1));
+            remarks.push(format!(
+                "in {} more namespaces something is not taken in; the server's log names it",
+                more + 1
+            ));
         }
         if self.sets.is_empty() && !head.webhook_only {
             remarks.push(match &head.namespaces {
@@ -196,8 +288,13 @@ impl Document {
 
     /// The reports as they are.
     pub(super) fn json(&self, pretty: bool) -> Result<String, Failure> {
-        let document = json!({"statefulsets": self.sets, "leader": self.leader, "version": self.head.version});
-        let text = if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) };
+        let document =
+            json!({"statefulsets": self.sets, "leader": self.leader, "version": self.head.version});
+        let text = if pretty {
+            serde_json::to_string_pretty(&document)
+        } else {
+            serde_json::to_string(&document)
+        };
         text.map_err(|error| Failure::Failed(error.to_string()))
     }
 }
@@ -217,6 +314,9 @@ impl FromStr for Wanted {
         if name.is_empty() || name.contains('/') || namespace.as_deref() == Some("") {
             return Err("write NAME or NAMESPACE/NAME".to_owned());
         }
-        Ok(Self { namespace, name: name.to_owned() })
+        Ok(Self {
+            namespace,
+            name: name.to_owned(),
+        })
     }
 }

@@ -62,14 +62,28 @@ enum Output {
 const PIPED_COLUMNS: usize = 200;
 
 pub(super) fn parse_timeout(text: &str) -> Result<PromDuration, String> {
-    let value: PromDuration = text.parse().map_err(|error: crate::core::duration::DurationError| error.to_string())?;
-    if value > PromDuration::ZERO { Ok(value) } else { Err("write a duration above 0s, such as 30m".to_owned()) }
+    let value: PromDuration = text
+        .parse()
+        .map_err(|error: crate::core::duration::DurationError| error.to_string())?;
+    if value > PromDuration::ZERO {
+        Ok(value)
+    } else {
+        Err("write a duration above 0s, such as 30m".to_owned())
+    }
 }
 
 /// A namespace's name; it becomes a part of a path.
 pub(super) fn parse_name(text: &str) -> Result<String, String> {
-    let fits = !text.is_empty() && text.len() <= 63 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if fits { Ok(text.to_owned()) } else { Err("write a namespace's name (a-z, 0-9, -), at most 63 characters".to_owned()) }
+    let fits = !text.is_empty()
+        && text.len() <= 63
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("write a namespace's name (a-z, 0-9, -), at most 63 characters".to_owned())
+    }
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -79,7 +93,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| Failure::Failed(format!("the runtime does not start: {error}")))?;
     runtime.block_on(async {
         let server = server(args).await?;
-        if args.watch || args.until_settled { watch::run(args, &server).await } else { once(args, &server).await }
+        if args.watch || args.until_settled {
+            watch::run(args, &server).await
+        } else {
+            once(args, &server).await
+        }
     })
 }
 
@@ -92,7 +110,10 @@ async fn server(args: &Args) -> Result<Server, Failure> {
             "no cluster: {error}; set KUBECONFIG, run in a pod with a ServiceAccount, or ask an address with --server http://127.0.0.1:8080"
         ))
     })?;
-    Ok(Server::Leader { client, namespace: args.system_namespace.clone() })
+    Ok(Server::Leader {
+        client,
+        namespace: args.system_namespace.clone(),
+    })
 }
 
 async fn once(args: &Args, server: &Server) -> Result<(), Failure> {
@@ -107,7 +128,10 @@ async fn once(args: &Args, server: &Server) -> Result<(), Failure> {
 }
 
 async fn ask(args: &Args, server: &Server) -> Result<Document, Failure> {
-    let answer = server.ask().await.map_err(|error| Failure::Failed(error.to_string()))?;
+    let answer = server
+        .ask()
+        .await
+        .map_err(|error| Failure::Failed(error.to_string()))?;
     let mut document = Document::read(answer)?;
     document.select(&args.statefulsets, args.namespace.as_deref())?;
     Ok(document)
@@ -120,7 +144,14 @@ fn size() -> (usize, Option<usize>) {
         return (PIPED_COLUMNS, None);
     }
     // A terminal that does not say is taken for a small one.
-    let (columns, rows) = rustix::termios::tcgetwinsize(stdout).map_or((0, 0), |size| (size.ws_col, size.ws_row));
-    let or = |given: u16, usual: usize| if given == 0 { usual } else { usize::from(given) };
+    let (columns, rows) =
+        rustix::termios::tcgetwinsize(stdout).map_or((0, 0), |size| (size.ws_col, size.ws_row));
+    let or = |given: u16, usual: usize| {
+        if given == 0 {
+            usual
+        } else {
+            usize::from(given)
+        }
+    };
     (or(columns, 80), Some(or(rows, 24)))
 }

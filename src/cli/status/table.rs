@@ -20,7 +20,11 @@ const MOST_NAMED: usize = 5;
 
 /// The whole text.
 pub(super) fn text(document: &Document, columns: usize) -> Result<String, Failure> {
-    let tables: Vec<String> = document.reports()?.iter().map(|set| one(set, &document.head.version, columns)).collect();
+    let tables: Vec<String> = document
+        .reports()?
+        .iter()
+        .map(|set| one(set, &document.head.version, columns))
+        .collect();
     Ok(tables.join("\n"))
 }
 
@@ -28,7 +32,11 @@ fn one(set: &SetReport, version: &str, columns: usize) -> String {
     let mut lines = vec![headline(set), format!("  {}", progress(set))];
     lines.extend(gaps(set));
     lines.extend(blocks::lines(set));
-    lines.extend(set.warnings.iter().map(|warning| format!("  warning: {warning}")));
+    lines.extend(
+        set.warnings
+            .iter()
+            .map(|warning| format!("  warning: {warning}")),
+    );
     lines.extend(other_agents(set, version));
     let mut text: String = lines.iter().map(|line| clean(line) + "\n").collect();
     if !set.pods.is_empty() {
@@ -39,8 +47,17 @@ fn one(set: &SetReport, version: &str, columns: usize) -> String {
 
 /// `namespace/name: state: message`.
 pub(super) fn headline(set: &SetReport) -> String {
-    let message = if set.message.is_empty() { String::new() } else { format!(": {}", set.message) };
-    clean(&format!("{}/{}: {}{message}", set.namespace, set.name, state(set.state)))
+    let message = if set.message.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", set.message)
+    };
+    clean(&format!(
+        "{}/{}: {}{message}",
+        set.namespace,
+        set.name,
+        state(set.state)
+    ))
 }
 
 const fn state(state: State) -> &'static str {
@@ -66,17 +83,32 @@ fn progress(set: &SetReport) -> String {
     let left = if set.steps_left == 0 && set.moves_left == 0 {
         "nothing left to do".to_owned()
     } else {
-        format!("{} in {} left, {}", plural(set.moves_left, "move"), plural(set.steps_left, "step"), remaining(set.eta_seconds))
+        format!(
+            "{} in {} left, {}",
+            plural(set.moves_left, "move"),
+            plural(set.steps_left, "step"),
+            remaining(set.eta_seconds)
+        )
     };
     let least = set.minimum_ready_replicas;
     let served = if set.not_asked > 0 {
-        format!("what is served is not known yet: {} not asked", plural(set.not_asked, "sidecar"))
+        format!(
+            "what is served is not known yet: {} not asked",
+            plural(set.not_asked, "sidecar")
+        )
     } else if least == 0 {
         "SOME INSTANTS ARE SERVED BY NO POD".to_owned()
     } else {
-        format!("every instant is served by at least {}", plural(least, "pod"))
+        format!(
+            "every instant is served by at least {}",
+            plural(least, "pod")
+        )
     };
-    format!("{left}; {served}; {}, ConfigMap {}", plural(set.replicas, "replica"), set.configmap)
+    format!(
+        "{left}; {served}; {}, ConfigMap {}",
+        plural(set.replicas, "replica"),
+        set.configmap
+    )
 }
 
 /// An estimate in words; the leader's is a lower bound.
@@ -84,8 +116,16 @@ fn remaining(seconds: u64) -> String {
     match seconds {
         0..60 => "at least a minute".to_owned(),
         60..3_600 => format!("at least {} min", seconds.div_ceil(60)),
-        3_600..86_400 => format!("at least {} h {} min", seconds / 3_600, seconds % 3_600 / 60),
-        _ => format!("at least {} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+        3_600..86_400 => format!(
+            "at least {} h {} min",
+            seconds / 3_600,
+            seconds % 3_600 / 60
+        ),
+        _ => format!(
+            "at least {} d {} h",
+            seconds / 86_400,
+            seconds % 86_400 / 3_600
+        ),
     }
 }
 
@@ -93,10 +133,19 @@ fn gaps(set: &SetReport) -> Vec<String> {
     if set.not_asked > 0 {
         return Vec::new();
     }
-    let mut lines: Vec<String> = set.gaps.iter().take(MOST_GAPS).map(|gap| format!("  GAP: nobody serves {gap}")).collect();
+    let mut lines: Vec<String> = set
+        .gaps
+        .iter()
+        .take(MOST_GAPS)
+        .map(|gap| format!("  GAP: nobody serves {gap}"))
+        .collect();
     if let Some(last) = lines.last_mut() {
         let more = set.gaps.len().saturating_sub(MOST_GAPS);
-        let more = if more > 0 { format!(" and {more} more ranges") } else { String::new() };
+        let more = if more > 0 {
+            format!(" and {more} more ranges")
+        } else {
+            String::new()
+        };
         last.push_str(&format!("{more} ({} in all)", age(set.gap_seconds)));
     }
     lines
@@ -108,17 +157,30 @@ fn other_agents(set: &SetReport, version: &str) -> Option<String> {
         .iter()
         .filter_map(|pod| Some((pod, pod.agent_version.as_ref()?)))
         .filter(|(_, agent)| agent.as_str() != version)
-        .map(|(pod, agent)| format!("{} ({})", pod.pod, if agent.is_empty() { "unknown" } else { agent }))
+        .map(|(pod, agent)| {
+            format!(
+                "{} ({})",
+                pod.pod,
+                if agent.is_empty() { "unknown" } else { agent }
+            )
+        })
         .collect();
-    let more = if others.len() > MOST_NAMED { format!(" and {} more", others.len() - MOST_NAMED) } else { String::new() };
+    let more = if others.len() > MOST_NAMED {
+        format!(" and {} more", others.len() - MOST_NAMED)
+    } else {
+        String::new()
+    };
     let named = others.get(..others.len().min(MOST_NAMED))?.join(", ");
     (!named.is_empty())
         .then(|| format!("  agents of another version than the server's {version}, until these pods are recreated: {named}{more}"))
 }
 
 fn pods(all: &[PodReport], columns: usize) -> String {
-    let shown: Vec<&PodReport> =
-        all.iter().filter(|pod| all.len() <= MANY_PODS || pod.state != PodState::Confirmed).take(MANY_PODS).collect();
+    let shown: Vec<&PodReport> = all
+        .iter()
+        .filter(|pod| all.len() <= MANY_PODS || pod.state != PodState::Confirmed)
+        .take(MANY_PODS)
+        .collect();
     // A column that would say the same of every pod is left out.
     let planned = shown.iter().any(|pod| pod.published != Some(pod.desired));
     let sentences = shown.iter().any(|pod| pod.why.is_some());
@@ -129,18 +191,27 @@ fn pods(all: &[PodReport], columns: usize) -> String {
     let mut rows = vec![header.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     rows.extend(shown.iter().map(|pod| row(pod, planned, sentences)));
     let rest = all.len() - shown.len();
-    let more = if rest > 0 { format!("  … and {rest} more pods; -o json has them all\n") } else { String::new() };
+    let more = if rest > 0 {
+        format!("  … and {rest} more pods; -o json has them all\n")
+    } else {
+        String::new()
+    };
     aligned(&rows, sentences, columns) + &more
 }
 
 fn row(pod: &PodReport, planned: bool, sentences: bool) -> Vec<String> {
-    let or_none = |window: Option<Window>| window.map_or("-".to_owned(), |window| window.to_string());
+    let or_none =
+        |window: Option<Window>| window.map_or("-".to_owned(), |window| window.to_string());
     let extra = if pod.surplus { " (extra)" } else { "" };
     let applied = match pod.applied {
         applied @ Some(_) if applied == pod.published => "=".to_owned(),
         applied => or_none(applied),
     };
-    let unverified = if pod.applied.is_some() && !pod.verified { " unverified" } else { "" };
+    let unverified = if pod.applied.is_some() && !pod.verified {
+        " unverified"
+    } else {
+        ""
+    };
     let mut row = vec![
         pod.pod.clone(),
         format!("{}{extra}", pod.shard),
@@ -150,7 +221,11 @@ fn row(pod: &PodReport, planned: bool, sentences: bool) -> Vec<String> {
         format!("{applied}{unverified}"),
     ];
     if planned {
-        row.push(if pod.published == Some(pod.desired) { "=".to_owned() } else { pod.desired.to_string() });
+        row.push(if pod.published == Some(pod.desired) {
+            "=".to_owned()
+        } else {
+            pod.desired.to_string()
+        });
     }
     row.extend([age(pod.seconds_in_state), pod.restarts.to_string()]);
     if sentences {
@@ -176,9 +251,20 @@ pub(super) const fn pod_state(state: PodState) -> &'static str {
 fn aligned(rows: &[Vec<String>], sentences: bool, columns: usize) -> String {
     let length = |text: &str| text.chars().count();
     let count = rows.first().map_or(0, Vec::len);
-    let widths: Vec<usize> = (0..count).map(|i| rows.iter().map(|row| length(&row[i])).max().unwrap_or(0)).collect();
-    let before: usize = widths.iter().take(count.saturating_sub(1)).map(|width| width + 2).sum::<usize>() + 2;
-    let room = if sentences { columns.saturating_sub(before).max(LEAST_SENTENCE) } else { usize::MAX };
+    let widths: Vec<usize> = (0..count)
+        .map(|i| rows.iter().map(|row| length(&row[i])).max().unwrap_or(0))
+        .collect();
+    let before: usize = widths
+        .iter()
+        .take(count.saturating_sub(1))
+        .map(|width| width + 2)
+        .sum::<usize>()
+        + 2;
+    let room = if sentences {
+        columns.saturating_sub(before).max(LEAST_SENTENCE)
+    } else {
+        usize::MAX
+    };
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
@@ -199,7 +285,14 @@ fn aligned(rows: &[Vec<String>], sentences: bool, columns: usize) -> String {
 
 /// At most `room` characters.
 pub(super) fn short(text: &str, room: usize) -> String {
-    if text.chars().count() <= room { text.to_owned() } else { text.chars().take(room.saturating_sub(1)).chain(['…']).collect() }
+    if text.chars().count() <= room {
+        text.to_owned()
+    } else {
+        text.chars()
+            .take(room.saturating_sub(1))
+            .chain(['…'])
+            .collect()
+    }
 }
 
 /// An age as `kubectl` writes it.
@@ -216,7 +309,9 @@ fn age(seconds: u64) -> String {
 
 /// Without characters that a terminal would obey: sentences come from other machines.
 pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if acts(c) { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if acts(c) { ' ' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -225,10 +320,22 @@ mod tests {
 
     #[test]
     fn times_are_for_people() {
-        for (seconds, want) in [(0, "0s"), (119, "119s"), (200, "3m20s"), (3_600, "60m"), (7_500, "2h5m"), (200_000, "2d7h")] {
+        for (seconds, want) in [
+            (0, "0s"),
+            (119, "119s"),
+            (200, "3m20s"),
+            (3_600, "60m"),
+            (7_500, "2h5m"),
+            (200_000, "2d7h"),
+        ] {
             assert_eq!(age(seconds), want);
         }
-        for (seconds, want) in [(5, "a minute"), (61, "2 min"), (4_800, "1 h 20 min"), (90_000, "1 d 1 h")] {
+        for (seconds, want) in [
+            (5, "a minute"),
+            (61, "2 min"),
+            (4_800, "1 h 20 min"),
+            (90_000, "1 d 1 h"),
+        ] {
             assert_eq!(remaining(seconds), format!("at least {want}"));
         }
     }
@@ -237,9 +344,15 @@ mod tests {
     fn lines_do_not_wrap_and_terminals_are_not_told_what_to_do() {
         assert_eq!(short("a sentence", 5), "a se…");
         assert_eq!(clean("\u{1b}[2Jx\ny"), " [2Jx y");
-        let rows = [vec!["POD".to_owned(), "WHY".to_owned()], vec!["store-0".to_owned(), "x".repeat(300)]];
+        let rows = [
+            vec!["POD".to_owned(), "WHY".to_owned()],
+            vec!["store-0".to_owned(), "x".repeat(300)],
+        ];
         let text = aligned(&rows, true, 60);
-        assert_eq!(text.lines().map(|line| line.chars().count()).max(), Some(60));
+        assert_eq!(
+            text.lines().map(|line| line.chars().count()).max(),
+            Some(60)
+        );
         assert!(text.ends_with("…\n"));
     }
 }

@@ -30,7 +30,9 @@ enum End {
 
 pub(super) async fn run(args: &Args, server: &Server) -> Result<(), Failure> {
     let mut shown = Shown::new(args);
-    let timeout = args.timeout.map(|timeout| Instant::now() + timeout.to_std());
+    let timeout = args
+        .timeout
+        .map(|timeout| Instant::now() + timeout.to_std());
     let end = tokio::select! {
         end = follow(args, server, &mut shown) => end?,
         () = async { if let Some(at) = timeout { sleep_until(at).await } else { std::future::pending().await } } => End::TimedOut,
@@ -40,8 +42,14 @@ pub(super) async fn run(args: &Args, server: &Server) -> Result<(), Failure> {
     match end {
         End::Asked | End::Settled => Ok(()),
         End::TimedOut => {
-            let limit = args.timeout.map_or_else(String::new, |timeout| timeout.to_string());
-            let last = if shown.open.is_empty() { String::new() } else { format!(": {}", shown.open.join("; ")) };
+            let limit = args
+                .timeout
+                .map_or_else(String::new, |timeout| timeout.to_string());
+            let last = if shown.open.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", shown.open.join("; "))
+            };
             Err(Failure::Failed(format!("not settled after {limit}{last}")))
         }
     }
@@ -90,7 +98,12 @@ impl Shown {
     fn new(args: &Args) -> Self {
         let json = args.output == Output::Json;
         let terminal = !json && size().1.is_some();
-        Self { json, screen: terminal.then(String::new), lines: BTreeMap::new(), open: Vec::new() }
+        Self {
+            json,
+            screen: terminal.then(String::new),
+            lines: BTreeMap::new(),
+            open: Vec::new(),
+        }
     }
 
     /// Whether somebody still reads.
@@ -99,14 +112,25 @@ impl Shown {
             return Ok(write(&(document.json(false)? + "\n")));
         }
         if self.screen.is_some() {
-            let remarks: String = document.remarks().iter().map(|remark| format!("{remark}\n")).collect();
+            let remarks: String = document
+                .remarks()
+                .iter()
+                .map(|remark| format!("{remark}\n"))
+                .collect();
             let text = remarks + &table::text(document, size().0)?;
             let drawn = draw(&text);
             self.screen = Some(text);
             return Ok(drawn);
         }
-        let mut now: Vec<Said> =
-            document.remarks().into_iter().map(|remark| Said { key: format!("remark {remark}"), line: remark, usual: false }).collect();
+        let mut now: Vec<Said> = document
+            .remarks()
+            .into_iter()
+            .map(|remark| Said {
+                key: format!("remark {remark}"),
+                line: remark,
+                usual: false,
+            })
+            .collect();
         for set in &document.reports()? {
             now.extend(lines(set));
         }
@@ -136,7 +160,12 @@ impl Shown {
         if let Some(screen) = &self.screen {
             return draw(&format!("{line}\n{screen}"));
         }
-        if self.lines.insert("no answer".to_owned(), line.clone()).as_ref() != Some(&line) {
+        if self
+            .lines
+            .insert("no answer".to_owned(), line.clone())
+            .as_ref()
+            != Some(&line)
+        {
             say(&line);
         }
         true
@@ -150,14 +179,23 @@ impl Shown {
         }
         let reports = document.reports()?;
         if reports.is_empty() {
-            return Err(Failure::Failed("there is no StatefulSet to wait for".to_owned()));
+            return Err(Failure::Failed(
+                "there is no StatefulSet to wait for".to_owned(),
+            ));
         }
-        let stopped: Vec<String> =
-            reports.iter().filter(|set| matches!(set.state, State::Blocked | State::Refused)).map(table::headline).collect();
+        let stopped: Vec<String> = reports
+            .iter()
+            .filter(|set| matches!(set.state, State::Blocked | State::Refused))
+            .map(table::headline)
+            .collect();
         if !stopped.is_empty() {
             return Err(Failure::Found(stopped.join("; ")));
         }
-        self.open = reports.iter().filter(|set| set.state != State::Settled).map(table::headline).collect();
+        self.open = reports
+            .iter()
+            .filter(|set| set.state != State::Settled)
+            .map(table::headline)
+            .collect();
         Ok(self.open.is_empty().then_some(End::Settled))
     }
 }
@@ -173,13 +211,24 @@ struct Said {
 /// What may change of a StatefulSet.
 fn lines(set: &SetReport) -> Vec<Said> {
     let name = format!("{}/{}", set.namespace, set.name);
-    let mut lines = vec![Said { key: name.clone(), line: table::headline(set), usual: false }];
+    let mut lines = vec![Said {
+        key: name.clone(),
+        line: table::headline(set),
+        usual: false,
+    }];
     let served = match set.gap_seconds {
-        _ if set.not_asked > 0 => format!("{name}: what is served is not known yet: {} sidecars were not asked", set.not_asked),
+        _ if set.not_asked > 0 => format!(
+            "{name}: what is served is not known yet: {} sidecars were not asked",
+            set.not_asked
+        ),
         0 => format!("{name}: every instant is served"),
         seconds => format!("{name}: GAP: nobody serves {seconds} s of the retention"),
     };
-    lines.push(Said { key: format!("{name} gaps"), line: served, usual: set.gap_seconds == 0 || set.not_asked > 0 });
+    lines.push(Said {
+        key: format!("{name} gaps"),
+        line: served,
+        usual: set.gap_seconds == 0 || set.not_asked > 0,
+    });
     let warning = |warning: &String| Said {
         key: format!("{name} {warning}"),
         line: table::clean(&format!("{name}: warning: {warning}")),
@@ -187,9 +236,18 @@ fn lines(set: &SetReport) -> Vec<Said> {
     };
     lines.extend(set.warnings.iter().map(warning));
     for pod in &set.pods {
-        let window = pod.published.map_or_else(|| "without an entry".to_owned(), |window| window.to_string());
-        let phase = pod.phase.as_ref().map_or_else(String::new, |phase| format!(" ({phase})"));
-        let why = pod.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        let window = pod.published.map_or_else(
+            || "without an entry".to_owned(),
+            |window| window.to_string(),
+        );
+        let phase = pod
+            .phase
+            .as_ref()
+            .map_or_else(String::new, |phase| format!(" ({phase})"));
+        let why = pod
+            .why
+            .as_ref()
+            .map_or_else(String::new, |why| format!(": {why}"));
         let usual = pod.state == PodState::Confirmed;
         let line = table::clean(&format!(
             "{}/{}: {window} {}{}{why}",
@@ -198,7 +256,11 @@ fn lines(set: &SetReport) -> Vec<Said> {
             table::pod_state(pod.state),
             if usual { "" } else { &phase }
         ));
-        lines.push(Said { key: format!("{name} {}", pod.pod), line, usual });
+        lines.push(Said {
+            key: format!("{name} {}", pod.pod),
+            line,
+            usual,
+        });
     }
     lines
 }
@@ -215,7 +277,10 @@ fn draw(text: &str) -> bool {
         screen.push_str("\u{1b}[K\n");
     }
     if all > fits {
-        screen.push_str(&format!("… {} more lines: a larger window shows them\u{1b}[K\n", all - fits));
+        screen.push_str(&format!(
+            "… {} more lines: a larger window shows them\u{1b}[K\n",
+            all - fits
+        ));
     }
     // What the last drawing had below this one.
     write(&(screen + "\u{1b}[J"))
@@ -224,5 +289,7 @@ fn draw(text: &str) -> bool {
 /// Writes at once; false when nobody reads any more.
 fn write(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_ok()
 }

@@ -18,7 +18,12 @@ impl AgentStatus {
     pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         let mut status: Self = serde_json::from_slice(body)?;
         status.agent_version = short_line(&status.agent_version, MAX_VERSION_CHARS);
-        for text in [&mut status.last_error, &mut status.blocks_unknown, &mut status.namespace, &mut status.uid] {
+        for text in [
+            &mut status.last_error,
+            &mut status.blocks_unknown,
+            &mut status.namespace,
+            &mut status.uid,
+        ] {
             *text = text.as_deref().map(brief);
         }
         if let Some(why) = status.blocks.as_ref().and_then(malformed) {
@@ -35,12 +40,19 @@ fn brief(text: &str) -> String {
 
 /// Returns why the list of blocks cannot be used.
 fn malformed(blocks: &LoadedBlocks) -> Option<&'static str> {
-    let is_ulid = |block: &BlockRef| block.ulid.len() == ULID_CHARS && block.ulid.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_ulid = |block: &BlockRef| {
+        block.ulid.len() == ULID_CHARS
+            && block.ulid.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
     if blocks.missing.len() > MAX_MISSING {
         Some("its sidecar names more missing blocks than it may")
     } else if !blocks.missing.iter().all(is_ulid) {
         Some("its sidecar names a missing block by something else than a ULID")
-    } else if blocks.missing.iter().any(|block| block.min_time > block.max_time) {
+    } else if blocks
+        .missing
+        .iter()
+        .any(|block| block.min_time > block.max_time)
+    {
         Some("its sidecar names a missing block that ends before it begins")
     } else {
         None

@@ -89,8 +89,14 @@ impl Ulid {
         if text.len() != 26 || text.as_bytes()[0] > b'7' {
             return None;
         }
-        let digit = |byte: u8| DIGITS.iter().position(|digit| *digit == byte.to_ascii_uppercase());
-        let value = text.bytes().try_fold(0_u128, |value, byte| Some(value << 5 | digit(byte)? as u128))?;
+        let digit = |byte: u8| {
+            DIGITS
+                .iter()
+                .position(|digit| *digit == byte.to_ascii_uppercase())
+        };
+        let value = text.bytes().try_fold(0_u128, |value, byte| {
+            Some(value << 5 | digit(byte)? as u128)
+        })?;
         Some(Self(value.to_be_bytes()))
     }
 }
@@ -110,8 +116,12 @@ impl Tally {
     /// Adds a block as often as it is loaded.
     fn add(&mut self, block: &Block, times: u64) {
         self.blocks += times;
-        self.bytes = self.bytes.saturating_add(block.bytes.unwrap_or(0).saturating_mul(times));
-        self.samples = self.samples.saturating_add(block.samples.unwrap_or(0).saturating_mul(times));
+        self.bytes = self
+            .bytes
+            .saturating_add(block.bytes.unwrap_or(0).saturating_mul(times));
+        self.samples = self
+            .samples
+            .saturating_add(block.samples.unwrap_or(0).saturating_mul(times));
     }
 }
 
@@ -126,7 +136,11 @@ pub struct Inventory {
 
 impl Inventory {
     fn new(format: Format) -> Self {
-        Self { format, blocks: Vec::new(), lines: HashMap::new() }
+        Self {
+            format,
+            blocks: Vec::new(),
+            lines: HashMap::new(),
+        }
     }
 
     /// Takes a block that was named on this line.
@@ -140,17 +154,33 @@ impl Inventory {
                 block.min, block.max
             ));
         }
-        if [block.min, block.max].iter().any(|at| chrono::DateTime::from_timestamp_millis(*at).is_none()) {
-            return Err(format!("block {name} is from {} to {}: milliseconds since 1970 are expected", block.min, block.max));
+        if [block.min, block.max]
+            .iter()
+            .any(|at| chrono::DateTime::from_timestamp_millis(*at).is_none())
+        {
+            return Err(format!(
+                "block {name} is from {} to {}: milliseconds since 1970 are expected",
+                block.min, block.max
+            ));
         }
         if block.level > MAX_LEVEL {
-            return Err(format!("block {name} has compaction level {}: at most {MAX_LEVEL} is expected", block.level));
+            return Err(format!(
+                "block {name} has compaction level {}: at most {MAX_LEVEL} is expected",
+                block.level
+            ));
         }
         if self.blocks.len() >= MAX_BLOCKS {
-            return Err(format!("more than {MAX_BLOCKS} blocks, the most that are read; list a part of the bucket"));
+            return Err(format!(
+                "more than {MAX_BLOCKS} blocks, the most that are read; list a part of the bucket"
+            ));
         }
-        if let Some(earlier) = self.lines.insert(block.ulid, u32::try_from(line).unwrap_or(u32::MAX)) {
-            return Err(format!("block {name} was listed already on line {earlier}: list each block once"));
+        if let Some(earlier) = self
+            .lines
+            .insert(block.ulid, u32::try_from(line).unwrap_or(u32::MAX))
+        {
+            return Err(format!(
+                "block {name} was listed already on line {earlier}: list each block once"
+            ));
         }
         self.blocks.push(block);
         Ok(())
@@ -183,7 +213,10 @@ impl Inventory {
     /// How many blocks do not tell their bytes.
     #[must_use]
     pub fn without_bytes(&self) -> usize {
-        self.blocks.iter().filter(|block| block.bytes.is_none()).count()
+        self.blocks
+            .iter()
+            .filter(|block| block.bytes.is_none())
+            .count()
     }
 
     /// By resolution and compaction level.
@@ -191,7 +224,10 @@ impl Inventory {
     pub fn kinds(&self) -> BTreeMap<(Resolution, u32), Tally> {
         let mut kinds: BTreeMap<(Resolution, u32), Tally> = BTreeMap::new();
         for block in &self.blocks {
-            kinds.entry((block.resolution, block.level)).or_default().add(block, 1);
+            kinds
+                .entry((block.resolution, block.level))
+                .or_default()
+                .add(block, 1);
         }
         kinds
     }

@@ -140,7 +140,13 @@ struct File {
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { state: State::Between, found: Inventory::new(Format::Json), pending: Vec::new(), lines: 0, columns: 0 }
+        Self {
+            state: State::Between,
+            found: Inventory::new(Format::Json),
+            pending: Vec::new(),
+            lines: 0,
+            columns: 0,
+        }
     }
 }
 
@@ -153,7 +159,10 @@ impl Reader {
         self.pending.extend_from_slice(piece);
         self.read(false)?;
         if self.pending.len() > MAX_ITEM_BYTES {
-            return Err(self.at(0, format!("one block takes more than {MAX_ITEM_BYTES} bytes, the most that are read")));
+            return Err(self.at(
+                0,
+                format!("one block takes more than {MAX_ITEM_BYTES} bytes, the most that are read"),
+            ));
         }
         Ok(())
     }
@@ -164,19 +173,31 @@ impl Reader {
     /// [`Unreadable`] for a text that ends too early or has no block.
     pub fn finish(mut self) -> Result<Inventory, Unreadable> {
         self.read(true)?;
-        let rest = self.pending.iter().position(|byte| !byte.is_ascii_whitespace());
+        let rest = self
+            .pending
+            .iter()
+            .position(|byte| !byte.is_ascii_whitespace());
         if let Some(rest) = rest.or((self.state == State::List).then_some(0)) {
-            return Err(self.at(rest, "the text ends within this block: it was cut off; list the bucket again".to_owned()));
+            return Err(self.at(
+                rest,
+                "the text ends within this block: it was cut off; list the bucket again".to_owned(),
+            ));
         }
         if !self.found.blocks.is_empty() {
             self.found.lines = std::collections::HashMap::new();
             return Ok(self.found);
         }
         let why = match self.state {
-            State::Between if self.lines == 0 || self.found.format == Format::Json => format!("there is no block: {EXPECTED}"),
+            State::Between if self.lines == 0 || self.found.format == Format::Json => {
+                format!("there is no block: {EXPECTED}")
+            }
             _ => "no block is listed: is the bucket empty, or the selector wrong?".to_owned(),
         };
-        Err(Unreadable { line: self.lines + 1, column: 1, why })
+        Err(Unreadable {
+            line: self.lines + 1,
+            column: 1,
+            why,
+        })
     }
 
     fn read(&mut self, last: bool) -> Result<(), Unreadable> {
@@ -187,7 +208,11 @@ impl Reader {
                 (_, byte) if byte.is_ascii_whitespace() => Some(from + 1),
                 (State::List, b',') => Some(from + 1),
                 (State::List, b']') => {
-                    self.state = if self.found.format == Format::Api { State::Done } else { State::Between };
+                    self.state = if self.found.format == Format::Api {
+                        State::Done
+                    } else {
+                        State::Between
+                    };
                     Some(from + 1)
                 }
                 (State::Between, b'[') => {
@@ -200,7 +225,9 @@ impl Reader {
                     self.object(from, lines + 1, last)?
                 }
                 (State::Between, _) => self.line(from, last)?,
-                (State::List, _) => return Err(self.at(from, format!("not the meta.json of a block; {EXPECTED}"))),
+                (State::List, _) => {
+                    return Err(self.at(from, format!("not the meta.json of a block; {EXPECTED}")));
+                }
             };
             match next {
                 Some(next) => from = next,
@@ -229,10 +256,14 @@ impl Reader {
             Some(Ok(meta)) => {
                 let block = block(&meta).map_err(|why| self.at(from, why))?;
                 let name = meta.ulid.into_owned();
-                self.found.take(block, &name, line).map_err(|why| self.at(from, why))?;
+                self.found
+                    .take(block, &name, line)
+                    .map_err(|why| self.at(from, why))?;
                 return Ok(Some(end));
             }
-            Some(Err(error)) if is_cut(&error, text, last) && !may_be_an_answer(text) => return Ok(None),
+            Some(Err(error)) if is_cut(&error, text, last) && !may_be_an_answer(text) => {
+                return Ok(None);
+            }
             Some(Err(_)) | None => {}
         }
         self.other(from, last)
@@ -246,13 +277,27 @@ impl Reader {
         let end = from + stream.byte_offset();
         match read {
             Some(Err(error)) if is_cut(&error, text, last) => Ok(None),
-            Some(Ok(other)) if other.ulid.is_none() && other.level.is_some() && (other.msg.is_some() || other.caller.is_some()) => {
+            Some(Ok(other))
+                if other.ulid.is_none()
+                    && other.level.is_some()
+                    && (other.msg.is_some() || other.caller.is_some()) =>
+            {
                 Ok(Some(end))
             }
-            Some(Ok(Other { error: Some(said), .. })) => {
-                Err(self.at(from, format!("thanos answered with an error: {}", short_line(&said, MAX_SAID_CHARS))))
-            }
-            Some(Ok(Other { ulid: None, data: Some(_), .. })) if self.state == State::Between => {
+            Some(Ok(Other {
+                error: Some(said), ..
+            })) => Err(self.at(
+                from,
+                format!(
+                    "thanos answered with an error: {}",
+                    short_line(&said, MAX_SAID_CHARS)
+                ),
+            )),
+            Some(Ok(Other {
+                ulid: None,
+                data: Some(_),
+                ..
+            })) if self.state == State::Between => {
                 (self.state, self.found.format) = (State::Done, Format::Api);
                 Ok(Some(end))
             }
@@ -262,13 +307,17 @@ impl Reader {
 
     /// What the JSON reader says of the block that begins here, at its place in the whole text.
     fn refused(&self, from: usize) -> Unreadable {
-        let said = serde_json::Deserializer::from_slice(&self.pending[from..]).into_iter::<Meta<'_>>().next();
+        let said = serde_json::Deserializer::from_slice(&self.pending[from..])
+            .into_iter::<Meta<'_>>()
+            .next();
         // The end of a piece is no mistake of the list.
         let Some(error) = said.and_then(Result::err).filter(|error| !error.is_eof()) else {
             return self.at(from, format!("not the meta.json of a block; {EXPECTED}"));
         };
         let text = error.to_string();
-        let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why);
+        let why = text
+            .rsplit_once(" at line ")
+            .map_or(text.as_str(), |(why, _)| why);
         self.at(
             (from + read_until(&error, &self.pending[from..])).saturating_sub(1),
             format!("not the meta.json of a block: {why}; {EXPECTED}"),
@@ -277,11 +326,21 @@ impl Reader {
 
     /// A line that is no JSON: skipped if it is of a log. Gives where the next one begins, if it is complete.
     fn line(&self, from: usize, last: bool) -> Result<Option<usize>, Unreadable> {
-        let Some(line) = line_at(&self.pending, from, last) else { return Ok(None) };
+        let Some(line) = line_at(&self.pending, from, last) else {
+            return Ok(None);
+        };
         let bytes = &self.pending[from..line.end];
-        let text =
-            std::str::from_utf8(bytes).map_err(|error| self.at(from + error.valid_up_to(), format!("not UTF-8 text; {EXPECTED}")))?;
-        if is_of_a_log(text) { Ok(Some(line.next)) } else { Err(self.at(from, no_json(text))) }
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            self.at(
+                from + error.valid_up_to(),
+                format!("not UTF-8 text; {EXPECTED}"),
+            )
+        })?;
+        if is_of_a_log(text) {
+            Ok(Some(line.next))
+        } else {
+            Err(self.at(from, no_json(text)))
+        }
     }
 
     /// Forgets what was read.
@@ -302,13 +361,19 @@ impl Reader {
             Some(at) => (byte - at) as u64,
             None => self.columns + byte as u64 + 1,
         };
-        Unreadable { line: self.lines + newlines(before) + 1, column, why }
+        Unreadable {
+            line: self.lines + newlines(before) + 1,
+            column,
+            why,
+        }
     }
 }
 
 /// How much of the text the reader had read when it made this error. It counts the end of a line as column 0 of the next one.
 fn read_until(error: &serde_json::Error, text: &[u8]) -> usize {
-    let lines = text.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
+    let lines = text
+        .split_inclusive(|byte| *byte == b'\n')
+        .take(error.line().saturating_sub(1));
     lines.map(<[u8]>::len).sum::<usize>() + error.column()
 }
 
@@ -333,17 +398,25 @@ fn line_at(text: &[u8], from: usize, last: bool) -> Option<Line> {
         Some(length) => {
             let end = from + length;
             let returned = usize::from(end > from && text[end - 1] == b'\r');
-            Some(Line { end: end - returned, next: end + 1 })
+            Some(Line {
+                end: end - returned,
+                next: end + 1,
+            })
         }
-        None => (last && from < text.len()).then_some(Line { end: text.len(), next: text.len() }),
+        None => (last && from < text.len()).then_some(Line {
+            end: text.len(),
+            next: text.len(),
+        }),
     }
 }
 
 /// Whether an object may be an answer of the API: its first key is none of a block's.
 fn may_be_an_answer(text: &[u8]) -> bool {
     let head = String::from_utf8_lossy(&text[..text.len().min(256)]);
-    let key =
-        head.trim_start_matches(['{', ' ', '\t', '\r', '\n']).strip_prefix('"').and_then(|rest| rest.split('"').next().map(str::to_owned));
+    let key = head
+        .trim_start_matches(['{', ' ', '\t', '\r', '\n'])
+        .strip_prefix('"')
+        .and_then(|rest| rest.split('"').next().map(str::to_owned));
     key.is_some_and(|key| matches!(key.as_str(), "status" | "data" | "blocks" | "label"))
 }
 
@@ -352,7 +425,10 @@ fn list_within(head: &[u8]) -> Option<usize> {
     const KEY: &[u8] = b"\"blocks\"";
     let mut at = head.windows(KEY.len()).position(|part| part == KEY)? + KEY.len();
     for wanted in *b":[" {
-        at += head[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        at += head[at..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_whitespace())
+            .count();
         if head.get(at) != Some(&wanted) {
             return None;
         }
@@ -369,8 +445,12 @@ fn is_json_so_far(text: &[u8]) -> bool {
 /// A line of thanos' log, of kubectl's remarks or of Kubernetes' own logs.
 fn is_of_a_log(line: &str) -> bool {
     let klog = line.as_bytes();
-    let klog = klog.len() > 5 && b"IWEF".contains(&klog[0]) && klog[1..5].iter().all(u8::is_ascii_digit);
-    klog || line.contains("level=") || line.starts_with("ts=") || line.starts_with("Defaulted container") || line.starts_with("Warning: ")
+    let klog =
+        klog.len() > 5 && b"IWEF".contains(&klog[0]) && klog[1..5].iter().all(u8::is_ascii_digit);
+    klog || line.contains("level=")
+        || line.starts_with("ts=")
+        || line.starts_with("Defaulted container")
+        || line.starts_with("Warning: ")
 }
 
 /// What a text that is no JSON is instead.
@@ -379,7 +459,9 @@ fn no_json(line: &str) -> String {
     let what = match line.as_bytes().first() {
         Some(b'+' | b'|') => "a table".to_owned(),
         _ if line.starts_with("ULID,") || line.starts_with("ULID\t") => "a table".to_owned(),
-        _ if Ulid::parse(first).is_some() && line.contains(" -- ") => "the output of `ls -o wide`".to_owned(),
+        _ if Ulid::parse(first).is_some() && line.contains(" -- ") => {
+            "the output of `ls -o wide`".to_owned()
+        }
         _ if Ulid::parse(first).is_some() => "the names of blocks alone".to_owned(),
         _ => format!("{:?}", line.chars().take(40).collect::<String>()),
     };
@@ -389,17 +471,34 @@ fn no_json(line: &str) -> String {
 fn block(meta: &Meta<'_>) -> Result<Block, String> {
     let ulid = Ulid::parse(&meta.ulid).ok_or_else(|| not_a_ulid(&meta.ulid))?;
     let millis = meta.thanos.downsample.resolution;
-    let resolution = Resolution::from_millis(millis)
-        .ok_or_else(|| format!("block {} has thanos.downsample.resolution {millis}: 0, 300000 or 3600000 is expected", meta.ulid))?;
+    let resolution = Resolution::from_millis(millis).ok_or_else(|| {
+        format!(
+            "block {} has thanos.downsample.resolution {millis}: 0, 300000 or 3600000 is expected",
+            meta.ulid
+        )
+    })?;
     // meta.json itself is listed without a size.
     let bytes = meta.thanos.files.as_ref().and_then(|files| {
         let sizes = files.iter().filter_map(|file| file.size_bytes);
-        sizes.fold(None, |sum: Option<u64>, size| Some(sum.unwrap_or(0).saturating_add(size)))
+        sizes.fold(None, |sum: Option<u64>, size| {
+            Some(sum.unwrap_or(0).saturating_add(size))
+        })
     });
     let (level, samples) = (meta.compaction.level, meta.stats.samples);
-    Ok(Block { ulid, min: meta.min, max: meta.max, level, resolution, bytes, samples })
+    Ok(Block {
+        ulid,
+        min: meta.min,
+        max: meta.max,
+        level,
+        resolution,
+        bytes,
+        samples,
+    })
 }
 
 fn not_a_ulid(text: &str) -> String {
-    format!("{:?} is not the name of a block (a ULID, such as 01M7Z0746AHQ1WWSYTJKK5CWQ4)", text.chars().take(40).collect::<String>())
+    format!(
+        "{:?} is not the name of a block (a ULID, such as 01M7Z0746AHQ1WWSYTJKK5CWQ4)",
+        text.chars().take(40).collect::<String>()
+    )
 }

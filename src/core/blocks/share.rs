@@ -49,10 +49,19 @@ struct Edges {
 
 impl Edges {
     fn new(plan: &Plan, now: DateTime<Utc>) -> Self {
-        let windows: Vec<Window> = (0..).zip(plan.shards()).map(|(shard, _)| plan.window(shard, now)).collect();
+        let windows: Vec<Window> = (0..)
+            .zip(plan.shards())
+            .map(|(shard, _)| plan.window(shard, now))
+            .collect();
         Self {
-            min: windows.iter().map(|window| window.min.at(now).timestamp_millis()).collect(),
-            max: windows.iter().map(|window| window.max.at(now).timestamp_millis()).collect(),
+            min: windows
+                .iter()
+                .map(|window| window.min.at(now).timestamp_millis())
+                .collect(),
+            max: windows
+                .iter()
+                .map(|window| window.max.at(now).timestamp_millis())
+                .collect(),
         }
     }
 
@@ -77,7 +86,9 @@ impl Shares {
             older: Tally::default(),
             future: Tally::default(),
         };
-        let Some(newest) = edges.max.first().copied() else { return shares };
+        let Some(newest) = edges.max.first().copied() else {
+            return shares;
+        };
         // A block that all shards load is counted at its first and behind its last one, and summed up at the end.
         let mut ends = vec![Share::default(); count + 1];
         for block in inventory.blocks() {
@@ -93,8 +104,13 @@ impl Shares {
             shares.loaded.add(block, 1);
             let again = (loading.len() - 1) as u64;
             if again > 0 {
-                let within = block.min >= edges.min[loading.start] && block.max <= edges.max[loading.start + 1];
-                let of = if within { &mut shares.again.within_overlap } else { &mut shares.again.across_edges };
+                let within = block.min >= edges.min[loading.start]
+                    && block.max <= edges.max[loading.start + 1];
+                let of = if within {
+                    &mut shares.again.within_overlap
+                } else {
+                    &mut shares.again.across_edges
+                };
                 of.add(block, again);
             }
             shares.shards[loading.start].count(block, again > 0);
@@ -125,7 +141,11 @@ impl Share {
     }
 
     fn map(&self, other: &Self, with: impl Fn(&Tally, &Tally) -> Tally) -> Self {
-        let mut both = Self { loaded: with(&self.loaded, &other.loaded), shared: with(&self.shared, &other.shared), ..*self };
+        let mut both = Self {
+            loaded: with(&self.loaded, &other.loaded),
+            shared: with(&self.shared, &other.shared),
+            ..*self
+        };
         for resolution in Resolution::ALL {
             let i = resolution as usize;
             both.by_resolution[i] = with(&self.by_resolution[i], &other.by_resolution[i]);

@@ -76,9 +76,18 @@ pub fn suggest(
     now: DateTime<Utc>,
 ) -> Result<Suggestion, NoSuggestion> {
     let sharding = &config.sharding;
-    let (shards, pods) = (plan.shards().len(), plan.shards().iter().map(|shard| shard.replicas).sum());
-    if let Some(asked) = sharding.total_shards().filter(|asked| *asked as usize != shards) {
-        return Err(NoSuggestion::TooFewPods { pods, shards: asked });
+    let (shards, pods) = (
+        plan.shards().len(),
+        plan.shards().iter().map(|shard| shard.replicas).sum(),
+    );
+    if let Some(asked) = sharding
+        .total_shards()
+        .filter(|asked| *asked as usize != shards)
+    {
+        return Err(NoSuggestion::TooFewPods {
+            pods,
+            shards: asked,
+        });
     }
     if shards < 2 {
         return Err(NoSuggestion::OneShard);
@@ -88,19 +97,30 @@ pub fn suggest(
     }
     let today = weights.heaviest(plan);
     let at_edges = block_edges(inventory, plan, sharding, now);
-    let mut of_today: Vec<PromDuration> =
-        at_edges.iter().copied().chain(plan.shards().iter().skip(1).map(|shard| shard.newest_age)).collect();
+    let mut of_today: Vec<PromDuration> = at_edges
+        .iter()
+        .copied()
+        .chain(plan.shards().iter().skip(1).map(|shard| shard.newest_age))
+        .collect();
     of_today.sort_unstable();
     of_today.dedup();
     for (ages, on_block_edges) in [(at_edges, true), (of_today, false)] {
-        let Some(boundaries) = Candidates::new(ages, shards - 1, plan, sharding, weights, now).lightest(today, weights.total(), shards)
+        let Some(boundaries) = Candidates::new(ages, shards - 1, plan, sharding, weights, now)
+            .lightest(today, weights.total(), shards)
         else {
             continue;
         };
         let sharding = with(config, &boundaries)?;
-        let better = Plan::new(&sharding, Some(plan.shards().iter().map(|shard| shard.replicas).sum()));
+        let better = Plan::new(
+            &sharding,
+            Some(plan.shards().iter().map(|shard| shard.replicas).sum()),
+        );
         if weights.heaviest(&better) < today {
-            return Ok(Suggestion { boundaries, sharding, on_block_edges });
+            return Ok(Suggestion {
+                boundaries,
+                sharding,
+                on_block_edges,
+            });
         }
     }
     Err(NoSuggestion::AlreadyBest)
@@ -116,24 +136,58 @@ fn with(config: &Config, boundaries: &[PromDuration]) -> Result<Sharding, NoSugg
 }
 
 /// Ages a moment before a block begins or ends, in whole seconds, newest first.
-fn block_edges(inventory: &Inventory, plan: &Plan, sharding: &Sharding, now: DateTime<Utc>) -> Vec<PromDuration> {
+fn block_edges(
+    inventory: &Inventory,
+    plan: &Plan,
+    sharding: &Sharding,
+    now: DateTime<Utc>,
+) -> Vec<PromDuration> {
     let origin = plan.origin(now).timestamp_millis();
-    let age = |edge: i64| PromDuration::from_secs((origin.saturating_sub(edge)).div_euclid(1_000) + 1);
-    let inside = |age: &PromDuration| *age > PromDuration::ZERO && sharding.retention().limit().is_none_or(|end| *age < end);
-    let mut ages: Vec<PromDuration> = inventory.blocks().iter().flat_map(|block| [age(block.min), age(block.max)]).filter(inside).collect();
+    let age =
+        |edge: i64| PromDuration::from_secs((origin.saturating_sub(edge)).div_euclid(1_000) + 1);
+    let inside = |age: &PromDuration| {
+        *age > PromDuration::ZERO && sharding.retention().limit().is_none_or(|end| *age < end)
+    };
+    let mut ages: Vec<PromDuration> = inventory
+        .blocks()
+        .iter()
+        .flat_map(|block| [age(block.min), age(block.max)])
+        .filter(inside)
+        .collect();
     ages.sort_unstable();
     ages.dedup();
     ages
 }
 
 impl Candidates {
-    fn new(ages: Vec<PromDuration>, wanted: usize, plan: &Plan, sharding: &Sharding, weights: &Weights, now: DateTime<Utc>) -> Self {
+    fn new(
+        ages: Vec<PromDuration>,
+        wanted: usize,
+        plan: &Plan,
+        sharding: &Sharding,
+        weights: &Weights,
+        now: DateTime<Utc>,
+    ) -> Self {
         let origin = plan.origin(now).timestamp_millis();
         let (oldest, newest) = weights.span();
-        let begun = ages.iter().map(|age| weights.begun(origin - age.as_millis())).collect();
-        let oldest_age = |age: &PromDuration| (*age + sharding.overlap()).min(sharding.retention().covered());
-        let ended = ages.iter().map(|age| weights.ended(origin - oldest_age(age).as_millis())).collect();
-        Self { ages, begun, ended, first: weights.begun(newest), last: weights.ended(oldest), wanted }
+        let begun = ages
+            .iter()
+            .map(|age| weights.begun(origin - age.as_millis()))
+            .collect();
+        let oldest_age =
+            |age: &PromDuration| (*age + sharding.overlap()).min(sharding.retention().covered());
+        let ended = ages
+            .iter()
+            .map(|age| weights.ended(origin - oldest_age(age).as_millis()))
+            .collect();
+        Self {
+            ages,
+            begun,
+            ended,
+            first: weights.begun(newest),
+            last: weights.ended(oldest),
+            wanted,
+        }
     }
 
     /// The boundaries with the lightest heaviest shard, if they are lighter than `today`.
@@ -141,20 +195,29 @@ impl Candidates {
         if self.ages.len() < self.wanted {
             return None;
         }
-        let (mut too_little, mut enough) = ((total / shards as u128).saturating_sub(1), today.checked_sub(1)?);
+        let (mut too_little, mut enough) = (
+            (total / shards as u128).saturating_sub(1),
+            today.checked_sub(1)?,
+        );
         if !self.fits(enough) {
             return None;
         }
         while enough - too_little.min(enough) > 1 {
             let middle = too_little + (enough - too_little) / 2;
-            if self.fits(middle) { enough = middle } else { too_little = middle }
+            if self.fits(middle) {
+                enough = middle
+            } else {
+                too_little = middle
+            }
         }
         Some(self.closest_to_even(enough, total, shards))
     }
 
     /// The oldest candidate at which a shard may end that begins with `begun`; none if it is too heavy everywhere.
     fn furthest(&self, begun: u128, limit: u128) -> Option<usize> {
-        self.ended.partition_point(|ended| begun.saturating_sub(*ended) <= limit).checked_sub(1)
+        self.ended
+            .partition_point(|ended| begun.saturating_sub(*ended) <= limit)
+            .checked_sub(1)
     }
 
     /// The last candidate that leaves enough for the boundaries behind this one.
@@ -166,7 +229,13 @@ impl Candidates {
     fn fits(&self, limit: u128) -> bool {
         let (mut begun, mut next) = (self.first, 0);
         for boundary in 0..self.wanted {
-            let Some(at) = self.furthest(begun, limit).map(|at| at.min(self.cap(boundary))).filter(|at| *at >= next) else { return false };
+            let Some(at) = self
+                .furthest(begun, limit)
+                .map(|at| at.min(self.cap(boundary)))
+                .filter(|at| *at >= next)
+            else {
+                return false;
+            };
             (begun, next) = (self.begun[at], at + 1);
         }
         begun.saturating_sub(self.last) <= limit
@@ -178,19 +247,36 @@ impl Candidates {
         let mut newest = vec![0; self.wanted];
         let mut ended = self.last;
         for (boundary, at) in newest.iter_mut().enumerate().rev() {
-            *at = self.begun.partition_point(|begun| begun.saturating_sub(ended) > limit).max(boundary);
+            *at = self
+                .begun
+                .partition_point(|begun| begun.saturating_sub(ended) > limit)
+                .max(boundary);
             ended = self.ended.get(*at).copied().unwrap_or(ended);
         }
         let (mut begun, mut next) = (self.first, 0);
         let mut chosen = Vec::with_capacity(self.wanted);
         for (boundary, newest) in newest.into_iter().enumerate() {
             let low = newest.max(next);
-            let high = self.furthest(begun, limit).unwrap_or(low).min(self.cap(boundary)).max(low);
+            let high = self
+                .furthest(begun, limit)
+                .unwrap_or(low)
+                .min(self.cap(boundary))
+                .max(low);
             // What is newer than a boundary: all that began, without what had begun there.
-            let want = self.first.saturating_sub(total * (boundary as u128 + 1) / shards as u128);
+            let want = self
+                .first
+                .saturating_sub(total * (boundary as u128 + 1) / shards as u128);
             let ideal = self.begun.partition_point(|begun| *begun > want);
-            let far = |at: usize| self.begun.get(at).map_or(u128::MAX, |begun| begun.abs_diff(want));
-            let ideal = if ideal > 0 && far(ideal - 1) <= far(ideal) { ideal - 1 } else { ideal };
+            let far = |at: usize| {
+                self.begun
+                    .get(at)
+                    .map_or(u128::MAX, |begun| begun.abs_diff(want))
+            };
+            let ideal = if ideal > 0 && far(ideal - 1) <= far(ideal) {
+                ideal - 1
+            } else {
+                ideal
+            };
             let at = ideal.clamp(low, high).min(self.ages.len() - 1);
             (begun, next) = (self.begun[at], at + 1);
             chosen.push(self.ages[at]);

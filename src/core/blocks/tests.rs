@@ -15,7 +15,10 @@ fn now() -> DateTime<Utc> {
 fn name(number: usize) -> String {
     const DIGITS: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let digit = |i: u32| char::from(DIGITS[(number >> (5 * i)) % 32]);
-    (0..26).rev().map(|i| if i < 8 { digit(i) } else { '0' }).collect()
+    (0..26)
+        .rev()
+        .map(|i| if i < 8 { digit(i) } else { '0' })
+        .collect()
 }
 
 fn read(text: &str) -> Result<Inventory, Unreadable> {
@@ -36,7 +39,10 @@ fn meta(number: usize, min: i64, max: i64, bytes: u64) -> String {
 /// Blocks by age in hours: oldest edge, length, bytes.
 fn inventory(blocks: &[(i64, i64, u64)]) -> Inventory {
     let at = |hours: i64| (now() - TimeDelta::hours(hours)).timestamp_millis();
-    let text: String = (0..).zip(blocks).map(|(i, (age, length, bytes))| meta(i, at(*age), at(age - length), *bytes)).collect();
+    let text: String = (0..)
+        .zip(blocks)
+        .map(|(i, (age, length, bytes))| meta(i, at(*age), at(age - length), *bytes))
+        .collect();
     read(&text).unwrap()
 }
 
@@ -45,7 +51,9 @@ const LOG: &str = "ts=2026-11-21T14:44:47Z caller=fetcher.go:627 level=info msg=
 /// As a store answers on `/api/v1/blocks`.
 fn answer(metas: &[String]) -> String {
     let blocks = metas.join(",");
-    format!(r#"{{"status":"success","data":{{"label":"","blocks":[{blocks}],"refreshedAt":"2026-11-21T00:00:00Z","err":null}}}}"#)
+    format!(
+        r#"{{"status":"success","data":{{"label":"","blocks":[{blocks}],"refreshedAt":"2026-11-21T00:00:00Z","err":null}}}}"#
+    )
 }
 
 fn config(text: &str) -> Config {
@@ -59,7 +67,8 @@ fn shares(config: &Config, inventory: &Inventory) -> Shares {
 #[test]
 fn overlap_and_edges_are_told_apart() {
     // Shards meet at 10 d and overlap to 12 d.
-    let config = config("sharding: {retention: 20d, boundaries: [10d], overlap: 2d, future_buffer: 1d}");
+    let config =
+        config("sharding: {retention: 20d, boundaries: [10d], overlap: 2d, future_buffer: 1d}");
     let blocks = inventory(&[
         (9 * 24, 24, 1),             // newer shard
         (11 * 24, 12, 10),           // within the overlap
@@ -72,22 +81,40 @@ fn overlap_and_edges_are_told_apart() {
     ]);
     let shares = shares(&config, &blocks);
     assert_eq!(
-        shares.shards.iter().map(|shard| (shard.loaded.bytes, shard.shared.bytes)).collect::<Vec<_>>(),
+        shares
+            .shards
+            .iter()
+            .map(|shard| (shard.loaded.bytes, shard.shared.bytes))
+            .collect::<Vec<_>>(),
         [(1_111, 1_110), (111_110, 1_110)]
     );
-    assert_eq!((shares.again.within_overlap.bytes, shares.again.across_edges.bytes), (10, 1_100));
-    assert_eq!((shares.older.bytes, shares.future.bytes, shares.loaded.bytes), (1_000_000, 10_000_000, 111_111));
+    assert_eq!(
+        (
+            shares.again.within_overlap.bytes,
+            shares.again.across_edges.bytes
+        ),
+        (10, 1_100)
+    );
+    assert_eq!(
+        (shares.older.bytes, shares.future.bytes, shares.loaded.bytes),
+        (1_000_000, 10_000_000, 111_111)
+    );
 }
 
 fn balance(measure: Measure) -> Balance {
-    Balance { measure, half_life: None }
+    Balance {
+        measure,
+        half_life: None,
+    }
 }
 
 #[test]
 fn a_bucket_that_grew_gets_narrower_new_shards() {
     let config = config("sharding: {total_shards: 3, retention: 300d}");
     // Two-day blocks; the newest hundred days hold ten times as much.
-    let blocks: Vec<_> = (0..150).map(|i| ((i + 1) * 48, 48, if i < 50 { 1_000 } else { 100 })).collect();
+    let blocks: Vec<_> = (0..150)
+        .map(|i| ((i + 1) * 48, 48, if i < 50 { 1_000 } else { 100 }))
+        .collect();
     let inventory = inventory(&blocks);
     let plan = Plan::new(&config.sharding, None);
     let weights = Weights::new(&inventory, balance(Measure::Bytes), &plan, now());
@@ -95,14 +122,29 @@ fn a_bucket_that_grew_gets_narrower_new_shards() {
     assert!(suggestion.on_block_edges);
     let better = Plan::new(&suggestion.sharding, None);
     let imbalance = |plan: &Plan| weights.of_even_share(weights.heaviest(plan), 3);
-    assert!(imbalance(&plan) > 2.5 && imbalance(&better) < 1.1, "{} {}: {suggestion:?}", imbalance(&plan), imbalance(&better));
-    let days: Vec<i64> = suggestion.boundaries.iter().map(|age| age.as_secs() / 86_400).collect();
+    assert!(
+        imbalance(&plan) > 2.5 && imbalance(&better) < 1.1,
+        "{} {}: {suggestion:?}",
+        imbalance(&plan),
+        imbalance(&better)
+    );
+    let days: Vec<i64> = suggestion
+        .boundaries
+        .iter()
+        .map(|age| age.as_secs() / 86_400)
+        .collect();
     assert_eq!(days, [40, 80]);
     // By recency the newest shard gets narrower still.
-    let recent = Balance { measure: Measure::Bytes, half_life: Some(PromDuration::from_days(30)) };
+    let recent = Balance {
+        measure: Measure::Bytes,
+        half_life: Some(PromDuration::from_days(30)),
+    };
     let weights = Weights::new(&inventory, recent, &plan, now());
     let suggestion = suggest(&config, &plan, &inventory, &weights, now()).unwrap();
-    assert!(suggestion.boundaries[0] < PromDuration::from_days(30), "{suggestion:?}");
+    assert!(
+        suggestion.boundaries[0] < PromDuration::from_days(30),
+        "{suggestion:?}"
+    );
 }
 
 #[test]
@@ -113,9 +155,28 @@ fn what_cannot_be_better_is_said() {
         let weights = Weights::new(&inventory, balance(Measure::Bytes), &plan, now());
         suggest(&config, &plan, &inventory, &weights, now()).unwrap_err()
     };
-    assert_eq!(why("sharding: {total_shards: 1}", None, &[(24, 24, 1)]), NoSuggestion::OneShard);
-    assert_eq!(why("sharding: {total_shards: 5}", Some(4), &[(24, 24, 1)]), NoSuggestion::TooFewPods { pods: 4, shards: 5 });
-    assert_eq!(why("sharding: {total_shards: 2}", None, &[(24 * 800, 24, 1)]), NoSuggestion::NothingLoaded);
-    assert_eq!(why("sharding: {total_shards: 2}", None, &[(24, 24, 1)]), NoSuggestion::AlreadyBest);
-    assert_eq!(why("sharding: {total_shards: auto, replicas_per_shard: 2}", Some(2), &[(24, 24, 1)]), NoSuggestion::OneShard);
+    assert_eq!(
+        why("sharding: {total_shards: 1}", None, &[(24, 24, 1)]),
+        NoSuggestion::OneShard
+    );
+    assert_eq!(
+        why("sharding: {total_shards: 5}", Some(4), &[(24, 24, 1)]),
+        NoSuggestion::TooFewPods { pods: 4, shards: 5 }
+    );
+    assert_eq!(
+        why("sharding: {total_shards: 2}", None, &[(24 * 800, 24, 1)]),
+        NoSuggestion::NothingLoaded
+    );
+    assert_eq!(
+        why("sharding: {total_shards: 2}", None, &[(24, 24, 1)]),
+        NoSuggestion::AlreadyBest
+    );
+    assert_eq!(
+        why(
+            "sharding: {total_shards: auto, replicas_per_shard: 2}",
+            Some(2),
+            &[(24, 24, 1)]
+        ),
+        NoSuggestion::OneShard
+    );
 }

@@ -52,12 +52,20 @@ impl Balance {
             Measure::Samples => block.samples.unwrap_or(0),
             Measure::Blocks => 1,
         };
-        u128::from(size) * self.half_life.map_or(1, |half_life| factor(now - block.max, half_life))
+        u128::from(size)
+            * self
+                .half_life
+                .map_or(1, |half_life| factor(now - block.max, half_life))
     }
 }
 
 /// In thousandths.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1,000 to 10,000")]
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "from 1,000 to 10,000"
+)]
 fn factor(age_millis: i64, half_life: PromDuration) -> u128 {
     let halvings = age_millis.max(0) as f64 / half_life.as_millis().max(1) as f64;
     (FACTOR_UNIT * (1.0 + (NEWEST_FACTOR - 1.0) * (-halvings).exp2())).round() as u128
@@ -81,7 +89,10 @@ impl Sums {
             sum += weight;
             sum
         }));
-        Self { at: weighed.into_iter().map(|(at, _)| at).collect(), sums }
+        Self {
+            at: weighed.into_iter().map(|(at, _)| at).collect(),
+            sums,
+        }
     }
 
     fn up_to(&self, instant: i64) -> u128 {
@@ -110,9 +121,24 @@ impl Weights {
         let weigh = |block: &Block| balance.weight(block, now.timestamp_millis());
         let last = u32::try_from(plan.shards().len().saturating_sub(1)).unwrap_or(u32::MAX);
         Self {
-            begin: Sums::new(inventory.blocks().iter().map(|block| (block.min, weigh(block))).collect()),
-            end: Sums::new(inventory.blocks().iter().map(|block| (block.max, weigh(block))).collect()),
-            span: (millis(plan.window(last, now), now).0, millis(plan.window(0, now), now).1),
+            begin: Sums::new(
+                inventory
+                    .blocks()
+                    .iter()
+                    .map(|block| (block.min, weigh(block)))
+                    .collect(),
+            ),
+            end: Sums::new(
+                inventory
+                    .blocks()
+                    .iter()
+                    .map(|block| (block.max, weigh(block)))
+                    .collect(),
+            ),
+            span: (
+                millis(plan.window(last, now), now).0,
+                millis(plan.window(0, now), now).1,
+            ),
             now,
         }
     }
@@ -137,13 +163,18 @@ impl Weights {
     /// All that is loaded, each block once.
     #[must_use]
     pub fn total(&self) -> u128 {
-        self.begun(self.span.1).saturating_sub(self.ended(self.span.0))
+        self.begun(self.span.1)
+            .saturating_sub(self.ended(self.span.0))
     }
 
     /// The heaviest shard of a plan.
     #[must_use]
     pub fn heaviest(&self, plan: &Plan) -> u128 {
-        (0..).zip(plan.shards()).map(|(shard, _)| self.of(plan.window(shard, self.now))).max().unwrap_or(0)
+        (0..)
+            .zip(plan.shards())
+            .map(|(shard, _)| self.of(plan.window(shard, self.now)))
+            .max()
+            .unwrap_or(0)
     }
 
     /// A weight, as a multiple of an even share: of the heaviest shard it is the imbalance, and 1 is the least there is.
@@ -163,5 +194,8 @@ impl Weights {
 }
 
 fn millis(window: Window, now: DateTime<Utc>) -> (i64, i64) {
-    (window.min.at(now).timestamp_millis(), window.max.at(now).timestamp_millis())
+    (
+        window.min.at(now).timestamp_millis(),
+        window.max.at(now).timestamp_millis(),
+    )
 }

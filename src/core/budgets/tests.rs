@@ -7,19 +7,38 @@ use crate::core::names;
 use crate::core::observed::PodFacts;
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// A StatefulSet with `replicas` pods for each of `shards` shards, all there.
 fn world(shards: u32, replicas: u32) -> (ShardedSet, NamespaceFacts) {
-    let selector = Selector { labels: labels(&[("app", "store")]), expressions: Vec::new() };
-    let owner = Owner { name: "store".to_owned(), uid: "u1".to_owned() };
-    let published: BTreeMap<String, u32> = (0..shards * replicas).map(|i| (format!("store-{i}"), i / replicas)).collect();
+    let selector = Selector {
+        labels: labels(&[("app", "store")]),
+        expressions: Vec::new(),
+    };
+    let owner = Owner {
+        name: "store".to_owned(),
+        uid: "u1".to_owned(),
+    };
+    let published: BTreeMap<String, u32> = (0..shards * replicas)
+        .map(|i| (format!("store-{i}"), i / replicas))
+        .collect();
     let mut facts = NamespaceFacts::default();
     for (name, shard) in &published {
         facts.pods.insert(name.clone(), pod(name, *shard));
     }
-    (ShardedSet { owner, selector, published, grpc_port: None }, facts)
+    (
+        ShardedSet {
+            owner,
+            selector,
+            published,
+            grpc_port: None,
+        },
+        facts,
+    )
 }
 
 fn pod(name: &str, shard: u32) -> PodFacts {
@@ -33,8 +52,17 @@ fn pod(name: &str, shard: u32) -> PodFacts {
 }
 
 fn foreign(name: &str, selector: &[(&str, &str)]) -> BudgetFacts {
-    let selector = Some(Selector { labels: labels(selector), expressions: Vec::new() });
-    BudgetFacts { name: name.to_owned(), resource_version: "7".to_owned(), selector, max_unavailable: Some(1), ..BudgetFacts::default() }
+    let selector = Some(Selector {
+        labels: labels(selector),
+        expressions: Vec::new(),
+    });
+    BudgetFacts {
+        name: name.to_owned(),
+        resource_version: "7".to_owned(),
+        selector,
+        max_unavailable: Some(1),
+        ..BudgetFacts::default()
+    }
 }
 
 /// What the API server would do; each write must fit what is there.
@@ -58,12 +86,26 @@ fn apply(facts: &mut NamespaceFacts, writes: &[BudgetWrite]) {
     };
     for write in writes {
         match write {
-            BudgetWrite::Create(budget) => assert!(facts.budgets.insert(budget.name.clone(), seen(budget)).is_none()),
-            BudgetWrite::Replace { resource_version, budget } => {
-                let before = facts.budgets.insert(budget.name.clone(), seen(budget)).unwrap();
+            BudgetWrite::Create(budget) => assert!(
+                facts
+                    .budgets
+                    .insert(budget.name.clone(), seen(budget))
+                    .is_none()
+            ),
+            BudgetWrite::Replace {
+                resource_version,
+                budget,
+            } => {
+                let before = facts
+                    .budgets
+                    .insert(budget.name.clone(), seen(budget))
+                    .unwrap();
                 assert!(before.ours && before.resource_version == *resource_version);
             }
-            BudgetWrite::Delete { name, resource_version } => {
+            BudgetWrite::Delete {
+                name,
+                resource_version,
+            } => {
                 let before = facts.budgets.remove(name).unwrap();
                 assert!(before.ours && before.resource_version == *resource_version);
             }
@@ -72,11 +114,24 @@ fn apply(facts: &mut NamespaceFacts, writes: &[BudgetWrite]) {
 }
 
 fn observe(facts: &mut NamespaceFacts) {
-    facts.budgets.values_mut().for_each(|budget| budget.observed = budget.ours);
+    facts
+        .budgets
+        .values_mut()
+        .for_each(|budget| budget.observed = budget.ours);
 }
 
 fn limits(facts: &NamespaceFacts) -> Vec<(&str, Option<i32>, Option<i32>)> {
-    facts.budgets.values().map(|budget| (budget.name.as_str(), budget.min_available, budget.max_unavailable)).collect()
+    facts
+        .budgets
+        .values()
+        .map(|budget| {
+            (
+                budget.name.as_str(),
+                budget.min_available,
+                budget.max_unavailable,
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -84,11 +139,28 @@ fn each_shard_has_a_budget_that_lets_one_pod_go() {
     let (set, mut facts) = world(2, 3);
     let plan = wanted(&set, &BTreeSet::new(), &facts);
     assert!(plan.ready && plan.conflicts.is_empty());
-    let BudgetWrite::Create(first) = &plan.writes[0] else { panic!("{plan:?}") };
-    assert_eq!(first.selector.labels, labels(&[("app", "store"), (names::SHARD_LABEL, "0")]));
+    let BudgetWrite::Create(first) = &plan.writes[0] else {
+        panic!("{plan:?}")
+    };
+    assert_eq!(
+        first.selector.labels,
+        labels(&[("app", "store"), (names::SHARD_LABEL, "0")])
+    );
     apply(&mut facts, &plan.writes);
-    assert_eq!(limits(&facts), [("store-shard-0", Some(2), None), ("store-shard-1", Some(2), None)]);
-    assert_eq!(wanted(&set, &BTreeSet::new(), &facts), BudgetPlan { ready: true, ..BudgetPlan::default() });
+    assert_eq!(
+        limits(&facts),
+        [
+            ("store-shard-0", Some(2), None),
+            ("store-shard-1", Some(2), None)
+        ]
+    );
+    assert_eq!(
+        wanted(&set, &BTreeSet::new(), &facts),
+        BudgetPlan {
+            ready: true,
+            ..BudgetPlan::default()
+        }
+    );
 }
 
 #[test]
@@ -112,9 +184,18 @@ fn a_step_waits_until_its_budgets_are_closed_and_seen() {
     assert!(!plan.ready, "it is open");
     assert_eq!(plan.writes.len(), 1);
     apply(&mut facts, &plan.writes);
-    assert!(!wanted(&set, &closed, &facts).ready, "the controller has not seen it");
+    assert!(
+        !wanted(&set, &closed, &facts).ready,
+        "the controller has not seen it"
+    );
     observe(&mut facts);
-    assert_eq!(wanted(&set, &closed, &facts), BudgetPlan { ready: true, ..BudgetPlan::default() });
+    assert_eq!(
+        wanted(&set, &closed, &facts),
+        BudgetPlan {
+            ready: true,
+            ..BudgetPlan::default()
+        }
+    );
     assert_eq!(limits(&facts)[1], ("store-shard-1", None, Some(0)));
     let plan = wanted(&set, &BTreeSet::new(), &facts);
     assert!(plan.ready);
@@ -128,19 +209,51 @@ fn a_budget_of_others_keeps_ours_away_from_its_pods_only() {
     let plan = wanted(&set, &BTreeSet::new(), &facts);
     apply(&mut facts, &plan.writes);
     observe(&mut facts);
-    facts.budgets.insert("theirs".to_owned(), foreign("theirs", &[(names::SHARD_LABEL, "1")]));
-    facts.budgets.insert("unrelated".to_owned(), foreign("unrelated", &[("app", "query")]));
-    facts.budgets.insert("nothing".to_owned(), BudgetFacts { selector: None, ..foreign("nothing", &[]) });
+    facts.budgets.insert(
+        "theirs".to_owned(),
+        foreign("theirs", &[(names::SHARD_LABEL, "1")]),
+    );
+    facts.budgets.insert(
+        "unrelated".to_owned(),
+        foreign("unrelated", &[("app", "query")]),
+    );
+    facts.budgets.insert(
+        "nothing".to_owned(),
+        BudgetFacts {
+            selector: None,
+            ..foreign("nothing", &[])
+        },
+    );
     let plan = wanted(&set, &BTreeSet::from([1]), &facts);
-    assert_eq!(plan.writes, [BudgetWrite::Delete { name: "store-shard-1".to_owned(), resource_version: "2".to_owned() }]);
-    assert!(plan.ready, "no budget is possible, and the rollout does not stand still for that");
-    assert!(matches!(plan.conflicts.as_slice(), [only] if only.contains("theirs") && only.contains("shard 1")), "{plan:?}");
+    assert_eq!(
+        plan.writes,
+        [BudgetWrite::Delete {
+            name: "store-shard-1".to_owned(),
+            resource_version: "2".to_owned()
+        }]
+    );
+    assert!(
+        plan.ready,
+        "no budget is possible, and the rollout does not stand still for that"
+    );
+    assert!(
+        matches!(plan.conflicts.as_slice(), [only] if only.contains("theirs") && only.contains("shard 1")),
+        "{plan:?}"
+    );
     apply(&mut facts, &plan.writes);
     assert_eq!(wanted(&set, &BTreeSet::new(), &facts).writes, []);
     facts.pods.clear();
-    assert_eq!(wanted(&set, &BTreeSet::new(), &facts).writes, [], "the conflict outlives its pods");
+    assert_eq!(
+        wanted(&set, &BTreeSet::new(), &facts).writes,
+        [],
+        "the conflict outlives its pods"
+    );
     facts.budgets.remove("theirs");
-    assert_eq!(wanted(&set, &BTreeSet::new(), &facts).writes, [], "without pods there is nobody to be evicted");
+    assert_eq!(
+        wanted(&set, &BTreeSet::new(), &facts).writes,
+        [],
+        "without pods there is nobody to be evicted"
+    );
     facts.pods = world(2, 2).1.pods;
     assert_eq!(wanted(&set, &BTreeSet::new(), &facts).writes.len(), 1);
 }
@@ -148,10 +261,16 @@ fn a_budget_of_others_keeps_ours_away_from_its_pods_only() {
 #[test]
 fn a_name_that_others_took_is_left_to_them() {
     let (set, mut facts) = world(1, 2);
-    facts.budgets.insert("store-shard-0".to_owned(), foreign("store-shard-0", &[("app", "query")]));
+    facts.budgets.insert(
+        "store-shard-0".to_owned(),
+        foreign("store-shard-0", &[("app", "query")]),
+    );
     let plan = wanted(&set, &BTreeSet::from([0]), &facts);
     assert!(plan.ready && plan.writes.is_empty());
-    assert!(plan.conflicts[0].contains("store-shard-0 is not ours"), "{plan:?}");
+    assert!(
+        plan.conflicts[0].contains("store-shard-0 is not ours"),
+        "{plan:?}"
+    );
 }
 
 #[test]
@@ -160,8 +279,17 @@ fn budgets_of_shards_that_are_gone_go_and_orphans_are_taken_back() {
     let plan = wanted(&set, &BTreeSet::new(), &facts);
     apply(&mut facts, &plan.writes);
     // `kubectl delete --cascade=orphan`, then the StatefulSet again with fewer shards.
-    facts.budgets.values_mut().for_each(|budget| budget.owner_uid = None);
-    facts.budgets.insert("other-shard-0".to_owned(), BudgetFacts { ours: true, ..foreign("other-shard-0", &[("app", "x")]) });
+    facts
+        .budgets
+        .values_mut()
+        .for_each(|budget| budget.owner_uid = None);
+    facts.budgets.insert(
+        "other-shard-0".to_owned(),
+        BudgetFacts {
+            ours: true,
+            ..foreign("other-shard-0", &[("app", "x")])
+        },
+    );
     let (mut set, pods) = world(2, 2);
     set.owner.uid = "u2".to_owned();
     facts.pods = pods.pods;
@@ -192,7 +320,10 @@ fn edits_by_others_are_healed() {
     for edit in edits {
         facts.budgets.values_mut().for_each(edit);
         let plan = wanted(&set, &BTreeSet::new(), &facts);
-        assert!(matches!(plan.writes.as_slice(), [BudgetWrite::Replace { .. }]), "{plan:?}");
+        assert!(
+            matches!(plan.writes.as_slice(), [BudgetWrite::Replace { .. }]),
+            "{plan:?}"
+        );
         apply(&mut facts, &plan.writes);
         assert_eq!(facts.budgets, right.budgets);
     }
@@ -269,16 +400,29 @@ fn what_nobody_watches_any_more_is_opened() {
         BudgetWrite::Create(_) => panic!("nothing new is made"),
     };
     let open = Some(Limit::KeepAvailable(1));
-    let want = [("store-shard-3", None), ("store-shard-0", open), ("store-shard-1", open)];
-    assert_eq!(opening.iter().map(opened).collect::<Vec<_>>(), want.map(|(name, limit)| (name.to_owned(), limit)));
+    let want = [
+        ("store-shard-3", None),
+        ("store-shard-0", open),
+        ("store-shard-1", open),
+    ];
+    assert_eq!(
+        opening.iter().map(opened).collect::<Vec<_>>(),
+        want.map(|(name, limit)| (name.to_owned(), limit))
+    );
     apply(&mut facts, &opening);
     assert_eq!(super::opening(&set, &facts), []);
 }
 
 #[test]
 fn only_ours_are_deleted_and_only_where_the_label_is_gone() {
-    let named = |name: &str| BudgetFacts { ours: true, ..foreign(name, &[("app", "store")]) };
-    let ours = |name: &str| BudgetFacts { owner_name: Some("store".to_owned()), ..named(name) };
+    let named = |name: &str| BudgetFacts {
+        ours: true,
+        ..foreign(name, &[("app", "store")])
+    };
+    let ours = |name: &str| BudgetFacts {
+        owner_name: Some("store".to_owned()),
+        ..named(name)
+    };
     let all = [
         // Whoever may make budgets may label them so.
         ("not".to_owned(), named("store-shard-1")),
@@ -289,7 +433,16 @@ fn only_ours_are_deleted_and_only_where_the_label_is_gone() {
         ("not".to_owned(), foreign("theirs", &[("app", "store")])),
     ];
     let writes = left_behind(&all, &BTreeSet::from(["labelled".to_owned()]));
-    let want = BudgetWrite::Delete { name: "store-shard-0".to_owned(), resource_version: "7".to_owned() };
+    let want = BudgetWrite::Delete {
+        name: "store-shard-0".to_owned(),
+        resource_version: "7".to_owned(),
+    };
     assert_eq!(writes, [("not".to_owned(), want)]);
-    assert_eq!(left_behind(&all, &BTreeSet::from(["labelled".to_owned(), "not".to_owned()])), []);
+    assert_eq!(
+        left_behind(
+            &all,
+            &BTreeSet::from(["labelled".to_owned(), "not".to_owned()])
+        ),
+        []
+    );
 }

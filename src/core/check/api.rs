@@ -33,7 +33,11 @@ pub(super) fn look(api: &ApiFacts, report: &mut Report) {
             return;
         }
     };
-    report.pass(&API_REACHABLE, "", format!("the API server answers: Kubernetes {}", version.git_version));
+    report.pass(
+        &API_REACHABLE,
+        "",
+        format!("the API server answers: Kubernetes {}", version.git_version),
+    );
     match numbers(&version.git_version).or_else(|| numbers(&format!("{}.{}", version.major, version.minor))) {
         None => report.warn(
             &API_VERSION,
@@ -72,7 +76,10 @@ fn clock(ahead_ms: Option<i64>, report: &mut Report) {
         return;
     };
     let seconds = ahead.unsigned_abs() / 1000;
-    let (off, which) = (ahead.unsigned_abs(), if ahead > 0 { "ahead of" } else { "behind" });
+    let (off, which) = (
+        ahead.unsigned_abs(),
+        if ahead > 0 { "ahead of" } else { "behind" },
+    );
     let message = format!("the API server's clock is {seconds} s {which} the one of this machine");
     let hint = "synchronise clocks (NTP) on the control plane, the nodes and this machine: windows and certificates depend on them";
     if off > CLOCK_FAIL_MS {
@@ -80,7 +87,11 @@ fn clock(ahead_ms: Option<i64>, report: &mut Report) {
     } else if off > CLOCK_WARN_MS {
         report.warn(&API_CLOCK, "", message, hint);
     } else {
-        report.pass(&API_CLOCK, "", "the API server's clock and this machine's agree");
+        report.pass(
+            &API_CLOCK,
+            "",
+            "the API server's clock and this machine's agree",
+        );
     }
 }
 
@@ -91,8 +102,16 @@ pub(super) fn permissions(report: &mut Report) {
         return;
     }
     let missing: Vec<&String> = report.missing.iter().collect();
-    let message = format!("some checks are skipped, because you may not {}", listed(&missing, "; "));
-    report.warn(&API_PERMISSIONS, "", message, "run it as an administrator, or grant the ClusterRole that docs/checks.md has");
+    let message = format!(
+        "some checks are skipped, because you may not {}",
+        listed(&missing, "; ")
+    );
+    report.warn(
+        &API_PERMISSIONS,
+        "",
+        message,
+        "run it as an administrator, or grant the ClusterRole that docs/checks.md has",
+    );
 }
 
 pub(super) fn kubelets(nodes: &Got<Vec<NodeView>>, native_sidecars: bool, report: &mut Report) {
@@ -104,16 +123,32 @@ pub(super) fn kubelets(nodes: &Got<Vec<NodeView>>, native_sidecars: bool, report
         return report.skip(&NODE_KUBELETS, "", "there are no nodes");
     }
     if !native_sidecars {
-        return report.pass(&NODE_KUBELETS, "", "injection.native_sidecar is false, so any kubelet will do");
+        return report.pass(
+            &NODE_KUBELETS,
+            "",
+            "injection.native_sidecar is false, so any kubelet will do",
+        );
     }
     let version = |node: &&NodeView| numbers(&node.status.node_info.kubelet_version);
     let old: Vec<String> = nodes
         .iter()
         .filter(|node| version(node).is_some_and(|at| at < FIRST_NATIVE_SIDECARS))
-        .map(|node| format!("{} ({})", node.metadata.name, node.status.node_info.kubelet_version))
+        .map(|node| {
+            format!(
+                "{} ({})",
+                node.metadata.name, node.status.node_info.kubelet_version
+            )
+        })
         .collect();
     if old.is_empty() {
-        report.pass(&NODE_KUBELETS, "", format!("the kubelets of all {} nodes run native sidecars", nodes.len()));
+        report.pass(
+            &NODE_KUBELETS,
+            "",
+            format!(
+                "the kubelets of all {} nodes run native sidecars",
+                nodes.len()
+            ),
+        );
     } else {
         report.fail(
             &NODE_KUBELETS,
@@ -131,7 +166,13 @@ pub(super) fn kubelets(nodes: &Got<Vec<NodeView>>, native_sidecars: bool, report
 /// Major and minor of `v1.36.2-gke.1`.
 fn numbers(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.trim_start_matches('v').split('.');
-    let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u32>().ok();
+    let digits = |part: &str| {
+        part.chars()
+            .take_while(char::is_ascii_digit)
+            .collect::<String>()
+            .parse::<u32>()
+            .ok()
+    };
     Some((digits(parts.next()?)?, digits(parts.next()?)?))
 }
 
@@ -143,5 +184,9 @@ fn show((major, minor): (u32, u32)) -> String {
 pub(super) fn listed<T: AsRef<str>>(all: &[T], between: &str) -> String {
     let some: Vec<&str> = all.iter().take(MOST_NAMED).map(AsRef::as_ref).collect();
     let more = all.len().saturating_sub(some.len());
-    if more == 0 { some.join(between) } else { format!("{} and {more} more", some.join(between)) }
+    if more == 0 {
+        some.join(between)
+    } else {
+        format!("{} and {more} more", some.join(between))
+    }
 }

@@ -15,7 +15,9 @@ use crate::core::shard_services::{self, ServicePlan, ServiceWrite};
 
 pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut Report) {
     for gateway in gateways {
-        let Some(space) = snapshot.spaces.get(&gateway.namespace) else { continue };
+        let Some(space) = snapshot.spaces.get(&gateway.namespace) else {
+            continue;
+        };
         budgets(gateway, &space.budgets, report);
         services(gateway, &space.services, report);
         shard_services(gateway, &space.services, report);
@@ -24,7 +26,11 @@ pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut R
 
 /// Labels of its pods: of those that there are, else what the template says.
 fn labels<'a>(gateway: &'a Gateway<'_>) -> Vec<&'a BTreeMap<String, String>> {
-    if gateway.pods.is_empty() { vec![&gateway.labels] } else { gateway.pods.iter().map(|pod| &pod.labels).collect() }
+    if gateway.pods.is_empty() {
+        vec![&gateway.labels]
+    } else {
+        gateway.pods.iter().map(|pod| &pod.labels).collect()
+    }
 }
 
 fn budgets(gateway: &Gateway<'_>, budgets: &Got<Vec<BudgetFacts>>, report: &mut Report) {
@@ -34,16 +40,33 @@ fn budgets(gateway: &Gateway<'_>, budgets: &Got<Vec<BudgetFacts>>, report: &mut 
         Err(lack) => return report.lacks(check, &title, lack),
     };
     let selecting = |labels: &BTreeMap<String, String>| -> Vec<&BudgetFacts> {
-        budgets.iter().filter(|budget| budget.selector.as_ref().is_some_and(|selector| selector.selects(labels))).collect()
+        budgets
+            .iter()
+            .filter(|budget| {
+                budget
+                    .selector
+                    .as_ref()
+                    .is_some_and(|selector| selector.selects(labels))
+            })
+            .collect()
     };
     let of_pods: Vec<Vec<&BudgetFacts>> = labels(gateway).into_iter().map(selecting).collect();
-    let names = |of: &[&BudgetFacts]| of.iter().map(|budget| budget.name.clone()).collect::<Vec<_>>();
+    let names = |of: &[&BudgetFacts]| {
+        of.iter()
+            .map(|budget| budget.name.clone())
+            .collect::<Vec<_>>()
+    };
     if let Some(two) = of_pods.iter().find(|of| of.len() > 1) {
         let message = format!(
             "several budgets select the same pods ({}), so Kubernetes evicts none of them and no node can be drained",
             listed(&names(two), ", ")
         );
-        return report.fail(check, &title, message, "delete the ones that are not ours; each shard then has one");
+        return report.fail(
+            check,
+            &title,
+            message,
+            "delete the ones that are not ours; each shard then has one",
+        );
     }
     match of_pods.iter().flatten().find(|budget| !budget.ours) {
         Some(foreign) => {
@@ -51,7 +74,10 @@ fn budgets(gateway: &Gateway<'_>, budgets: &Got<Vec<BudgetFacts>>, report: &mut 
                 "budget {} selects its pods, so there is none for each shard: during a rollout pods may be evicted that others wait for",
                 foreign.name
             );
-            let hint = format!("kubectl -n {} delete poddisruptionbudget {}; ours are then made", gateway.namespace, foreign.name);
+            let hint = format!(
+                "kubectl -n {} delete poddisruptionbudget {}; ours are then made",
+                gateway.namespace, foreign.name
+            );
             report.warn(check, &title, message, hint);
         }
         None => report.pass(check, &title, STATEFULSET_BUDGETS.title),
@@ -60,9 +86,16 @@ fn budgets(gateway: &Gateway<'_>, budgets: &Got<Vec<BudgetFacts>>, report: &mut 
 
 /// Whether a Service selects pods of a gateway.
 pub(super) fn selects(service: &ServiceFacts, gateway: &Gateway<'_>) -> bool {
-    let has = |labels: &&BTreeMap<String, String>| service.selector.iter().all(|(key, value)| labels.get(key) == Some(value));
+    let has = |labels: &&BTreeMap<String, String>| {
+        service
+            .selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+    };
     let of_shard = service.ours && service.owner_uid.as_ref() == Some(&gateway.uid);
-    of_shard || (!service.selector.is_empty() && (has(&&gateway.labels) || labels(gateway).iter().any(has)))
+    of_shard
+        || (!service.selector.is_empty()
+            && (has(&&gateway.labels) || labels(gateway).iter().any(has)))
 }
 
 fn services(gateway: &Gateway<'_>, services: &Got<Vec<ServiceFacts>>, report: &mut Report) {
@@ -72,8 +105,14 @@ fn services(gateway: &Gateway<'_>, services: &Got<Vec<ServiceFacts>>, report: &m
         Err(lack) => return report.lacks(check, &title, lack),
     };
     let before = report.findings.len();
-    let selecting: Vec<&ServiceFacts> = services.iter().filter(|service| selects(service, gateway)).collect();
-    for service in selecting.iter().filter(|service| service.publishes_not_ready) {
+    let selecting: Vec<&ServiceFacts> = services
+        .iter()
+        .filter(|service| selects(service, gateway))
+        .collect();
+    for service in selecting
+        .iter()
+        .filter(|service| service.publishes_not_ready)
+    {
         let message = format!(
             "Service {} has publishNotReadyAddresses: true: queriers that find stores through it keep asking a pod that drains",
             service.name
@@ -93,16 +132,36 @@ fn services(gateway: &Gateway<'_>, services: &Got<Vec<ServiceFacts>>, report: &m
             "make a headless Service (clusterIP: None) with a port named grpc",
         );
     } else if !selecting.iter().any(|service| service.headless) {
-        let names: Vec<&str> = selecting.iter().map(|service| service.name.as_str()).collect();
+        let names: Vec<&str> = selecting
+            .iter()
+            .map(|service| service.name.as_str())
+            .collect();
         let message = format!(
             "no headless Service selects its pods (only {}): behind a ClusterIP a drain tells queriers nothing",
             listed(&names, ", ")
         );
-        report.warn(check, &title, message, "make a headless Service (clusterIP: None) with a port named grpc");
+        report.warn(
+            check,
+            &title,
+            message,
+            "make a headless Service (clusterIP: None) with a port named grpc",
+        );
     }
-    if !gateway.service.is_empty() && !services.iter().any(|service| service.name == gateway.service) {
-        let message = format!("spec.serviceName is {}, and there is no such Service: its pods have no names in DNS", gateway.service);
-        report.warn(check, &title, message, format!("make the headless Service {}", gateway.service));
+    if !gateway.service.is_empty()
+        && !services
+            .iter()
+            .any(|service| service.name == gateway.service)
+    {
+        let message = format!(
+            "spec.serviceName is {}, and there is no such Service: its pods have no names in DNS",
+            gateway.service
+        );
+        report.warn(
+            check,
+            &title,
+            message,
+            format!("make the headless Service {}", gateway.service),
+        );
     }
     if report.findings.len() == before {
         report.pass(check, &title, STATEFULSET_SERVICES.title);
@@ -111,7 +170,13 @@ fn services(gateway: &Gateway<'_>, services: &Got<Vec<ServiceFacts>>, report: &m
 
 fn shard_services(gateway: &Gateway<'_>, services: &Got<Vec<ServiceFacts>>, report: &mut Report) {
     let (check, title) = (&STATEFULSET_SHARD_SERVICES, gateway.title());
-    let Some(known) = gateway.known.as_ref().filter(|known| known.sharding.shard_services()) else { return };
+    let Some(known) = gateway
+        .known
+        .as_ref()
+        .filter(|known| known.sharding.shard_services())
+    else {
+        return;
+    };
     let services = match services {
         Ok(services) => services,
         Err(lack) => return report.lacks(check, &title, lack),
@@ -120,19 +185,38 @@ fn shard_services(gateway: &Gateway<'_>, services: &Got<Vec<ServiceFacts>>, repo
     let plan = planned_services(gateway, services, shards);
     let before = report.findings.len();
     for conflict in &plan.conflicts {
-        report.fail(check, &title, conflict.clone(), "until then queriers with --endpoint-group do not find that shard");
+        report.fail(
+            check,
+            &title,
+            conflict.clone(),
+            "until then queriers with --endpoint-group do not find that shard",
+        );
     }
     let name = |write: &ServiceWrite| match write {
-        ServiceWrite::Create(service) | ServiceWrite::Replace { service, .. } => Some(service.name.clone()),
+        ServiceWrite::Create(service) | ServiceWrite::Replace { service, .. } => {
+            Some(service.name.clone())
+        }
         ServiceWrite::Delete { .. } => None,
     };
     let missing: Vec<String> = plan.writes.iter().filter_map(name).collect();
     if !missing.is_empty() {
-        let message = format!("Services of shards are missing or not as they should be: {}", listed(&missing, ", "));
-        report.fail(check, &title, message, "the leader makes them within seconds: see server-leader and server-permissions");
+        let message = format!(
+            "Services of shards are missing or not as they should be: {}",
+            listed(&missing, ", ")
+        );
+        report.fail(
+            check,
+            &title,
+            message,
+            "the leader makes them within seconds: see server-leader and server-permissions",
+        );
     }
     if report.findings.len() == before {
-        report.pass(check, &title, format!("{shards} shards have a Service each"));
+        report.pass(
+            check,
+            &title,
+            format!("{shards} shards have a Service each"),
+        );
     }
 }
 
@@ -150,10 +234,21 @@ fn planned_services(gateway: &Gateway<'_>, services: &[ServiceFacts], shards: u3
     };
     let facts = NamespaceFacts {
         pods: gateway.pods.iter().map(pod).collect(),
-        services: services.iter().map(|service| (service.name.clone(), service.clone())).collect(),
+        services: services
+            .iter()
+            .map(|service| (service.name.clone(), service.clone()))
+            .collect(),
         ..NamespaceFacts::default()
     };
-    let owner = Owner { name: gateway.name.clone(), uid: gateway.uid.clone() };
-    let set = ShardedSet { owner, selector: gateway.selector.clone(), grpc_port: gateway.grpc_port, ..ShardedSet::default() };
+    let owner = Owner {
+        name: gateway.name.clone(),
+        uid: gateway.uid.clone(),
+    };
+    let set = ShardedSet {
+        owner,
+        selector: gateway.selector.clone(),
+        grpc_port: gateway.grpc_port,
+        ..ShardedSet::default()
+    };
     shard_services::wanted(&set, true, &(0..shards).collect::<BTreeSet<_>>(), &facts)
 }

@@ -18,7 +18,10 @@ pub(super) fn look(title: &str, said: &SetReport, report: &mut Report) {
         return report.skip(&ROLLOUT_BLOCKS, title, "it has 0 replicas");
     }
     if said.not_asked > 0 {
-        let message = format!("the leader has not asked {} of its sidecars yet", said.not_asked);
+        let message = format!(
+            "the leader has not asked {} of its sidecars yet",
+            said.not_asked
+        );
         return report.skip(&ROLLOUT_BLOCKS, title, message);
     }
     loaded(title, said, report);
@@ -39,23 +42,48 @@ fn loaded(title: &str, said: &SetReport, report: &mut Report) {
         report.fail(check, title, message, hint);
     }
     if blocks.missing_total > 0 {
-        let message = format!("{} missing on some pod and served by another: {}", counted(blocks.missing_total), named(&blocks.missing));
-        report.warn(check, title, message, "a rollout waits for them; look at thanos' log of these pods");
+        let message = format!(
+            "{} missing on some pod and served by another: {}",
+            counted(blocks.missing_total),
+            named(&blocks.missing)
+        );
+        report.warn(
+            check,
+            title,
+            message,
+            "a rollout waits for them; look at thanos' log of these pods",
+        );
     }
     let pods = || said.pods.iter().filter(|pod| pod.blocks_unknown.is_some());
-    let shown = |pod: &PodReport| format!("{} ({})", pod.pod, pod.blocks_unknown.as_deref().unwrap_or_default());
+    let shown = |pod: &PodReport| {
+        format!(
+            "{} ({})",
+            pod.pod,
+            pod.blocks_unknown.as_deref().unwrap_or_default()
+        )
+    };
     let unknown: Vec<String> = pods().map(shown).collect();
     if !unknown.is_empty() {
-        let message = format!("loaded blocks are not known, and count as complete, for {}", listed(&unknown, ", "));
+        let message = format!(
+            "loaded blocks are not known, and count as complete, for {}",
+            listed(&unknown, ", ")
+        );
         report.skip(check, title, message);
     } else if blocks.known_pods == 0 {
-        report.skip(check, title, "no pod says which blocks it has loaded (an agent or a server of an earlier version?)");
+        report.skip(
+            check,
+            title,
+            "no pod says which blocks it has loaded (an agent or a server of an earlier version?)",
+        );
     }
     if report.findings.len() == before {
         report.pass(
             check,
             title,
-            format!("every block within the retention is loaded, as {} told", text::counted(blocks.known_pods, "pod")),
+            format!(
+                "every block within the retention is loaded, as {} told",
+                text::counted(blocks.known_pods, "pod")
+            ),
         );
     }
 }
@@ -69,7 +97,12 @@ fn outside(title: &str, said: &SetReport, report: &mut Report) {
     let message = format!("{outside} of {total} blocks of the bucket lie outside every window");
     if outside.saturating_mul(100) > total.saturating_mul(EXPECTED_OUTSIDE_PERCENT) {
         let hint = "set retention to what the bucket keeps if these blocks are wanted; if not, nothing is wrong";
-        return report.warn(check, title, format!("{message}: no query finds their samples"), hint);
+        return report.warn(
+            check,
+            title,
+            format!("{message}: no query finds their samples"),
+            hint,
+        );
     }
     report.pass(check, title, message);
 }
@@ -81,9 +114,23 @@ fn counted(total: u32) -> String {
 fn named(blocks: &[BlockReport]) -> String {
     let one = |block: &BlockReport| {
         let more = block.missing_on.len().saturating_sub(MAX_PODS);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let pods = block.missing_on.iter().take(MAX_PODS).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let pods = if pods.is_empty() { pods } else { format!(" not on {pods}{more}") };
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        let pods = block
+            .missing_on
+            .iter()
+            .take(MAX_PODS)
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ");
+        let pods = if pods.is_empty() {
+            pods
+        } else {
+            format!(" not on {pods}{more}")
+        };
         format!("{} ({} .. {}){pods}", block.ulid, block.from, block.to)
     };
     listed(&blocks.iter().map(one).collect::<Vec<_>>(), "; ")

@@ -14,7 +14,12 @@ pub(super) fn authorities(snapshot: &Snapshot, subject: &str, report: &mut Repor
     let issue = "with cert-manager see kubectl get certificate, and the annotation cert-manager.io/inject-ca-from; without it set the caBundle to the CA that signed the server's certificate";
     match &snapshot.authorities {
         None => report.skip(&WEBHOOK_CA, subject, "there is no caBundle to look at"),
-        Some(Err(why)) => report.fail(&WEBHOOK_CA, subject, format!("the caBundle cannot be used: {why}"), issue),
+        Some(Err(why)) => report.fail(
+            &WEBHOOK_CA,
+            subject,
+            format!("the caBundle cannot be used: {why}"),
+            issue,
+        ),
         Some(Ok(authorities)) => {
             let now = snapshot.now_seconds();
             let latest = authorities.iter().map(|(_, end)| *end).max().unwrap_or(0);
@@ -22,14 +27,24 @@ pub(super) fn authorities(snapshot: &Snapshot, subject: &str, report: &mut Repor
                 report.fail(
                     &WEBHOOK_CA,
                     subject,
-                    format!("every certificate of the caBundle has expired, the last one {}", ago(now - latest)),
+                    format!(
+                        "every certificate of the caBundle has expired, the last one {}",
+                        ago(now - latest)
+                    ),
                     issue,
                 );
             } else if latest - now < AUTHORITY_WARN_SECONDS {
-                let message = format!("the caBundle ends in {}, and the webhook with it", long(latest - now));
+                let message = format!(
+                    "the caBundle ends in {}, and the webhook with it",
+                    long(latest - now)
+                );
                 report.warn(&WEBHOOK_CA, subject, message, issue);
             } else {
-                report.pass(&WEBHOOK_CA, subject, format!("the caBundle is valid for {}", long(latest - now)));
+                report.pass(
+                    &WEBHOOK_CA,
+                    subject,
+                    format!("the caBundle is valid for {}", long(latest - now)),
+                );
             }
         }
     }
@@ -39,7 +54,11 @@ pub(super) fn authorities(snapshot: &Snapshot, subject: &str, report: &mut Repor
 pub(super) fn certificate(snapshot: &Snapshot, subject: &str, report: &mut Report) {
     let trusted = matches!(&snapshot.dry_run, DryRun::Admitted { injected: true, .. });
     if !matches!(snapshot.authorities, Some(Ok(_))) {
-        return report.skip(&WEBHOOK_CERTIFICATE, subject, "there is no usable caBundle to compare with");
+        return report.skip(
+            &WEBHOOK_CERTIFICATE,
+            subject,
+            "there is no usable caBundle to compare with",
+        );
     }
     let unreachable = match &snapshot.served {
         Ok(shown) => return judge(snapshot, subject, shown, "", report),
@@ -76,7 +95,13 @@ pub(super) fn certificate(snapshot: &Snapshot, subject: &str, report: &mut Repor
     }
 }
 
-fn judge(snapshot: &Snapshot, subject: &str, certificate: &Certificate, beside: &str, report: &mut Report) {
+fn judge(
+    snapshot: &Snapshot,
+    subject: &str,
+    certificate: &Certificate,
+    beside: &str,
+    report: &mut Report,
+) {
     let (from, now) = (&certificate.from, snapshot.now_seconds());
     let left = certificate.not_after.saturating_sub(now);
     let renew = "renew it: with cert-manager see kubectl get certificate; without it write a new tls.crt and tls.key into the Secret";
@@ -100,7 +125,12 @@ fn judge(snapshot: &Snapshot, subject: &str, certificate: &Certificate, beside: 
         }
         None => return report.pass(&WEBHOOK_CERTIFICATE, subject, format!("{from} is trusted, for {}{beside}", long(left))),
     };
-    report.fail(&WEBHOOK_CERTIFICATE, subject, format!("{from} {message}"), hint);
+    report.fail(
+        &WEBHOOK_CERTIFICATE,
+        subject,
+        format!("{from} {message}"),
+        hint,
+    );
 }
 
 fn ago(seconds: i64) -> String {

@@ -40,13 +40,18 @@ struct Node<'a> {
 /// Reads the server block that answers for the cluster's Services.
 pub(super) fn times(text: &str) -> Result<DnsTimes, String> {
     let nodes = parse(text)?;
-    let (snippets, servers): (Vec<&Node<'_>>, Vec<&Node<'_>>) =
-        nodes.iter().partition(|node| node.words.first().is_some_and(|word| word.starts_with('(')));
-    let snippets: HashMap<&str, &Node<'_>> =
-        snippets.into_iter().filter_map(|snippet| Some((snippet.words.first()?.trim_matches(['(', ')']), snippet))).collect();
+    let (snippets, servers): (Vec<&Node<'_>>, Vec<&Node<'_>>) = nodes
+        .iter()
+        .partition(|node| node.words.first().is_some_and(|word| word.starts_with('(')));
+    let snippets: HashMap<&str, &Node<'_>> = snippets
+        .into_iter()
+        .filter_map(|snippet| Some((snippet.words.first()?.trim_matches(['(', ')']), snippet)))
+        .collect();
     let mut left = MAX_IMPORTED_LINES;
-    let bodies: Vec<(&Node<'_>, Vec<&Node<'_>>)> =
-        servers.into_iter().map(|server| Ok((server, imported(&server.body, &snippets, &mut left)?))).collect::<Result<_, String>>()?;
+    let bodies: Vec<(&Node<'_>, Vec<&Node<'_>>)> = servers
+        .into_iter()
+        .map(|server| Ok((server, imported(&server.body, &snippets, &mut left)?)))
+        .collect::<Result<_, String>>()?;
     let domain = bodies
         .iter()
         .flat_map(|(_, body)| directives(body, "kubernetes"))
@@ -57,17 +62,30 @@ pub(super) fn times(text: &str) -> Result<DnsTimes, String> {
     let name = format!("svc.{domain}");
     let answering = bodies
         .iter()
-        .filter_map(|(server, body)| Some((zones(&server.words).filter(|zone| covers(zone, &name)).map(|zone| zone.len()).max()?, body)))
+        .filter_map(|(server, body)| {
+            Some((
+                zones(&server.words)
+                    .filter(|zone| covers(zone, &name))
+                    .map(|zone| zone.len())
+                    .max()?,
+                body,
+            ))
+        })
         .max_by_key(|(length, _)| *length)
         .map(|(_, body)| body)
         .ok_or_else(|| format!("no server block answers for {domain} on port 53"))?;
-    let kubernetes =
-        directives(answering, "kubernetes").next().ok_or_else(|| format!("the server block for {domain} has no plugin kubernetes"))?;
+    let kubernetes = directives(answering, "kubernetes")
+        .next()
+        .ok_or_else(|| format!("the server block for {domain} has no plugin kubernetes"))?;
     let record_ttl = match directives(&kubernetes.body.iter().collect::<Vec<_>>(), "ttl").next() {
         Some(line) => number(line.words.get(1))?.min(MAX_TTL),
         None => RECORD_TTL,
     };
-    let mut times = DnsTimes { record_ttl, cached: None, serves_stale: false };
+    let mut times = DnsTimes {
+        record_ttl,
+        cached: None,
+        serves_stale: false,
+    };
     for plugin in directives(answering, "cache") {
         cache(plugin, &name, &mut times)?;
     }
@@ -112,26 +130,41 @@ fn cache(plugin: &Node<'_>, name: &str, times: &mut DnsTimes) -> Result<(), Stri
 
 fn number(word: Option<&&str>) -> Result<u64, String> {
     let word = word.copied().unwrap_or_default();
-    word.parse::<u64>().map_err(|_| format!("{:?} is no number of seconds", word.chars().take(40).collect::<String>()))
+    word.parse::<u64>().map_err(|_| {
+        format!(
+            "{:?} is no number of seconds",
+            word.chars().take(40).collect::<String>()
+        )
+    })
 }
 
 fn directives<'a>(body: &'a [&'a Node<'a>], name: &'a str) -> impl Iterator<Item = &'a Node<'a>> {
-    body.iter().copied().filter(move |line| line.words.first().is_some_and(|word| *word == name))
+    body.iter()
+        .copied()
+        .filter(move |line| line.words.first().is_some_and(|word| *word == name))
 }
 
 /// The lines of a server block with those of the snippets that it imports.
-fn imported<'a>(body: &'a [Node<'a>], snippets: &HashMap<&str, &'a Node<'a>>, left: &mut usize) -> Result<Vec<&'a Node<'a>>, String> {
+fn imported<'a>(
+    body: &'a [Node<'a>],
+    snippets: &HashMap<&str, &'a Node<'a>>,
+    left: &mut usize,
+) -> Result<Vec<&'a Node<'a>>, String> {
     let mut lines: Vec<&Node<'_>> = body.iter().collect();
     let mut next = 0;
     while let Some(line) = lines.get(next).copied() {
         next += 1;
-        let [first, name, ..] = line.words.as_slice() else { continue };
+        let [first, name, ..] = line.words.as_slice() else {
+            continue;
+        };
         if *first != "import" {
             continue;
         }
         if let Some(snippet) = snippets.get(name) {
             // Snippets that import each other come to an end here.
-            *left = left.checked_sub(snippet.body.len().max(1)).ok_or("it imports too much")?;
+            *left = left
+                .checked_sub(snippet.body.len().max(1))
+                .ok_or("it imports too much")?;
             lines.extend(&snippet.body);
         }
     }
@@ -140,11 +173,15 @@ fn imported<'a>(body: &'a [Node<'a>], snippets: &HashMap<&str, &'a Node<'a>>, le
 
 /// The zones of a server block that answer plain DNS on port 53.
 fn zones<'a>(words: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {
-    words.iter().flat_map(|word| word.split(',')).filter(|key| !key.is_empty()).filter_map(|key| {
-        let (scheme, rest) = key.split_once("://").unwrap_or(("dns", key));
-        let (zone, port) = rest.rsplit_once(':').unwrap_or((rest, "53"));
-        (scheme == "dns" && port == "53").then(|| normal(zone))
-    })
+    words
+        .iter()
+        .flat_map(|word| word.split(','))
+        .filter(|key| !key.is_empty())
+        .filter_map(|key| {
+            let (scheme, rest) = key.split_once("://").unwrap_or(("dns", key));
+            let (zone, port) = rest.rsplit_once(':').unwrap_or((rest, "53"));
+            (scheme == "dns" && port == "53").then(|| normal(zone))
+        })
 }
 
 /// Without the dot at its end, in lower case; the root is empty.
@@ -153,7 +190,10 @@ fn normal(zone: &str) -> String {
 }
 
 fn covers(zone: &str, name: &str) -> bool {
-    zone.is_empty() || name.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    zone.is_empty()
+        || name
+            .strip_suffix(zone)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Lines and blocks; a block opens at the end of a line and ends on a line of its own.
@@ -164,13 +204,20 @@ fn parse(text: &str) -> Result<Vec<Node<'_>>, String> {
     let mut open = vec![Node::default()];
     for (index, line) in text.lines().enumerate() {
         let at = |what: &str| format!("line {}: {what}", index + 1);
-        let code = line.split_whitespace().take_while(|word| !word.starts_with('#'));
+        let code = line
+            .split_whitespace()
+            .take_while(|word| !word.starts_with('#'));
         let mut words: Vec<&str> = code.map(|word| word.trim_matches('"')).collect();
         match words.last().copied() {
             None => {}
             Some("}") if words.len() == 1 => {
-                let done = open.pop().filter(|_| !open.is_empty()).ok_or_else(|| at("a block ends that did not begin"))?;
-                let parent = open.last_mut().ok_or_else(|| at("a block ends that did not begin"))?;
+                let done = open
+                    .pop()
+                    .filter(|_| !open.is_empty())
+                    .ok_or_else(|| at("a block ends that did not begin"))?;
+                let parent = open
+                    .last_mut()
+                    .ok_or_else(|| at("a block ends that did not begin"))?;
                 parent.body.push(done);
             }
             Some("{") => {
@@ -179,14 +226,23 @@ fn parse(text: &str) -> Result<Vec<Node<'_>>, String> {
                     return Err(at("blocks are nested too deeply"));
                 }
                 // The keys of a server block may go on over several lines, each of which ends with a comma.
-                let mut node = Node { words, body: Vec::new() };
-                while let Some(before) = open.last_mut().and_then(|parent| parent.body.pop_if(|last| continues(last))) {
+                let mut node = Node {
+                    words,
+                    body: Vec::new(),
+                };
+                while let Some(before) = open
+                    .last_mut()
+                    .and_then(|parent| parent.body.pop_if(|last| continues(last)))
+                {
                     node.words.splice(0..0, before.words);
                 }
                 open.push(node);
             }
             Some(_) => match open.last_mut() {
-                Some(parent) => parent.body.push(Node { words, body: Vec::new() }),
+                Some(parent) => parent.body.push(Node {
+                    words,
+                    body: Vec::new(),
+                }),
                 None => return Err(at("a block ends that did not begin")),
             },
         }
@@ -222,7 +278,11 @@ mod tests {
 
     #[test]
     fn what_clusters_have() {
-        let stale = |record_ttl, cached| DnsTimes { record_ttl, cached, serves_stale: false };
+        let stale = |record_ttl, cached| DnsTimes {
+            record_ttl,
+            cached,
+            serves_stale: false,
+        };
         assert_eq!(times(&kubeadm("cache 30")).unwrap(), stale(30, Some(30)));
         let off = "cache 30 {\n disable success cluster.local\n disable denial cluster.local\n }";
         assert_eq!(times(&kubeadm(off)).unwrap(), stale(30, None));
@@ -243,7 +303,10 @@ mod tests {
             ("cache 10 example.org cluster.local.", Some(10)),
             ("cache cluster.local", Some(30)),
             ("cache 300 {\n success 9984 20\n }", Some(20)),
-            ("cache 300 {\n success 9984 300 60\n denial 9984 5\n }", Some(60)),
+            (
+                "cache 300 {\n success 9984 300 60\n denial 9984 5\n }",
+                Some(60),
+            ),
             ("cache 300 {\n disable success\n }", None),
             ("cache 300 {\n disable success example.org\n }", Some(30)),
             ("cache 300 {\n disable denial cluster.local\n }", Some(30)),
@@ -252,25 +315,57 @@ mod tests {
         ] {
             assert_eq!(cached(&kubeadm(cache)), want, "{cache}");
         }
-        assert!(times(&kubeadm("cache 30 {\n serve_stale\n }")).unwrap().serves_stale);
-        assert!(!times(&kubeadm("cache 30 {\n serve_stale 1h verify\n }")).unwrap().serves_stale);
+        assert!(
+            times(&kubeadm("cache 30 {\n serve_stale\n }"))
+                .unwrap()
+                .serves_stale
+        );
+        assert!(
+            !times(&kubeadm("cache 30 {\n serve_stale 1h verify\n }"))
+                .unwrap()
+                .serves_stale
+        );
         assert!(times(&kubeadm("cache 30 {\n success 9984 soon\n }")).is_err());
     }
 
     #[test]
     fn the_block_of_the_cluster_counts() {
-        let two =
-            |zones: &str| format!("{zones} {{\n kubernetes k8s.example {{\n }}\n cache 7\n}}\n. {{\n forward . 1.1.1.1\n cache 3600\n}}\n");
-        for zones in ["k8s.example", "k8s.example.:53", "dns://K8S.Example", "other.example,\nk8s.example", "example", "svc.k8s.example"] {
+        let two = |zones: &str| {
+            format!(
+                "{zones} {{\n kubernetes k8s.example {{\n }}\n cache 7\n}}\n. {{\n forward . 1.1.1.1\n cache 3600\n}}\n"
+            )
+        };
+        for zones in [
+            "k8s.example",
+            "k8s.example.:53",
+            "dns://K8S.Example",
+            "other.example,\nk8s.example",
+            "example",
+            "svc.k8s.example",
+        ] {
             assert_eq!(cached(&two(zones)), Some(5), "{zones}");
         }
-        for zones in ["k8s.example:1053", "tls://k8s.example", "other.example", "8s.example"] {
-            assert!(times(&two(zones)).is_err(), "{zones}: the root forwards, so the TTL is not known");
+        for zones in [
+            "k8s.example:1053",
+            "tls://k8s.example",
+            "other.example",
+            "8s.example",
+        ] {
+            assert!(
+                times(&two(zones)).is_err(),
+                "{zones}: the root forwards, so the TTL is not known"
+            );
         }
         let snippet = "(common) {\n cache 30\n import more\n}\n(more) {\n errors\n import common\n}\n. {\n import common\n import custom/*.override\n \
                        kubernetes cluster.local {\n ttl 9\n }\n}\n";
-        assert!(times(snippet).is_err(), "snippets that import each other have no end");
-        assert_eq!(cached(&snippet.replace("errors\n import common", "errors")), Some(9));
+        assert!(
+            times(snippet).is_err(),
+            "snippets that import each other have no end"
+        );
+        assert_eq!(
+            cached(&snippet.replace("errors\n import common", "errors")),
+            Some(9)
+        );
     }
 
     #[test]
@@ -286,9 +381,17 @@ mod tests {
             &". {\n".repeat(5_000),
             &"x ".repeat(MAX_BYTES),
         ] {
-            assert!(times(text).is_err(), "{:?}", text.chars().take(40).collect::<String>());
+            assert!(
+                times(text).is_err(),
+                "{:?}",
+                text.chars().take(40).collect::<String>()
+            );
         }
-        let blocks = format!("{}{}", "a.example {\n cache 5\n}\n".repeat(20_000), kubeadm("cache 30"));
+        let blocks = format!(
+            "{}{}",
+            "a.example {\n cache 5\n}\n".repeat(20_000),
+            kubeadm("cache 30")
+        );
         assert_eq!(cached(&blocks), Some(30));
     }
 

@@ -76,22 +76,50 @@ impl Report {
         hint: impl Into<String>,
     ) {
         let (message, hint) = (message.into(), hint.into());
-        self.findings.push(Finding { check, subject: subject.to_owned(), result, message, hint });
+        self.findings.push(Finding {
+            check,
+            subject: subject.to_owned(),
+            result,
+            message,
+            hint,
+        });
     }
 
-    pub(super) fn pass(&mut self, check: &'static Check, subject: &str, message: impl Into<String>) {
+    pub(super) fn pass(
+        &mut self,
+        check: &'static Check,
+        subject: &str,
+        message: impl Into<String>,
+    ) {
         self.add(check, subject, Outcome::Pass, message, "");
     }
 
-    pub(super) fn warn(&mut self, check: &'static Check, subject: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn warn(
+        &mut self,
+        check: &'static Check,
+        subject: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.add(check, subject, Outcome::Warn, message, hint);
     }
 
-    pub(super) fn fail(&mut self, check: &'static Check, subject: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn fail(
+        &mut self,
+        check: &'static Check,
+        subject: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.add(check, subject, Outcome::Fail, message, hint);
     }
 
-    pub(super) fn skip(&mut self, check: &'static Check, subject: &str, message: impl Into<String>) {
+    pub(super) fn skip(
+        &mut self,
+        check: &'static Check,
+        subject: &str,
+        message: impl Into<String>,
+    ) {
         self.add(check, subject, Outcome::Skipped, message, "");
     }
 
@@ -99,16 +127,30 @@ impl Report {
     pub(super) fn lacks(&mut self, check: &'static Check, subject: &str, lack: &Lack) {
         if lack.forbidden {
             self.missing.insert(lack.what.clone());
-            self.skip(check, subject, format!("no permission to {}; grant it, or run this as somebody who has it", lack.what));
+            self.skip(
+                check,
+                subject,
+                format!(
+                    "no permission to {}; grant it, or run this as somebody who has it",
+                    lack.what
+                ),
+            );
         } else {
-            self.warn(check, subject, format!("could not {}: {}", lack.what, lack.why), "try again; if it stays, look at the API server");
+            self.warn(
+                check,
+                subject,
+                format!("could not {}: {}", lack.what, lack.why),
+                "try again; if it stays, look at the API server",
+            );
         }
     }
 
     /// In the order in which they are shown.
     pub(super) fn sorted(mut self) -> Self {
         let place = |check: &Check| ALL.iter().position(|one| one.id == check.id);
-        self.findings.sort_by(|a, b| (place(a.check), &a.subject, b.result).cmp(&(place(b.check), &b.subject, a.result)));
+        self.findings.sort_by(|a, b| {
+            (place(a.check), &a.subject, b.result).cmp(&(place(b.check), &b.subject, a.result))
+        });
         self.findings.dedup();
         self
     }
@@ -116,7 +158,17 @@ impl Report {
     /// How many of each.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        let count = |result| self.findings.iter().filter(|finding| finding.result == result).count();
-        Summary { pass: count(Outcome::Pass), warn: count(Outcome::Warn), fail: count(Outcome::Fail), skipped: count(Outcome::Skipped) }
+        let count = |result| {
+            self.findings
+                .iter()
+                .filter(|finding| finding.result == result)
+                .count()
+        };
+        Summary {
+            pass: count(Outcome::Pass),
+            warn: count(Outcome::Warn),
+            fail: count(Outcome::Fail),
+            skipped: count(Outcome::Skipped),
+        }
     }
 }

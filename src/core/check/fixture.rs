@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::objects::{BudgetView, ServiceView};
 use super::rights::Denied;
-use super::snapshot::{ApiFacts, Certificate, DnsFacts, DryRun, Lack, ServerStatus, Snapshot, Space};
+use super::snapshot::{
+    ApiFacts, Certificate, DnsFacts, DryRun, Lack, ServerStatus, Snapshot, Space,
+};
 use super::{INSTALLED, Preflight};
 use crate::core::duration::PromDuration;
 use crate::core::names;
@@ -24,11 +26,20 @@ pub(super) fn read<T: DeserializeOwned>(value: Value) -> T {
 }
 
 pub(super) fn forbidden<T>(what: &str) -> Result<T, Lack> {
-    Err(Lack { what: what.to_owned(), forbidden: true, why: "no".to_owned() })
+    Err(Lack {
+        what: what.to_owned(),
+        forbidden: true,
+        why: "no".to_owned(),
+    })
 }
 
 pub(super) fn api() -> ApiFacts {
-    ApiFacts { version: Ok(read(json!({"major": "1", "minor": "36", "gitVersion": "v1.36.2"}))), ahead_ms: Some(0) }
+    ApiFacts {
+        version: Ok(read(
+            json!({"major": "1", "minor": "36", "gitVersion": "v1.36.2"}),
+        )),
+        ahead_ms: Some(0),
+    }
 }
 
 pub(super) fn nodes(kubelet: &str) -> Vec<super::objects::NodeView> {
@@ -66,7 +77,11 @@ pub(super) fn budget(name: &str, ours: bool, labels: &Value) -> Value {
 }
 
 pub(super) fn pod(ordinal: u32, injected: bool) -> Value {
-    let annotations = if injected { json!({names::STATUS_ANNOTATION: "{}"}) } else { json!({}) };
+    let annotations = if injected {
+        json!({names::STATUS_ANNOTATION: "{}"})
+    } else {
+        json!({})
+    };
     json!({"name": format!("store-{ordinal}"), "namespace": "monitoring", "annotations": annotations,
         "labels": {"app": "store", names::SHARD_LABEL: (ordinal / 2).to_string()},
         "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "u1"}]})
@@ -92,7 +107,10 @@ pub(super) fn reported() -> Value {
 }
 
 pub(super) fn status(document: &Value) -> ServerStatus {
-    ServerStatus { from: "timeshard-a".to_owned(), ..ServerStatus::parse(document.to_string().as_bytes()).unwrap() }
+    ServerStatus {
+        from: "timeshard-a".to_owned(),
+        ..ServerStatus::parse(document.to_string().as_bytes()).unwrap()
+    }
 }
 
 pub(super) fn status_document() -> Value {
@@ -101,7 +119,11 @@ pub(super) fn status_document() -> Value {
 }
 
 pub(super) fn certificate() -> Certificate {
-    Certificate { from: "what 10.0.0.1:8443 serves".to_owned(), not_after: NOW + 20 * 86_400, trouble: None }
+    Certificate {
+        from: "what 10.0.0.1:8443 serves".to_owned(),
+        not_after: NOW + 20 * 86_400,
+        trouble: None,
+    }
 }
 
 /// Everything is well.
@@ -110,12 +132,18 @@ pub(super) fn healthy() -> Snapshot {
         pods: Ok(read((0..6).map(|n| pod(n, true)).collect())),
         budgets: Ok((0..3)
             .map(|n| {
-                read::<BudgetView>(budget(&format!("store-shard-{n}"), true, &json!({"app": "store", names::SHARD_LABEL: n.to_string()})))
-                    .into()
+                read::<BudgetView>(budget(
+                    &format!("store-shard-{n}"),
+                    true,
+                    &json!({"app": "store", names::SHARD_LABEL: n.to_string()}),
+                ))
+                .into()
             })
             .collect()),
         services: Ok(vec![read::<ServiceView>(service()).into()]),
-        termination_drains: Ok((0..6).map(|n| (format!("store-{n}"), PromDuration::from_secs(90))).collect()),
+        termination_drains: Ok((0..6)
+            .map(|n| (format!("store-{n}"), PromDuration::from_secs(90)))
+            .collect()),
     };
     Snapshot {
         now: DateTime::UNIX_EPOCH + TimeDelta::seconds(NOW),
@@ -166,6 +194,9 @@ pub(super) fn before() -> Preflight {
         denied: Ok(Vec::new()),
         cert_manager: Ok(true),
         namespace: Ok(None),
-        there: INSTALLED.into_iter().map(|installed| (installed, Ok(None))).collect(),
+        there: INSTALLED
+            .into_iter()
+            .map(|installed| (installed, Ok(None)))
+            .collect(),
     }
 }

@@ -12,8 +12,14 @@ use super::snapshot::{ApiFacts, Got};
 
 /// Objects that `deploy/` makes: kind, plural, API path and name. Those of the server's namespace have `NS` in the path.
 pub const INSTALLED: [Installed; 13] = [
-    Installed { kind: "ClusterRole", path: "/apis/rbac.authorization.k8s.io/v1/clusterroles/timeshard" },
-    Installed { kind: "ClusterRoleBinding", path: "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/timeshard" },
+    Installed {
+        kind: "ClusterRole",
+        path: "/apis/rbac.authorization.k8s.io/v1/clusterroles/timeshard",
+    },
+    Installed {
+        kind: "ClusterRoleBinding",
+        path: "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/timeshard",
+    },
     Installed {
         kind: "MutatingWebhookConfiguration",
         path: "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/timeshard",
@@ -22,15 +28,42 @@ pub const INSTALLED: [Installed; 13] = [
         kind: "ValidatingWebhookConfiguration",
         path: "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/timeshard",
     },
-    Installed { kind: "ServiceAccount", path: "/api/v1/namespaces/NS/serviceaccounts/timeshard" },
-    Installed { kind: "Role", path: "/apis/rbac.authorization.k8s.io/v1/namespaces/NS/roles/timeshard" },
-    Installed { kind: "RoleBinding", path: "/apis/rbac.authorization.k8s.io/v1/namespaces/NS/rolebindings/timeshard" },
-    Installed { kind: "ConfigMap", path: "/api/v1/namespaces/NS/configmaps/timeshard-config" },
-    Installed { kind: "Service", path: "/api/v1/namespaces/NS/services/timeshard" },
-    Installed { kind: "Deployment", path: "/apis/apps/v1/namespaces/NS/deployments/timeshard" },
-    Installed { kind: "PodDisruptionBudget", path: "/apis/policy/v1/namespaces/NS/poddisruptionbudgets/timeshard" },
-    Installed { kind: "NetworkPolicy", path: "/apis/networking.k8s.io/v1/namespaces/NS/networkpolicies/timeshard" },
-    Installed { kind: "Secret", path: "/api/v1/namespaces/NS/secrets/timeshard-tls" },
+    Installed {
+        kind: "ServiceAccount",
+        path: "/api/v1/namespaces/NS/serviceaccounts/timeshard",
+    },
+    Installed {
+        kind: "Role",
+        path: "/apis/rbac.authorization.k8s.io/v1/namespaces/NS/roles/timeshard",
+    },
+    Installed {
+        kind: "RoleBinding",
+        path: "/apis/rbac.authorization.k8s.io/v1/namespaces/NS/rolebindings/timeshard",
+    },
+    Installed {
+        kind: "ConfigMap",
+        path: "/api/v1/namespaces/NS/configmaps/timeshard-config",
+    },
+    Installed {
+        kind: "Service",
+        path: "/api/v1/namespaces/NS/services/timeshard",
+    },
+    Installed {
+        kind: "Deployment",
+        path: "/apis/apps/v1/namespaces/NS/deployments/timeshard",
+    },
+    Installed {
+        kind: "PodDisruptionBudget",
+        path: "/apis/policy/v1/namespaces/NS/poddisruptionbudgets/timeshard",
+    },
+    Installed {
+        kind: "NetworkPolicy",
+        path: "/apis/networking.k8s.io/v1/namespaces/NS/networkpolicies/timeshard",
+    },
+    Installed {
+        kind: "Secret",
+        path: "/api/v1/namespaces/NS/secrets/timeshard-tls",
+    },
 ];
 
 /// One object that an installation makes.
@@ -101,25 +134,47 @@ fn namespace(preflight: &Preflight, report: &mut Report) {
     let (check, name) = (&INSTALL_NAMESPACE, preflight.system.as_str());
     match &preflight.namespace {
         Err(lack) => report.lacks(check, name, lack),
-        Ok(None) => report.pass(check, name, "the namespace is not there yet: deploy/ makes it, helm with --create-namespace"),
+        Ok(None) => report.pass(
+            check,
+            name,
+            "the namespace is not there yet: deploy/ makes it, helm with --create-namespace",
+        ),
         Ok(Some(meta)) if meta.deletion_timestamp.is_some() => {
-            report.fail(check, name, "the namespace is being deleted: nothing can be made in it", "wait until it is gone");
+            report.fail(
+                check,
+                name,
+                "the namespace is being deleted: nothing can be made in it",
+                "wait until it is gone",
+            );
         }
         Ok(Some(meta)) => match meta.labels.get(LEVEL).map(String::as_str) {
-            Some("restricted") => report.pass(check, name, "Pod Security restricted, which the server fits"),
+            Some("restricted") => report.pass(
+                check,
+                name,
+                "Pod Security restricted, which the server fits",
+            ),
             Some("baseline" | "privileged") | None => {
                 report.pass(
                     check,
                     name,
                     format!(
                         "Pod Security {}; the server fits restricted as well",
-                        meta.labels.get(LEVEL).map_or("is not enforced", String::as_str)
+                        meta.labels
+                            .get(LEVEL)
+                            .map_or("is not enforced", String::as_str)
                     ),
                 );
             }
             Some(other) => {
-                let message = format!("the label {LEVEL} has the value {other:?}, which Kubernetes takes for restricted");
-                report.warn(check, name, message, "write privileged, baseline or restricted");
+                let message = format!(
+                    "the label {LEVEL} has the value {other:?}, which Kubernetes takes for restricted"
+                );
+                report.warn(
+                    check,
+                    name,
+                    message,
+                    "write privileged, baseline or restricted",
+                );
             }
         },
     }
@@ -134,22 +189,41 @@ fn names(preflight: &Preflight, report: &mut Report) {
             Ok(None) => {}
             Ok(Some(meta)) => {
                 let title = format!("{} {}", installed.kind, installed.name());
-                if is_ours(&meta.labels) || installed.kind == "Secret" { ours.push(title) } else { foreign.push(title) }
+                if is_ours(&meta.labels) || installed.kind == "Secret" {
+                    ours.push(title)
+                } else {
+                    foreign.push(title)
+                }
             }
         }
     }
     let installed = ours.iter().any(|title| !title.starts_with("Secret"));
     if !foreign.is_empty() && !installed {
-        let message = format!("objects of somebody else have names that an installation uses: {}", listed(&foreign, ", "));
-        report.fail(check, "", message, "rename or delete them, or install into another namespace");
+        let message = format!(
+            "objects of somebody else have names that an installation uses: {}",
+            listed(&foreign, ", ")
+        );
+        report.fail(
+            check,
+            "",
+            message,
+            "rename or delete them, or install into another namespace",
+        );
     } else if installed {
         let message = format!("timeshard is installed already: {}", listed(&ours, ", "));
-        report.warn(check, "", message, "this would be an upgrade: timeshard check without --pre looks at what is there");
+        report.warn(
+            check,
+            "",
+            message,
+            "this would be an upgrade: timeshard check without --pre looks at what is there",
+        );
     } else {
         report.pass(check, "", INSTALL_NAMES.title);
     }
 }
 
 fn is_ours(labels: &BTreeMap<String, String>) -> bool {
-    labels.get("app.kubernetes.io/name").is_some_and(|value| value == "thanos-timeshard")
+    labels
+        .get("app.kubernetes.io/name")
+        .is_some_and(|value| value == "thanos-timeshard")
 }

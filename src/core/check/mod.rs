@@ -29,7 +29,9 @@ pub mod webhook;
 
 pub use findings::{Finding, Outcome, Report, Summary};
 pub use install::{INSTALLED, Installed, Preflight};
-pub use snapshot::{ApiFacts, Certificate, DnsFacts, DryRun, Got, Lack, ServerStatus, Snapshot, Space, Trouble};
+pub use snapshot::{
+    ApiFacts, Certificate, DnsFacts, DryRun, Got, Lack, ServerStatus, Snapshot, Space, Trouble,
+};
 
 /// What belongs together on the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,7 +84,13 @@ pub fn run(snapshot: &Snapshot) -> Report {
         return report.sorted();
     }
     let config = server::look(snapshot, &mut report);
-    api::kubelets(&snapshot.nodes, config.as_ref().is_none_or(|config| config.injection.native_sidecar), &mut report);
+    api::kubelets(
+        &snapshot.nodes,
+        config
+            .as_ref()
+            .is_none_or(|config| config.injection.native_sidecar),
+        &mut report,
+    );
     webhook::look(snapshot, &mut report);
     namespaces::look(snapshot, &mut report);
     let gateways = sets::look(snapshot, config.as_ref(), &mut report);

@@ -9,7 +9,9 @@ use crate::core::names;
 use crate::core::observed::{BudgetFacts, Selector, ServiceFacts};
 
 /// Go writes an empty list as null in some places.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
@@ -351,13 +353,22 @@ pub struct ConfigText {
 
 impl From<SelectorView> for Selector {
     fn from(view: SelectorView) -> Self {
-        let expressions = view.match_expressions.into_iter().map(|one| (one.key, one.operator, one.values)).collect();
-        Self { labels: view.match_labels, expressions }
+        let expressions = view
+            .match_expressions
+            .into_iter()
+            .map(|one| (one.key, one.operator, one.values))
+            .collect();
+        Self {
+            labels: view.match_labels,
+            expressions,
+        }
     }
 }
 
 fn is_ours(meta: &Meta) -> bool {
-    meta.labels.get(names::MANAGED_BY_LABEL).is_some_and(|value| value == names::MANAGED_BY)
+    meta.labels
+        .get(names::MANAGED_BY_LABEL)
+        .is_some_and(|value| value == names::MANAGED_BY)
 }
 
 fn owner_uid(meta: &Meta) -> Option<String> {
@@ -388,7 +399,12 @@ impl From<ServiceView> for ServiceFacts {
             selector: view.spec.selector,
             publishes_not_ready: view.spec.publish_not_ready_addresses,
             headless: view.spec.cluster_ip == "None",
-            ports: view.spec.ports.into_iter().map(|port| (port.name, port.port)).collect(),
+            ports: view
+                .spec
+                .ports
+                .into_iter()
+                .map(|port| (port.name, port.port))
+                .collect(),
             ..Self::default()
         }
     }
@@ -398,13 +414,19 @@ impl Meta {
     /// The StatefulSet that owns it, if one does.
     #[must_use]
     pub fn statefulset(&self) -> Option<&OwnerRef> {
-        self.owner_references.iter().find(|owner| owner.kind == "StatefulSet" && owner.api_version.starts_with("apps/"))
+        self.owner_references
+            .iter()
+            .find(|owner| owner.kind == "StatefulSet" && owner.api_version.starts_with("apps/"))
     }
 
     /// `namespace/name`.
     #[must_use]
     pub fn title(&self) -> String {
-        if self.namespace.is_empty() { self.name.clone() } else { format!("{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            self.name.clone()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -412,7 +434,14 @@ impl Webhook {
     /// Whether it is called when a pod is created.
     #[must_use]
     pub fn sees_pods(&self) -> bool {
-        let has = |list: &[String], word: &str| list.iter().any(|one| one == word || one == "*" || one == "*/*");
-        self.rules.iter().any(|rule| has(&rule.operations, "CREATE") && has(&rule.api_groups, "") && has(&rule.resources, "pods"))
+        let has = |list: &[String], word: &str| {
+            list.iter()
+                .any(|one| one == word || one == "*" || one == "*/*")
+        };
+        self.rules.iter().any(|rule| {
+            has(&rule.operations, "CREATE")
+                && has(&rule.api_groups, "")
+                && has(&rule.resources, "pods")
+        })
     }
 }

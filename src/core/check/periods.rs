@@ -29,7 +29,12 @@ const ASSUMED_DNS_CACHE: PromDuration = PromDuration::from_secs(30);
 const NODE_LOCAL_SECONDS: (u64, u64) = (5, 30);
 
 /// Checks each gateway against the longest interval of the queriers that ask it; `None` where none is seen.
-pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], intervals: &[Option<PromDuration>], report: &mut Report) {
+pub(super) fn look(
+    snapshot: &Snapshot,
+    gateways: &[Gateway<'_>],
+    intervals: &[Option<PromDuration>],
+    report: &mut Report,
+) {
     for (gateway, interval) in gateways.iter().zip(intervals) {
         let title = gateway.title();
         let Some(sharding) = gateway.known.as_ref().map(|known| &known.sharding) else {
@@ -42,7 +47,11 @@ pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], intervals: &[O
         admitted(snapshot, gateway, sharding, &sum, report);
         replaced(gateway, &sum, report);
         if report.findings.len() == before {
-            report.pass(&DISCOVERY_PERIODS, &title, format!("queriers learn of a pod within {sum}, which the periods allow for"));
+            report.pass(
+                &DISCOVERY_PERIODS,
+                &title,
+                format!("queriers learn of a pod within {sum}, which the periods allow for"),
+            );
         }
     }
 }
@@ -60,7 +69,12 @@ impl Sum {
         let interval_from = if interval.is_some() { "" } else { " (assumed)" };
         let interval = interval.unwrap_or(DNS_INTERVAL);
         let (dns, dns_from) = dns_cache(dns, interval);
-        Self { dns, dns_from, interval, interval_from }
+        Self {
+            dns,
+            dns_from,
+            interval,
+            interval_from,
+        }
     }
 
     fn total(&self) -> PromDuration {
@@ -76,7 +90,12 @@ impl Sum {
 
 impl std::fmt::Display for Sum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { dns, dns_from, interval, interval_from } = self;
+        let Self {
+            dns,
+            dns_from,
+            interval,
+            interval_from,
+        } = self;
         write!(
             f,
             "{} (readiness {READINESS}, EndpointSlice {ENDPOINT_SLICE}, DNS cache {dns} {dns_from}, querier's interval {interval}{interval_from}, \
@@ -91,10 +110,17 @@ fn dns_cache(dns: &DnsFacts, interval: PromDuration) -> (PromDuration, String) {
     if let Some(told) = dns.told {
         return (told, "as --dns-cache says".to_owned());
     }
-    let assumed = |why: String| (ASSUMED_DNS_CACHE, format!("assumed: {why}; --dns-cache sets it"));
+    let assumed = |why: String| {
+        (
+            ASSUMED_DNS_CACHE,
+            format!("assumed: {why}; --dns-cache sets it"),
+        )
+    };
     let times = match &dns.corefile {
         Ok(Some(text)) => times(text),
-        Ok(None) => return assumed("there is no ConfigMap coredns in namespace kube-system".to_owned()),
+        Ok(None) => {
+            return assumed("there is no ConfigMap coredns in namespace kube-system".to_owned());
+        }
         Err(lack) => return assumed(format!("could not {}", lack.what)),
     };
     let times = match times {
@@ -108,8 +134,15 @@ fn dns_cache(dns: &DnsFacts, interval: PromDuration) -> (PromDuration, String) {
             let (least, most) = NODE_LOCAL_SECONDS;
             let node = seconds(times.record_ttl.clamp(least, most));
             // An answer that is about to expire in the server's cache is kept for the least time once more.
-            let both = if times.cached.is_some() { server + seconds(least) } else { PromDuration::ZERO };
-            (node.max(both), "by the Corefile and NodeLocal DNSCache".to_owned())
+            let both = if times.cached.is_some() {
+                server + seconds(least)
+            } else {
+                PromDuration::ZERO
+            };
+            (
+                node.max(both),
+                "by the Corefile and NodeLocal DNSCache".to_owned(),
+            )
         }
         _ => (server, "by the Corefile".to_owned()),
     }
@@ -118,7 +151,11 @@ fn dns_cache(dns: &DnsFacts, interval: PromDuration) -> (PromDuration, String) {
 fn server_cache(times: DnsTimes, interval: PromDuration) -> PromDuration {
     let cached = times.cached.map_or(PromDuration::ZERO, seconds);
     // The expired answer that a querier gets once more is as old as its last question.
-    if times.serves_stale && times.cached.is_some() { cached + interval } else { cached }
+    if times.serves_stale && times.cached.is_some() {
+        cached + interval
+    } else {
+        cached
+    }
 }
 
 fn seconds(seconds: u64) -> PromDuration {
@@ -129,24 +166,52 @@ fn configured(title: &str, sharding: &Sharding, sum: &Sum, report: &mut Report) 
     let periods = [
         ("drain", sharding.drain()),
         // 0s switches it off, of which config-sound warns.
-        ("termination_drain", Some(sharding.termination_drain()).filter(|drain| *drain > PromDuration::ZERO).unwrap_or(sum.total())),
+        (
+            "termination_drain",
+            Some(sharding.termination_drain())
+                .filter(|drain| *drain > PromDuration::ZERO)
+                .unwrap_or(sum.total()),
+        ),
         ("discovery_delay", sharding.discovery_delay()),
     ];
-    let short: Vec<_> = periods.into_iter().filter(|(_, period)| *period < sum.total()).collect();
+    let short: Vec<_> = periods
+        .into_iter()
+        .filter(|(_, period)| *period < sum.total())
+        .collect();
     if short.is_empty() {
         return;
     }
-    let shown: Vec<String> = short.iter().map(|(name, period)| format!("{name} is {period}")).collect();
+    let shown: Vec<String> = short
+        .iter()
+        .map(|(name, period)| format!("{name} is {period}"))
+        .collect();
     let names: Vec<&str> = short.iter().map(|(name, _)| *name).collect();
-    let message =
-        format!("queriers learn of a pod that came or went within {sum}, but {}: queries fail or are incomplete", shown.join(", "));
-    report.warn(&DISCOVERY_PERIODS, title, message, format!("set {} to at least {}", names.join(", "), sum.advised()));
+    let message = format!(
+        "queriers learn of a pod that came or went within {sum}, but {}: queries fail or are incomplete",
+        shown.join(", ")
+    );
+    report.warn(
+        &DISCOVERY_PERIODS,
+        title,
+        message,
+        format!("set {} to at least {}", names.join(", "), sum.advised()),
+    );
 }
 
 /// Running pods keep the termination drain that they were admitted with.
-fn admitted(snapshot: &Snapshot, gateway: &Gateway<'_>, sharding: &Sharding, sum: &Sum, report: &mut Report) {
+fn admitted(
+    snapshot: &Snapshot,
+    gateway: &Gateway<'_>,
+    sharding: &Sharding,
+    sum: &Sum,
+    report: &mut Report,
+) {
     let title = gateway.title();
-    let drains = match snapshot.spaces.get(&gateway.namespace).map(|space| &space.termination_drains) {
+    let drains = match snapshot
+        .spaces
+        .get(&gateway.namespace)
+        .map(|space| &space.termination_drains)
+    {
         None => return,
         Some(Err(lack)) => return report.lacks(&DISCOVERY_PERIODS, &title, lack),
         Some(Ok(drains)) => drains,
@@ -157,7 +222,11 @@ fn admitted(snapshot: &Snapshot, gateway: &Gateway<'_>, sharding: &Sharding, sum
             .filter(|drain| **drain < sum.total() && **drain < sharding.termination_drain())
             .map(|drain| format!("{name} ({drain})"))
     };
-    let short: Vec<String> = gateway.pods.iter().filter_map(|pod| short(&pod.name)).collect();
+    let short: Vec<String> = gateway
+        .pods
+        .iter()
+        .filter_map(|pod| short(&pod.name))
+        .collect();
     if !short.is_empty() {
         let message = format!(
             "pods were admitted with a shorter termination drain than the {} that queriers take, and keep it until they are replaced: {}",
@@ -172,24 +241,42 @@ fn admitted(snapshot: &Snapshot, gateway: &Gateway<'_>, sharding: &Sharding, sum
 /// The StatefulSet controller deletes the next pod as soon as one has been Ready for `minReadySeconds`. A querier that then has a
 /// cached SRV answer, without the new pod, and no address for the deleted one has neither.
 fn replaced(gateway: &Gateway<'_>, sum: &Sum, report: &mut Report) {
-    let Some(facts) = gateway.known.as_ref().map(Known::facts) else { return };
+    let Some(facts) = gateway.known.as_ref().map(Known::facts) else {
+        return;
+    };
     let least = sum.dns + ENDPOINT_SLICE + QUERIER_UPDATE;
-    if sum.dns == PromDuration::ZERO || facts.replicas < 2 || i64::from(facts.min_ready_seconds) >= least.as_secs() {
+    if sum.dns == PromDuration::ZERO
+        || facts.replicas < 2
+        || i64::from(facts.min_ready_seconds) >= least.as_secs()
+    {
         return;
     }
     let message = format!(
         "DNS remembers answers for {} {}, and minReadySeconds is {}: in a rolling restart strict queries are incomplete for as long after each pod",
         sum.dns, sum.dns_from, facts.min_ready_seconds
     );
-    report.warn(&DISCOVERY_PERIODS, &gateway.title(), message, format!("set spec.minReadySeconds to {}", sum.advised().as_secs()));
+    report.warn(
+        &DISCOVERY_PERIODS,
+        &gateway.title(),
+        message,
+        format!("set spec.minReadySeconds to {}", sum.advised().as_secs()),
+    );
 }
 
 /// The termination drain of a pod's launcher; `None` without one.
 #[must_use]
 pub fn termination_drain(containers: &[ContainerWords]) -> Option<PromDuration> {
     const FLAG: &str = "--termination-drain=";
-    let launcher = containers.iter().find(|one| one.command.first().is_some_and(|word| word == names::AGENT_IN_SHARED_DIR))?;
+    let launcher = containers.iter().find(|one| {
+        one.command
+            .first()
+            .is_some_and(|word| word == names::AGENT_IN_SHARED_DIR)
+    })?;
     // What follows belongs to thanos.
     let own = launcher.command.iter().take_while(|word| *word != "--");
-    Some(own.filter_map(|word| word.strip_prefix(FLAG)?.parse().ok()).last().unwrap_or(PromDuration::ZERO))
+    Some(
+        own.filter_map(|word| word.strip_prefix(FLAG)?.parse().ok())
+            .last()
+            .unwrap_or(PromDuration::ZERO),
+    )
 }

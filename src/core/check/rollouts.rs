@@ -14,10 +14,18 @@ const LONG_SETTLING_SECONDS: u64 = 3 * 3_600;
 
 pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut Report) {
     let Ok(status) = &snapshot.status else {
-        return report.skip(&ROLLOUT_STATE, "", "the server could not be asked: see server-status");
+        return report.skip(
+            &ROLLOUT_STATE,
+            "",
+            "the server could not be asked: see server-status",
+        );
     };
     if status.leader.as_ref().is_none_or(|leader| !leader.is_self) {
-        return report.skip(&ROLLOUT_STATE, "", "only a leader knows how far rollouts are, and none was asked: see server-leader");
+        return report.skip(
+            &ROLLOUT_STATE,
+            "",
+            "only a leader knows how far rollouts are, and none was asked: see server-leader",
+        );
     }
     for gateway in gateways {
         let title = gateway.title();
@@ -55,15 +63,33 @@ fn state(title: &str, said: &SetReport, report: &mut Report) {
     match said.state {
         State::Settled => report.pass(check, title, message),
         State::Rolling => {
-            let message =
-                format!("a rollout is under way, {} to go, at least {} s: {message}", counted(said.moves_left, "pod"), said.eta_seconds);
+            let message = format!(
+                "a rollout is under way, {} to go, at least {} s: {message}",
+                counted(said.moves_left, "pod"),
+                said.eta_seconds
+            );
             report.warn(check, title, message, watch);
         }
         State::Waiting => report.warn(check, title, format!("it waits: {message}"), watch),
         State::Paused => report.warn(check, title, message, "remove the annotation to go on"),
-        State::Unknown => report.warn(check, title, "the leader has not looked at it yet", "try again in some seconds"),
-        State::Blocked => report.fail(check, title, format!("the rollout is stuck: {message}"), watch),
-        State::Refused => report.fail(check, title, format!("nothing can be published: {message}"), watch),
+        State::Unknown => report.warn(
+            check,
+            title,
+            "the leader has not looked at it yet",
+            "try again in some seconds",
+        ),
+        State::Blocked => report.fail(
+            check,
+            title,
+            format!("the rollout is stuck: {message}"),
+            watch,
+        ),
+        State::Refused => report.fail(
+            check,
+            title,
+            format!("nothing can be published: {message}"),
+            watch,
+        ),
     }
 }
 
@@ -71,23 +97,57 @@ fn drift(title: &str, said: &SetReport, report: &mut Report) {
     let check = &ROLLOUT_DRIFT;
     let before = report.findings.len();
     let with = |holds: fn(&PodReport) -> bool| -> Vec<String> {
-        let shown = |pod: &PodReport| pod.why.as_ref().map_or_else(|| pod.pod.clone(), |why| format!("{} ({why})", pod.pod));
-        said.pods.iter().filter(|pod| holds(pod)).map(shown).collect()
+        let shown = |pod: &PodReport| {
+            pod.why
+                .as_ref()
+                .map_or_else(|| pod.pod.clone(), |why| format!("{} ({why})", pod.pod))
+        };
+        said.pods
+            .iter()
+            .filter(|pod| holds(pod))
+            .map(shown)
+            .collect()
     };
     let broken = with(|pod| pod.state == PodState::Broken);
     if !broken.is_empty() {
-        let message = format!("pods do not serve what is published, and will not by waiting: {}", listed(&broken, ", "));
-        report.fail(check, title, message, "look at the container thanos of these pods: kubectl logs");
+        let message = format!(
+            "pods do not serve what is published, and will not by waiting: {}",
+            listed(&broken, ", ")
+        );
+        report.fail(
+            check,
+            title,
+            message,
+            "look at the container thanos of these pods: kubectl logs",
+        );
     }
     let silent = with(|pod| pod.state == PodState::Unreachable);
     if !silent.is_empty() {
-        let message = format!("the leader cannot ask these pods' sidecars, so no window changes: {}", listed(&silent, ", "));
-        report.fail(check, title, message, "let the server reach port 10908 of the gateways: NetworkPolicy, service mesh");
+        let message = format!(
+            "the leader cannot ask these pods' sidecars, so no window changes: {}",
+            listed(&silent, ", ")
+        );
+        report.fail(
+            check,
+            title,
+            message,
+            "let the server reach port 10908 of the gateways: NetworkPolicy, service mesh",
+        );
     }
-    let slow = with(|pod| pod.state == PodState::Settling && pod.seconds_in_state > LONG_SETTLING_SECONDS);
+    let slow =
+        with(|pod| pod.state == PodState::Settling && pod.seconds_in_state > LONG_SETTLING_SECONDS);
     if !slow.is_empty() {
-        let message = format!("pods have been on their way for more than {} h: {}", LONG_SETTLING_SECONDS / 3_600, listed(&slow, ", "));
-        report.warn(check, title, message, "look at the container thanos of these pods: kubectl logs");
+        let message = format!(
+            "pods have been on their way for more than {} h: {}",
+            LONG_SETTLING_SECONDS / 3_600,
+            listed(&slow, ", ")
+        );
+        report.warn(
+            check,
+            title,
+            message,
+            "look at the container thanos of these pods: kubectl logs",
+        );
     }
     let unverified = with(|pod| pod.state == PodState::Confirmed && !pod.verified);
     if !unverified.is_empty() && report.findings.len() == before {
@@ -108,19 +168,43 @@ fn coverage(title: &str, said: &SetReport, report: &mut Report) {
         return report.skip(check, title, "it has 0 replicas");
     }
     if said.not_asked > 0 {
-        let message = format!("the leader has not asked {} of its sidecars yet, so what is served is not known", said.not_asked);
+        let message = format!(
+            "the leader has not asked {} of its sidecars yet, so what is served is not known",
+            said.not_asked
+        );
         return report.warn(check, title, message, "try again in some seconds");
     }
     if said.gap_seconds > 0 {
         let gaps: Vec<String> = said.gaps.iter().map(ToString::to_string).collect();
-        let message = format!("no ready pod serves {} s of the retention: {}", said.gap_seconds, listed(&gaps, ", "));
-        return report.fail(check, title, message, format!("queries over that time are incomplete: timeshard status {title}"));
+        let message = format!(
+            "no ready pod serves {} s of the retention: {}",
+            said.gap_seconds,
+            listed(&gaps, ", ")
+        );
+        return report.fail(
+            check,
+            title,
+            message,
+            format!("queries over that time are incomplete: timeshard status {title}"),
+        );
     }
     match said.minimum_ready_replicas {
         n if n < 2 => {
-            let message = format!("some instant is served by {n} pod only: its restart costs queries");
-            report.warn(check, title, message, format!("timeshard status {title} shows which; two replicas for each shard avoid it"));
+            let message =
+                format!("some instant is served by {n} pod only: its restart costs queries");
+            report.warn(
+                check,
+                title,
+                message,
+                format!(
+                    "timeshard status {title} shows which; two replicas for each shard avoid it"
+                ),
+            );
         }
-        n => report.pass(check, title, format!("every instant is served by at least {n} pods")),
+        n => report.pass(
+            check,
+            title,
+            format!("every instant is served by at least {n} pods"),
+        ),
     }
 }

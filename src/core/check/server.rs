@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::Report;
 use super::api::listed;
 use super::ids::{
-    CONFIG_APPLIED, CONFIG_SOUND, CONFIG_VALID, SERVER_LEADER, SERVER_PERMISSIONS, SERVER_REPLICAS, SERVER_STATUS, SERVER_VERSION,
+    CONFIG_APPLIED, CONFIG_SOUND, CONFIG_VALID, SERVER_LEADER, SERVER_PERMISSIONS, SERVER_REPLICAS,
+    SERVER_STATUS, SERVER_VERSION,
 };
 use super::snapshot::{ServerStatus, Snapshot};
 use crate::core::config::Config;
@@ -31,11 +32,16 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
 fn permissions(snapshot: &Snapshot, report: &mut Report) {
     match &snapshot.denied {
         Err(lack) => report.lacks(&SERVER_PERMISSIONS, "", lack),
-        Ok(denied) if denied.sentences.is_empty() => report.pass(&SERVER_PERMISSIONS, "", SERVER_PERMISSIONS.title),
+        Ok(denied) if denied.sentences.is_empty() => {
+            report.pass(&SERVER_PERMISSIONS, "", SERVER_PERMISSIONS.title)
+        }
         Ok(denied) => report.fail(
             &SERVER_PERMISSIONS,
             "",
-            format!("the server's ServiceAccount may not {}", listed(&denied.sentences, "; ")),
+            format!(
+                "the server's ServiceAccount may not {}",
+                listed(&denied.sentences, "; ")
+            ),
             "apply the roles and bindings of deploy/ again, or upgrade the Helm release",
         ),
     }
@@ -55,33 +61,84 @@ fn replicas(snapshot: &Snapshot, report: &mut Report) {
         );
     };
     let subject = deployment.metadata.title();
-    let (wanted, ready) = (deployment.spec.replicas.unwrap_or(1), deployment.status.ready_replicas);
+    let (wanted, ready) = (
+        deployment.spec.replicas.unwrap_or(1),
+        deployment.status.ready_replicas,
+    );
     let see = format!("kubectl -n {} get pods,events", snapshot.system);
     if wanted == 0 {
-        let scale = format!("kubectl -n {} scale deployment {} --replicas=2", snapshot.system, deployment.metadata.name);
-        report.fail(&SERVER_REPLICAS, &subject, "the Deployment is scaled to 0 replicas: no store gateway can be created", scale);
+        let scale = format!(
+            "kubectl -n {} scale deployment {} --replicas=2",
+            snapshot.system, deployment.metadata.name
+        );
+        report.fail(
+            &SERVER_REPLICAS,
+            &subject,
+            "the Deployment is scaled to 0 replicas: no store gateway can be created",
+            scale,
+        );
     } else if ready == 0 {
-        report.fail(&SERVER_REPLICAS, &subject, format!("none of {wanted} replicas is ready: no store gateway can be created"), see);
+        report.fail(
+            &SERVER_REPLICAS,
+            &subject,
+            format!("none of {wanted} replicas is ready: no store gateway can be created"),
+            see,
+        );
     } else if ready < wanted {
-        report.warn(&SERVER_REPLICAS, &subject, format!("{ready} of {wanted} replicas are ready"), see);
+        report.warn(
+            &SERVER_REPLICAS,
+            &subject,
+            format!("{ready} of {wanted} replicas are ready"),
+            see,
+        );
     } else if wanted < 2 {
-        let hint = format!("kubectl -n {} scale deployment {} --replicas=2", snapshot.system, deployment.metadata.name);
-        report.warn(&SERVER_REPLICAS, &subject, "there is one replica: while it restarts, store gateways wait", hint);
+        let hint = format!(
+            "kubectl -n {} scale deployment {} --replicas=2",
+            snapshot.system, deployment.metadata.name
+        );
+        report.warn(
+            &SERVER_REPLICAS,
+            &subject,
+            "there is one replica: while it restarts, store gateways wait",
+            hint,
+        );
     } else if deployment.status.updated_replicas < wanted {
-        report.warn(&SERVER_REPLICAS, &subject, "the Deployment is being updated", "wait for it: kubectl rollout status");
+        report.warn(
+            &SERVER_REPLICAS,
+            &subject,
+            "the Deployment is being updated",
+            "wait for it: kubectl rollout status",
+        );
     } else {
-        report.pass(&SERVER_REPLICAS, &subject, format!("{ready} of {wanted} replicas are ready"));
+        report.pass(
+            &SERVER_REPLICAS,
+            &subject,
+            format!("{ready} of {wanted} replicas are ready"),
+        );
     }
 }
 
 fn version(snapshot: &Snapshot, report: &mut Report) {
     let pods = snapshot.server_pods.as_deref().unwrap_or_default();
-    let running = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
-    let images: BTreeSet<&str> = running.flat_map(|pod| &pod.spec.containers).map(|container| container.image.as_str()).collect();
+    let running = pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let images: BTreeSet<&str> = running
+        .flat_map(|pod| &pod.spec.containers)
+        .map(|container| container.image.as_str())
+        .collect();
     if images.len() > 1 {
         let images: Vec<&str> = images.into_iter().collect();
-        let hint = format!("finish the rollout: kubectl -n {} rollout status deployment", snapshot.system);
-        return report.warn(&SERVER_VERSION, "", format!("replicas run different images: {}", listed(&images, ", ")), hint);
+        let hint = format!(
+            "finish the rollout: kubectl -n {} rollout status deployment",
+            snapshot.system
+        );
+        return report.warn(
+            &SERVER_VERSION,
+            "",
+            format!("replicas run different images: {}", listed(&images, ", ")),
+            hint,
+        );
     }
     match &snapshot.status {
         Ok(status) if status.version == snapshot.version => {
@@ -107,20 +164,33 @@ fn said(status: &ServerStatus, report: &mut Report) {
         }
     };
     bad(
-        status.watch_error.as_ref().map(|error| format!("a watch on the cluster is broken, and what was last known is in force: {error}")),
+        status.watch_error.as_ref().map(|error| {
+            format!(
+                "a watch on the cluster is broken, and what was last known is in force: {error}"
+            )
+        }),
         "see server-permissions, and the server's log",
     );
     bad(
-        status.certificate_error.as_ref().map(|error| format!("its certificate cannot be reloaded: {error}")),
+        status
+            .certificate_error
+            .as_ref()
+            .map(|error| format!("its certificate cannot be reloaded: {error}")),
         "look at the Secret and at who issues it: kubectl get certificate",
     );
     bad(
-        (status.synced == Some(false)).then(|| "it has not listed the labelled namespaces yet".to_owned()),
+        (status.synced == Some(false))
+            .then(|| "it has not listed the labelled namespaces yet".to_owned()),
         "wait some seconds; if it stays, see server-permissions and the server's log",
     );
     if status.webhook_only {
         well = false;
-        report.warn(&SERVER_STATUS, from, "it runs with --webhook-only: no window is ever changed", "remove --webhook-only");
+        report.warn(
+            &SERVER_STATUS,
+            from,
+            "it runs with --webhook-only: no window is ever changed",
+            "remove --webhook-only",
+        );
     }
     if well {
         report.pass(&SERVER_STATUS, from, SERVER_STATUS.title);
@@ -131,21 +201,46 @@ fn said(status: &ServerStatus, report: &mut Report) {
 fn leader(status: &ServerStatus, report: &mut Report) {
     let Some(leader) = &status.leader else {
         let hint = "remove --no-refresher, unless somebody else keeps the ConfigMaps";
-        return report.warn(&SERVER_LEADER, "", "the server runs without a refresher: it publishes and moves nothing", hint);
+        return report.warn(
+            &SERVER_LEADER,
+            "",
+            "the server runs without a refresher: it publishes and moves nothing",
+            hint,
+        );
     };
     match (&leader.error, &leader.holder) {
         (Some(error), _) => {
             let message = format!("the Lease {} cannot be held: {error}", names::LEASE);
-            report.fail(&SERVER_LEADER, "", message, "see server-permissions, and kubectl describe lease");
+            report.fail(
+                &SERVER_LEADER,
+                "",
+                message,
+                "see server-permissions, and kubectl describe lease",
+            );
         }
         (None, None) => {
             let hint = "wait 15 s: a new leader takes over then; if it stays, see server-permissions and the server's log";
-            report.fail(&SERVER_LEADER, "", "no replica leads, so no window moves", hint);
+            report.fail(
+                &SERVER_LEADER,
+                "",
+                "no replica leads, so no window moves",
+                hint,
+            );
         }
-        (None, Some(holder)) if leader.is_self => report.pass(&SERVER_LEADER, "", format!("{holder} leads")),
+        (None, Some(holder)) if leader.is_self => {
+            report.pass(&SERVER_LEADER, "", format!("{holder} leads"))
+        }
         (None, Some(holder)) => {
-            let message = format!("{holder} leads and could not be asked; {} answered, which knows less", status.from);
-            report.warn(&SERVER_LEADER, "", message, "try again; if it stays, look at that pod");
+            let message = format!(
+                "{holder} leads and could not be asked; {} answered, which knows less",
+                status.from
+            );
+            report.warn(
+                &SERVER_LEADER,
+                "",
+                message,
+                "try again; if it stays, look at that pod",
+            );
         }
     }
 }
@@ -158,11 +253,20 @@ fn configuration(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
         }
         Err(lack) => {
             let hint = "apply deploy/ again: without it no new replica of the server starts";
-            report.fail(&CONFIG_VALID, "", format!("could not {}: {}", lack.what, lack.why), hint);
+            report.fail(
+                &CONFIG_VALID,
+                "",
+                format!("could not {}: {}", lack.what, lack.why),
+                hint,
+            );
             return None;
         }
         Ok(None) => {
-            report.pass(&CONFIG_VALID, "", "the server has no --config: the built-in defaults hold");
+            report.pass(
+                &CONFIG_VALID,
+                "",
+                "the server has no --config: the built-in defaults hold",
+            );
             (Config::default(), true)
         }
         Ok(Some(text)) => match Config::parse(&text.text, &text.source) {
@@ -179,12 +283,23 @@ fn configuration(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
     };
     sound(&config, report);
     match &snapshot.status {
-        _ if !of_server => report.skip(&CONFIG_APPLIED, "", "a local file is checked instead of the server's"),
+        _ if !of_server => report.skip(
+            &CONFIG_APPLIED,
+            "",
+            "a local file is checked instead of the server's",
+        ),
         Ok(status) => match &status.config_error {
             None => report.pass(&CONFIG_APPLIED, "", CONFIG_APPLIED.title),
             Some(error) => {
-                let message = format!("the server keeps an older configuration, since the last edit is refused: {error}");
-                report.fail(&CONFIG_APPLIED, "", message, "correct the ConfigMap; kubelet brings it to the server within two minutes");
+                let message = format!(
+                    "the server keeps an older configuration, since the last edit is refused: {error}"
+                );
+                report.fail(
+                    &CONFIG_APPLIED,
+                    "",
+                    message,
+                    "correct the ConfigMap; kubelet brings it to the server within two minutes",
+                );
             }
         },
         Err(_) => report.skip(&CONFIG_APPLIED, "", "the server could not be asked"),
@@ -194,7 +309,11 @@ fn configuration(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
 
 fn sound(config: &Config, report: &mut Report) {
     let sharding = &config.sharding;
-    let mut remarks: Vec<String> = Plan::new(sharding, None).notes().iter().map(ToString::to_string).collect();
+    let mut remarks: Vec<String> = Plan::new(sharding, None)
+        .notes()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     if sharding.termination_drain() == PromDuration::ZERO {
         remarks.push("termination_drain is 0s: queriers ask a deleted pod after it has ended, so each deletion costs queries; 90s fit Thanos' defaults".to_owned());
     }
@@ -207,6 +326,11 @@ fn sound(config: &Config, report: &mut Report) {
         report.pass(&CONFIG_SOUND, "", CONFIG_SOUND.title);
     }
     for remark in remarks {
-        report.warn(&CONFIG_SOUND, "", remark, "timeshard plan --config FILE shows the windows that a configuration makes");
+        report.warn(
+            &CONFIG_SOUND,
+            "",
+            remark,
+            "timeshard plan --config FILE shows the windows that a configuration makes",
+        );
     }
 }

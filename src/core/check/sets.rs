@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::Report;
 use super::ids::{
-    STATEFULSET_ANNOTATIONS, STATEFULSET_ELIGIBLE, STATEFULSET_OVERLAP, STATEFULSET_PROBES, STATEFULSET_REPLICAS, STATEFULSET_TEMPLATE,
-    STATEFULSET_UPDATE,
+    STATEFULSET_ANNOTATIONS, STATEFULSET_ELIGIBLE, STATEFULSET_OVERLAP, STATEFULSET_PROBES,
+    STATEFULSET_REPLICAS, STATEFULSET_TEMPLATE, STATEFULSET_UPDATE,
 };
 use super::objects::{Meta, SelectorView, Workload};
 use super::queriers::flag;
@@ -52,7 +52,11 @@ impl Gateway<'_> {
     }
 }
 
-pub(super) fn look<'a>(snapshot: &'a Snapshot, config: Option<&Config>, report: &mut Report) -> Vec<Gateway<'a>> {
+pub(super) fn look<'a>(
+    snapshot: &'a Snapshot,
+    config: Option<&Config>,
+    report: &mut Report,
+) -> Vec<Gateway<'a>> {
     let all = match &snapshot.statefulsets {
         Ok(all) => all,
         Err(lack) => {
@@ -65,7 +69,14 @@ pub(super) fn look<'a>(snapshot: &'a Snapshot, config: Option<&Config>, report: 
     for object in all {
         let namespace = expand::namespace(object, "");
         if snapshot.spaces.contains_key(&namespace) {
-            gateways.extend(one(snapshot, &base, config.is_some(), object, &namespace, report));
+            gateways.extend(one(
+                snapshot,
+                &base,
+                config.is_some(),
+                object,
+                &namespace,
+                report,
+            ));
         }
     }
     gateways
@@ -105,13 +116,23 @@ fn one<'a>(
         plan(&title, known, &words(object, candidate.index), report);
     } else {
         report.pass(&STATEFULSET_ELIGIBLE, &title, STATEFULSET_ELIGIBLE.title);
-        for check in [&STATEFULSET_REPLICAS, &STATEFULSET_OVERLAP, &STATEFULSET_UPDATE] {
+        for check in [
+            &STATEFULSET_REPLICAS,
+            &STATEFULSET_OVERLAP,
+            &STATEFULSET_UPDATE,
+        ] {
             report.skip(check, &title, "the configuration is not known");
         }
     }
     annotations(&title, known, planned, report);
     template(&title, &remarks, report);
-    Some(gateway(snapshot, object, namespace, &candidate, (known, planned)))
+    Some(gateway(
+        snapshot,
+        object,
+        namespace,
+        &candidate,
+        (known, planned),
+    ))
 }
 
 /// What later checks need of a StatefulSet whose pods are injected.
@@ -124,14 +145,29 @@ fn gateway<'a>(
 ) -> Gateway<'a> {
     let name = known.facts().name.clone();
     let template: Workload = serde_json::from_value(object.clone()).unwrap_or_default();
-    let pods = snapshot.spaces.get(namespace).and_then(|space| space.pods.as_deref().ok()).unwrap_or_default();
-    let own = |pod: &&Meta| pod.statefulset().is_some_and(|owner| owner.name == name) && pod.deletion_timestamp.is_none();
+    let pods = snapshot
+        .spaces
+        .get(namespace)
+        .and_then(|space| space.pods.as_deref().ok())
+        .unwrap_or_default();
+    let own = |pod: &&Meta| {
+        pod.statefulset().is_some_and(|owner| owner.name == name)
+            && pod.deletion_timestamp.is_none()
+    };
     Gateway {
         uid: template.metadata.uid.clone(),
         labels: template.spec.template.metadata.labels,
-        selector: object.pointer("/spec/selector").and_then(|selector| SelectorView::deserialize(selector).ok()).unwrap_or_default().into(),
+        selector: object
+            .pointer("/spec/selector")
+            .and_then(|selector| SelectorView::deserialize(selector).ok())
+            .unwrap_or_default()
+            .into(),
         grpc_port: candidate.store.grpc_port(),
-        service: object.pointer("/spec/serviceName").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        service: object
+            .pointer("/spec/serviceName")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
         known: planned.then(|| known.clone()),
         pods: pods.iter().filter(own).collect(),
         namespace: namespace.to_owned(),
@@ -142,7 +178,11 @@ fn gateway<'a>(
 /// The checks that need the plan: replicas, overlap and update strategy.
 fn plan(title: &str, known: &Known, words: &[String], report: &mut Report) {
     let shards = known.plan.shards().len();
-    let message = format!("{} replicas, {shards} shard{}", known.facts().replicas, if shards == 1 { "" } else { "s" });
+    let message = format!(
+        "{} replicas, {shards} shard{}",
+        known.facts().replicas,
+        if shards == 1 { "" } else { "s" }
+    );
     report.pass(&STATEFULSET_ELIGIBLE, title, message);
     replicas(title, known, report);
     overlap(title, known, words, report);
@@ -160,11 +200,19 @@ fn left_alone(title: &str, skip: &Skip, report: &mut Report) {
                 check,
                 title,
                 skip.to_string(),
-                format!("kubectl annotate statefulset NAME {}=true hands its windows over", names::REPLACE_TIME_FLAGS),
+                format!(
+                    "kubectl annotate statefulset NAME {}=true hands its windows over",
+                    names::REPLACE_TIME_FLAGS
+                ),
             );
         }
         Skip::UnknownImage(_) => {
-            report.warn(check, title, skip.to_string(), "annotate the pod template if it is Thanos; nothing is to be done if it is not");
+            report.warn(
+                check,
+                title,
+                skip.to_string(),
+                "annotate the pod template if it is Thanos; nothing is to be done if it is not",
+            );
         }
         skip if skip.surprises() => report.fail(check, title, skip.to_string(), undo),
         // Prometheus, queriers and whatever else lives beside the gateways.
@@ -176,7 +224,9 @@ fn replicas(title: &str, known: &Known, report: &mut Report) {
     let before = report.findings.len();
     for note in known.plan.notes() {
         let hint = match note {
-            Note::NoPods => "scale it up, or leave it: nothing is wrong with a gateway that is switched off",
+            Note::NoPods => {
+                "scale it up, or leave it: nothing is wrong with a gateway that is switched off"
+            }
             Note::Surplus { .. } => "raise total_shards, or scale down",
             Note::WideOverlap { .. } | Note::ShortDrain { .. } => continue,
             _ => "scale up, or lower total_shards or replicas_per_shard",
@@ -201,7 +251,12 @@ fn update(title: &str, known: &Known, report: &mut Report) {
         None => report.pass(&STATEFULSET_UPDATE, title, STATEFULSET_UPDATE.title),
         Some(all) => {
             let hint = "set spec.updateStrategy.rollingUpdate.maxUnavailable to 1, or remove it";
-            report.warn(&STATEFULSET_UPDATE, title, all.sentence(known.facts()), hint);
+            report.warn(
+                &STATEFULSET_UPDATE,
+                title,
+                all.sentence(known.facts()),
+                hint,
+            );
         }
     }
 }
@@ -214,7 +269,10 @@ fn overlap(title: &str, known: &Known, words: &[String], report: &mut Report) {
         return report.warn(
             check,
             title,
-            format!("--sync-block-duration={} cannot be compared with the overlap", given.unwrap_or_default()),
+            format!(
+                "--sync-block-duration={} cannot be compared with the overlap",
+                given.unwrap_or_default()
+            ),
             "write it in Prometheus' units, such as 15m",
         );
     };
@@ -223,39 +281,91 @@ fn overlap(title: &str, known: &Known, words: &[String], report: &mut Report) {
         let message = format!(
             "the overlap ({overlap}) is shorter than --sync-block-duration ({sync}): blocks between two shards go missing until Thanos looks again"
         );
-        report.fail(check, title, message, format!("set overlap to at least {}", sync + sync));
+        report.fail(
+            check,
+            title,
+            message,
+            format!("set overlap to at least {}", sync + sync),
+        );
     } else if overlap < sync + sync {
-        let message =
-            format!("the overlap ({overlap}) leaves less than {sync} for loading, since Thanos looks for blocks every {sync} only");
-        report.warn(check, title, message, format!("set overlap to at least {}", sync + sync));
+        let message = format!(
+            "the overlap ({overlap}) leaves less than {sync} for loading, since Thanos looks for blocks every {sync} only"
+        );
+        report.warn(
+            check,
+            title,
+            message,
+            format!("set overlap to at least {}", sync + sync),
+        );
     }
-    for note in known.plan.notes().iter().filter(|note| matches!(note, Note::WideOverlap { .. })) {
-        report.warn(check, title, note.to_string(), "timeshard plan shows the windows");
+    for note in known
+        .plan
+        .notes()
+        .iter()
+        .filter(|note| matches!(note, Note::WideOverlap { .. }))
+    {
+        report.warn(
+            check,
+            title,
+            note.to_string(),
+            "timeshard plan shows the windows",
+        );
     }
     if report.findings.len() == before {
-        report.pass(check, title, format!("shards overlap by {overlap}, Thanos looks for blocks every {sync}"));
+        report.pass(
+            check,
+            title,
+            format!("shards overlap by {overlap}, Thanos looks for blocks every {sync}"),
+        );
     }
 }
 
 /// Command and arguments of one container of the template.
 fn words(object: &Value, index: usize) -> Vec<String> {
-    let container = object.pointer("/spec/template/spec/containers").and_then(|all| all.get(index));
-    let list = |key: &str| container.and_then(|container| container.get(key)).and_then(Value::as_array).cloned().unwrap_or_default();
-    [list("command"), list("args")].concat().iter().filter_map(|word| word.as_str().map(str::to_owned)).collect()
+    let container = object
+        .pointer("/spec/template/spec/containers")
+        .and_then(|all| all.get(index));
+    let list = |key: &str| {
+        container
+            .and_then(|container| container.get(key))
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    [list("command"), list("args")]
+        .concat()
+        .iter()
+        .filter_map(|word| word.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn annotations(title: &str, known: &Known, planned: bool, report: &mut Report) {
-    const OTHERS: [&str; 5] =
-        [names::INJECT, names::REPLACE_TIME_FLAGS, names::RELOAD_DESPITE_LIVENESS, names::TARGET_REPLICAS, names::PAUSE];
+    const OTHERS: [&str; 5] = [
+        names::INJECT,
+        names::REPLACE_TIME_FLAGS,
+        names::RELOAD_DESPITE_LIVENESS,
+        names::TARGET_REPLICAS,
+        names::PAUSE,
+    ];
     let (check, before) = (&STATEFULSET_ANNOTATIONS, report.findings.len());
     // Without the configuration a key may only seem not to fit it.
     if let Some(problem) = known.problem.as_ref().filter(|_| planned) {
-        report.fail(check, title, problem.clone(), "correct it: until then the last good sharding, or the file's, is in force");
+        report.fail(
+            check,
+            title,
+            problem.clone(),
+            "correct it: until then the last good sharding, or the file's, is in force",
+        );
     }
     for (key, value) in &known.facts().annotations {
         if key == names::GUARD {
             if GuardMode::of(value).is_none() {
-                report.warn(check, title, format!("annotation {key}: {value:?} has no effect"), "write \"deny\", \"warn\" or \"off\"");
+                report.warn(
+                    check,
+                    title,
+                    format!("annotation {key}: {value:?} has no effect"),
+                    "write \"deny\", \"warn\" or \"off\"",
+                );
             }
         } else if sharding_key(key).is_none() && !OTHERS.contains(&key.as_str()) {
             report.warn(
@@ -264,11 +374,24 @@ fn annotations(title: &str, known: &Known, planned: bool, report: &mut Report) {
                 format!("annotation {key} is none that is read: it has no effect"),
                 "see the table of keys in README.md",
             );
-        } else if OTHERS.contains(&key.as_str()) && key != names::TARGET_REPLICAS && !["true", "false"].contains(&value.as_str()) {
-            report.warn(check, title, format!("annotation {key}: {value:?} has no effect"), "write \"true\" or \"false\"");
+        } else if OTHERS.contains(&key.as_str())
+            && key != names::TARGET_REPLICAS
+            && !["true", "false"].contains(&value.as_str())
+        {
+            report.warn(
+                check,
+                title,
+                format!("annotation {key}: {value:?} has no effect"),
+                "write \"true\" or \"false\"",
+            );
         } else if key == names::INJECT {
             let message = format!("annotation {key} has no effect on the StatefulSet itself");
-            report.warn(check, title, message, "set it on the pod template, as label or annotation");
+            report.warn(
+                check,
+                title,
+                message,
+                "set it on the pod template, as label or annotation",
+            );
         }
     }
     if report.findings.len() == before {
@@ -282,12 +405,20 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
         match remark {
             Remark::UnsafeLiveness(_) => {
                 killed = true;
-                let hint = format!("probe /-/healthy, or annotate the StatefulSet with {}=true", names::RELOAD_DESPITE_LIVENESS);
+                let hint = format!(
+                    "probe /-/healthy, or annotate the StatefulSet with {}=true",
+                    names::RELOAD_DESPITE_LIVENESS
+                );
                 report.fail(&STATEFULSET_PROBES, title, remark.to_string(), hint);
             }
             Remark::BadCommandAnnotation => {
                 ignored = true;
-                report.fail(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
+                report.fail(
+                    &STATEFULSET_TEMPLATE,
+                    title,
+                    remark.to_string(),
+                    "correct the pod template",
+                );
             }
             Remark::KeyOnPod(_)
             | Remark::UnknownAnnotation(_)
@@ -295,15 +426,30 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
             | Remark::UnreadableAddress(_)
             | Remark::HostPid => {
                 ignored = true;
-                report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "correct the pod template");
+                report.warn(
+                    &STATEFULSET_TEMPLATE,
+                    title,
+                    remark.to_string(),
+                    "correct the pod template",
+                );
             }
             Remark::SelectionFile(_) => {
                 ignored = true;
-                report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "nothing is to be done if every pod writes the same file");
+                report.warn(
+                    &STATEFULSET_TEMPLATE,
+                    title,
+                    remark.to_string(),
+                    "nothing is to be done if every pod writes the same file",
+                );
             }
             Remark::MeshedPort { .. } => {
                 ignored = true;
-                report.warn(&STATEFULSET_TEMPLATE, title, remark.to_string(), "nothing is to be done if the mesh leaves the port alone");
+                report.warn(
+                    &STATEFULSET_TEMPLATE,
+                    title,
+                    remark.to_string(),
+                    "nothing is to be done if the mesh leaves the port alone",
+                );
             }
         }
     }

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::objects::{
-    ConfigText, Endpoints, Meta, NodeView, Object, ServerDeployment, ServerPod, VersionInfo, WebhookConfiguration, Workload,
+    ConfigText, Endpoints, Meta, NodeView, Object, ServerDeployment, ServerPod, VersionInfo,
+    WebhookConfiguration, Workload,
 };
 use super::rights::Denied;
 use crate::core::duration::PromDuration;
@@ -136,8 +137,14 @@ impl ServerStatus {
     /// The report on a StatefulSet; `Err` when it is of a version that cannot be read.
     pub(super) fn report(&self, namespace: &str, name: &str) -> Option<Result<SetReport, String>> {
         let text = |set: &Value, key: &str| set.get(key).and_then(Value::as_str).map(str::to_owned);
-        let is = |set: &&Value| text(set, "namespace").as_deref() == Some(namespace) && text(set, "name").as_deref() == Some(name);
-        self.statefulsets.iter().find(is).map(|set| SetReport::deserialize(set).map_err(|error| error.to_string()))
+        let is = |set: &&Value| {
+            text(set, "namespace").as_deref() == Some(namespace)
+                && text(set, "name").as_deref() == Some(name)
+        };
+        self.statefulsets
+            .iter()
+            .find(is)
+            .map(|set| SetReport::deserialize(set).map_err(|error| error.to_string()))
     }
 }
 

@@ -19,8 +19,19 @@ use super::{Outcome, Preflight, Report, pre, run};
 
 /// What is not well, as `fail id: message`.
 fn troubles(report: &Report) -> Vec<String> {
-    let bad = report.findings.iter().filter(|finding| matches!(finding.result, Outcome::Warn | Outcome::Fail));
-    bad.map(|finding| format!("{} {}: {}", finding.result.name(), finding.check.id, finding.message)).collect()
+    let bad = report
+        .findings
+        .iter()
+        .filter(|finding| matches!(finding.result, Outcome::Warn | Outcome::Fail));
+    bad.map(|finding| {
+        format!(
+            "{} {}: {}",
+            finding.result.name(),
+            finding.check.id,
+            finding.message
+        )
+    })
+    .collect()
 }
 
 /// Breaks one thing: this and nothing else is found, with a hint.
@@ -44,7 +55,11 @@ fn compare(want: &[&str], report: &Report) {
             found.starts_with(&format!("{head}: ")) && found.contains(part)
         });
     assert!(matches, "wanted {want:#?}, found {found:#?}");
-    for finding in report.findings.iter().filter(|finding| matches!(finding.result, Outcome::Warn | Outcome::Fail)) {
+    for finding in report
+        .findings
+        .iter()
+        .filter(|finding| matches!(finding.result, Outcome::Warn | Outcome::Fail))
+    {
         assert!(!finding.hint.is_empty(), "{} has no hint", finding.check.id);
     }
 }
@@ -56,7 +71,12 @@ fn says(snapshot: &mut Snapshot, change: impl FnOnce(&mut Value)) {
 }
 
 fn passes(report: &Report) -> BTreeSet<&'static str> {
-    report.findings.iter().filter(|finding| finding.result == Outcome::Pass).map(|finding| finding.check.id).collect()
+    report
+        .findings
+        .iter()
+        .filter(|finding| finding.result == Outcome::Pass)
+        .map(|finding| finding.check.id)
+        .collect()
 }
 
 #[test]
@@ -65,16 +85,30 @@ fn a_healthy_installation_passes_every_check() {
     assert_eq!(troubles(&report), Vec::<String>::new());
     assert_eq!(troubles(&preflight), Vec::<String>::new());
     let mut with_services = healthy();
-    with_services.config = Ok(Some(ConfigText { text: "sharding: {shard_services: true}".to_owned(), ..ConfigText::default() }));
-    let all: BTreeSet<&str> = &(&passes(&report) | &passes(&preflight)) | &BTreeSet::from(["statefulset-shard-services"]);
-    assert_eq!(all, ids::ALL.iter().map(|check| check.id).collect::<BTreeSet<_>>(), "every check can pass");
+    with_services.config = Ok(Some(ConfigText {
+        text: "sharding: {shard_services: true}".to_owned(),
+        ..ConfigText::default()
+    }));
+    let all: BTreeSet<&str> =
+        &(&passes(&report) | &passes(&preflight)) | &BTreeSet::from(["statefulset-shard-services"]);
+    assert_eq!(
+        all,
+        ids::ALL
+            .iter()
+            .map(|check| check.id)
+            .collect::<BTreeSet<_>>(),
+        "every check can pass"
+    );
 }
 
 #[test]
 fn ids_are_unique_and_anchors() {
     let ids: BTreeSet<&str> = ids::ALL.iter().map(|check| check.id).collect();
     assert_eq!(ids.len(), ids::ALL.len());
-    assert!(ids.iter().all(|id| id.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+    assert!(
+        ids.iter()
+            .all(|id| id.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
+    );
     let sections: Vec<_> = ids::ALL.iter().map(|check| check.section).collect();
     assert!(sections.is_sorted(), "checks of a section stand together");
 }
@@ -103,14 +137,24 @@ fn what_is_forbidden_is_skipped() {
     let report = run(&s);
     assert_eq!(troubles(&report).len(), 1, "{:#?}", troubles(&report));
     assert!(troubles(&report)[0].starts_with("warn api-permissions: "));
-    assert_eq!(passes(&report), BTreeSet::from(["api-reachable", "api-version", "api-clock"]));
+    assert_eq!(
+        passes(&report),
+        BTreeSet::from(["api-reachable", "api-version", "api-clock"])
+    );
 }
 
 #[test]
 fn findings_stand_in_the_order_of_the_checks() {
     let report = run(&healthy());
     let place = |check: &Check| ids::ALL.iter().position(|one| one.id == check.id).unwrap();
-    assert!(report.findings.is_sorted_by_key(|finding| place(finding.check)));
+    assert!(
+        report
+            .findings
+            .is_sorted_by_key(|finding| place(finding.check))
+    );
     let summary = report.summary();
-    assert_eq!(summary.pass + summary.warn + summary.fail + summary.skipped, report.findings.len());
+    assert_eq!(
+        summary.pass + summary.warn + summary.fail + summary.skipped,
+        report.findings.len()
+    );
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use super::Report;
 use super::api::listed;
 use super::certificates::{authorities, certificate};
-use super::ids::{WEBHOOK_ADMISSION, WEBHOOK_OTHERS, WEBHOOK_POLICY, WEBHOOK_REGISTERED, WEBHOOK_SCOPE, WEBHOOK_SERVICE};
+use super::ids::{
+    WEBHOOK_ADMISSION, WEBHOOK_OTHERS, WEBHOOK_POLICY, WEBHOOK_REGISTERED, WEBHOOK_SCOPE,
+    WEBHOOK_SERVICE,
+};
 use super::objects::{Webhook, WebhookConfiguration};
 use super::snapshot::{DryRun, Snapshot};
 use crate::core::names;
@@ -19,14 +22,21 @@ const APPLY_AGAIN: &str = "apply deploy/ again, or upgrade the Helm release";
 const LONGEST_TIMEOUT_SECONDS: i64 = 10;
 
 /// Registrations of ours, in the order in which the API server calls them.
-pub(super) fn ours<'a>(all: &'a [WebhookConfiguration], system: &str) -> Vec<(&'a WebhookConfiguration, &'a Webhook)> {
+pub(super) fn ours<'a>(
+    all: &'a [WebhookConfiguration],
+    system: &str,
+) -> Vec<(&'a WebhookConfiguration, &'a Webhook)> {
     let is = |webhook: &Webhook| {
         let service = webhook.client_config.service.as_ref();
-        let leads_here =
-            |service: &&super::objects::ServiceRef| service.namespace == system && service.path.as_deref() == Some(names::MUTATE_PATH);
+        let leads_here = |service: &&super::objects::ServiceRef| {
+            service.namespace == system && service.path.as_deref() == Some(names::MUTATE_PATH)
+        };
         webhook.name == names::WEBHOOK || service.as_ref().is_some_and(leads_here)
     };
-    all.iter().flat_map(|config| config.webhooks.iter().map(move |webhook| (config, webhook))).filter(|(_, webhook)| is(webhook)).collect()
+    all.iter()
+        .flat_map(|config| config.webhooks.iter().map(move |webhook| (config, webhook)))
+        .filter(|(_, webhook)| is(webhook))
+        .collect()
 }
 
 /// The registration of ours, if there is one.
@@ -44,16 +54,31 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
     let ours = ours(all, &snapshot.system);
     let Some((config, webhook)) = ours.first() else {
         let hint = "apply deploy/ again, or upgrade the Helm release: without it store gateways are created without a window";
-        return report.fail(&WEBHOOK_REGISTERED, "", format!("no MutatingWebhookConfiguration has the webhook {}", names::WEBHOOK), hint);
+        return report.fail(
+            &WEBHOOK_REGISTERED,
+            "",
+            format!(
+                "no MutatingWebhookConfiguration has the webhook {}",
+                names::WEBHOOK
+            ),
+            hint,
+        );
     };
     let subject = config.metadata.name.as_str();
     if ours.len() > 1 {
-        let names: Vec<&str> = ours.iter().map(|(config, _)| config.metadata.name.as_str()).collect();
+        let names: Vec<&str> = ours
+            .iter()
+            .map(|(config, _)| config.metadata.name.as_str())
+            .collect();
         let hint = "keep the one whose server is there, and delete the others: kubectl delete mutatingwebhookconfiguration NAME";
         report.warn(
             &WEBHOOK_REGISTERED,
             subject,
-            format!("the webhook is registered {} times: {}", ours.len(), listed(&names, ", ")),
+            format!(
+                "the webhook is registered {} times: {}",
+                ours.len(),
+                listed(&names, ", ")
+            ),
             hint,
         );
     } else {
@@ -66,24 +91,48 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
     authorities(snapshot, subject, report);
     certificate(snapshot, subject, report);
     if others.is_empty() {
-        report.pass(&WEBHOOK_OTHERS, subject, "no other webhook changes pods of labelled namespaces");
+        report.pass(
+            &WEBHOOK_OTHERS,
+            subject,
+            "no other webhook changes pods of labelled namespaces",
+        );
     } else if webhook.reinvocation_policy.as_deref() == Some("IfNeeded") {
-        let message = format!("{} change pods of labelled namespaces, too; ours is called again after them", listed(&others, ", "));
+        let message = format!(
+            "{} change pods of labelled namespaces, too; ours is called again after them",
+            listed(&others, ", ")
+        );
         report.pass(&WEBHOOK_OTHERS, subject, message);
     } else {
-        let message = format!("{} change pods of labelled namespaces, too, and ours is not called again after them", listed(&others, ", "));
-        report.warn(&WEBHOOK_OTHERS, subject, message, "set reinvocationPolicy: IfNeeded, as deploy/ has it");
+        let message = format!(
+            "{} change pods of labelled namespaces, too, and ours is not called again after them",
+            listed(&others, ", ")
+        );
+        report.warn(
+            &WEBHOOK_OTHERS,
+            subject,
+            message,
+            "set reinvocationPolicy: IfNeeded, as deploy/ has it",
+        );
     }
 }
 
 fn scope(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut Report) {
     let before = report.findings.len();
     if !webhook.sees_pods() {
-        report.fail(&WEBHOOK_SCOPE, subject, "its rules leave out the creation of pods: no gateway gets a window", APPLY_AGAIN);
+        report.fail(
+            &WEBHOOK_SCOPE,
+            subject,
+            "its rules leave out the creation of pods: no gateway gets a window",
+            APPLY_AGAIN,
+        );
     }
     namespace_selector(snapshot, subject, webhook, report);
-    if Selector::from(webhook.object_selector.clone()).selects(&labels(&[(names::INJECT, "false")])) {
-        let message = format!("its objectSelector does not leave out pods labelled {}=false", names::INJECT);
+    if Selector::from(webhook.object_selector.clone()).selects(&labels(&[(names::INJECT, "false")]))
+    {
+        let message = format!(
+            "its objectSelector does not leave out pods labelled {}=false",
+            names::INJECT
+        );
         report.warn(&WEBHOOK_SCOPE, subject, message, APPLY_AGAIN);
     }
     match_conditions(subject, webhook, report);
@@ -93,7 +142,10 @@ fn scope(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut Rep
 }
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// Checks that the namespaceSelector selects the labelled namespaces and no others.
@@ -106,34 +158,63 @@ fn namespace_selector(snapshot: &Snapshot, subject: &str, webhook: &Webhook, rep
             "its namespaceSelector selects namespaces without our label: pods of the whole cluster wait for it",
             format!("select {} In [{}]; {APPLY_AGAIN}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED),
         );
-    } else if namespaces
-        .selects(&labels(&[(names::NAMESPACE_LABEL, names::INJECTION_ENABLED), ("kubernetes.io/metadata.name", "kube-system")]))
-    {
-        report.warn(&WEBHOOK_SCOPE, subject, "its namespaceSelector does not exclude kube-system", APPLY_AGAIN);
+    } else if namespaces.selects(&labels(&[
+        (names::NAMESPACE_LABEL, names::INJECTION_ENABLED),
+        ("kubernetes.io/metadata.name", "kube-system"),
+    ])) {
+        report.warn(
+            &WEBHOOK_SCOPE,
+            subject,
+            "its namespaceSelector does not exclude kube-system",
+            APPLY_AGAIN,
+        );
     }
     let left_out: Vec<&str> = snapshot
         .namespaces
         .iter()
         .flatten()
-        .filter(|namespace| snapshot.spaces.contains_key(&namespace.metadata.name) && !namespaces.selects(&namespace.metadata.labels))
+        .filter(|namespace| {
+            snapshot.spaces.contains_key(&namespace.metadata.name)
+                && !namespaces.selects(&namespace.metadata.labels)
+        })
         .map(|namespace| namespace.metadata.name.as_str())
         .collect();
     if !left_out.is_empty() {
-        let message = format!("its namespaceSelector leaves out labelled namespaces: {}", listed(&left_out, ", "));
-        report.fail(&WEBHOOK_SCOPE, subject, message, "unlabel these, or change the selector (the chart's webhook.namespaceExpressions)");
+        let message = format!(
+            "its namespaceSelector leaves out labelled namespaces: {}",
+            listed(&left_out, ", ")
+        );
+        report.fail(
+            &WEBHOOK_SCOPE,
+            subject,
+            message,
+            "unlabel these, or change the selector (the chart's webhook.namespaceExpressions)",
+        );
     }
 }
 
 /// Checks that the API server asks only for pods that may be gateways: without it, other pods wait for the server, too.
 fn match_conditions(subject: &str, webhook: &Webhook, report: &mut Report) {
-    let missing: Vec<&str> =
-        MATCH_CONDITIONS.into_iter().filter(|name| !webhook.match_conditions.iter().any(|there| there.name == *name)).collect();
+    let missing: Vec<&str> = MATCH_CONDITIONS
+        .into_iter()
+        .filter(|name| {
+            !webhook
+                .match_conditions
+                .iter()
+                .any(|there| there.name == *name)
+        })
+        .collect();
     if !missing.is_empty() && webhook.failure_policy.as_deref() != Some("Ignore") {
         let message = format!(
             "matchConditions are missing ({}): while no server answers, other pods of labelled namespaces wait, too",
             listed(&missing, ", ")
         );
-        report.warn(&WEBHOOK_SCOPE, subject, message, format!("{APPLY_AGAIN}; before Kubernetes 1.28, set failurePolicy: Ignore"));
+        report.warn(
+            &WEBHOOK_SCOPE,
+            subject,
+            message,
+            format!("{APPLY_AGAIN}; before Kubernetes 1.28, set failurePolicy: Ignore"),
+        );
     }
 }
 
@@ -150,31 +231,58 @@ fn policy(subject: &str, webhook: &Webhook, report: &mut Report) {
     // The API server fills in 10.
     let timeout = webhook.timeout_seconds.unwrap_or(10);
     if !(2..=LONGEST_TIMEOUT_SECONDS).contains(&timeout) {
-        let message = format!("timeoutSeconds is {timeout}: a pod fails too early or waits for long");
+        let message =
+            format!("timeoutSeconds is {timeout}: a pod fails too early or waits for long");
         report.warn(&WEBHOOK_POLICY, subject, message, "set timeoutSeconds: 5");
     }
     if !["None", "NoneOnDryRun"].contains(&webhook.side_effects.as_str()) {
-        let message = format!("sideEffects is {:?}: every dry run of a gateway is refused", webhook.side_effects);
-        report.fail(&WEBHOOK_POLICY, subject, message, "set sideEffects: NoneOnDryRun");
+        let message = format!(
+            "sideEffects is {:?}: every dry run of a gateway is refused",
+            webhook.side_effects
+        );
+        report.fail(
+            &WEBHOOK_POLICY,
+            subject,
+            message,
+            "set sideEffects: NoneOnDryRun",
+        );
     }
     if report.findings.len() == before {
-        report.pass(&WEBHOOK_POLICY, subject, format!("failurePolicy Fail, timeout {timeout} s"));
+        report.pass(
+            &WEBHOOK_POLICY,
+            subject,
+            format!("failurePolicy Fail, timeout {timeout} s"),
+        );
     }
 }
 
 fn service(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut Report) {
     let Some(wanted) = &webhook.client_config.service else {
-        return report.skip(&WEBHOOK_SERVICE, subject, "it is registered by a URL and not by a Service");
+        return report.skip(
+            &WEBHOOK_SERVICE,
+            subject,
+            "it is registered by a URL and not by a Service",
+        );
     };
     let name = format!("{}/{}", wanted.namespace, wanted.name);
     let port = i32::from(wanted.port.unwrap_or(443));
     match &snapshot.service {
         Err(lack) => return report.lacks(&WEBHOOK_SERVICE, &name, lack),
         Ok(None) => {
-            return report.fail(&WEBHOOK_SERVICE, &name, "the Service that the API server calls does not exist", "apply deploy/ again");
+            return report.fail(
+                &WEBHOOK_SERVICE,
+                &name,
+                "the Service that the API server calls does not exist",
+                "apply deploy/ again",
+            );
         }
         Ok(Some(service)) if !service.ports.iter().any(|(_, number)| *number == port) => {
-            return report.fail(&WEBHOOK_SERVICE, &name, format!("the Service has no port {port}"), "apply deploy/ again");
+            return report.fail(
+                &WEBHOOK_SERVICE,
+                &name,
+                format!("the Service has no port {port}"),
+                "apply deploy/ again",
+            );
         }
         Ok(Some(_)) => {}
     }
@@ -182,12 +290,28 @@ fn service(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut R
         Ok(slices) => slices,
         Err(lack) => return report.lacks(&WEBHOOK_SERVICE, &name, lack),
     };
-    let ready = slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| endpoint.conditions.ready != Some(false)).count();
+    let ready = slices
+        .iter()
+        .flat_map(|slice| &slice.endpoints)
+        .filter(|endpoint| endpoint.conditions.ready != Some(false))
+        .count();
     if ready == 0 {
         let hint = "see server-replicas; if replicas are ready, compare the Service's selector with their labels";
-        report.fail(&WEBHOOK_SERVICE, &name, "no address is ready behind the Service: store gateways cannot be created", hint);
+        report.fail(
+            &WEBHOOK_SERVICE,
+            &name,
+            "no address is ready behind the Service: store gateways cannot be created",
+            hint,
+        );
     } else {
-        report.pass(&WEBHOOK_SERVICE, &name, format!("{ready} ready address{} behind the Service", if ready == 1 { "" } else { "es" }));
+        report.pass(
+            &WEBHOOK_SERVICE,
+            &name,
+            format!(
+                "{ready} ready address{} behind the Service",
+                if ready == 1 { "" } else { "es" }
+            ),
+        );
     }
 }
 
@@ -219,11 +343,23 @@ fn admission(snapshot: &Snapshot, report: &mut Report) {
 }
 
 /// Webhooks of others that change pods of labelled namespaces.
-fn others(snapshot: &Snapshot, all: &[WebhookConfiguration], ours: &[(&WebhookConfiguration, &Webhook)]) -> Vec<String> {
-    let spaces: Vec<_> = snapshot.namespaces.iter().flatten().filter(|one| snapshot.spaces.contains_key(&one.metadata.name)).collect();
+fn others(
+    snapshot: &Snapshot,
+    all: &[WebhookConfiguration],
+    ours: &[(&WebhookConfiguration, &Webhook)],
+) -> Vec<String> {
+    let spaces: Vec<_> = snapshot
+        .namespaces
+        .iter()
+        .flatten()
+        .filter(|one| snapshot.spaces.contains_key(&one.metadata.name))
+        .collect();
     let reaches = |webhook: &Webhook| {
         let selector = Selector::from(webhook.namespace_selector.clone());
-        webhook.sees_pods() && spaces.iter().any(|space| selector.selects(&space.metadata.labels))
+        webhook.sees_pods()
+            && spaces
+                .iter()
+                .any(|space| selector.selects(&space.metadata.labels))
     };
     let not_ours = |webhook: &Webhook| !ours.iter().any(|(_, our)| std::ptr::eq(*our, webhook));
     all.iter()

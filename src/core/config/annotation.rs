@@ -32,8 +32,14 @@ const MAX_NAMED: usize = 4;
 
 /// A sentence for each of the first few annotations with our prefix that are none of ours, and one that counts the others.
 pub fn unknown_annotations<'a>(keys: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut unknown = keys.filter(|key| key.starts_with(names::PREFIX) && !OTHERS.contains(key) && sharding_key(key).is_none());
-    let mut said: Vec<String> = unknown.by_ref().take(MAX_NAMED).filter_map(unknown_annotation).collect();
+    let mut unknown = keys.filter(|key| {
+        key.starts_with(names::PREFIX) && !OTHERS.contains(key) && sharding_key(key).is_none()
+    });
+    let mut said: Vec<String> = unknown
+        .by_ref()
+        .take(MAX_NAMED)
+        .filter_map(unknown_annotation)
+        .collect();
     let more = unknown.count();
     said.extend((more > 0).then(|| more_annotations(more)));
     said
@@ -42,10 +48,21 @@ pub fn unknown_annotations<'a>(keys: impl Iterator<Item = &'a str>) -> Vec<Strin
 /// A sentence for annotations without effect that are not named.
 #[must_use]
 pub fn more_annotations(count: usize) -> String {
-    let (annotations, have) = if count == 1 { ("annotation", "has") } else { ("annotations", "have") };
+    let (annotations, have) = if count == 1 {
+        ("annotation", "has")
+    } else {
+        ("annotations", "have")
+    };
     // Of an object that has more, some were never read.
-    let (count, least) = if count > MAX_COUNTED { (MAX_COUNTED, "more than ") } else { (count, "") };
-    format!("{least}{count} more {annotations} beginning with {} {have} no effect", names::PREFIX)
+    let (count, least) = if count > MAX_COUNTED {
+        (MAX_COUNTED, "more than ")
+    } else {
+        (count, "")
+    };
+    format!(
+        "{least}{count} more {annotations} beginning with {} {have} no effect",
+        names::PREFIX
+    )
 }
 
 /// A sentence for an annotation with our prefix that is none of ours, with the nearest one that is; `None` for all others.
@@ -55,15 +72,27 @@ pub fn unknown_annotation(key: &str) -> Option<String> {
     if OTHERS.contains(&key) || sharding_key(key).is_some() {
         return None;
     }
-    let dashed: Vec<String> = SHARDING_KEYS.iter().map(|key| key.replace('_', "-")).collect();
-    let others = OTHERS.iter().filter_map(|key| key.strip_prefix(names::PREFIX));
+    let dashed: Vec<String> = SHARDING_KEYS
+        .iter()
+        .map(|key| key.replace('_', "-"))
+        .collect();
+    let others = OTHERS
+        .iter()
+        .filter_map(|key| key.strip_prefix(names::PREFIX));
     let known: Vec<&str> = dashed.iter().map(String::as_str).chain(others).collect();
     // What is said reaches Events and admission warnings, which are short.
     let shown: String = given.chars().take(64).collect();
     Some(match nearest(given, &known) {
-        Some(meant) => format!("annotation {}{shown} is unknown and has no effect; did you mean {}{meant}?", names::PREFIX, names::PREFIX),
+        Some(meant) => format!(
+            "annotation {}{shown} is unknown and has no effect; did you mean {}{meant}?",
+            names::PREFIX,
+            names::PREFIX
+        ),
         None => {
-            format!("annotation {}{shown} is unknown and has no effect; `timeshard plan --help` lists those that have one", names::PREFIX)
+            format!(
+                "annotation {}{shown} is unknown and has no effect; `timeshard plan --help` lists those that have one",
+                names::PREFIX
+            )
         }
     })
 }
@@ -79,11 +108,32 @@ mod tests {
             said("total-shard").unwrap(),
             "annotation thanos-timeshard.io/total-shard is unknown and has no effect; did you mean thanos-timeshard.io/total-shards?"
         );
-        assert!(said("injct").unwrap().contains("did you mean thanos-timeshard.io/inject?"));
-        assert!(said("target-replica").unwrap().contains("thanos-timeshard.io/target-replicas?"));
-        assert!(said("something-else-entirely").unwrap().contains("timeshard plan --help"));
+        assert!(
+            said("injct")
+                .unwrap()
+                .contains("did you mean thanos-timeshard.io/inject?")
+        );
+        assert!(
+            said("target-replica")
+                .unwrap()
+                .contains("thanos-timeshard.io/target-replicas?")
+        );
+        assert!(
+            said("something-else-entirely")
+                .unwrap()
+                .contains("timeshard plan --help")
+        );
         assert!(said(&"x".repeat(10_000)).unwrap().len() < 256);
-        for known in ["total-shards", "total_shards", "inject", "pause", "guard", "status", "hurried", "shard"] {
+        for known in [
+            "total-shards",
+            "total_shards",
+            "inject",
+            "pause",
+            "guard",
+            "status",
+            "hurried",
+            "shard",
+        ] {
             assert_eq!(said(known), None, "{known}");
         }
         assert_eq!(unknown_annotation("example.com/total-shard"), None);
@@ -91,11 +141,19 @@ mod tests {
 
     #[test]
     fn of_many_annotations_a_few_are_named_and_the_others_counted() {
-        let keys: Vec<String> =
-            (0..100_000).map(|i| format!("thanos-timeshard.io/x{i}")).chain(["thanos-timeshard.io/pause".to_owned()]).collect();
+        let keys: Vec<String> = (0..100_000)
+            .map(|i| format!("thanos-timeshard.io/x{i}"))
+            .chain(["thanos-timeshard.io/pause".to_owned()])
+            .collect();
         let said = unknown_annotations(keys.iter().map(String::as_str));
         assert_eq!(said.len(), MAX_NAMED + 1);
-        assert_eq!(said[MAX_NAMED], "more than 900 more annotations beginning with thanos-timeshard.io/ have no effect");
-        assert_eq!(unknown_annotations(keys[..2].iter().map(String::as_str)).len(), 2);
+        assert_eq!(
+            said[MAX_NAMED],
+            "more than 900 more annotations beginning with thanos-timeshard.io/ have no effect"
+        );
+        assert_eq!(
+            unknown_annotations(keys[..2].iter().map(String::as_str)).len(),
+            2
+        );
     }
 }

@@ -40,10 +40,21 @@ impl Sharding {
             Reload::Signal => "signal",
         };
         [
-            ("total_shards", self.total_shards().map_or("auto".to_owned(), |n| n.to_string())),
+            (
+                "total_shards",
+                self.total_shards()
+                    .map_or("auto".to_owned(), |n| n.to_string()),
+            ),
             ("replicas_per_shard", self.shown_replicas()),
             ("retention", self.retention().to_string()),
-            ("boundaries", if self.boundaries().is_empty() { "equal split".to_owned() } else { list(self.boundaries()) }),
+            (
+                "boundaries",
+                if self.boundaries().is_empty() {
+                    "equal split".to_owned()
+                } else {
+                    list(self.boundaries())
+                },
+            ),
             ("overlap", self.overlap().to_string()),
             ("future_buffer", self.future_buffer().to_string()),
             ("window_format", format.to_owned()),
@@ -59,8 +70,14 @@ impl Sharding {
     }
 
     fn shown_replicas(&self) -> String {
-        let each: Vec<u32> = (0..self.total_shards().unwrap_or(1)).map(|shard| self.replicas_of(shard)).collect();
-        if each.windows(2).all(|pair| pair[0] == pair[1]) { self.replicas_of(0).to_string() } else { list(&each) }
+        let each: Vec<u32> = (0..self.total_shards().unwrap_or(1))
+            .map(|shard| self.replicas_of(shard))
+            .collect();
+        if each.windows(2).all(|pair| pair[0] == pair[1]) {
+            self.replicas_of(0).to_string()
+        } else {
+            list(&each)
+        }
     }
 }
 
@@ -71,8 +88,16 @@ impl fmt::Display for Difference {
 }
 
 fn list(values: &[impl fmt::Display]) -> String {
-    let shown: Vec<String> = values.iter().take(MOST_SHOWN).map(ToString::to_string).collect();
-    let more = if values.len() > MOST_SHOWN { ", …" } else { "" };
+    let shown: Vec<String> = values
+        .iter()
+        .take(MOST_SHOWN)
+        .map(ToString::to_string)
+        .collect();
+    let more = if values.len() > MOST_SHOWN {
+        ", …"
+    } else {
+        ""
+    };
     format!("[{}{more}]", shown.join(", "))
 }
 
@@ -84,9 +109,23 @@ mod tests {
     fn only_values_that_hold_differ() {
         let read = |text: &str| Config::parse(text, "test").unwrap().sharding;
         let old = read("sharding: {total_shards: 3}");
-        assert_eq!(old.differences(&read("sharding: {data_retention_days: 370, overlap: 24h}")), []);
+        assert_eq!(
+            old.differences(&read("sharding: {data_retention_days: 370, overlap: 24h}")),
+            []
+        );
         let new = read("sharding: {boundaries: [14d, 90d], replicas: [3, 2, 2], retention: 400d}");
-        let said: Vec<String> = old.differences(&new).iter().map(ToString::to_string).collect();
-        assert_eq!(said, ["replicas_per_shard: 2 -> [3, 2, 2]", "retention: 370d -> 400d", "boundaries: equal split -> [14d, 90d]"]);
+        let said: Vec<String> = old
+            .differences(&new)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "replicas_per_shard: 2 -> [3, 2, 2]",
+                "retention: 370d -> 400d",
+                "boundaries: equal split -> [14d, 90d]"
+            ]
+        );
     }
 }

@@ -7,7 +7,9 @@ use super::super::duration::PromDuration;
 use super::super::located::{Kind, Node};
 use super::problem::Problem;
 use super::retention::{FOREVER, Retention};
-use super::{MAX_REPLICAS_PER_SHARD, MAX_RETENTION_DAYS, MAX_SHARDS, Reload, ShardCount, WindowFormat};
+use super::{
+    MAX_REPLICAS_PER_SHARD, MAX_RETENTION_DAYS, MAX_SHARDS, Reload, ShardCount, WindowFormat,
+};
 
 /// Where a value was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,11 +22,22 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn of(source: &str, key: impl Into<String>, node: &Node) -> Self {
-        Self { source: source.to_owned(), line: node.referenced.line(), column: node.referenced.column(), key: key.into() }
+        Self {
+            source: source.to_owned(),
+            line: node.referenced.line(),
+            column: node.referenced.column(),
+            key: key.into(),
+        }
     }
 
     pub(super) fn refuse(&self, why: impl Into<String>) -> Problem {
-        Problem { source: self.source.clone(), line: self.line, column: self.column, key: self.key.clone(), why: why.into() }
+        Problem {
+            source: self.source.clone(),
+            line: self.line,
+            column: self.column,
+            key: self.key.clone(),
+            why: why.into(),
+        }
     }
 }
 
@@ -94,33 +107,95 @@ const MAX_DELAY: PromDuration = PromDuration::from_secs(3_600);
 
 impl Draft {
     /// Takes one key. Unknown keys, wrong types and two keys for one thing become problems.
-    pub(super) fn set(&mut self, place: Place, name: &str, node: &Node, problems: &mut Vec<Problem>) {
+    pub(super) fn set(
+        &mut self,
+        place: Place,
+        name: &str,
+        node: &Node,
+        problems: &mut Vec<Problem>,
+    ) {
         let kind = &node.value;
         match name {
             "total_shards" => take(&mut self.total_shards, place, kind, shard_count, problems),
-            "replicas_per_shard" => take(&mut self.replicas, place, kind, |k| replicas(k).map(ReplicasGiven::Uniform), problems),
+            "replicas_per_shard" => take(
+                &mut self.replicas,
+                place,
+                kind,
+                |k| replicas(k).map(ReplicasGiven::Uniform),
+                problems,
+            ),
             "replicas" => take(&mut self.replicas, place, kind, replica_list, problems),
             "data_retention_days" => {
-                take(&mut self.retention, place, kind, |k| scaled(k, 86_400, "days", 1).map(Retention::Limited), problems);
+                take(
+                    &mut self.retention,
+                    place,
+                    kind,
+                    |k| scaled(k, 86_400, "days", 1).map(Retention::Limited),
+                    problems,
+                );
             }
             "retention" => take(&mut self.retention, place, kind, retention, problems),
-            "shard_overlap_days" => take(&mut self.overlap, place, kind, |k| scaled(k, 86_400, "days", 0), problems),
-            "overlap" => take(&mut self.overlap, place, kind, |k| duration(k, 0, LONGEST), problems),
+            "shard_overlap_days" => take(
+                &mut self.overlap,
+                place,
+                kind,
+                |k| scaled(k, 86_400, "days", 0),
+                problems,
+            ),
+            "overlap" => take(
+                &mut self.overlap,
+                place,
+                kind,
+                |k| duration(k, 0, LONGEST),
+                problems,
+            ),
             "future_buffer_hours" => {
-                take(&mut self.future_buffer, place, kind, |k| scaled(k, 3_600, "hours", -LONGEST.as_secs() / 3_600), problems);
+                take(
+                    &mut self.future_buffer,
+                    place,
+                    kind,
+                    |k| scaled(k, 3_600, "hours", -LONGEST.as_secs() / 3_600),
+                    problems,
+                );
             }
-            "future_buffer" => take(&mut self.future_buffer, place, kind, |k| duration(k, -LONGEST.as_millis(), LONGEST), problems),
+            "future_buffer" => take(
+                &mut self.future_buffer,
+                place,
+                kind,
+                |k| duration(k, -LONGEST.as_millis(), LONGEST),
+                problems,
+            ),
             "boundaries" => take(&mut self.boundaries, place, kind, boundary_list, problems),
-            "window_format" => take(&mut self.window_format, place, kind, window_format, problems),
-            "quantum" => take(&mut self.quantum, place, kind, |k| duration(k, 60_000, PromDuration::from_days(30)), problems),
-            "minimum_overlap" => take(&mut self.minimum_overlap, place, kind, |k| duration(k, 0, LONGEST), problems),
+            "window_format" => take(
+                &mut self.window_format,
+                place,
+                kind,
+                window_format,
+                problems,
+            ),
+            "quantum" => take(
+                &mut self.quantum,
+                place,
+                kind,
+                |k| duration(k, 60_000, PromDuration::from_days(30)),
+                problems,
+            ),
+            "minimum_overlap" => take(
+                &mut self.minimum_overlap,
+                place,
+                kind,
+                |k| duration(k, 0, LONGEST),
+                problems,
+            ),
             "drain" => take(&mut self.drain, place, kind, delay, problems),
             "termination_drain" => take(&mut self.termination_drain, place, kind, delay, problems),
             "discovery_delay" => take(&mut self.discovery_delay, place, kind, delay, problems),
             "load_retry" => take(&mut self.load_retry, place, kind, delay, problems),
             "reload" => take(&mut self.reload, place, kind, reload, problems),
             "shard_services" => take(&mut self.shard_services, place, kind, truth, problems),
-            "allow_coverage_gap" => take(&mut self.allow_coverage_gap, place, kind, truth, problems),
+            "allow_coverage_gap" => {
+                take(&mut self.allow_coverage_gap, place, kind, truth, problems)
+            }
             other => problems.push(place.refuse(unknown_key(other, &SHARDING_KEYS))),
         }
     }
@@ -158,13 +233,21 @@ impl Draft {
 pub fn unknown_key(given: &str, known: &[&str]) -> String {
     match nearest(given, known) {
         Some(key) => format!("this key is unknown; did you mean {key}?"),
-        None => format!("this key is unknown; the keys here are {}", known.join(", ")),
+        None => format!(
+            "this key is unknown; the keys here are {}",
+            known.join(", ")
+        ),
     }
 }
 
 /// The key that was probably meant.
 pub(super) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
-    known.iter().map(|key| (edit_distance(given, key), *key)).min().filter(|(distance, _)| *distance <= 3).map(|(_, key)| key)
+    known
+        .iter()
+        .map(|key| (edit_distance(given, key), *key))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map(|(_, key)| key)
 }
 
 /// Edit distance, for "did you mean".
@@ -183,14 +266,25 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn take<T>(slot: &mut Option<Given<T>>, place: Place, kind: &Kind, read: impl Fn(&Kind) -> Result<T, String>, problems: &mut Vec<Problem>) {
+fn take<T>(
+    slot: &mut Option<Given<T>>,
+    place: Place,
+    kind: &Kind,
+    read: impl Fn(&Kind) -> Result<T, String>,
+    problems: &mut Vec<Problem>,
+) {
     if let Some(earlier) = slot {
-        problems.push(place.refuse(format!("says the same thing as {}; keep one of the two", earlier.place.key)));
+        problems.push(place.refuse(format!(
+            "says the same thing as {}; keep one of the two",
+            earlier.place.key
+        )));
         return;
     }
     match read(kind) {
         Ok(value) => *slot = Some(Given { value, place }),
-        Err(right) => problems.push(place.refuse(format!("{} is not accepted: write {right}", kind.shown()))),
+        Err(right) => {
+            problems.push(place.refuse(format!("{} is not accepted: write {right}", kind.shown())))
+        }
     }
 }
 
@@ -205,7 +299,9 @@ fn whole(kind: &Kind, low: u32, high: u32) -> Result<u32, String> {
 fn shard_count(kind: &Kind) -> Result<ShardCount, String> {
     match kind {
         Kind::Text(text) if text == "auto" => Ok(ShardCount::Auto),
-        _ => whole(kind, 1, MAX_SHARDS).map(ShardCount::Fixed).map_err(|right| format!("{right}, or auto")),
+        _ => whole(kind, 1, MAX_SHARDS)
+            .map(ShardCount::Fixed)
+            .map_err(|right| format!("{right}, or auto")),
     }
 }
 
@@ -214,17 +310,34 @@ fn replicas(kind: &Kind) -> Result<u32, String> {
 }
 
 fn replica_list(kind: &Kind) -> Result<ReplicasGiven, String> {
-    let right =
-        || format!("a list with one whole number from 1 to {MAX_REPLICAS_PER_SHARD} for each shard, newest first, such as [3, 2, 2]");
-    let Kind::List(items) = kind else { return Err(right()) };
-    let list = items.iter().map(|item| replicas(&item.value)).collect::<Result<Vec<_>, _>>().map_err(|_| right())?;
-    if list.is_empty() { Err(right()) } else { Ok(ReplicasGiven::PerShard(list)) }
+    let right = || {
+        format!(
+            "a list with one whole number from 1 to {MAX_REPLICAS_PER_SHARD} for each shard, newest first, such as [3, 2, 2]"
+        )
+    };
+    let Kind::List(items) = kind else {
+        return Err(right());
+    };
+    let list = items
+        .iter()
+        .map(|item| replicas(&item.value))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| right())?;
+    if list.is_empty() {
+        Err(right())
+    } else {
+        Ok(ReplicasGiven::PerShard(list))
+    }
 }
 
 /// A number of days or hours; a fraction is fine as long as it comes to whole seconds.
 fn scaled(kind: &Kind, unit_seconds: i64, unit: &str, low: i64) -> Result<PromDuration, String> {
     let high = MAX_RETENTION_DAYS * 86_400 / unit_seconds;
-    let right = || format!("a number of {unit} from {low} to {high}, such as 1 (or a duration under the key without the unit)");
+    let right = || {
+        format!(
+            "a number of {unit} from {low} to {high}, such as 1 (or a duration under the key without the unit)"
+        )
+    };
     let seconds = match kind {
         Kind::Int(n) => n.checked_mul(unit_seconds),
         #[allow(
@@ -239,22 +352,34 @@ fn scaled(kind: &Kind, unit_seconds: i64, unit: &str, low: i64) -> Result<PromDu
         _ => None,
     };
     seconds
-        .filter(|s| *s >= low.min(0) * unit_seconds && (low <= 0 || *s > 0) && *s <= high * unit_seconds)
+        .filter(|s| {
+            *s >= low.min(0) * unit_seconds && (low <= 0 || *s > 0) && *s <= high * unit_seconds
+        })
         .map(PromDuration::from_secs)
         .ok_or_else(right)
 }
 
 fn duration(kind: &Kind, low_millis: i64, high: PromDuration) -> Result<PromDuration, String> {
     let low = PromDuration::from_millis(low_millis);
-    let right = |extra: String| format!("a duration from {low} to {high} in Prometheus' units, such as 1d12h{extra}");
+    let right = |extra: String| {
+        format!("a duration from {low} to {high} in Prometheus' units, such as 1d12h{extra}")
+    };
     let Kind::Text(text) = kind else {
-        return if *kind == Kind::Int(0) && low_millis <= 0 { Ok(PromDuration::ZERO) } else { Err(right(String::new())) };
+        return if *kind == Kind::Int(0) && low_millis <= 0 {
+            Ok(PromDuration::ZERO)
+        } else {
+            Err(right(String::new()))
+        };
     };
     let value: PromDuration = text.parse().map_err(|_| right(String::new()))?;
     if value.as_millis() % 1_000 != 0 {
         return Err(right(", in whole seconds".to_owned()));
     }
-    if value < low || value > high { Err(right(String::new())) } else { Ok(value) }
+    if value < low || value > high {
+        Err(right(String::new()))
+    } else {
+        Ok(value)
+    }
 }
 
 fn retention(kind: &Kind) -> Result<Retention, String> {
@@ -273,14 +398,18 @@ fn delay(kind: &Kind) -> Result<PromDuration, String> {
 
 fn boundary_list(kind: &Kind) -> Result<Vec<PromDuration>, String> {
     let right = || "a list of ages, newest first, such as [14d, 90d]".to_owned();
-    let Kind::List(items) = kind else { return Err(right()) };
+    let Kind::List(items) = kind else {
+        return Err(right());
+    };
     if items.len() >= MAX_SHARDS as usize {
         return Err(format!("at most {} ages", MAX_SHARDS - 1));
     }
     let mut list = Vec::with_capacity(items.len());
     for item in items {
         let age = duration(&item.value, 1_000, LONGEST);
-        list.push(age.map_err(|why| format!("{}; {} is not: write {why}", right(), item.value.shown()))?);
+        list.push(
+            age.map_err(|why| format!("{}; {} is not: write {why}", right(), item.value.shown()))?,
+        );
     }
     Ok(list)
 }
@@ -290,11 +419,23 @@ fn word<T: Copy>(kind: &Kind, words: &[(&str, T)]) -> Result<T, String> {
         Kind::Text(text) => words.iter().find(|(word, _)| word == text),
         _ => None,
     };
-    found.map(|(_, value)| *value).ok_or_else(|| words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(" or "))
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        words
+            .iter()
+            .map(|(word, _)| *word)
+            .collect::<Vec<_>>()
+            .join(" or ")
+    })
 }
 
 fn window_format(kind: &Kind) -> Result<WindowFormat, String> {
-    word(kind, &[("relative", WindowFormat::Relative), ("absolute", WindowFormat::Absolute)])
+    word(
+        kind,
+        &[
+            ("relative", WindowFormat::Relative),
+            ("absolute", WindowFormat::Absolute),
+        ],
+    )
 }
 
 fn reload(kind: &Kind) -> Result<Reload, String> {

@@ -142,7 +142,11 @@ impl Default for Operator {
 impl Default for Injection {
     fn default() -> Self {
         Self {
-            agent_image: concat!("ghcr.io/thanos-timeshard/timeshard:v", env!("CARGO_PKG_VERSION")).to_owned(),
+            agent_image: concat!(
+                "ghcr.io/thanos-timeshard/timeshard:v",
+                env!("CARGO_PKG_VERSION")
+            )
+            .to_owned(),
             image_pull_policy: "IfNotPresent".to_owned(),
             cpu: "50m".to_owned(),
             memory: "32Mi".to_owned(),
@@ -183,54 +187,109 @@ impl Config {
     /// # Errors
     /// [`Refusal`] with every mistake.
     pub fn parse(text: &str, source: &str) -> Result<Self, Refusal> {
-        let problem = |line, column, why: String| Problem { source: source.to_owned(), line, column, key: String::new(), why };
+        let problem = |line, column, why: String| Problem {
+            source: source.to_owned(),
+            line,
+            column,
+            key: String::new(),
+            why,
+        };
         if text.len() > MAX_CONFIG_BYTES {
-            let why = format!("the file has {} bytes; at most {MAX_CONFIG_BYTES} are read", text.len());
+            let why = format!(
+                "the file has {} bytes; at most {MAX_CONFIG_BYTES} are read",
+                text.len()
+            );
             return Err(Refusal(vec![problem(1, 1, why)]));
         }
         let root = read(text).map_err(|e| Refusal(vec![problem(e.line, e.column, e.why)]))?;
         let blocks = match root.value {
             Kind::Map(blocks) => blocks,
             Kind::Null => {
-                return Err(Refusal(vec![problem(1, 1, "the file is empty: write at least a block sharding:".to_owned())]));
+                return Err(Refusal(vec![problem(
+                    1,
+                    1,
+                    "the file is empty: write at least a block sharding:".to_owned(),
+                )]));
             }
             other => {
-                let why = format!("{} is not a configuration: write the blocks operator, sharding, injection and guard", other.shown());
+                let why = format!(
+                    "{} is not a configuration: write the blocks operator, sharding, injection and guard",
+                    other.shown()
+                );
                 return Err(Refusal(vec![problem(1, 1, why)]));
             }
         };
-        let shown = blocks
-            .iter()
-            .map(|(key, node)| (key.value.as_str(), if let Kind::Text(text) = &node.value { Some(text.as_str()) } else { None }));
+        let shown = blocks.iter().map(|(key, node)| {
+            (
+                key.value.as_str(),
+                if let Kind::Text(text) = &node.value {
+                    Some(text.as_str())
+                } else {
+                    None
+                },
+            )
+        });
         if let Some(why) = not_a_configuration(shown) {
             return Err(Refusal(vec![problem(1, 1, why)]));
         }
         let mut problems = Vec::new();
-        let (mut operator, mut injection, mut draft) = (Operator::default(), Injection::default(), Draft::default());
+        let (mut operator, mut injection, mut draft) =
+            (Operator::default(), Injection::default(), Draft::default());
         let mut guard = GuardMode::default();
         for (name, block) in &blocks {
-            let key_place =
-                || Place { line: name.referenced.line(), column: name.referenced.column(), ..Place::of(source, &*name.value, block) };
+            let key_place = || Place {
+                line: name.referenced.line(),
+                column: name.referenced.column(),
+                ..Place::of(source, &*name.value, block)
+            };
             match (name.value.as_str(), &block.value) {
                 ("operator" | "sharding" | "injection" | "guard", Kind::Null) => {}
                 ("operator", Kind::Map(keys)) => {
-                    each(keys, source, "operator", &mut problems, |p, k, n, out| operator.set(&p, k, n, out));
+                    each(keys, source, "operator", &mut problems, |p, k, n, out| {
+                        operator.set(&p, k, n, out)
+                    });
                     operator.check_name(keys, source, &mut problems);
                 }
-                ("sharding", Kind::Map(keys)) => each(keys, source, "sharding", &mut problems, |p, k, n, out| draft.set(p, k, n, out)),
-                ("injection", Kind::Map(keys)) => each(keys, source, "injection", &mut problems, |p, k, n, out| {
-                    injection.set(&p, k, n, out);
-                }),
-                ("guard", Kind::Map(keys)) => each(keys, source, "guard", &mut problems, |p, k, n, out| guard.set(&p, k, n, out)),
-                ("operator" | "sharding" | "injection" | "guard", other) => {
-                    problems.push(key_place().refuse(format!("{} is not accepted: write a block of keys", other.shown())));
+                ("sharding", Kind::Map(keys)) => {
+                    each(keys, source, "sharding", &mut problems, |p, k, n, out| {
+                        draft.set(p, k, n, out)
+                    })
                 }
-                (other, _) => problems.push(key_place().refuse(unknown_key(other, &["operator", "sharding", "injection", "guard"]))),
+                ("injection", Kind::Map(keys)) => {
+                    each(keys, source, "injection", &mut problems, |p, k, n, out| {
+                        injection.set(&p, k, n, out);
+                    })
+                }
+                ("guard", Kind::Map(keys)) => {
+                    each(keys, source, "guard", &mut problems, |p, k, n, out| {
+                        guard.set(&p, k, n, out)
+                    })
+                }
+                ("operator" | "sharding" | "injection" | "guard", other) => {
+                    problems.push(key_place().refuse(format!(
+                        "{} is not accepted: write a block of keys",
+                        other.shown()
+                    )));
+                }
+                (other, _) => problems.push(key_place().refuse(unknown_key(
+                    other,
+                    &["operator", "sharding", "injection", "guard"],
+                ))),
             }
         }
-        let sharding = if problems.is_empty() { Sharding::check(&draft, &mut problems) } else { None };
+        let sharding = if problems.is_empty() {
+            Sharding::check(&draft, &mut problems)
+        } else {
+            None
+        };
         match sharding {
-            Some(sharding) => Ok(Self { operator, sharding, injection, guard, draft }),
+            Some(sharding) => Ok(Self {
+                operator,
+                sharding,
+                injection,
+                guard,
+                draft,
+            }),
             None => Err(Refusal(problems)),
         }
     }
@@ -239,30 +298,56 @@ impl Config {
     ///
     /// # Errors
     /// [`Refusal`] whose source names the annotation.
-    pub fn sharding_for<'a>(&self, annotations: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Sharding, Refusal> {
+    pub fn sharding_for<'a>(
+        &self,
+        annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Sharding, Refusal> {
         let mut layer = Draft::default();
         let mut problems = Vec::new();
         // Sorted, so that two keys for one thing are refused the same way each time.
-        let ours: BTreeMap<&str, &str> = annotations.into_iter().filter(|(name, _)| sharding_key(name).is_some()).collect();
+        let ours: BTreeMap<&str, &str> = annotations
+            .into_iter()
+            .filter(|(name, _)| sharding_key(name).is_some())
+            .collect();
         if ours.is_empty() {
             return Ok(self.sharding.clone());
         }
         let mut left = MAX_ANNOTATIONS_BYTES;
         for (name, text) in ours {
-            let Some(key) = sharding_key(name) else { continue };
+            let Some(key) = sharding_key(name) else {
+                continue;
+            };
             let source = format!("annotation {name}");
             let Some(rest) = left.checked_sub(text.len()) else {
-                let why = format!("the annotations are longer than {MAX_ANNOTATIONS_BYTES} bytes together; write shorter ones");
-                problems.push(Problem { source, line: 0, column: 0, key: key.to_owned(), why });
+                let why = format!(
+                    "the annotations are longer than {MAX_ANNOTATIONS_BYTES} bytes together; write shorter ones"
+                );
+                problems.push(Problem {
+                    source,
+                    line: 0,
+                    column: 0,
+                    key: key.to_owned(),
+                    why,
+                });
                 break;
             };
             left = rest;
             match read_value(text) {
                 Ok(node) => layer.set(Place::of(&source, key, &node), key, &node, &mut problems),
-                Err(e) => problems.push(Problem { source, line: e.line, column: e.column, key: key.to_owned(), why: e.why }),
+                Err(e) => problems.push(Problem {
+                    source,
+                    line: e.line,
+                    column: e.column,
+                    key: key.to_owned(),
+                    why: e.why,
+                }),
             }
         }
-        let sharding = if problems.is_empty() { Sharding::check(&layer.over(&self.draft), &mut problems) } else { None };
+        let sharding = if problems.is_empty() {
+            Sharding::check(&layer.over(&self.draft), &mut problems)
+        } else {
+            None
+        };
         sharding.ok_or(Refusal(problems))
     }
 }
@@ -271,14 +356,24 @@ impl Config {
 #[must_use]
 pub fn sharding_key(annotation: &str) -> Option<&'static str> {
     let name = annotation.strip_prefix(names::PREFIX)?;
-    SHARDING_KEYS
-        .into_iter()
-        .find(|key| key.len() == name.len() && key.bytes().zip(name.bytes()).all(|(k, n)| k == n || (k == b'_' && n == b'-')))
+    SHARDING_KEYS.into_iter().find(|key| {
+        key.len() == name.len()
+            && key
+                .bytes()
+                .zip(name.bytes())
+                .all(|(k, n)| k == n || (k == b'_' && n == b'-'))
+    })
 }
 
 type Keys = Vec<(serde_saphyr::Spanned<String>, Node)>;
 
-fn each(keys: &Keys, source: &str, block: &str, problems: &mut Vec<Problem>, mut set: impl FnMut(Place, &str, &Node, &mut Vec<Problem>)) {
+fn each(
+    keys: &Keys,
+    source: &str,
+    block: &str,
+    problems: &mut Vec<Problem>,
+    mut set: impl FnMut(Place, &str, &Node, &mut Vec<Problem>),
+) {
     for (name, node) in keys {
         let mut place = Place::of(source, format!("{block}.{}", name.value), node);
         if matches!(node.value, Kind::Null) {
@@ -291,11 +386,21 @@ fn each(keys: &Keys, source: &str, block: &str, problems: &mut Vec<Problem>, mut
 
 impl Operator {
     fn set(&mut self, place: &Place, key: &str, node: &Node, problems: &mut Vec<Problem>) {
-        const KEYS: [&str; 4] = ["update_interval", "namespace", "statefulset_name", "configmap_name"];
+        const KEYS: [&str; 4] = [
+            "update_interval",
+            "namespace",
+            "statefulset_name",
+            "configmap_name",
+        ];
         match key {
             "update_interval" => match &node.value {
-                Kind::Int(n) if (10..=86_400).contains(n) => self.update_interval_seconds = u32::try_from(*n).unwrap_or(300),
-                other => problems.push(place.refuse(format!("{} is not accepted: write seconds from 10 to 86400", other.shown()))),
+                Kind::Int(n) if (10..=86_400).contains(n) => {
+                    self.update_interval_seconds = u32::try_from(*n).unwrap_or(300)
+                }
+                other => problems.push(place.refuse(format!(
+                    "{} is not accepted: write seconds from 10 to 86400",
+                    other.shown()
+                ))),
             },
             "namespace" => name_into(&mut self.namespace, 63, place, node, problems),
             "statefulset_name" => name_into(&mut self.statefulset_name, 253, place, node, problems),
@@ -308,8 +413,13 @@ impl Operator {
 impl Operator {
     /// Refuses the name that another StatefulSet's ConfigMap gets: two would write over each other.
     fn check_name(&self, keys: &Keys, source: &str, problems: &mut Vec<Problem>) {
-        let Some((_, node)) = keys.iter().find(|(name, _)| name.value == "configmap_name") else { return };
-        let taken = self.configmap_name.strip_suffix(names::CONFIGMAP_SUFFIX).filter(|other| *other != self.statefulset_name);
+        let Some((_, node)) = keys.iter().find(|(name, _)| name.value == "configmap_name") else {
+            return;
+        };
+        let taken = self
+            .configmap_name
+            .strip_suffix(names::CONFIGMAP_SUFFIX)
+            .filter(|other| *other != self.statefulset_name);
         if let Some(other) = taken {
             let (name, own) = (&self.configmap_name, &self.statefulset_name);
             let why = format!(
@@ -323,30 +433,53 @@ impl Operator {
 
 impl Injection {
     fn set(&mut self, place: &Place, key: &str, node: &Node, problems: &mut Vec<Problem>) {
-        const KEYS: [&str; 6] = ["agent_image", "image_pull_policy", "cpu", "memory", "native_sidecar", "seccomp_profile"];
+        const KEYS: [&str; 6] = [
+            "agent_image",
+            "image_pull_policy",
+            "cpu",
+            "memory",
+            "native_sidecar",
+            "seccomp_profile",
+        ];
         let mut text = |slot: &mut String, right: &str, fits: fn(&str) -> bool| match &node.value {
             Kind::Text(value) if fits(value) => slot.clone_from(value),
             Kind::Int(value) if fits(&value.to_string()) => *slot = value.to_string(),
-            other => problems.push(place.refuse(format!("{} is not accepted: write {right}", other.shown()))),
+            other => problems
+                .push(place.refuse(format!("{} is not accepted: write {right}", other.shown()))),
         };
         match key {
-            "agent_image" => text(&mut self.agent_image, "an image reference such as registry/timeshard:v1", |v| {
-                !v.is_empty() && v.len() <= 512 && v.chars().all(|c| c.is_ascii_graphic())
-            }),
+            "agent_image" => text(
+                &mut self.agent_image,
+                "an image reference such as registry/timeshard:v1",
+                |v| !v.is_empty() && v.len() <= 512 && v.chars().all(|c| c.is_ascii_graphic()),
+            ),
             "image_pull_policy" => {
-                text(&mut self.image_pull_policy, "Always, IfNotPresent or Never", |v| matches!(v, "Always" | "IfNotPresent" | "Never"));
+                text(
+                    &mut self.image_pull_policy,
+                    "Always, IfNotPresent or Never",
+                    |v| matches!(v, "Always" | "IfNotPresent" | "Never"),
+                );
             }
             "cpu" => text(&mut self.cpu, "a CPU quantity such as 50m", is_quantity),
-            "memory" => text(&mut self.memory, "a memory quantity such as 32Mi", is_quantity),
+            "memory" => text(
+                &mut self.memory,
+                "a memory quantity such as 32Mi",
+                is_quantity,
+            ),
             "native_sidecar" => match &node.value {
                 Kind::Bool(value) => self.native_sidecar = *value,
-                other => problems.push(place.refuse(format!("{} is not accepted: write true or false", other.shown()))),
+                other => problems.push(place.refuse(format!(
+                    "{} is not accepted: write true or false",
+                    other.shown()
+                ))),
             },
             "seccomp_profile" => match &node.value {
                 Kind::Text(value) if value == SECCOMP_PROFILE => self.seccomp_profile = true,
                 Kind::Text(value) if value == NO_SECCOMP_PROFILE => self.seccomp_profile = false,
-                other => problems
-                    .push(place.refuse(format!("{} is not accepted: write {SECCOMP_PROFILE} or {NO_SECCOMP_PROFILE}", other.shown()))),
+                other => problems.push(place.refuse(format!(
+                    "{} is not accepted: write {SECCOMP_PROFILE} or {NO_SECCOMP_PROFILE}",
+                    other.shown()
+                ))),
             },
             other => problems.push(place.refuse(unknown_key(other, &KEYS))),
         }
@@ -375,25 +508,44 @@ impl GuardMode {
         };
         match mode {
             Some(mode) => *self = mode,
-            None => problems.push(place.refuse(format!("{} is not accepted: write deny, warn or off", node.value.shown()))),
+            None => problems.push(place.refuse(format!(
+                "{} is not accepted: write deny, warn or off",
+                node.value.shown()
+            ))),
         }
     }
 }
 
 /// A Kubernetes quantity, as far as a sidecar needs one: digits, perhaps a fraction, perhaps a suffix.
 fn is_quantity(text: &str) -> bool {
-    let (number, suffix) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
-    number.parse::<f64>().is_ok_and(|n| n > 0.0) && text.len() <= 16 && matches!(suffix, "" | "m" | "k" | "M" | "G" | "Ki" | "Mi" | "Gi")
+    let (number, suffix) = text.split_at(
+        text.find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len()),
+    );
+    number.parse::<f64>().is_ok_and(|n| n > 0.0)
+        && text.len() <= 16
+        && matches!(suffix, "" | "m" | "k" | "M" | "G" | "Ki" | "Mi" | "Gi")
 }
 
 /// An RFC 1123 name, as Kubernetes wants it.
-fn name_into(slot: &mut String, longest: usize, place: &Place, node: &Node, problems: &mut Vec<Problem>) {
+fn name_into(
+    slot: &mut String,
+    longest: usize,
+    place: &Place,
+    node: &Node,
+    problems: &mut Vec<Problem>,
+) {
     let fits = |v: &str| {
         let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         v.len() <= longest
             && edge(v.bytes().next())
             && edge(v.bytes().last())
-            && v.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || (b == b'.' && longest > 63))
+            && v.bytes().all(|b| {
+                b.is_ascii_lowercase()
+                    || b.is_ascii_digit()
+                    || b == b'-'
+                    || (b == b'.' && longest > 63)
+            })
     };
     match &node.value {
         Kind::Text(value) if fits(value) => slot.clone_from(value),

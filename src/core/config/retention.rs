@@ -41,7 +41,8 @@ impl Retention {
     /// The older end of the oldest window: an age before `now`, or thanos' own default.
     #[must_use]
     pub fn oldest(self) -> Bound {
-        self.limit().map_or(Bound::BEGINNING, |age| Bound::Relative(-age))
+        self.limit()
+            .map_or(Bound::BEGINNING, |age| Bound::Relative(-age))
     }
 }
 

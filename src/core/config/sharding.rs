@@ -68,7 +68,11 @@ fn or<T: Clone>(slot: Option<&Given<T>>, default: T) -> T {
 
 /// Where to point when several keys together are wrong: the first of them that was written.
 fn blame(places: &[Option<&Place>]) -> Place {
-    places.iter().flatten().next().map_or_else(Place::default, |place| (*place).clone())
+    places
+        .iter()
+        .flatten()
+        .next()
+        .map_or_else(Place::default, |place| (*place).clone())
 }
 
 impl Sharding {
@@ -95,7 +99,10 @@ impl Sharding {
             load_retry: or(draft.load_retry.as_ref(), default.load_retry),
             reload: or(draft.reload.as_ref(), default.reload),
             shard_services: or(draft.shard_services.as_ref(), default.shard_services),
-            allow_coverage_gap: or(draft.allow_coverage_gap.as_ref(), default.allow_coverage_gap),
+            allow_coverage_gap: or(
+                draft.allow_coverage_gap.as_ref(),
+                default.allow_coverage_gap,
+            ),
         };
         checked.check_replicas(draft, problems);
         checked.check_boundaries(draft, problems);
@@ -121,14 +128,20 @@ impl Sharding {
         if let ShardCount::Fixed(n) = self.total {
             let pods: u64 = (0..n).map(|shard| u64::from(self.replicas_of(shard))).sum();
             if pods > u64::from(MAX_PODS) {
-                problems.push(given.place.refuse(format!("{n} shards make {pods} pods: at most {MAX_PODS} are planned")));
+                problems.push(given.place.refuse(format!(
+                    "{n} shards make {pods} pods: at most {MAX_PODS} are planned"
+                )));
             }
         }
     }
 
     fn check_boundaries(&self, draft: &Draft, problems: &mut Vec<Problem>) {
         let Some(given) = &draft.boundaries else {
-            if let Some(forever) = draft.retention.as_ref().filter(|given| given.value == Retention::Forever) {
+            if let Some(forever) = draft
+                .retention
+                .as_ref()
+                .filter(|given| given.value == Retention::Forever)
+            {
                 problems.push(forever.place.refuse(
                     "forever cannot be split into equal shards: also write boundaries, such as [14d, 90d], or a retention such as 370d",
                 ));
@@ -137,17 +150,31 @@ impl Sharding {
                 && let Some(retention) = self.retention.limit()
                 && i64::from(n) > retention.as_secs()
             {
-                let place = blame(&[draft.retention.as_ref().map(|g| &g.place), draft.total_shards.as_ref().map(|g| &g.place)]);
-                problems.push(
-                    place.refuse(format!("a retention of {} has no room for {n} shards: each needs at least a second", self.retention)),
-                );
+                let place = blame(&[
+                    draft.retention.as_ref().map(|g| &g.place),
+                    draft.total_shards.as_ref().map(|g| &g.place),
+                ]);
+                problems.push(place.refuse(format!(
+                    "a retention of {} has no room for {n} shards: each needs at least a second",
+                    self.retention
+                )));
             }
             return;
         };
-        if let Some([earlier, later]) = given.value.array_windows::<2>().find(|[earlier, later]| earlier >= later) {
-            problems.push(given.place.refuse(format!("{earlier} stands before {later}: ages must grow from entry to entry, newest first")));
+        if let Some([earlier, later]) = given
+            .value
+            .array_windows::<2>()
+            .find(|[earlier, later]| earlier >= later)
+        {
+            problems.push(given.place.refuse(format!(
+                "{earlier} stands before {later}: ages must grow from entry to entry, newest first"
+            )));
         }
-        if let Some(last) = given.value.last().filter(|last| Retention::Limited(**last) >= self.retention) {
+        if let Some(last) = given
+            .value
+            .last()
+            .filter(|last| Retention::Limited(**last) >= self.retention)
+        {
             problems.push(given.place.refuse(format!(
                 "{last} is not younger than the retention of {}: each boundary must lie within the retention, whose end is the last boundary by itself",
                 self.retention
@@ -158,9 +185,18 @@ impl Sharding {
     /// With a negative future buffer the newest window ends before now, and must still be as long as windows must overlap.
     fn check_newest(&self, draft: &Draft, problems: &mut Vec<Problem>) {
         let end = -self.future_buffer;
-        let minimum = or(draft.minimum_overlap.as_ref(), DEFAULT_MINIMUM_OVERLAP).max(PromDuration::from_secs(1));
-        let Some(edge) = self.first_edge().filter(|edge| end > PromDuration::ZERO && *edge < end + minimum) else { return };
-        let places = [draft.future_buffer.as_ref().map(|g| &g.place), draft.boundaries.as_ref().map(|g| &g.place)];
+        let minimum = or(draft.minimum_overlap.as_ref(), DEFAULT_MINIMUM_OVERLAP)
+            .max(PromDuration::from_secs(1));
+        let Some(edge) = self
+            .first_edge()
+            .filter(|edge| end > PromDuration::ZERO && *edge < end + minimum)
+        else {
+            return;
+        };
+        let places = [
+            draft.future_buffer.as_ref().map(|g| &g.place),
+            draft.boundaries.as_ref().map(|g| &g.place),
+        ];
         problems.push(blame(&places).refuse(format!(
             "the newest window would begin at an age of {edge} and end at {end}, but must be at least {minimum} long (minimum_overlap): write a future_buffer \
              of at least {}, or make the first boundary at least {}",
@@ -176,7 +212,9 @@ impl Sharding {
         }
         // With `auto` there is at least one shard.
         let shards = self.total_shards().unwrap_or(1);
-        Some(PromDuration::from_secs(self.retention.limit()?.as_secs() / i64::from(shards.max(1))))
+        Some(PromDuration::from_secs(
+            self.retention.limit()?.as_secs() / i64::from(shards.max(1)),
+        ))
     }
 
     fn check_overlap(&self, draft: &Draft, problems: &mut Vec<Problem>) {
@@ -213,7 +251,11 @@ impl Sharding {
     #[must_use]
     pub fn rollout_time(&self) -> PromDuration {
         let replicas = i64::from(self.replicas.iter().copied().max().unwrap_or(1));
-        PromDuration::from_secs((self.drain + self.discovery_delay + LOAD_ALLOWANCE).as_secs().saturating_mul(replicas))
+        PromDuration::from_secs(
+            (self.drain + self.discovery_delay + LOAD_ALLOWANCE)
+                .as_secs()
+                .saturating_mul(replicas),
+        )
     }
 
     /// N, or `None` when it comes from the number of pods.
@@ -228,13 +270,18 @@ impl Sharding {
     /// Pods wanted for a shard.
     #[must_use]
     pub fn replicas_of(&self, shard: u32) -> u32 {
-        self.replicas.get(shard as usize).or(self.replicas.last()).copied().unwrap_or(1)
+        self.replicas
+            .get(shard as usize)
+            .or(self.replicas.last())
+            .copied()
+            .unwrap_or(1)
     }
 
     /// Pods that fill every shard; `None` with `total_shards: auto`.
     #[must_use]
     pub fn nominal_pods(&self) -> Option<u32> {
-        self.total_shards().map(|n| (0..n).map(|shard| self.replicas_of(shard)).sum())
+        self.total_shards()
+            .map(|n| (0..n).map(|shard| self.replicas_of(shard)).sum())
     }
 
     /// Explicit boundaries, newest first; empty for an equal split.
@@ -259,13 +306,17 @@ impl Sharding {
     /// The range that both must cover: what was not served before a change need not be served during it.
     #[must_use]
     pub fn required_by_both(&self, other: &Self) -> Window {
-        Window::relative(-self.retention.min(other.retention).covered(), self.future_buffer.min(other.future_buffer))
+        Window::relative(
+            -self.retention.min(other.retention).covered(),
+            self.future_buffer.min(other.future_buffer),
+        )
     }
 
     /// The most shards that an equal split has room for; matters with `total_shards: auto`.
     #[must_use]
     pub fn max_shards(&self) -> u32 {
-        let least = (-self.future_buffer).max(PromDuration::ZERO).as_secs() + NARROWEST_EQUAL_SHARD.as_secs();
+        let least = (-self.future_buffer).max(PromDuration::ZERO).as_secs()
+            + NARROWEST_EQUAL_SHARD.as_secs();
         let room = self.retention.covered().as_secs() / least;
         u32::try_from(room).unwrap_or(u32::MAX).clamp(1, MAX_SHARDS)
     }
@@ -339,7 +390,10 @@ impl Sharding {
 
 /// N: as given, or from the boundaries.
 fn total(draft: &Draft, default: ShardCount, problems: &mut Vec<Problem>) -> ShardCount {
-    let by_boundaries = draft.boundaries.as_ref().and_then(|given| u32::try_from(given.value.len() + 1).ok());
+    let by_boundaries = draft
+        .boundaries
+        .as_ref()
+        .and_then(|given| u32::try_from(given.value.len() + 1).ok());
     match (&draft.total_shards, by_boundaries) {
         (None, None) => default,
         (None, Some(n)) => ShardCount::Fixed(n),

@@ -15,8 +15,16 @@ fn asks(election: &mut Election, now: Duration) -> Request {
 
 /// Answers a write as the API server does.
 fn written(election: &mut Election, now: Duration, version: &str) -> Record {
-    let (Request::Create(record) | Request::Replace { record, .. }) = asks(election, now) else { panic!("no write") };
-    election.answered(now, Answer::Stands(Stored { record: record.clone(), version: version.to_owned() }));
+    let (Request::Create(record) | Request::Replace { record, .. }) = asks(election, now) else {
+        panic!("no write")
+    };
+    election.answered(
+        now,
+        Answer::Stands(Stored {
+            record: record.clone(),
+            version: version.to_owned(),
+        }),
+    );
     record
 }
 
@@ -29,13 +37,22 @@ fn leader() -> (Election, Record) {
     assert_eq!(asks(&mut election, at(0)), Request::Get);
     election.answered(at(10), Answer::Missing);
     let record = written(&mut election, at(20), "1");
-    assert_eq!((election.may_write_until(), record.transitions), (Some(at(20) + RENEW_DEADLINE), 0));
+    assert_eq!(
+        (election.may_write_until(), record.transitions),
+        (Some(at(20) + RENEW_DEADLINE), 0)
+    );
     (election, record)
 }
 
 fn look(election: &mut Election, now: Duration, record: &Record, version: &str) {
     assert_eq!(asks(election, now), Request::Get);
-    election.answered(now, Answer::Stands(Stored { record: record.clone(), version: version.to_owned() }));
+    election.answered(
+        now,
+        Answer::Stands(Stored {
+            record: record.clone(),
+            version: version.to_owned(),
+        }),
+    );
 }
 
 #[test]
@@ -50,30 +67,65 @@ fn renewals_differ_although_the_wall_clock_stands_still() {
 #[test]
 fn a_record_of_another_ends_the_permission_at_once() {
     let (mut election, mine) = leader();
-    assert!(matches!(asks(&mut election, at(2_000)), Request::Replace { .. }));
+    assert!(matches!(
+        asks(&mut election, at(2_000)),
+        Request::Replace { .. }
+    ));
     election.answered(at(2_010), Answer::Conflict);
-    look(&mut election, at(2_010), &Record { holder: "two".to_owned(), ..mine }, "2");
-    assert_eq!((election.may_write_until(), election.holder()), (None, Some("two")));
+    look(
+        &mut election,
+        at(2_010),
+        &Record {
+            holder: "two".to_owned(),
+            ..mine
+        },
+        "2",
+    );
+    assert_eq!(
+        (election.may_write_until(), election.holder()),
+        (None, Some("two"))
+    );
 }
 
 #[test]
 fn a_second_process_under_our_name_is_another() {
     let (mut election, mine) = leader();
-    assert!(matches!(asks(&mut election, at(2_000)), Request::Replace { .. }));
+    assert!(matches!(
+        asks(&mut election, at(2_000)),
+        Request::Replace { .. }
+    ));
     election.answered(at(2_010), Answer::Conflict);
-    let namesake = Record { acquired: mine.acquired.map(|at| at + TimeDelta::seconds(1)), ..mine };
+    let namesake = Record {
+        acquired: mine.acquired.map(|at| at + TimeDelta::seconds(1)),
+        ..mine
+    };
     look(&mut election, at(2_010), &namesake, "2");
     assert_eq!(election.may_write_until(), None);
-    assert!(matches!(election.next(at(2_020), DateTime::UNIX_EPOCH), Step::WaitUntil(_)), "it may be alive");
+    assert!(
+        matches!(
+            election.next(at(2_020), DateTime::UNIX_EPOCH),
+            Step::WaitUntil(_)
+        ),
+        "it may be alive"
+    );
 }
 
 #[test]
 fn a_lease_is_taken_the_moment_it_is_free() {
     let mut election = Election::new("two".to_owned(), Duration::ZERO);
-    let other = Record { holder: "one".to_owned(), lease_seconds: 10, acquired: None, renewed: None, transitions: 4 };
+    let other = Record {
+        holder: "one".to_owned(),
+        lease_seconds: 10,
+        acquired: None,
+        renewed: None,
+        transitions: 4,
+    };
     for now in [0, 2_000, 4_000, 6_000, 8_000] {
         look(&mut election, at(now), &other, "9");
-        assert_eq!(election.next(at(now), DateTime::UNIX_EPOCH), Step::WaitUntil(at(now + 2_000)));
+        assert_eq!(
+            election.next(at(now), DateTime::UNIX_EPOCH),
+            Step::WaitUntil(at(now + 2_000))
+        );
     }
     assert_eq!(written(&mut election, at(10_000), "10").transitions, 5);
 
@@ -81,20 +133,42 @@ fn a_lease_is_taken_the_moment_it_is_free() {
     let mut election = Election::new("two".to_owned(), Duration::from_millis(300));
     look(&mut election, at(500), &other, "9");
     for now in [2_800, 5_100, 7_400, 9_700] {
-        assert_eq!(election.next(at(now - 1), DateTime::UNIX_EPOCH), Step::WaitUntil(at(now)));
+        assert_eq!(
+            election.next(at(now - 1), DateTime::UNIX_EPOCH),
+            Step::WaitUntil(at(now))
+        );
         look(&mut election, at(now), &other, "9");
     }
-    assert_eq!(election.next(at(9_700), DateTime::UNIX_EPOCH), Step::WaitUntil(at(10_500)));
-    assert!(matches!(asks(&mut election, at(10_500)), Request::Replace { version, .. } if version == "9"));
+    assert_eq!(
+        election.next(at(9_700), DateTime::UNIX_EPOCH),
+        Step::WaitUntil(at(10_500))
+    );
+    assert!(
+        matches!(asks(&mut election, at(10_500)), Request::Replace { version, .. } if version == "9")
+    );
 }
 
 #[test]
 fn a_duration_in_the_lease_is_believed_within_reason() {
-    for (seconds, waits) in [(0, LEASE), (1, LEASE), (30, Duration::from_secs(30)), (86_400, LONGEST_LEASE)] {
+    for (seconds, waits) in [
+        (0, LEASE),
+        (1, LEASE),
+        (30, Duration::from_secs(30)),
+        (86_400, LONGEST_LEASE),
+    ] {
         let mut election = Election::new("two".to_owned(), Duration::ZERO);
-        let other = Record { holder: "one".to_owned(), lease_seconds: seconds, acquired: None, renewed: None, transitions: 0 };
+        let other = Record {
+            holder: "one".to_owned(),
+            lease_seconds: seconds,
+            acquired: None,
+            renewed: None,
+            transitions: 0,
+        };
         look(&mut election, at(0), &other, "9");
-        assert!(!election.is_free(waits.saturating_sub(at(1))) && election.is_free(waits), "{seconds} s");
+        assert!(
+            !election.is_free(waits.saturating_sub(at(1))) && election.is_free(waits),
+            "{seconds} s"
+        );
     }
 }
 
@@ -102,10 +176,18 @@ fn a_duration_in_the_lease_is_believed_within_reason() {
 fn a_release_that_is_never_answered_ends() {
     let (mut election, _) = leader();
     election.retire(at(1_000));
-    assert_eq!((election.may_write_until(), election.next(at(1_000), DateTime::UNIX_EPOCH)), (None, Step::WaitUntil(at(1_000) + WRITE)));
+    assert_eq!(
+        (
+            election.may_write_until(),
+            election.next(at(1_000), DateTime::UNIX_EPOCH)
+        ),
+        (None, Step::WaitUntil(at(1_000) + WRITE))
+    );
     let mut now = at(1_000) + WRITE;
     while let Step::Ask(request) = election.next(now, DateTime::UNIX_EPOCH) {
-        assert!(matches!(&request, Request::Replace { record, .. } if record.holder.is_empty() && record.lease_seconds == 1));
+        assert!(
+            matches!(&request, Request::Replace { record, .. } if record.holder.is_empty() && record.lease_seconds == 1)
+        );
         now += REQUEST;
         election.answered(now, Answer::Failed);
     }

@@ -115,7 +115,9 @@ struct Said {
 /// Judges a change: a creation has nothing before it, a deletion nothing after it.
 #[must_use]
 pub fn judge(before: Option<&Set<'_>>, after: Option<&Set<'_>>, facing: &Facing<'_>) -> Verdict {
-    let Some(set) = after.or(before) else { return Verdict::default() };
+    let Some(set) = after.or(before) else {
+        return Verdict::default();
+    };
     let mode = annotations::mode(set.known).unwrap_or(facing.config.guard);
     if mode == GuardMode::Off {
         return Verdict::default();
@@ -139,10 +141,17 @@ pub fn annotation_problems(known: &Known) -> Vec<String> {
 fn created(set: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
     match injection(set, facing) {
         Ok(remarks) => {
-            said.warnings.extend(annotations::problems(set.known, set.pod));
-            said.warnings.extend(remarks.iter().map(ToString::to_string));
-            said.warnings.extend(set.known.all_at_once().map(|all| all.sentence(set.known.facts())));
-            said.warnings.extend(set.known.plan.notes().iter().map(ToString::to_string));
+            said.warnings
+                .extend(annotations::problems(set.known, set.pod));
+            said.warnings
+                .extend(remarks.iter().map(ToString::to_string));
+            said.warnings.extend(
+                set.known
+                    .all_at_once()
+                    .map(|all| all.sentence(set.known.facts())),
+            );
+            said.warnings
+                .extend(set.known.plan.notes().iter().map(ToString::to_string));
             said.warnings.push(words::summary(set.known, facing.now));
         }
         Err(skip) if skip.surprises() => said.warnings.push(words::left_alone(&skip)),
@@ -151,32 +160,54 @@ fn created(set: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
 }
 
 fn deleted(set: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
-    let ordinals = Ordinals { before: ordinals(set.known), after: 0..0 };
+    let ordinals = Ordinals {
+        before: ordinals(set.known),
+        after: 0..0,
+    };
     let gone = loss(set.known, None, &ordinals, facing);
     if !gone.gaps.is_empty() {
-        said.warnings.extend(words::deletion(set.known, &gone, facing.now));
+        said.warnings
+            .extend(words::deletion(set.known, &gone, facing.now));
     }
 }
 
 fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Said) {
     let (was_injected, now_injected) = (injection(before, facing), injection(after, facing));
-    let ordinals = Ordinals { before: ordinals(before.known), after: ordinals(after.known) };
+    let ordinals = Ordinals {
+        before: ordinals(before.known),
+        after: ordinals(after.known),
+    };
     let lost = loss(before.known, Some(after.known), &ordinals, facing);
-    let waiting = if ordinals.remove() { out_of_place(before.known, facing.published, facing.now) } else { Vec::new() };
+    let waiting = if ordinals.remove() {
+        out_of_place(before.known, facing.published, facing.now)
+    } else {
+        Vec::new()
+    };
     if lost.is_a_loss() {
-        said.against(Concern::CoverageGap, words::loss(before.known, after.known, &lost, facing.now));
-    } else if annotations::target(before.known).is_some_and(|target| target <= after.known.facts().replicas)
+        said.against(
+            Concern::CoverageGap,
+            words::loss(before.known, after.known, &lost, facing.now),
+        );
+    } else if annotations::target(before.known)
+        .is_some_and(|target| target <= after.known.facts().replicas)
         && waiting.iter().any(|ordinal| ordinals.removes(*ordinal))
     {
         said.against(Concern::RolloutUnderWay, words::too_early(after.known));
     }
     if let Some(all) = replaced_at_once(before, after, facing) {
-        said.against(Concern::CoverageGap, words::replaced_at_once(after.known, &all));
+        said.against(
+            Concern::CoverageGap,
+            words::replaced_at_once(after.known, &all),
+        );
     }
     let remarks = match (was_injected.as_ref(), now_injected) {
         (Ok(_), Err(skip)) => return no_longer_injected(before, after, &skip, facing, said),
         (Err(_), Err(skip)) => {
-            said.warnings.extend(Some(&skip).filter(|skip| skip.surprises()).map(words::left_alone));
+            said.warnings.extend(
+                Some(&skip)
+                    .filter(|skip| skip.surprises())
+                    .map(words::left_alone),
+            );
             return;
         }
         (_, Ok(remarks)) => remarks,
@@ -186,7 +217,8 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
         return;
     }
     if let Some(thin) = lost.thin.filter(|_| lost.gaps.is_empty()) {
-        said.warnings.extend(words::thin(after.known, thin, facing.now));
+        said.warnings
+            .extend(words::thin(after.known, thin, facing.now));
     }
     if said.concern.is_none() && !waiting.is_empty() {
         said.warnings.push(words::under_way(after.known));
@@ -195,11 +227,19 @@ fn updated(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, said: &mut Sa
     object_warnings(before, after, &remarks, was_injected.as_deref().ok(), said);
     // Without pods the plan is that of all pods, so that the first ones find their windows.
     let empty = |set: &Set<'_>| set.known.facts().replicas == 0;
-    if before.known.plan.shards() != after.known.plan.shards() || empty(before) != empty(after) || was_injected.is_err() {
+    if before.known.plan.shards() != after.known.plan.shards()
+        || empty(before) != empty(after)
+        || was_injected.is_err()
+    {
         said.warnings.push(words::summary(after.known, facing.now));
     }
     if lost.gaps.is_empty() {
-        said.warnings.extend(steps(before.known, after.known, facing.published, facing.now));
+        said.warnings.extend(steps(
+            before.known,
+            after.known,
+            facing.published,
+            facing.now,
+        ));
     }
 }
 
@@ -210,41 +250,85 @@ fn replacement_warnings(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>, 
         said.warnings.push(words::replaced_meanwhile(after.known));
     }
     let at_once = |known: &Known| known.all_at_once().map(|all| all.sentence(known.facts()));
-    said.warnings.extend(at_once(after.known).filter(|said| at_once(before.known).as_ref() != Some(said)));
+    said.warnings
+        .extend(at_once(after.known).filter(|said| at_once(before.known).as_ref() != Some(said)));
     if before.template.is_some() && before.template != after.template {
         said.warnings.extend(words::replaced_quickly(after.known));
     }
 }
 
 /// Warns about what is wrong with the object itself and was not so before: annotations, pod template, plan.
-fn object_warnings(before: &Set<'_>, after: &Set<'_>, remarks: &[Remark], remarks_before: Option<&[Remark]>, said: &mut Said) {
+fn object_warnings(
+    before: &Set<'_>,
+    after: &Set<'_>,
+    remarks: &[Remark],
+    remarks_before: Option<&[Remark]>,
+    said: &mut Said,
+) {
     if after.pod.is_some() {
-        said.warnings.extend(annotations::problems(after.known, after.pod));
+        said.warnings
+            .extend(annotations::problems(after.known, after.pod));
     }
     let known = remarks_before.unwrap_or_default();
-    said.warnings.extend(remarks.iter().filter(|remark| !known.contains(remark)).map(ToString::to_string));
+    said.warnings.extend(
+        remarks
+            .iter()
+            .filter(|remark| !known.contains(remark))
+            .map(ToString::to_string),
+    );
     let notes = before.known.plan.notes();
-    said.warnings.extend(after.known.plan.notes().iter().filter(|note| !notes.contains(note)).map(ToString::to_string));
+    said.warnings.extend(
+        after
+            .known
+            .plan
+            .notes()
+            .iter()
+            .filter(|note| !notes.contains(note))
+            .map(ToString::to_string),
+    );
 }
 
 /// The replicas of a shard that another template has its controller replace together, where by what is published no other pod
 /// serves a part of the time then.
 fn replaced_at_once(before: &Set<'_>, after: &Set<'_>, facing: &Facing<'_>) -> Option<AllAtOnce> {
-    facing.published.filter(|entries| !entries.is_empty() && after.template.is_some() && before.template != after.template)?;
+    facing.published.filter(|entries| {
+        !entries.is_empty() && after.template.is_some() && before.template != after.template
+    })?;
     let members = members(after.known, facing.published, facing.now);
-    let shard = |index: u32| members.get(index as usize).map_or(u32::MAX, |member| member.published.shard);
+    let shard = |index: u32| {
+        members
+            .get(index as usize)
+            .map_or(u32::MAX, |member| member.published.shard)
+    };
     let all = all_at_once(after.known.facts(), shard).filter(|all| all.certain)?;
     let windows = |which: &dyn Fn(u32) -> bool| -> Vec<Window> {
-        (0..).zip(&members).filter(|(index, _)| which(*index)).map(|(_, member)| member.published.window).collect()
+        (0..)
+            .zip(&members)
+            .filter(|(index, _)| which(*index))
+            .map(|(_, member)| member.published.window)
+            .collect()
     };
-    let (now, then) = (windows(&|_| true), windows(&|index| all.pods.binary_search(&index).is_err()));
-    holders([&now, &then], required(after.known), facing.now).iter().any(|(_, [now, then])| *now > 0 && *then == 0).then_some(all)
+    let (now, then) = (
+        windows(&|_| true),
+        windows(&|index| all.pods.binary_search(&index).is_err()),
+    );
+    holders([&now, &then], required(after.known), facing.now)
+        .iter()
+        .any(|(_, [now, then])| *now > 0 && *then == 0)
+        .then_some(all)
 }
 
 /// Whether it is refused depends on whether its user names us: an opt-out is meant.
-fn no_longer_injected(before: &Set<'_>, after: &Set<'_>, skip: &Skip, facing: &Facing<'_>, said: &mut Said) {
+fn no_longer_injected(
+    before: &Set<'_>,
+    after: &Set<'_>,
+    skip: &Skip,
+    facing: &Facing<'_>,
+    said: &mut Said,
+) {
     let lines = words::no_longer_injected(after.known, skip);
-    let has_windows = before.known.facts().replicas > 0 && facing.published.is_some_and(|entries| !entries.is_empty());
+    let has_windows = before.known.facts().replicas > 0
+        && facing.published.is_some_and(|entries| !entries.is_empty());
     if has_windows && *skip != Skip::OptedOut {
         said.against(Concern::NotInjected, lines);
     } else {
@@ -254,8 +338,15 @@ fn no_longer_injected(before: &Set<'_>, after: &Set<'_>, skip: &Skip, facing: &F
 
 /// What admission would make of its pods. Where the request has none, they are as they were.
 fn injection(set: &Set<'_>, facing: &Facing<'_>) -> Result<Vec<Remark>, Skip> {
-    let Some(pod) = set.pod else { return Ok(Vec::new()) };
-    let facts = Facts::of(set.known, facing.config, &set.known.facts().namespace, facing.now);
+    let Some(pod) = set.pod else {
+        return Ok(Vec::new());
+    };
+    let facts = Facts::of(
+        set.known,
+        facing.config,
+        &set.known.facts().namespace,
+        facing.now,
+    );
     match inject(pod, &eligible(pod)?, &facts) {
         Ok(injection) => Ok(injection.remarks),
         Err(Skip::AlreadyInjected) => Ok(Vec::new()),
@@ -268,10 +359,30 @@ fn ordinals(known: &Known) -> std::ops::Range<u32> {
 }
 
 /// What goes with the pods that go; nothing where nothing is published.
-fn loss<'a>(before: &Known, after: Option<&Known>, ordinals: &Ordinals, facing: &Facing<'a>) -> Removal<'a> {
-    let Some(entries) = facing.published else { return Removal::default() };
-    let (plan, required) = (after.map(|known| &known.plan), required(after.unwrap_or(before)));
-    removal(&Going { set: &before.facts().name, ordinals, entries, pods: facing.pods, now: facing.now }, plan, required)
+fn loss<'a>(
+    before: &Known,
+    after: Option<&Known>,
+    ordinals: &Ordinals,
+    facing: &Facing<'a>,
+) -> Removal<'a> {
+    let Some(entries) = facing.published else {
+        return Removal::default();
+    };
+    let (plan, required) = (
+        after.map(|known| &known.plan),
+        required(after.unwrap_or(before)),
+    );
+    removal(
+        &Going {
+            set: &before.facts().name,
+            ordinals,
+            entries,
+            pods: facing.pods,
+            now: facing.now,
+        },
+        plan,
+        required,
+    )
 }
 
 impl Said {
@@ -283,10 +394,18 @@ impl Said {
     fn verdict(self, mode: GuardMode) -> Verdict {
         if self.concern.is_some() && mode == GuardMode::Deny {
             // What else would come of it need not be known: it does not happen.
-            return Verdict { concern: self.concern, denial: Some(self.against.join("\n")), warnings: Vec::new() };
+            return Verdict {
+                concern: self.concern,
+                denial: Some(self.against.join("\n")),
+                warnings: Vec::new(),
+            };
         }
         let warnings = within_limits(self.against.into_iter().chain(self.warnings));
-        Verdict { concern: self.concern, denial: None, warnings }
+        Verdict {
+            concern: self.concern,
+            denial: None,
+            warnings,
+        }
     }
 }
 
@@ -294,7 +413,12 @@ impl Said {
 fn within_limits(sentences: impl Iterator<Item = String>) -> Vec<String> {
     /// Room for the sentence about those that are missing. Characters.
     const REST: usize = 40;
-    let lines = sentences.flat_map(|sentence| sentence.lines().map(|line| warning(line.trim().to_owned())).collect::<Vec<_>>());
+    let lines = sentences.flat_map(|sentence| {
+        sentence
+            .lines()
+            .map(|line| warning(line.trim().to_owned()))
+            .collect::<Vec<_>>()
+    });
     let (mut warnings, mut used, mut left_out) = (Vec::new(), 0, 0);
     for line in lines {
         let chars = line.chars().count();

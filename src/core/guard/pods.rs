@@ -43,13 +43,19 @@ impl PodsSeen {
     /// How a pod is.
     #[must_use]
     pub fn condition(&self, pod: &str) -> PodCondition {
-        self.conditions.get(pod).copied().unwrap_or(PodCondition::Absent)
+        self.conditions
+            .get(pod)
+            .copied()
+            .unwrap_or(PodCondition::Absent)
     }
 
     /// The blocks that one pod alone has loaded, by pod.
     #[must_use]
     pub fn single_holders(&self) -> SingleHolders {
-        self.single_holders.as_deref().map(single_holders::parse).unwrap_or_default()
+        self.single_holders
+            .as_deref()
+            .map(single_holders::parse)
+            .unwrap_or_default()
     }
 }
 

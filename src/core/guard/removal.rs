@@ -102,7 +102,10 @@ impl Ordinals {
 
     /// Whether a pod goes.
     pub(super) fn remove(&self) -> bool {
-        !self.before.is_empty() && (self.after.is_empty() || self.after.start > self.before.start || self.after.end < self.before.end)
+        !self.before.is_empty()
+            && (self.after.is_empty()
+                || self.after.start > self.before.start
+                || self.after.end < self.before.end)
     }
 }
 
@@ -117,7 +120,9 @@ impl<'a> Going<'a, '_> {
         let pod = |(name, entry): (&'a String, &'a Entry)| {
             let ordinal = ordinal(self.set, name)?;
             // Where nobody watches pods, published windows are all there is.
-            let condition = self.pods.map_or(PodCondition::Ready, |pods| pods.condition(name));
+            let condition = self
+                .pods
+                .map_or(PodCondition::Ready, |pods| pods.condition(name));
             let stays = self.ordinals.stays(ordinal);
             self.ordinals.before.contains(&ordinal).then_some(Pod {
                 ordinal,
@@ -145,8 +150,15 @@ impl<'a> Going<'a, '_> {
         let there = || pods.iter().filter(|pod| self.meets_any(pod.window, gaps));
         let ready = |pod: &&Pod<'a>| pod.condition == PodCondition::Ready;
         let serving = there().filter(ready).map(|pod| pod.name).collect();
-        let waiting = there().filter(|pod| pod.stays && !ready(pod)).map(|pod| (pod.name, pod.condition)).collect();
-        Unready { gaps: gaps.to_vec(), serving, waiting }
+        let waiting = there()
+            .filter(|pod| pod.stays && !ready(pod))
+            .map(|pod| (pod.name, pod.condition))
+            .collect();
+        Unready {
+            gaps: gaps.to_vec(),
+            serving,
+            waiting,
+        }
     }
 
     fn single(&self, pods: &[Pod<'a>]) -> Vec<Single<'a>> {
@@ -154,47 +166,116 @@ impl<'a> Going<'a, '_> {
         let one = |pod: &Pod<'a>| {
             let blocks = holders.remove(pod.name)?;
             let range = (pod.window.min.at(self.now), pod.window.max.at(self.now));
-            let stay = || pods.iter().filter(|other| other.stays && self.meets(other.window, range));
-            let partners: Vec<&str> = stay().filter(|other| other.shard == pod.shard).map(|pod| pod.name).collect();
-            let lacking = if partners.is_empty() { stay().map(|pod| pod.name).collect() } else { partners };
+            let stay = || {
+                pods.iter()
+                    .filter(|other| other.stays && self.meets(other.window, range))
+            };
+            let partners: Vec<&str> = stay()
+                .filter(|other| other.shard == pod.shard)
+                .map(|pod| pod.name)
+                .collect();
+            let lacking = if partners.is_empty() {
+                stay().map(|pod| pod.name).collect()
+            } else {
+                partners
+            };
             // Where no pod stays the gap says it all.
-            (!lacking.is_empty()).then_some(Single { pod: pod.name, blocks, lacking })
+            (!lacking.is_empty()).then_some(Single {
+                pod: pod.name,
+                blocks,
+                lacking,
+            })
         };
-        pods.iter().filter(|pod| !pod.stays).filter_map(one).collect()
+        pods.iter()
+            .filter(|pod| !pod.stays)
+            .filter_map(one)
+            .collect()
     }
 }
 
 /// Looks at the windows of the pods that go and of those that stay. `plan` is the one that holds afterwards; a pod that only
 /// comes with the change holds nothing yet.
-pub(super) fn removal<'a>(going: &Going<'a, '_>, plan: Option<&Plan>, required: Window) -> Removal<'a> {
+pub(super) fn removal<'a>(
+    going: &Going<'a, '_>,
+    plan: Option<&Plan>,
+    required: Window,
+) -> Removal<'a> {
     if !going.ordinals.remove() {
         return Removal::default();
     }
     let (pods, now) = (going.all(), going.now);
-    let windows =
-        |which: &dyn Fn(&Pod<'a>) -> bool| -> Vec<Window> { pods.iter().filter(|pod| which(pod)).map(|pod| pod.window).collect() };
+    let windows = |which: &dyn Fn(&Pod<'a>) -> bool| -> Vec<Window> {
+        pods.iter()
+            .filter(|pod| which(pod))
+            .map(|pod| pod.window)
+            .collect()
+    };
     let ready = |pod: &Pod<'a>| pod.condition == PodCondition::Ready;
     let (before, after) = (windows(&|_| true), windows(&|pod| pod.stays));
     let (ready_before, ready_after) = (windows(&ready), windows(&|pod| pod.stays && ready(pod)));
-    let shards: Vec<(Window, u32)> =
-        (0..).zip(plan.into_iter().flat_map(Plan::shards)).filter_map(|(i, shard)| Some((plan?.window(i, now), shard.replicas))).collect();
+    let shards: Vec<(Window, u32)> = (0..)
+        .zip(plan.into_iter().flat_map(Plan::shards))
+        .filter_map(|(i, shard)| Some((plan?.window(i, now), shard.replicas)))
+        .collect();
     let planned: Vec<Window> = shards.iter().map(|(window, _)| *window).collect();
-    let parts = holders([&before, &after, &planned, &ready_before, &ready_after], required, now);
-    let gaps = joined(parts.iter().filter(|(_, [before, after, ..])| *before > 0 && *after == 0).map(|(range, _)| *range));
+    let parts = holders(
+        [&before, &after, &planned, &ready_before, &ready_after],
+        required,
+        now,
+    );
+    let gaps = joined(
+        parts
+            .iter()
+            .filter(|(_, [before, after, ..])| *before > 0 && *after == 0)
+            .map(|(range, _)| *range),
+    );
     let unready = |counts: &[u32; 5]| matches!(counts, [_, after, _, serving, 0] if *after > 0 && *serving > 0);
-    let unready = joined(parts.iter().filter(|(_, counts)| unready(counts)).map(|(range, _)| *range));
-    let holders = pods.iter().filter(|pod| going.meets_any(pod.window, &gaps)).map(|pod| pod.name).collect();
-    let wanted =
-        |range: Range| shards.iter().filter(|(window, _)| going.meets(*window, range)).map(|(_, replicas)| *replicas).min().unwrap_or(0);
-    let thinner = parts.iter().filter(|(_, [before, after, ..])| *after > 0 && after < before);
-    let thinner = thinner.map(|(range, [_, after, ..])| Thin { range: *range, left: *after, wanted: wanted(*range) });
+    let unready = joined(
+        parts
+            .iter()
+            .filter(|(_, counts)| unready(counts))
+            .map(|(range, _)| *range),
+    );
+    let holders = pods
+        .iter()
+        .filter(|pod| going.meets_any(pod.window, &gaps))
+        .map(|pod| pod.name)
+        .collect();
+    let wanted = |range: Range| {
+        shards
+            .iter()
+            .filter(|(window, _)| going.meets(*window, range))
+            .map(|(_, replicas)| *replicas)
+            .min()
+            .unwrap_or(0)
+    };
+    let thinner = parts
+        .iter()
+        .filter(|(_, [before, after, ..])| *after > 0 && after < before);
+    let thinner = thinner.map(|(range, [_, after, ..])| Thin {
+        range: *range,
+        left: *after,
+        wanted: wanted(*range),
+    });
     let thin: Vec<Thin> = thinner.filter(|thin| thin.left < thin.wanted).collect();
-    Removal { gaps, holders, thin: thinnest(&thin), unready: going.unready(&pods, &unready), single: going.single(&pods) }
+    Removal {
+        gaps,
+        holders,
+        thin: thinnest(&thin),
+        unready: going.unready(&pods, &unready),
+        single: going.single(&pods),
+    }
 }
 
 /// The part with the fewest pods, together with what is alike and follows it.
 fn thinnest(thin: &[Thin]) -> Option<Thin> {
     let least = thin.iter().min_by_key(|thin| thin.left)?;
-    let alike = thin.iter().filter(|other| (other.left, other.wanted) == (least.left, least.wanted)).map(|other| other.range);
-    Some(Thin { range: joined(alike).first().copied()?, ..*least })
+    let alike = thin
+        .iter()
+        .filter(|other| (other.left, other.wanted) == (least.left, least.wanted))
+        .map(|other| other.range);
+    Some(Thin {
+        range: joined(alike).first().copied()?,
+        ..*least
+    })
 }

@@ -51,7 +51,10 @@ struct Template<'a> {
 impl<'de: 'a, 'a> Deserialize<'de> for Template<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?.get();
-        Ok(Self { pod: serde_json::from_str(text).map_err(D::Error::custom)?, text })
+        Ok(Self {
+            pod: serde_json::from_str(text).map_err(D::Error::custom)?,
+            text,
+        })
     }
 }
 
@@ -83,16 +86,31 @@ impl<'a> SetView<'a> {
     /// What would be observed of this StatefulSet, as far as a plan depends on it.
     #[must_use]
     pub fn facts(&self, namespace: &str) -> StatefulSetFacts {
-        let annotations = self.metadata.annotations.iter().flat_map(|ours| &ours.0).filter(|(key, _)| key.starts_with(names::PREFIX));
+        let annotations = self
+            .metadata
+            .annotations
+            .iter()
+            .flat_map(|ours| &ours.0)
+            .filter(|(key, _)| key.starts_with(names::PREFIX));
         StatefulSetFacts {
             namespace: namespace.to_owned(),
             name: self.name().to_owned(),
             // Kubernetes' default is one replica.
             replicas: self.spec.replicas.map_or(1, natural),
-            ordinals_start: self.spec.ordinals.as_ref().map_or(0, |ordinals| natural(ordinals.start)),
-            annotations: annotations.map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            ordinals_start: self
+                .spec
+                .ordinals
+                .as_ref()
+                .map_or(0, |ordinals| natural(ordinals.start)),
+            annotations: annotations
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
             partition: self.partition(),
-            max_unavailable: self.spec.update_strategy.as_ref().and_then(MaxUnavailable::of_strategy),
+            max_unavailable: self
+                .spec
+                .update_strategy
+                .as_ref()
+                .and_then(MaxUnavailable::of_strategy),
             min_ready_seconds: self.spec.min_ready_seconds.map_or(0, natural),
             ..StatefulSetFacts::default()
         }
@@ -100,8 +118,10 @@ impl<'a> SetView<'a> {
 
     fn partition(&self) -> Option<u32> {
         let strategy = self.spec.update_strategy.as_ref();
-        let replaces = strategy.and_then(|strategy| strategy.get("type")?.as_str()) != Some("OnDelete");
-        let partition = strategy.and_then(|strategy| strategy.pointer("/rollingUpdate/partition")?.as_i64());
+        let replaces =
+            strategy.and_then(|strategy| strategy.get("type")?.as_str()) != Some("OnDelete");
+        let partition =
+            strategy.and_then(|strategy| strategy.pointer("/rollingUpdate/partition")?.as_i64());
         replaces.then(|| partition.map_or(0, natural))
     }
 
@@ -114,22 +134,44 @@ impl<'a> SetView<'a> {
     /// Whether its controller replaces pods without looking at whether others are ready.
     #[must_use]
     pub fn is_parallel(&self) -> bool {
-        self.spec.pod_management_policy.as_ref().is_some_and(|policy| policy.0 == "Parallel")
+        self.spec
+            .pod_management_policy
+            .as_ref()
+            .is_some_and(|policy| policy.0 == "Parallel")
     }
 
     /// Its first pod, as the StatefulSet controller would make it.
     #[must_use]
     pub fn into_first_pod(self) -> PodView<'a> {
-        let start = self.spec.ordinals.as_ref().map_or(0, |ordinals| natural(ordinals.start));
+        let start = self
+            .spec
+            .ordinals
+            .as_ref()
+            .map_or(0, |ordinals| natural(ordinals.start));
         let name = self.name().to_owned();
         let mut pod = self.spec.template.unwrap_or_default().pod;
         let text = |text: &'static str| Text(Cow::Borrowed(text));
         pod.metadata.name = Some(Text(Cow::Owned(format!("{name}-{start}"))));
-        let owner = OwnerView { api_version: text("apps/v1"), kind: text("StatefulSet"), name: Text(Cow::Owned(name)), uid: text("") };
+        let owner = OwnerView {
+            api_version: text("apps/v1"),
+            kind: text("StatefulSet"),
+            name: Text(Cow::Owned(name)),
+            uid: text(""),
+        };
         pod.metadata.owner_references = Some(vec![owner]);
-        let claims = self.spec.volume_claim_templates.into_iter().flatten().filter_map(|claim| claim.metadata.name);
-        let claims: Vec<VolumeView<'a>> =
-            claims.map(|name| VolumeView { name, empty_dir: None, persistent_volume_claim: Some(IgnoredAny) }).collect();
+        let claims = self
+            .spec
+            .volume_claim_templates
+            .into_iter()
+            .flatten()
+            .filter_map(|claim| claim.metadata.name);
+        let claims: Vec<VolumeView<'a>> = claims
+            .map(|name| VolumeView {
+                name,
+                empty_dir: None,
+                persistent_volume_claim: Some(IgnoredAny),
+            })
+            .collect();
         if !claims.is_empty() {
             pod.spec.volumes.get_or_insert_default().extend(claims);
         }

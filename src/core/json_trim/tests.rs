@@ -3,8 +3,18 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const META: Keep = Keep::Keys(&[("name", Keep::All), ("resourceVersion", Keep::All), ("annotations", Keep::Prefixed("our/"))]);
-const OBJECT: Keep = Keep::Object(&[("metadata", META), ("spec", Keep::Keys(&[("a", Keep::All), ("b", Keep::Keys(&[("c", Keep::All)]))]))]);
+const META: Keep = Keep::Keys(&[
+    ("name", Keep::All),
+    ("resourceVersion", Keep::All),
+    ("annotations", Keep::Prefixed("our/")),
+]);
+const OBJECT: Keep = Keep::Object(&[
+    ("metadata", META),
+    (
+        "spec",
+        Keep::Keys(&[("a", Keep::All), ("b", Keep::Keys(&[("c", Keep::All)]))]),
+    ),
+]);
 const LIST: Keep = Keep::Keys(&[("metadata", Keep::All), ("items", OBJECT)]);
 
 fn cut(keep: &'static Keep, most: usize, text: &str, at_once: usize) -> (String, usize) {
@@ -25,11 +35,18 @@ fn value(keep: &'static Keep, most: usize, text: &str) -> Value {
 fn only_what_is_named_is_left() {
     let object = json!({"kind": "X", "metadata": {"name": "n\"}]", "managedFields": [{"f:x": {}}], "annotations": {"our/a": "1", "x": "]}"}},
         "spec": {"a": [1, {"deep": [true, null, -1.5e3]}], "b": [{"c": {}, "d": 1}, {"d": []}], "z": {"y": ["\\\"", "{"]}}, "status": "no"});
-    let list = json!({"kind": "List", "metadata": {"continue": "abc"}, "items": [object, {}, object]});
+    let list =
+        json!({"kind": "List", "metadata": {"continue": "abc"}, "items": [object, {}, object]});
     let left = json!({"metadata": {"name": "n\"}]", "annotations": {"our/a": "1"}},
         "spec": {"a": [1, {"deep": [true, null, -1.5e3]}], "b": [{"c": {}}, {}]}});
-    assert_eq!(value(&LIST, 1_000, &list.to_string()), json!({"metadata": {"continue": "abc"}, "items": [left, {}, left]}));
-    assert_eq!(value(&LIST, 1_000, &format!("{list:#}")), json!({"metadata": {"continue": "abc"}, "items": [left, {}, left]}));
+    assert_eq!(
+        value(&LIST, 1_000, &list.to_string()),
+        json!({"metadata": {"continue": "abc"}, "items": [left, {}, left]})
+    );
+    assert_eq!(
+        value(&LIST, 1_000, &format!("{list:#}")),
+        json!({"metadata": {"continue": "abc"}, "items": [left, {}, left]})
+    );
 }
 
 #[test]
@@ -47,7 +64,8 @@ fn an_object_that_keeps_too_much_is_its_identity() {
     let identity = json!({"metadata": {"name": "large", "resourceVersion": "7"}, CUT: true});
     let deep = (0..100).fold(json!(1), |value, _| json!([value]));
     // A text, many texts, many keys, nesting, a key.
-    let many: serde_json::Map<String, Value> = (0..10_000).map(|n| (n.to_string(), json!(n))).collect();
+    let many: serde_json::Map<String, Value> =
+        (0..10_000).map(|n| (n.to_string(), json!(n))).collect();
     for what in [
         json!({"a": "<".repeat(100_000)}),
         json!({"a": vec!["x"; 50_000]}),
@@ -55,9 +73,14 @@ fn an_object_that_keeps_too_much_is_its_identity() {
         json!({"a": deep}),
         json!({"a": {"k".repeat(5_000): 1}}),
     ] {
-        let list = json!({"items": [small, large(what), small]}).to_string().replace('<', "\\u003c");
+        let list = json!({"items": [small, large(what), small]})
+            .to_string()
+            .replace('<', "\\u003c");
         let (out, held) = cut(&LIST, 4_096, &list, 1_000);
-        assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), json!({"items": [small, identity, small]}));
+        assert_eq!(
+            serde_json::from_str::<Value>(&out).unwrap(),
+            json!({"items": [small, identity, small]})
+        );
         assert!(held <= 2 * 4_096, "{held} bytes were held");
     }
 }
@@ -70,11 +93,17 @@ fn any_json() -> impl Strategy<Value = Value> {
         ".{0,8}".prop_map(Value::from)
     ];
     leaf.prop_recursive(5, 40, 6, |inner| {
-        let key =
-            prop_oneof![Just("metadata".to_owned()), Just("items".to_owned()), Just("spec".to_owned()), Just("a".to_owned()), ".{0,6}"];
+        let key = prop_oneof![
+            Just("metadata".to_owned()),
+            Just("items".to_owned()),
+            Just("spec".to_owned()),
+            Just("a".to_owned()),
+            ".{0,6}"
+        ];
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::btree_map(key, inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map(key, inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }

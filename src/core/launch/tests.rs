@@ -4,7 +4,10 @@ use super::*;
 use proptest::prelude::*;
 
 fn window(days: i64) -> Window {
-    Window { min: format!("-{days}d").parse().unwrap(), max: "1d".parse().unwrap() }
+    Window {
+        min: format!("-{days}d").parse().unwrap(),
+        max: "1d".parse().unwrap(),
+    }
 }
 
 fn order(request: u64, days: i64) -> WindowFile {
@@ -31,8 +34,18 @@ impl Pod {
     fn new(drains: bool, order: Option<WindowFile>) -> Self {
         let options = Options { drains };
         let (launcher, actions) = Launcher::begin(options, None, None, order, window(INITIAL_DAYS));
-        let mut pod =
-            Self { options, launcher, child: None, timer: None, disk: None, verdict: None, order, exit: None, sent: Vec::new(), starts: 0 };
+        let mut pod = Self {
+            options,
+            launcher,
+            child: None,
+            timer: None,
+            disk: None,
+            verdict: None,
+            order,
+            exit: None,
+            sent: Vec::new(),
+            starts: 0,
+        };
         pod.act(&actions);
         pod
     }
@@ -49,9 +62,15 @@ impl Pod {
                 Action::Start(window) => {
                     assert_eq!(self.child, None, "one child at most");
                     let record = self.disk.as_ref().expect("recorded before it is started");
-                    assert_eq!((record.window, record.state), (*window, LaunchState::Started));
+                    assert_eq!(
+                        (record.window, record.state),
+                        (*window, LaunchState::Started)
+                    );
                     assert!(!record.ready);
-                    assert!(self.verdict.is_none_or(|v| v.launch < record.launch), "no verdict is older than its start");
+                    assert!(
+                        self.verdict.is_none_or(|v| v.launch < record.launch),
+                        "no verdict is older than its start"
+                    );
                     self.child = Some(*window);
                     self.starts += 1;
                 }
@@ -79,7 +98,10 @@ impl Pod {
     }
 
     fn judge(&mut self, outcome: Outcome) {
-        let verdict = Verdict { launch: self.disk.as_ref().unwrap().launch, outcome };
+        let verdict = Verdict {
+            launch: self.disk.as_ref().unwrap().launch,
+            outcome,
+        };
         self.verdict = Some(verdict);
         self.event(&Event::Judged(verdict));
     }
@@ -92,13 +114,23 @@ impl Pod {
     /// The whole container is killed, or has ended, and kubelet starts it again.
     fn container_restarts(&mut self) {
         (self.child, self.timer, self.exit) = (None, None, None);
-        let (launcher, actions) = Launcher::begin(self.options, self.disk.clone(), self.verdict, self.order, window(INITIAL_DAYS));
+        let (launcher, actions) = Launcher::begin(
+            self.options,
+            self.disk.clone(),
+            self.verdict,
+            self.order,
+            window(INITIAL_DAYS),
+        );
         self.launcher = launcher;
         self.act(&actions);
     }
 
     fn failed(&self) -> Option<(Window, u32)> {
-        self.disk.as_ref()?.failed.as_ref().map(|f| (f.window, f.times))
+        self.disk
+            .as_ref()?
+            .failed
+            .as_ref()
+            .map(|f| (f.window, f.times))
     }
 }
 
@@ -123,7 +155,11 @@ fn a_change_restarts_in_place() {
     pod.ordered(order(1, 50));
     assert_eq!(pod.child, Some(window(40)), "old orders are ignored");
     pod.ordered(order(3, 40));
-    assert_eq!((pod.sent.len(), pod.launcher.record().request), (1, 3), "the same window is noted, not restarted");
+    assert_eq!(
+        (pod.sent.len(), pod.launcher.record().request),
+        (1, 3),
+        "the same window is noted, not restarted"
+    );
 }
 
 #[test]
@@ -139,11 +175,23 @@ fn a_window_that_ends_thanos_is_given_up() {
     pod.ordered(order(2, 50));
     pod.exited(0);
     pod.exited(1);
-    assert_eq!(pod.failed(), Some((window(50), 2)), "failures in a row are counted");
+    assert_eq!(
+        pod.failed(),
+        Some((window(50), 2)),
+        "failures in a row are counted"
+    );
     pod.exited(3);
-    assert_eq!(pod.exit, Some(3), "the last good window fails too: not the window's fault");
+    assert_eq!(
+        pod.exit,
+        Some(3),
+        "the last good window fails too: not the window's fault"
+    );
     pod.container_restarts();
-    assert_eq!(pod.child, Some(window(INITIAL_DAYS)), "and the next launcher starts with it again");
+    assert_eq!(
+        pod.child,
+        Some(window(INITIAL_DAYS)),
+        "and the next launcher starts with it again"
+    );
     pod.judge(Outcome::Ready);
     pod.ordered(order(3, 50));
     pod.exited(0);
@@ -158,9 +206,16 @@ fn an_attempt_that_took_the_launcher_with_it_is_given_up() {
     pod.ordered(order(1, 50));
     pod.exited(0);
     pod.container_restarts();
-    assert_eq!((pod.child, pod.failed()), (Some(window(INITIAL_DAYS)), Some((window(50), 1))));
+    assert_eq!(
+        (pod.child, pod.failed()),
+        (Some(window(INITIAL_DAYS)), Some((window(50), 1)))
+    );
     pod.container_restarts();
-    assert_eq!(pod.failed(), Some((window(50), 1)), "the last good window's end is not a second failure");
+    assert_eq!(
+        pod.failed(),
+        Some((window(50), 1)),
+        "the last good window's end is not a second failure"
+    );
 }
 
 #[test]
@@ -178,7 +233,10 @@ fn a_ready_mark_counts_although_the_launcher_did_not_see_it() {
     pod.judge(Outcome::Ready);
     pod.ordered(order(1, 50));
     pod.exited(0);
-    pod.verdict = Some(Verdict { launch: 2, outcome: Outcome::Ready });
+    pod.verdict = Some(Verdict {
+        launch: 2,
+        outcome: Outcome::Ready,
+    });
     pod.container_restarts();
     assert_eq!((pod.child, pod.failed()), (Some(window(50)), None));
 }
@@ -204,7 +262,11 @@ fn a_start_that_takes_too_long_is_given_up() {
     assert_eq!(pod.sent, [Signal::Term, Signal::Term]);
     let mut killed = Pod { ..pod };
     killed.container_restarts();
-    assert_eq!(killed.child, Some(window(INITIAL_DAYS)), "also when the launcher is killed half-way");
+    assert_eq!(
+        killed.child,
+        Some(window(INITIAL_DAYS)),
+        "also when the launcher is killed half-way"
+    );
 }
 
 #[test]
@@ -221,7 +283,10 @@ fn a_thanos_that_does_not_stop_is_killed() {
 fn termination_drains_once() {
     let mut pod = Pod::new(true, None);
     pod.event(&Event::Signalled(Signal::Term));
-    assert_eq!((pod.sent.len(), pod.timer), (0, Some(Timer::TerminationDrain)));
+    assert_eq!(
+        (pod.sent.len(), pod.timer),
+        (0, Some(Timer::TerminationDrain))
+    );
     pod.ordered(order(1, 50));
     assert_eq!(pod.sent.len(), 0, "no restart during the drain");
     pod.event(&Event::Elapsed(Timer::TerminationDrain));
@@ -246,13 +311,22 @@ fn an_incomplete_start_is_repeated_and_its_window_stays_good() {
     pod.judge(Outcome::Ready);
     pod.judge(Outcome::Incomplete);
     pod.judge(Outcome::Incomplete);
-    assert_eq!((pod.sent.as_slice(), pod.timer), ([Signal::Term].as_slice(), Some(Timer::StopGrace)));
+    assert_eq!(
+        (pod.sent.as_slice(), pod.timer),
+        ([Signal::Term].as_slice(), Some(Timer::StopGrace))
+    );
     pod.exited(0);
     let record = pod.disk.clone().unwrap();
-    assert_eq!((pod.child, record.launch, record.request, record.restarts), (Some(window(50)), 2, 1, 1));
+    assert_eq!(
+        (pod.child, record.launch, record.request, record.restarts),
+        (Some(window(50)), 2, 1, 1)
+    );
     assert_eq!((record.good, record.ready), (Some(window(50)), false));
     // The whole container ends before the launcher has seen the verdict: the window was ready all the same.
-    pod.verdict = Some(Verdict { launch: 2, outcome: Outcome::Incomplete });
+    pod.verdict = Some(Verdict {
+        launch: 2,
+        outcome: Outcome::Incomplete,
+    });
     pod.container_restarts();
     assert_eq!((pod.child, pod.failed()), (Some(window(50)), None));
     // An order that comes while thanos stops wins.
@@ -313,7 +387,10 @@ fn apply(pod: &mut Pod, step: &Step) {
         Step::Order(days) => pod.ordered(order(next, *days)),
         Step::OrderAgain => {
             if let Some(order) = pod.order {
-                pod.ordered(WindowFile { request: next, ..order });
+                pod.ordered(WindowFile {
+                    request: next,
+                    ..order
+                });
             }
         }
         Step::Exited(code) => pod.exited(*code),
@@ -323,7 +400,10 @@ fn apply(pod: &mut Pod, step: &Step) {
         Step::StaleVerdict(launch) => {
             let current = pod.disk.as_ref().unwrap().launch;
             let launch = (*launch).min(current - 1);
-            pod.event(&Event::Judged(Verdict { launch, outcome: Outcome::TimedOut }));
+            pod.event(&Event::Judged(Verdict {
+                launch,
+                outcome: Outcome::TimedOut,
+            }));
         }
         Step::Signal(signal) => pod.event(&Event::Signalled(*signal)),
         Step::TimerElapses => {
@@ -334,7 +414,10 @@ fn apply(pod: &mut Pod, step: &Step) {
         Step::ContainerKilled => pod.container_restarts(),
         Step::UnseenReadyThenKilled => {
             let launch = pod.disk.as_ref().unwrap().launch;
-            pod.verdict = Some(Verdict { launch, outcome: Outcome::Ready });
+            pod.verdict = Some(Verdict {
+                launch,
+                outcome: Outcome::Ready,
+            });
             pod.container_restarts();
         }
     }

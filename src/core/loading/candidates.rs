@@ -22,13 +22,19 @@ impl Range {
     #[must_use]
     pub fn of(window: Window, unix_seconds: i64) -> Self {
         let now = DateTime::<Utc>::from_timestamp(unix_seconds, 0).unwrap_or_default();
-        Self { min: window.min.at(now).timestamp_millis(), max: window.max.at(now).timestamp_millis() }
+        Self {
+            min: window.min.at(now).timestamp_millis(),
+            max: window.max.at(now).timestamp_millis(),
+        }
     }
 
     /// With [`EDGE_MILLIS`] more on both sides.
     #[must_use]
     pub const fn widened(self) -> Self {
-        Self { min: self.min.saturating_sub(EDGE_MILLIS), max: self.max.saturating_add(EDGE_MILLIS) }
+        Self {
+            min: self.min.saturating_sub(EDGE_MILLIS),
+            max: self.max.saturating_add(EDGE_MILLIS),
+        }
     }
 
     /// Whether the block passes thanos' time filter.
@@ -41,8 +47,14 @@ impl Range {
 /// Counts the blocks outside the range.
 #[must_use]
 pub fn count(blocks: &[Block], range: Range) -> BucketCounts {
-    let of = |outside: &dyn Fn(&Block) -> bool| blocks.iter().filter(|block| outside(block)).count() as u64;
-    BucketCounts { total: blocks.len() as u64, older: of(&|block| block.max < range.min), newer: of(&|block| block.min > range.max) }
+    let of = |outside: &dyn Fn(&Block) -> bool| {
+        blocks.iter().filter(|block| outside(block)).count() as u64
+    };
+    BucketCounts {
+        total: blocks.len() as u64,
+        older: of(&|block| block.max < range.min),
+        newer: of(&|block| block.min > range.max),
+    }
 }
 
 #[cfg(test)]
@@ -52,13 +64,32 @@ mod tests {
 
     #[test]
     fn both_edges_belong_to_a_window() {
-        let window = Window { min: "-10s".parse().unwrap(), max: "1970-01-01T00:01:40Z".parse().unwrap() };
+        let window = Window {
+            min: "-10s".parse().unwrap(),
+            max: "1970-01-01T00:01:40Z".parse().unwrap(),
+        };
         let range = Range::of(window, 60);
         let ulid = Ulid::parse("01K1H8R1000000000000A1B2C3").unwrap();
-        let blocks =
-            [(0, 49_999), (0, 50_000), (60_000, 70_000), (100_000, 200_000), (100_001, 200_000)].map(|(min, max)| Block { ulid, min, max });
-        assert_eq!(blocks.map(|block| range.holds(block)), [false, true, true, true, false]);
-        assert_eq!(count(&blocks, range), BucketCounts { total: 5, older: 1, newer: 1 });
+        let blocks = [
+            (0, 49_999),
+            (0, 50_000),
+            (60_000, 70_000),
+            (100_000, 200_000),
+            (100_001, 200_000),
+        ]
+        .map(|(min, max)| Block { ulid, min, max });
+        assert_eq!(
+            blocks.map(|block| range.holds(block)),
+            [false, true, true, true, false]
+        );
+        assert_eq!(
+            count(&blocks, range),
+            BucketCounts {
+                total: 5,
+                older: 1,
+                newer: 1
+            }
+        );
         assert!(blocks.iter().all(|block| range.widened().holds(*block)));
     }
 }

@@ -43,7 +43,10 @@ pub struct Judge {
 impl Judge {
     /// Takes one reading.
     pub fn take(&mut self, reading: Reading) {
-        if self.last.is_some_and(|last| reading.syncs < last.syncs || reading.loads < last.loads) {
+        if self
+            .last
+            .is_some_and(|last| reading.syncs < last.syncs || reading.loads < last.loads)
+        {
             // Counters start again with the process.
             *self = Self::default();
         }
@@ -51,15 +54,25 @@ impl Judge {
         if good_before.is_none_or(|before| reading.good_syncs() > before) {
             self.last_sync = reading.unix_seconds;
         }
-        let ended = self.last.is_some_and(|last| reading.syncs_ended != last.syncs_ended);
+        let ended = self
+            .last
+            .is_some_and(|last| reading.syncs_ended != last.syncs_ended);
         self.failed = match self.last {
             Some(last) if reading.sync_failures > last.sync_failures => true,
             Some(_) if ended => false,
             _ => self.failed,
         };
-        self.steady = self.last.is_some_and(|last| Reading { unix_seconds: last.unix_seconds, ..reading } == last);
+        self.steady = self.last.is_some_and(|last| {
+            Reading {
+                unix_seconds: last.unix_seconds,
+                ..reading
+            } == last
+        });
         self.last = Some(reading);
-        let counts = Counts { expected: reading.expected, loaded: reading.loaded };
+        let counts = Counts {
+            expected: reading.expected,
+            loaded: reading.loaded,
+        };
         if self.failed || reading.is_loading() || counts.loaded > counts.expected {
             return;
         }
@@ -81,8 +94,14 @@ impl Judge {
     /// The last reading, while no state was accepted yet and it lacks blocks: better told as missing than as unknown.
     #[must_use]
     pub fn pending(&self) -> Option<Counts> {
-        let last = self.last.filter(|_| self.accepted.is_none() && !self.failed)?;
-        Some(Counts { expected: last.expected, loaded: last.loaded }).filter(|counts| counts.missing() > 0)
+        let last = self
+            .last
+            .filter(|_| self.accepted.is_none() && !self.failed)?;
+        Some(Counts {
+            expected: last.expected,
+            loaded: last.loaded,
+        })
+        .filter(|counts| counts.missing() > 0)
     }
 
     /// When the bucket was last read without an error; 0 before the first reading.
@@ -129,7 +148,9 @@ impl Judge {
 
     fn agrees(&self) -> bool {
         match (self.accepted, self.last) {
-            (Some(accepted), Some(last)) => accepted.expected == last.expected && accepted.loaded == last.loaded,
+            (Some(accepted), Some(last)) => {
+                accepted.expected == last.expected && accepted.loaded == last.loaded
+            }
             _ => false,
         }
     }
@@ -141,7 +162,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn reading(expected: u64, loaded: u64) -> Reading {
-        Reading { expected, loaded, syncs: 2, syncs_ended: 2, loads: 400, loads_ended: 400, unix_seconds: 100, ..Reading::default() }
+        Reading {
+            expected,
+            loaded,
+            syncs: 2,
+            syncs_ended: 2,
+            loads: 400,
+            loads_ended: 400,
+            unix_seconds: 100,
+            ..Reading::default()
+        }
     }
 
     fn judge(readings: &[Reading]) -> Judge {
@@ -154,26 +184,65 @@ mod tests {
 
     #[test]
     fn whole_is_believed_at_once_and_missing_when_it_stays() {
-        assert_eq!(judge(&[reading(371, 371)]).accepted(), Some(Counts { expected: 371, loaded: 371 }));
+        assert_eq!(
+            judge(&[reading(371, 371)]).accepted(),
+            Some(Counts {
+                expected: 371,
+                loaded: 371
+            })
+        );
         assert_eq!(judge(&[reading(371, 370)]).accepted(), None);
-        let judge = judge(&[reading(371, 370), Reading { unix_seconds: 101, ..reading(371, 370) }]);
+        let judge = judge(&[
+            reading(371, 370),
+            Reading {
+                unix_seconds: 101,
+                ..reading(371, 370)
+            },
+        ]);
         assert_eq!(judge.accepted().unwrap().missing(), 1);
         assert!(judge.is_certain() && judge.is_settled());
     }
 
     #[test]
     fn until_a_first_state_what_is_missing_is_told_without_names() {
-        let loading = Reading { loads: 401, ..reading(371, 370) };
-        assert_eq!(judge(&[loading, loading, loading]).pending().map(Counts::missing), Some(1));
-        assert_eq!(judge(&[reading(371, 370), reading(371, 370), loading]).pending(), None, "the accepted state holds");
-        assert_eq!(judge(&[Reading { loads: 401, ..reading(371, 371) }]).pending(), None);
-        let failed = Reading { sync_failures: 1, syncs: 3, syncs_ended: 3, ..loading };
+        let loading = Reading {
+            loads: 401,
+            ..reading(371, 370)
+        };
+        assert_eq!(
+            judge(&[loading, loading, loading])
+                .pending()
+                .map(Counts::missing),
+            Some(1)
+        );
+        assert_eq!(
+            judge(&[reading(371, 370), reading(371, 370), loading]).pending(),
+            None,
+            "the accepted state holds"
+        );
+        assert_eq!(
+            judge(&[Reading {
+                loads: 401,
+                ..reading(371, 371)
+            }])
+            .pending(),
+            None
+        );
+        let failed = Reading {
+            sync_failures: 1,
+            syncs: 3,
+            syncs_ended: 3,
+            ..loading
+        };
         assert_eq!(judge(&[loading, failed]).pending(), None);
     }
 
     #[test]
     fn while_the_bucket_is_read_the_counts_of_the_sync_before_hold_but_are_not_certain() {
-        let fetching = Reading { syncs: 3, ..reading(371, 370) };
+        let fetching = Reading {
+            syncs: 3,
+            ..reading(371, 370)
+        };
         let judge = judge(&[fetching, fetching]);
         assert_eq!(judge.accepted().unwrap().missing(), 1);
         assert!(!judge.is_certain());
@@ -193,19 +262,40 @@ mod tests {
         let failed = later(reading(0, 370), 3, 1, 900);
         let partial = later(reading(300, 300), 4, 2, 1000);
         let mut judge = judge(&[before[0], before[1], failed, failed, partial, partial]);
-        assert_eq!((judge.accepted().unwrap().missing(), judge.last_sync_unix_seconds()), (1, 100));
+        assert_eq!(
+            (
+                judge.accepted().unwrap().missing(),
+                judge.last_sync_unix_seconds()
+            ),
+            (1, 100)
+        );
         assert!(judge.is_settled());
         let good = later(reading(371, 371), 5, 2, 1900);
         judge.take(good);
         judge.take(good);
-        assert_eq!((judge.accepted().unwrap().missing(), judge.last_sync_unix_seconds()), (0, 1900));
+        assert_eq!(
+            (
+                judge.accepted().unwrap().missing(),
+                judge.last_sync_unix_seconds()
+            ),
+            (0, 1900)
+        );
         let blind = [reading(0, 370), reading(0, 370)];
         assert!(self::judge(&blind).is_hopeless());
     }
 
     #[test]
     fn another_process_begins_again() {
-        let judge = judge(&[reading(371, 371), Reading { syncs: 1, syncs_ended: 1, loads: 5, loads_ended: 4, ..reading(371, 3) }]);
+        let judge = judge(&[
+            reading(371, 371),
+            Reading {
+                syncs: 1,
+                syncs_ended: 1,
+                loads: 5,
+                loads_ended: 4,
+                ..reading(371, 3)
+            },
+        ]);
         assert_eq!(judge.accepted(), None);
     }
 
@@ -228,8 +318,20 @@ mod tests {
     }
 
     fn sync() -> impl Strategy<Value = Sync> {
-        (0_u64..5, 0_u64..5, 0_u64..3, prop::bool::weighted(0.2), prop::collection::vec(0_u8..4, 1..12))
-            .prop_map(|(new, gone, broken, fails, looks)| Sync { new, gone, broken, fails, looks })
+        (
+            0_u64..5,
+            0_u64..5,
+            0_u64..3,
+            prop::bool::weighted(0.2),
+            prop::collection::vec(0_u8..4, 1..12),
+        )
+            .prop_map(|(new, gone, broken, fails, looks)| Sync {
+                new,
+                gone,
+                broken,
+                fails,
+                looks,
+            })
     }
 
     impl Store {

@@ -50,8 +50,12 @@ impl Ulid {
 
 impl std::fmt::Display for Ulid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let digits = (0..LENGTH).rev().map(|at| char::from(DIGITS[((self.0 >> (5 * at)) & 31) as usize]));
-        digits.into_iter().try_for_each(|digit| f.write_str(digit.encode_utf8(&mut [0; 4])))
+        let digits = (0..LENGTH)
+            .rev()
+            .map(|at| char::from(DIGITS[((self.0 >> (5 * at)) & 31) as usize]));
+        digits
+            .into_iter()
+            .try_for_each(|digit| f.write_str(digit.encode_utf8(&mut [0; 4])))
     }
 }
 
@@ -70,8 +74,15 @@ impl Block {
     /// As it stands in documents.
     #[must_use]
     pub fn to_ref(self) -> BlockRef {
-        let time = |millis: i64| DateTime::<Utc>::from_timestamp_millis(millis.clamp(FIRST_MILLIS, LAST_MILLIS)).unwrap_or_default();
-        BlockRef { ulid: self.ulid.to_string(), min_time: time(self.min), max_time: time(self.max) }
+        let time = |millis: i64| {
+            DateTime::<Utc>::from_timestamp_millis(millis.clamp(FIRST_MILLIS, LAST_MILLIS))
+                .unwrap_or_default()
+        };
+        BlockRef {
+            ulid: self.ulid.to_string(),
+            min_time: time(self.min),
+            max_time: time(self.max),
+        }
     }
 }
 
@@ -106,7 +117,9 @@ impl Cursor<'_> {
 
     fn number(&mut self) -> Option<i64> {
         let text = self.0.trim_ascii_start();
-        let end = text.iter().position(|byte| !byte.is_ascii_digit() && *byte != b'-')?;
+        let end = text
+            .iter()
+            .position(|byte| !byte.is_ascii_digit() && *byte != b'-')?;
         let (number, rest) = text.split_at(end);
         self.0 = rest;
         std::str::from_utf8(number).ok()?.parse().ok()
@@ -161,16 +174,32 @@ impl Meta {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let raw: Raw = serde_json::from_slice(bytes).ok()?;
-        let mut sources = raw.compaction.sources.iter().map(|text| Ulid::parse(text)).collect::<Option<Vec<_>>>()?;
+        let mut sources = raw
+            .compaction
+            .sources
+            .iter()
+            .map(|text| Ulid::parse(text))
+            .collect::<Option<Vec<_>>>()?;
         sources.sort_unstable();
-        let group = format!("{}@{:?}", raw.thanos.downsample.resolution, raw.thanos.labels);
-        Some(Self { range: (raw.min, raw.max), sources, group })
+        let group = format!(
+            "{}@{:?}",
+            raw.thanos.downsample.resolution, raw.thanos.labels
+        );
+        Some(Self {
+            range: (raw.min, raw.max),
+            sources,
+            group,
+        })
     }
 
     /// Whether this block has all samples of `other`: both are of one group, and all sources of `other` are in this one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        self.group == other.group && other.sources.iter().all(|source| self.sources.binary_search(source).is_ok())
+        self.group == other.group
+            && other
+                .sources
+                .iter()
+                .all(|source| self.sources.binary_search(source).is_ok())
     }
 }
 
@@ -185,37 +214,79 @@ mod tests {
 
     #[test]
     fn ulids_read_back_and_other_names_are_none() {
-        for text in ["01K1H8R1000000000000A1B2C3", "00000000000000000000000000", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ"] {
+        for text in [
+            "01K1H8R1000000000000A1B2C3",
+            "00000000000000000000000000",
+            "7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+        ] {
             assert_eq!(Ulid::parse(text).unwrap().to_string(), text);
         }
-        assert_eq!(Ulid::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap().millis(), 1_469_922_850_259);
-        for text in ["", "meta-syncer", "8ZZZZZZZZZZZZZZZZZZZZZZZZZ", "01K1H8R1000000000000A1B2CI", "01K1H8R1000000000000A1B2C3.tmp"] {
+        assert_eq!(
+            Ulid::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap().millis(),
+            1_469_922_850_259
+        );
+        for text in [
+            "",
+            "meta-syncer",
+            "8ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "01K1H8R1000000000000A1B2CI",
+            "01K1H8R1000000000000A1B2C3.tmp",
+        ] {
             assert_eq!(Ulid::parse(text), None);
         }
     }
 
     #[test]
     fn the_range_stands_at_the_front_or_the_whole_document_is_read() {
-        assert_eq!(range_at_front(&TEXT.as_bytes()[..PREFIX_BYTES.min(TEXT.len())]), Some((-5, 1_753_315_200_000)));
-        assert_eq!(range_at_front(&TEXT.as_bytes()[..60]), None, "a number that is cut");
+        assert_eq!(
+            range_at_front(&TEXT.as_bytes()[..PREFIX_BYTES.min(TEXT.len())]),
+            Some((-5, 1_753_315_200_000))
+        );
+        assert_eq!(
+            range_at_front(&TEXT.as_bytes()[..60]),
+            None,
+            "a number that is cut"
+        );
         let compact: String = TEXT.split_whitespace().collect();
-        assert_eq!(range_at_front(compact.as_bytes()), Some((-5, 1_753_315_200_000)));
-        let other = compact.replace("\"minTime\":-5,", "\"stats\":{\"minTime\":1},\"minTime\":-5,");
+        assert_eq!(
+            range_at_front(compact.as_bytes()),
+            Some((-5, 1_753_315_200_000))
+        );
+        let other = compact.replace(
+            "\"minTime\":-5,",
+            "\"stats\":{\"minTime\":1},\"minTime\":-5,",
+        );
         assert_eq!(range_at_front(other.as_bytes()), None);
         let meta = Meta::parse(other.as_bytes()).unwrap();
         assert_eq!(meta.range, (-5, 1_753_315_200_000));
         assert!(meta.sources.is_sorted() && meta.sources.len() == 2);
         assert_eq!(meta, Meta::parse(TEXT.as_bytes()).unwrap());
-        assert!(meta.covers(&Meta { sources: meta.sources[..1].to_vec(), ..meta.clone() }));
-        assert!(!meta.covers(&Meta { group: "other".to_owned(), ..meta.clone() }));
+        assert!(meta.covers(&Meta {
+            sources: meta.sources[..1].to_vec(),
+            ..meta.clone()
+        }));
+        assert!(!meta.covers(&Meta {
+            group: "other".to_owned(),
+            ..meta.clone()
+        }));
     }
 
     #[test]
     fn times_beyond_the_calendar_are_still_a_document() {
-        let block = Block { ulid: Ulid::parse("01K1H8R1000000000000A1B2C3").unwrap(), min: i64::MIN, max: i64::MAX };
+        let block = Block {
+            ulid: Ulid::parse("01K1H8R1000000000000A1B2C3").unwrap(),
+            min: i64::MIN,
+            max: i64::MAX,
+        };
         let text = serde_json::to_string(&block.to_ref()).unwrap();
-        assert!(text.contains("0000-01-01T00:00:00Z") && text.contains("9999-12-31T23:59:59Z"), "{text}");
-        assert_eq!(serde_json::from_str::<BlockRef>(&text).unwrap(), block.to_ref());
+        assert!(
+            text.contains("0000-01-01T00:00:00Z") && text.contains("9999-12-31T23:59:59Z"),
+            "{text}"
+        );
+        assert_eq!(
+            serde_json::from_str::<BlockRef>(&text).unwrap(),
+            block.to_ref()
+        );
     }
 
     proptest! {

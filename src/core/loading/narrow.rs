@@ -32,16 +32,31 @@ pub struct Narrowed {
 
 /// Drops the candidates that thanos does not miss. `loaded` are the blocks of the window with an index header, `remembered`
 /// those that thanos filtered before, `missing` is how many blocks thanos says that it lacks.
-pub fn narrow(mut candidates: Vec<Block>, loaded: &[Block], remembered: &BTreeSet<Ulid>, missing: u64, metas: &mut impl Metas) -> Narrowed {
+pub fn narrow(
+    mut candidates: Vec<Block>,
+    loaded: &[Block],
+    remembered: &BTreeSet<Ulid>,
+    missing: u64,
+    metas: &mut impl Metas,
+) -> Narrowed {
     let missing = usize::try_from(missing).unwrap_or(usize::MAX);
-    let filtered = candidates.iter().filter(|block| remembered.contains(&block.ulid)).count();
+    let filtered = candidates
+        .iter()
+        .filter(|block| remembered.contains(&block.ulid))
+        .count();
     if candidates.len() - filtered >= missing {
         candidates.retain(|block| !remembered.contains(&block.ulid));
     }
     if candidates.is_empty() || candidates.len() > MAX_CANDIDATES {
-        return Narrowed { candidates, covered: 0 };
+        return Narrowed {
+            candidates,
+            covered: 0,
+        };
     }
-    let details: Vec<(Block, Option<Meta>)> = candidates.iter().map(|block| (*block, metas.meta(block.ulid))).collect();
+    let details: Vec<(Block, Option<Meta>)> = candidates
+        .iter()
+        .map(|block| (*block, metas.meta(block.ulid)))
+        .collect();
     let mut kept = Vec::with_capacity(candidates.len());
     let (mut covered, mut left) = (0, candidates.len());
     for (block, meta) in &details {
@@ -49,14 +64,21 @@ pub fn narrow(mut candidates: Vec<Block>, loaded: &[Block], remembered: &BTreeSe
             kept.push(*block);
             continue;
         };
-        let around: Vec<Meta> = loaded.iter().filter(|other| overlap(other, block)).filter_map(|other| metas.meta(other.ulid)).collect();
+        let around: Vec<Meta> = loaded
+            .iter()
+            .filter(|other| overlap(other, block))
+            .filter_map(|other| metas.meta(other.ulid))
+            .collect();
         // Thanos itself filters what one loaded block replaces; only what several hold together counts as missing there.
         if around.iter().any(|other| other.covers(meta)) {
             left -= 1;
             continue;
         }
-        let held: BTreeSet<Ulid> =
-            around.iter().filter(|other| other.group == meta.group).flat_map(|other| other.sources.clone()).collect();
+        let held: BTreeSet<Ulid> = around
+            .iter()
+            .filter(|other| other.group == meta.group)
+            .flat_map(|other| other.sources.clone())
+            .collect();
         if meta.sources.iter().all(|source| held.contains(source)) {
             covered += 1;
             left -= 1;
@@ -67,7 +89,10 @@ pub fn narrow(mut candidates: Vec<Block>, loaded: &[Block], remembered: &BTreeSe
                 let (theirs, ours) = (details.sources.len(), meta.sources.len());
                 theirs > ours || (theirs == ours && other.ulid < block.ulid)
             };
-            other.ulid != block.ulid && details.as_ref().is_some_and(|details| details.covers(meta) && more(details))
+            other.ulid != block.ulid
+                && details
+                    .as_ref()
+                    .is_some_and(|details| details.covers(meta) && more(details))
         };
         if left > missing && details.iter().any(replaces) {
             left -= 1;
@@ -75,7 +100,10 @@ pub fn narrow(mut candidates: Vec<Block>, loaded: &[Block], remembered: &BTreeSe
         }
         kept.push(*block);
     }
-    Narrowed { candidates: kept, covered }
+    Narrowed {
+        candidates: kept,
+        covered,
+    }
 }
 
 const fn overlap(one: &Block, other: &Block) -> bool {
@@ -107,14 +135,28 @@ mod tests {
         let metas = blocks.iter().map(|(n, range, sources, group)| {
             let mut sources: Vec<Ulid> = sources.iter().map(|source| ulid(*source)).collect();
             sources.sort_unstable();
-            (ulid(*n), Meta { range: *range, sources, group: (*group).to_owned() })
+            (
+                ulid(*n),
+                Meta {
+                    range: *range,
+                    sources,
+                    group: (*group).to_owned(),
+                },
+            )
         });
         let metas: BTreeMap<Ulid, Meta> = metas.collect();
-        let ranges: BTreeMap<Ulid, (i64, i64)> = metas.iter().map(|(ulid, meta)| (*ulid, meta.range)).collect();
+        let ranges: BTreeMap<Ulid, (i64, i64)> = metas
+            .iter()
+            .map(|(ulid, meta)| (*ulid, meta.range))
+            .collect();
         let of = move |numbers: &[u8]| {
             let block = |n: &u8| {
                 let (min, max) = ranges[&ulid(*n)];
-                Block { ulid: ulid(*n), min, max }
+                Block {
+                    ulid: ulid(*n),
+                    min,
+                    max,
+                }
             };
             numbers.iter().map(block).collect::<Vec<_>>()
         };
@@ -122,7 +164,14 @@ mod tests {
     }
 
     fn numbers(narrowed: &Narrowed) -> Vec<u8> {
-        (0..100).filter(|n| narrowed.candidates.iter().any(|block| block.ulid == ulid(*n))).collect()
+        (0..100)
+            .filter(|n| {
+                narrowed
+                    .candidates
+                    .iter()
+                    .any(|block| block.ulid == ulid(*n))
+            })
+            .collect()
     }
 
     /// 9 was compacted from 1 and 2, which are still in the bucket; 3 has the same samples as 9 says, but other labels.
@@ -139,11 +188,17 @@ mod tests {
         let narrowed = narrow(of(&[1, 2, 9]), &of(&[3, 4]), &none, 1, &mut metas);
         assert_eq!((numbers(&narrowed), narrowed.covered), (vec![9], 0));
         // Not below what thanos says that it lacks.
-        assert_eq!(numbers(&narrow(of(&[1, 2, 9]), &of(&[3, 4]), &none, 3, &mut metas)), [1, 2, 9]);
+        assert_eq!(
+            numbers(&narrow(of(&[1, 2, 9]), &of(&[3, 4]), &none, 3, &mut metas)),
+            [1, 2, 9]
+        );
         // While the sources are loaded, nothing is missing.
         let narrowed = narrow(of(&[9]), &of(&[1, 2, 3, 4]), &none, 1, &mut metas);
         assert_eq!((numbers(&narrowed), narrowed.covered), (vec![], 1));
-        assert_eq!(numbers(&narrow(of(&[9]), &of(&[2, 3, 4]), &none, 1, &mut metas)), [9]);
+        assert_eq!(
+            numbers(&narrow(of(&[9]), &of(&[2, 3, 4]), &none, 1, &mut metas)),
+            [9]
+        );
         // The result is loaded: its sources are filtered, whatever the counts say.
         let narrowed = narrow(of(&[1, 2]), &of(&[9, 4]), &none, 0, &mut metas);
         assert_eq!((numbers(&narrowed), narrowed.covered), (vec![], 0));
@@ -151,16 +206,38 @@ mod tests {
 
     #[test]
     fn what_thanos_filtered_before_is_dropped_while_enough_remain() {
-        let (mut metas, of) = bucket(&[(1, (0, 10), &[1], "a"), (2, (10, 20), &[2], "a"), (3, (20, 30), &[3], "a")]);
+        let (mut metas, of) = bucket(&[
+            (1, (0, 10), &[1], "a"),
+            (2, (10, 20), &[2], "a"),
+            (3, (20, 30), &[3], "a"),
+        ]);
         let remembered = BTreeSet::from([ulid(1), ulid(3)]);
-        assert_eq!(numbers(&narrow(of(&[1, 2, 3]), &[], &remembered, 1, &mut metas)), [2]);
-        assert_eq!(numbers(&narrow(of(&[1, 2, 3]), &[], &remembered, 2, &mut metas)), [1, 2, 3]);
+        assert_eq!(
+            numbers(&narrow(of(&[1, 2, 3]), &[], &remembered, 1, &mut metas)),
+            [2]
+        );
+        assert_eq!(
+            numbers(&narrow(of(&[1, 2, 3]), &[], &remembered, 2, &mut metas)),
+            [1, 2, 3]
+        );
         metas.1 = 0;
-        let many: Vec<Block> = (0..=MAX_CANDIDATES).map(|_| Block { ulid: ulid(50), min: 0, max: 0 }).collect();
-        assert_eq!(narrow(many.clone(), &[], &remembered, 1, &mut metas).candidates, many);
+        let many: Vec<Block> = (0..=MAX_CANDIDATES)
+            .map(|_| Block {
+                ulid: ulid(50),
+                min: 0,
+                max: 0,
+            })
+            .collect();
+        assert_eq!(
+            narrow(many.clone(), &[], &remembered, 1, &mut metas).candidates,
+            many
+        );
         assert_eq!(metas.1, 0, "nothing is read beyond the limit");
         // Of two with the same sources thanos keeps the one with the smaller id.
         let (mut metas, of) = bucket(&[(1, (0, 10), &[7], "a"), (2, (0, 10), &[7], "a")]);
-        assert_eq!(numbers(&narrow(of(&[1, 2]), &[], &BTreeSet::new(), 1, &mut metas)), [1]);
+        assert_eq!(
+            numbers(&narrow(of(&[1, 2]), &[], &BTreeSet::new(), 1, &mut metas)),
+            [1]
+        );
     }
 }

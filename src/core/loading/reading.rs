@@ -55,14 +55,29 @@ impl Reading {
 
 /// The wanted series and where each goes.
 const SERIES: [(&str, Place); 8] = [
-    ("thanos_blocks_meta_synced{state=\"loaded\"}", |found| &mut found.expected),
-    ("thanos_bucket_store_blocks_loaded", |found| &mut found.loaded),
+    ("thanos_blocks_meta_synced{state=\"loaded\"}", |found| {
+        &mut found.expected
+    }),
+    ("thanos_bucket_store_blocks_loaded", |found| {
+        &mut found.loaded
+    }),
     ("thanos_blocks_meta_syncs_total", |found| &mut found.syncs),
-    ("thanos_blocks_meta_sync_duration_seconds_count", |found| &mut found.syncs_ended),
-    ("thanos_blocks_meta_sync_failures_total", |found| &mut found.sync_failures),
-    ("thanos_bucket_store_block_loads_total", |found| &mut found.loads),
-    ("thanos_bucket_store_block_load_failures_total", |found| &mut found.load_failures),
-    ("thanos_bucket_store_block_load_duration_seconds_count", |found| &mut found.loads_done),
+    ("thanos_blocks_meta_sync_duration_seconds_count", |found| {
+        &mut found.syncs_ended
+    }),
+    ("thanos_blocks_meta_sync_failures_total", |found| {
+        &mut found.sync_failures
+    }),
+    ("thanos_bucket_store_block_loads_total", |found| {
+        &mut found.loads
+    }),
+    ("thanos_bucket_store_block_load_failures_total", |found| {
+        &mut found.load_failures
+    }),
+    (
+        "thanos_bucket_store_block_load_duration_seconds_count",
+        |found| &mut found.loads_done,
+    ),
 ];
 
 type Place = fn(&mut Found) -> &mut Option<u64>;
@@ -125,7 +140,9 @@ impl Parser {
             self.found.take(&self.line);
         }
         let found = self.found;
-        let need = |value: Option<u64>, at: usize| value.ok_or_else(|| format!("/metrics has no {}", SERIES[at].0));
+        let need = |value: Option<u64>, at: usize| {
+            value.ok_or_else(|| format!("/metrics has no {}", SERIES[at].0))
+        };
         let loads = need(found.loads, 5)?;
         let load_failures = need(found.load_failures, 6)?;
         Ok(Reading {
@@ -136,7 +153,9 @@ impl Parser {
             sync_failures: need(found.sync_failures, 4)?,
             loads,
             // Older versions do not count successes; that no load is under way then shows in readings that stay the same.
-            loads_ended: found.loads_done.map_or(loads, |done| done.saturating_add(load_failures)),
+            loads_ended: found
+                .loads_done
+                .map_or(loads, |done| done.saturating_add(load_failures)),
             unix_seconds,
         })
     }
@@ -161,8 +180,14 @@ fn value(rest: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(rest.strip_prefix(b" ")?).ok()?;
     let value: f64 = text.split_ascii_whitespace().next()?.parse().ok()?;
     // Counts of blocks; beyond this a double is not exact and the value is nonsense.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: within 0 and 2^53")]
-    (0.0..=9_007_199_254_740_992.0).contains(&value).then_some(value as u64)
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked: within 0 and 2^53"
+    )]
+    (0.0..=9_007_199_254_740_992.0)
+        .contains(&value)
+        .then_some(value as u64)
 }
 
 #[cfg(test)]
@@ -199,16 +224,36 @@ mod tests {
             unix_seconds: 5,
         };
         assert_eq!(reading, expected);
-        assert_eq!((reading.missing(), reading.good_syncs(), reading.is_idle(), reading.is_loading()), (1, 1, false, true));
-        let older = TEXT.replace("thanos_bucket_store_block_load_duration_seconds_count 1197\n", "");
+        assert_eq!(
+            (
+                reading.missing(),
+                reading.good_syncs(),
+                reading.is_idle(),
+                reading.is_loading()
+            ),
+            (1, 1, false, true)
+        );
+        let older = TEXT.replace(
+            "thanos_bucket_store_block_load_duration_seconds_count 1197\n",
+            "",
+        );
         assert!(!read(&older).unwrap().is_loading());
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        assert_eq!(read(""), Err("/metrics has no thanos_bucket_store_block_loads_total".to_owned()));
-        let without = TEXT.replace("thanos_bucket_store_blocks_loaded 370", "thanos_bucket_store_blocks_loaded NaN");
-        assert_eq!(read(&without), Err("/metrics has no thanos_bucket_store_blocks_loaded".to_owned()));
+        assert_eq!(
+            read(""),
+            Err("/metrics has no thanos_bucket_store_block_loads_total".to_owned())
+        );
+        let without = TEXT.replace(
+            "thanos_bucket_store_blocks_loaded 370",
+            "thanos_bucket_store_blocks_loaded NaN",
+        );
+        assert_eq!(
+            read(&without),
+            Err("/metrics has no thanos_bucket_store_blocks_loaded".to_owned())
+        );
     }
 
     #[test]

@@ -10,7 +10,9 @@ use super::super::names;
 use super::super::patch::{self, Operation, Value};
 use super::super::plan::Assignment;
 use super::super::pod::{ContainerView, PodView, Text};
-use super::super::sidecar_spec::{ReloadIn, SidecarFacts, config_volume, install, launcher_command, shared_mount, shared_volume};
+use super::super::sidecar_spec::{
+    ReloadIn, SidecarFacts, config_volume, install, launcher_command, shared_mount, shared_volume,
+};
 use super::super::store_args::{At, host_of, port_of};
 use super::super::window::Window;
 use super::eligible::{Candidate, annotated_command, is_our_sidecar};
@@ -36,18 +38,39 @@ struct Status<'a> {
 ///
 /// # Errors
 /// [`Skip`] when its user set time flags and did not let us replace them, or when nothing is missing.
-pub fn inject<'a>(pod: &'a PodView<'a>, candidate: &Candidate<'a>, facts: &Facts<'a>) -> Result<Injection<'a>, Skip> {
+pub fn inject<'a>(
+    pod: &'a PodView<'a>,
+    candidate: &Candidate<'a>,
+    facts: &Facts<'a>,
+) -> Result<Injection<'a>, Skip> {
     let ours = candidate.has_sidecar || candidate.store.launched;
-    let replace = facts.replace_time_flags || pod.annotation(names::REPLACE_TIME_FLAGS) == Some("true");
-    if let Some(flag) = candidate.store.time_flags.first().filter(|_| !ours && !replace) {
-        return Err(Skip::TimeFlags(if flag.is_min { "--min-time" } else { "--max-time" }.to_owned()));
+    let replace =
+        facts.replace_time_flags || pod.annotation(names::REPLACE_TIME_FLAGS) == Some("true");
+    if let Some(flag) = candidate
+        .store
+        .time_flags
+        .first()
+        .filter(|_| !ours && !replace)
+    {
+        return Err(Skip::TimeFlags(
+            if flag.is_min {
+                "--min-time"
+            } else {
+                "--max-time"
+            }
+            .to_owned(),
+        ));
     }
     let (assignment, window, source) = place(candidate, facts);
     let mut remarks = Vec::new();
     if !ours {
         remarks.extend(selection::look(pod, candidate)?);
     }
-    let mut patch = Patch { pod, candidate, operations: Vec::with_capacity(12) };
+    let mut patch = Patch {
+        pod,
+        candidate,
+        operations: Vec::with_capacity(12),
+    };
     patch.volumes(facts);
     patch.sidecar(facts, &mut remarks);
     patch.mount();
@@ -59,7 +82,13 @@ pub fn inject<'a>(pod: &'a PodView<'a>, candidate: &Candidate<'a>, facts: &Facts
     if patch.operations.is_empty() {
         return Err(Skip::AlreadyInjected);
     }
-    Ok(Injection { operations: patch.operations, assignment, window, source, remarks })
+    Ok(Injection {
+        operations: patch.operations,
+        assignment,
+        window,
+        source,
+        remarks,
+    })
 }
 
 /// Names the first few annotations that have no effect, and counts the others. A body may hold a hundred thousand, and finding
@@ -67,8 +96,12 @@ pub fn inject<'a>(pod: &'a PodView<'a>, candidate: &Candidate<'a>, facts: &Facts
 fn annotation_remarks(pod: &PodView<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     let mut more = 0;
-    for (key, _) in
-        pod.metadata.annotations.iter().flat_map(|ours| &ours.0).filter(|(key, _)| key.starts_with(names::PREFIX) && !is_ours(key))
+    for (key, _) in pod
+        .metadata
+        .annotations
+        .iter()
+        .flat_map(|ours| &ours.0)
+        .filter(|(key, _)| key.starts_with(names::PREFIX) && !is_ours(key))
     {
         if remarks.len() >= MAX_ANNOTATION_REMARKS {
             more += 1;
@@ -85,10 +118,24 @@ fn annotation_remarks(pod: &PodView<'_>) -> Vec<Remark> {
 /// The published entry if there is one, else the plan.
 fn place(candidate: &Candidate<'_>, facts: &Facts<'_>) -> (Assignment, Window, Source) {
     if let Some(entry) = facts.published {
-        return (Assignment { shard: entry.shard, replica: entry.replica, surplus: false }, entry.window, Source::Published);
+        return (
+            Assignment {
+                shard: entry.shard,
+                replica: entry.replica,
+                surplus: false,
+            },
+            entry.window,
+            Source::Published,
+        );
     }
-    let assignment = facts.plan.assign(candidate.ordinal.saturating_sub(facts.ordinals_start));
-    (assignment, facts.plan.window(assignment.shard, facts.now), Source::Plan)
+    let assignment = facts
+        .plan
+        .assign(candidate.ordinal.saturating_sub(facts.ordinals_start));
+    (
+        assignment,
+        facts.plan.window(assignment.shard, facts.now),
+        Source::Plan,
+    )
 }
 
 struct Patch<'a, 'c> {
@@ -99,18 +146,35 @@ struct Patch<'a, 'c> {
 
 impl<'a> Patch<'a, '_> {
     fn volumes(&mut self, facts: &Facts<'a>) {
-        let has = |name: &str| self.pod.spec.volumes.iter().flatten().any(|volume| volume.name.0 == name);
+        let has = |name: &str| {
+            self.pod
+                .spec
+                .volumes
+                .iter()
+                .flatten()
+                .any(|volume| volume.name.0 == name)
+        };
         let mut missing = Vec::with_capacity(2);
         if !has(names::SHARED_VOLUME) {
             missing.push(shared_volume());
         }
         if !has(names::CONFIG_VOLUME) {
-            missing.push(config_volume(Cow::Owned(facts.config.operator.configmap_of(facts.namespace, &self.candidate.owner.name.0))));
+            missing.push(config_volume(Cow::Owned(
+                facts
+                    .config
+                    .operator
+                    .configmap_of(facts.namespace, &self.candidate.owner.name.0),
+            )));
         }
         if self.pod.spec.volumes.is_none() && !missing.is_empty() {
-            self.operations.push(Operation::add("/spec/volumes", Value::Volumes(missing)));
+            self.operations
+                .push(Operation::add("/spec/volumes", Value::Volumes(missing)));
         } else {
-            self.operations.extend(missing.into_iter().map(|volume| Operation::add("/spec/volumes/-", Value::Volume(volume))));
+            self.operations.extend(
+                missing
+                    .into_iter()
+                    .map(|volume| Operation::add("/spec/volumes/-", Value::Volume(volume))),
+            );
         }
     }
 
@@ -123,40 +187,61 @@ impl<'a> Patch<'a, '_> {
         let there = self.pod.spec.init_containers.is_some();
         if !facts.config.injection.native_sidecar {
             self.operations.push(if there {
-                Operation::add("/spec/initContainers/-", Value::Container(Box::new(install(&spec))))
+                Operation::add(
+                    "/spec/initContainers/-",
+                    Value::Container(Box::new(install(&spec))),
+                )
             } else {
-                Operation::add("/spec/initContainers", Value::Containers(vec![install(&spec)]))
+                Operation::add(
+                    "/spec/initContainers",
+                    Value::Containers(vec![install(&spec)]),
+                )
             });
         }
         if let Some(sidecar) = facts.rendered.get(&spec) {
-            self.operations.push(match (facts.config.injection.native_sidecar, there) {
-                (false, _) => Operation::add("/spec/containers/-", Value::Rendered(sidecar)),
-                (true, true) => Operation::add("/spec/initContainers/-", Value::Rendered(sidecar)),
-                (true, false) => Operation::add("/spec/initContainers", Value::RenderedList(sidecar)),
-            });
+            self.operations
+                .push(match (facts.config.injection.native_sidecar, there) {
+                    (false, _) => Operation::add("/spec/containers/-", Value::Rendered(sidecar)),
+                    (true, true) => {
+                        Operation::add("/spec/initContainers/-", Value::Rendered(sidecar))
+                    }
+                    (true, false) => {
+                        Operation::add("/spec/initContainers", Value::RenderedList(sidecar))
+                    }
+                });
         }
         if spec.reload == ReloadIn::Signal && self.pod.spec.share_process_namespace != Some(true) {
-            self.operations.push(Operation::add("/spec/shareProcessNamespace", Value::Truth(true)));
+            self.operations.push(Operation::add(
+                "/spec/shareProcessNamespace",
+                Value::Truth(true),
+            ));
         }
     }
 
     /// What does not know native sidecars drops the policy, and then an init container of ours would never end.
     fn restart_policy(&mut self) {
         let init = self.pod.init_containers();
-        let Some(index) = init.iter().position(is_our_sidecar) else { return };
+        let Some(index) = init.iter().position(is_our_sidecar) else {
+            return;
+        };
         let put = match &init[index].restart_policy {
             Some(policy) if policy.0 == "Always" => return,
             Some(_) => Operation::replace,
             None => Operation::add,
         };
         let path = format!("/spec/initContainers/{index}/restartPolicy");
-        self.operations.push(put(Cow::Owned(path), Value::Text(Cow::Borrowed("Always"))));
+        self.operations
+            .push(put(Cow::Owned(path), Value::Text(Cow::Borrowed("Always"))));
     }
 
     fn sidecar_facts(&self, facts: &Facts<'a>, remarks: &mut Vec<Remark>) -> SidecarFacts<'a> {
         let container = self.candidate.container;
-        let user = |context: &Option<super::super::pod::SecurityView>| context.as_ref().and_then(|context| context.run_as_user);
-        let run_as_user = match user(&container.security_context).or_else(|| user(&self.pod.spec.security_context)) {
+        let user = |context: &Option<super::super::pod::SecurityView>| {
+            context.as_ref().and_then(|context| context.run_as_user)
+        };
+        let run_as_user = match user(&container.security_context)
+            .or_else(|| user(&self.pod.spec.security_context))
+        {
             Some(0) => Some(names::NON_ROOT_UID),
             other => other,
         };
@@ -165,11 +250,18 @@ impl<'a> Patch<'a, '_> {
         if !http.is_empty() && port_of(http).is_none() {
             remarks.push(Remark::UnreadableAddress(http.chars().take(60).collect()));
         }
-        let despite = facts.reload_despite_liveness || self.pod.annotation(names::RELOAD_DESPITE_LIVENESS) == Some("true");
-        let grpc_port = self.candidate.store.grpc_port().unwrap_or(names::THANOS_GRPC_PORT);
+        let despite = facts.reload_despite_liveness
+            || self.pod.annotation(names::RELOAD_DESPITE_LIVENESS) == Some("true");
+        let grpc_port = self
+            .candidate
+            .store
+            .grpc_port()
+            .unwrap_or(names::THANOS_GRPC_PORT);
         let reload = match facts.sharding.reload() {
             _ if !despite && liveness::kills(self.pod, container, grpc_port) => {
-                remarks.push(Remark::UnsafeLiveness(container.name.0.chars().take(60).collect()));
+                remarks.push(Remark::UnsafeLiveness(
+                    container.name.0.chars().take(60).collect(),
+                ));
                 ReloadIn::Off
             }
             Reload::Exec => ReloadIn::Exec,
@@ -195,21 +287,39 @@ impl<'a> Patch<'a, '_> {
     fn mount(&mut self) {
         let path = format!("/spec/containers/{}/volumeMounts", self.candidate.index);
         match &self.candidate.container.volume_mounts {
-            Some(mounts) if mounts.iter().any(|mount| mount.name.0 == names::SHARED_VOLUME) => {}
-            Some(_) => self.operations.push(Operation::add(path + "/-", Value::Mount(shared_mount()))),
-            None => self.operations.push(Operation::add(path, Value::Mounts(vec![shared_mount()]))),
+            Some(mounts)
+                if mounts
+                    .iter()
+                    .any(|mount| mount.name.0 == names::SHARED_VOLUME) => {}
+            Some(_) => self
+                .operations
+                .push(Operation::add(path + "/-", Value::Mount(shared_mount()))),
+            None => self
+                .operations
+                .push(Operation::add(path, Value::Mounts(vec![shared_mount()]))),
         }
     }
 
-    fn command_and_args(&mut self, facts: &Facts<'a>, window: Window, ours: bool, remarks: &mut Vec<Remark>) {
+    fn command_and_args(
+        &mut self,
+        facts: &Facts<'a>,
+        window: Window,
+        ours: bool,
+        remarks: &mut Vec<Remark>,
+    ) {
         let container = self.candidate.container;
         let mut args: Vec<Edit> = Vec::new();
         let mut command: Vec<Edit> = Vec::new();
         if !ours || self.candidate.store.time_flags.is_empty() {
             time_flag_edits(self.candidate, window, &mut command, &mut args);
         }
-        if let (Some(At::Args(first)), false) = (self.candidate.store.wrapped, self.candidate.store.launched) {
-            args.extend((0..first).map(|i| Edit { place: EditPlace::At(i), word: None }));
+        if let (Some(At::Args(first)), false) =
+            (self.candidate.store.wrapped, self.candidate.store.launched)
+        {
+            args.extend((0..first).map(|i| Edit {
+                place: EditPlace::At(i),
+                word: None,
+            }));
         }
         let base = format!("/spec/containers/{}", self.candidate.index);
         let launched = self.candidate.store.launched;
@@ -219,14 +329,27 @@ impl<'a> Patch<'a, '_> {
                 words.extend(launcher_command(facts.sharding.termination_drain()));
             }
             words.extend(self.program(container, command, launched, remarks));
-            let put = if container.command.is_some() { Operation::replace } else { Operation::add };
-            self.operations.push(put(Cow::Owned(format!("{base}/command")), Value::Words(words)));
+            let put = if container.command.is_some() {
+                Operation::replace
+            } else {
+                Operation::add
+            };
+            self.operations.push(put(
+                Cow::Owned(format!("{base}/command")),
+                Value::Words(words),
+            ));
         }
         self.args(&base, args);
     }
 
     /// The command that the launcher runs: the annotation's, else the container's own, else the image's `thanos`.
-    fn program(&self, container: &'a ContainerView<'a>, edits: Vec<Edit>, launched: bool, remarks: &mut Vec<Remark>) -> Vec<Cow<'a, str>> {
+    fn program(
+        &self,
+        container: &'a ContainerView<'a>,
+        edits: Vec<Edit>,
+        launched: bool,
+        remarks: &mut Vec<Remark>,
+    ) -> Vec<Cow<'a, str>> {
         match annotated_command(self.pod).filter(|_| !launched) {
             Some(Ok(words)) => {
                 // The annotation stands for the program only; words after it stay what they were.
@@ -235,8 +358,16 @@ impl<'a> Patch<'a, '_> {
                     Some(At::Command(first)) => first,
                     Some(At::Args(_)) => container.command().len(),
                 };
-                let rest = container.command().iter().skip(program).map(|word| word.0.clone());
-                return words.into_iter().map(Cow::Owned).chain(edited(rest.collect(), edits, program)).collect();
+                let rest = container
+                    .command()
+                    .iter()
+                    .skip(program)
+                    .map(|word| word.0.clone());
+                return words
+                    .into_iter()
+                    .map(Cow::Owned)
+                    .chain(edited(rest.collect(), edits, program))
+                    .collect();
             }
             Some(Err(())) => remarks.push(Remark::BadCommandAnnotation),
             None => {}
@@ -244,14 +375,26 @@ impl<'a> Patch<'a, '_> {
         if container.command().is_empty() {
             return vec![Cow::Borrowed("thanos")];
         }
-        edited(container.command().iter().map(|Text(word)| word.clone()).collect(), edits, 0)
+        edited(
+            container
+                .command()
+                .iter()
+                .map(|Text(word)| word.clone())
+                .collect(),
+            edits,
+            0,
+        )
     }
 
     fn args(&mut self, base: &str, mut edits: Vec<Edit>) {
         if self.candidate.container.args.is_none() {
-            let words: Vec<_> = edits.into_iter().map(|edit| Cow::Owned(edit.word.unwrap_or_default())).collect();
+            let words: Vec<_> = edits
+                .into_iter()
+                .map(|edit| Cow::Owned(edit.word.unwrap_or_default()))
+                .collect();
             if !words.is_empty() {
-                self.operations.push(Operation::add(format!("{base}/args"), Value::Words(words)));
+                self.operations
+                    .push(Operation::add(format!("{base}/args"), Value::Words(words)));
             }
             return;
         }
@@ -261,9 +404,15 @@ impl<'a> Patch<'a, '_> {
             let value = edit.word.map(|word| Value::Text(Cow::Owned(word)));
             self.operations.push(match (edit.place, value) {
                 (EditPlace::End, Some(value)) => Operation::add(format!("{base}/args/-"), value),
-                (EditPlace::Before(i), Some(value)) => Operation::add(format!("{base}/args/{i}"), value),
-                (EditPlace::At(i), Some(value)) => Operation::replace(format!("{base}/args/{i}"), value),
-                (EditPlace::At(i) | EditPlace::Before(i), None) => Operation::remove(format!("{base}/args/{i}")),
+                (EditPlace::Before(i), Some(value)) => {
+                    Operation::add(format!("{base}/args/{i}"), value)
+                }
+                (EditPlace::At(i), Some(value)) => {
+                    Operation::replace(format!("{base}/args/{i}"), value)
+                }
+                (EditPlace::At(i) | EditPlace::Before(i), None) => {
+                    Operation::remove(format!("{base}/args/{i}"))
+                }
                 (EditPlace::End, None) => continue,
             });
         }
@@ -271,21 +420,42 @@ impl<'a> Patch<'a, '_> {
 
     fn grace(&mut self, facts: &Facts<'a>) {
         let drain = facts.sharding.termination_drain();
-        if self.candidate.store.launched || self.candidate.has_sidecar || drain == PromDuration::ZERO {
+        if self.candidate.store.launched
+            || self.candidate.has_sidecar
+            || drain == PromDuration::ZERO
+        {
             return; // The second time around it was raised already.
         }
         let path = "/spec/terminationGracePeriodSeconds";
         let given = self.pod.spec.termination_grace_period_seconds;
-        let seconds = given.unwrap_or(DEFAULT_GRACE_SECONDS).saturating_add(drain.as_secs());
-        let put = if given.is_some() { Operation::replace } else { Operation::add };
-        self.operations.push(put(Cow::Borrowed(path), Value::Number(seconds)));
+        let seconds = given
+            .unwrap_or(DEFAULT_GRACE_SECONDS)
+            .saturating_add(drain.as_secs());
+        let put = if given.is_some() {
+            Operation::replace
+        } else {
+            Operation::add
+        };
+        self.operations
+            .push(put(Cow::Borrowed(path), Value::Number(seconds)));
     }
 
-    fn metadata(&mut self, facts: &Facts<'a>, assignment: Assignment, window: Window, source: Source) {
+    fn metadata(
+        &mut self,
+        facts: &Facts<'a>,
+        assignment: Assignment,
+        window: Window,
+        source: Source,
+    ) {
         let first = !self.candidate.store.launched && !self.candidate.has_sidecar;
         if first || self.pod.label(names::SHARD_LABEL).is_none() {
             let there = self.pod.metadata.labels.is_some();
-            self.pair(there, "/metadata/labels", names::SHARD_LABEL, assignment.shard.to_string());
+            self.pair(
+                there,
+                "/metadata/labels",
+                names::SHARD_LABEL,
+                assignment.shard.to_string(),
+            );
         }
         let mut there = self.pod.metadata.annotations.is_some();
         if first || self.pod.annotation(names::STATUS_ANNOTATION).is_none() {
@@ -294,27 +464,50 @@ impl<'a> Patch<'a, '_> {
                 replica: assignment.replica,
                 min_time: window.min.to_string(),
                 max_time: window.max.to_string(),
-                source: if source == Source::Published { "published" } else { "plan" },
+                source: if source == Source::Published {
+                    "published"
+                } else {
+                    "plan"
+                },
                 agent: &facts.config.injection.agent_image,
             };
             // Strings and numbers always serialise.
             let text = serde_json::to_string(&status).unwrap_or_default();
-            self.pair(there, "/metadata/annotations", names::STATUS_ANNOTATION, text);
+            self.pair(
+                there,
+                "/metadata/annotations",
+                names::STATUS_ANNOTATION,
+                text,
+            );
             there = true;
         }
         // An emptyDir keeps the cluster-autoscaler from removing the node, and nothing in ours is missed.
-        let volumes = self.pod.annotation(names::SAFE_TO_EVICT_VOLUMES).unwrap_or_default();
-        if !volumes.split(',').any(|volume| volume == names::SHARED_VOLUME) {
+        let volumes = self
+            .pod
+            .annotation(names::SAFE_TO_EVICT_VOLUMES)
+            .unwrap_or_default();
+        if !volumes
+            .split(',')
+            .any(|volume| volume == names::SHARED_VOLUME)
+        {
             let comma = if volumes.is_empty() { "" } else { "," };
             let with_ours = format!("{volumes}{comma}{}", names::SHARED_VOLUME);
-            self.pair(there, "/metadata/annotations", names::SAFE_TO_EVICT_VOLUMES, with_ours);
+            self.pair(
+                there,
+                "/metadata/annotations",
+                names::SAFE_TO_EVICT_VOLUMES,
+                with_ours,
+            );
         }
     }
 
     /// Sets one label or annotation, making the mapping first where there is none.
     fn pair(&mut self, there: bool, path: &'static str, key: &'static str, value: String) {
         self.operations.push(if there {
-            Operation::add(format!("{path}/{}", patch::token(key)), Value::Text(Cow::Owned(value)))
+            Operation::add(
+                format!("{path}/{}", patch::token(key)),
+                Value::Text(Cow::Owned(value)),
+            )
         } else {
             Operation::add(path, Value::Pair(key, Cow::Owned(value)))
         });
@@ -346,15 +539,34 @@ impl Edit {
 }
 
 /// What has to happen to the words so that each time flag stands there once, with our value.
-fn time_flag_edits(candidate: &Candidate<'_>, window: Window, command: &mut Vec<Edit>, args: &mut Vec<Edit>) {
+fn time_flag_edits(
+    candidate: &Candidate<'_>,
+    window: Window,
+    command: &mut Vec<Edit>,
+    args: &mut Vec<Edit>,
+) {
     let mut put = |at: At, word: Option<String>| match at {
-        At::Command(i) => command.push(Edit { place: EditPlace::At(i), word }),
-        At::Args(i) => args.push(Edit { place: EditPlace::At(i), word }),
+        At::Command(i) => command.push(Edit {
+            place: EditPlace::At(i),
+            word,
+        }),
+        At::Args(i) => args.push(Edit {
+            place: EditPlace::At(i),
+            word,
+        }),
     };
     let mut missing = Vec::new();
-    for (is_min, name, bound) in [(true, "--min-time", window.min), (false, "--max-time", window.max)] {
+    for (is_min, name, bound) in [
+        (true, "--min-time", window.min),
+        (false, "--max-time", window.max),
+    ] {
         let mut found = false;
-        for flag in candidate.store.time_flags.iter().filter(|flag| flag.is_min == is_min) {
+        for flag in candidate
+            .store
+            .time_flags
+            .iter()
+            .filter(|flag| flag.is_min == is_min)
+        {
             if found {
                 // thanos exits on a repeated flag, so the one that is left is ours.
                 put(flag.flag, None);
@@ -372,9 +584,18 @@ fn time_flag_edits(candidate: &Candidate<'_>, window: Window, command: &mut Vec<
     }
     for word in missing {
         match candidate.store.end_of_flags {
-            None => args.push(Edit { place: EditPlace::End, word: Some(word) }),
-            Some(At::Args(i)) => args.push(Edit { place: EditPlace::Before(i), word: Some(word) }),
-            Some(At::Command(i)) => command.push(Edit { place: EditPlace::Before(i), word: Some(word) }),
+            None => args.push(Edit {
+                place: EditPlace::End,
+                word: Some(word),
+            }),
+            Some(At::Args(i)) => args.push(Edit {
+                place: EditPlace::Before(i),
+                word: Some(word),
+            }),
+            Some(At::Command(i)) => command.push(Edit {
+                place: EditPlace::Before(i),
+                word: Some(word),
+            }),
         }
     }
 }
@@ -383,14 +604,24 @@ fn time_flag_edits(candidate: &Candidate<'_>, window: Window, command: &mut Vec<
 /// long list would move all that follow, each time.
 fn edited(words: Vec<Cow<'_, str>>, mut edits: Vec<Edit>, offset: usize) -> Vec<Cow<'_, str>> {
     // Stable, and an insertion comes before what happens to the word there.
-    edits.sort_by_key(|edit| (edit.index().saturating_sub(offset), matches!(edit.place, EditPlace::At(_))));
-    let at_end = edits.iter().filter(|edit| edit.place == EditPlace::End).count();
+    edits.sort_by_key(|edit| {
+        (
+            edit.index().saturating_sub(offset),
+            matches!(edit.place, EditPlace::At(_)),
+        )
+    });
+    let at_end = edits
+        .iter()
+        .filter(|edit| edit.place == EditPlace::End)
+        .count();
     let mut result = Vec::with_capacity(words.len() + edits.len());
     let mut appended = Vec::with_capacity(at_end);
     let mut edits = edits.into_iter().peekable();
     for (i, word) in words.into_iter().enumerate() {
         let mut kept = Some(word);
-        while let Some(edit) = edits.next_if(|edit| edit.place == EditPlace::End || edit.index().saturating_sub(offset) <= i) {
+        while let Some(edit) = edits.next_if(|edit| {
+            edit.place == EditPlace::End || edit.index().saturating_sub(offset) <= i
+        }) {
             match (edit.place, edit.word) {
                 (EditPlace::End, word) => appended.extend(word),
                 (EditPlace::Before(_), word) => result.extend(word.map(Cow::Owned)),

@@ -37,7 +37,11 @@ const MESHES: [Mesh; 4] = [
         included: None,
     },
     Mesh {
-        containers: ["consul-connect-inject-init", "consul-dataplane", "consul-sidecar"],
+        containers: [
+            "consul-connect-inject-init",
+            "consul-dataplane",
+            "consul-sidecar",
+        ],
         asks: (names::CONSUL_INJECT, &["true"]),
         asks_by_any: None,
         excluded: names::CONSUL_EXCLUDED_PORTS,
@@ -55,24 +59,48 @@ const MESHES: [Mesh; 4] = [
 /// What to tell about a mesh that takes the sidecar's port over.
 pub(super) fn remark(pod: &PodView<'_>) -> Option<Remark> {
     let taking = |mesh: &&Mesh| takes_our_port(mesh, pod);
-    MESHES.iter().filter(taking).find_map(|mesh| Some(Remark::MeshedPort { found: found(mesh, pod)?, exclude: mesh.excluded }))
+    MESHES.iter().filter(taking).find_map(|mesh| {
+        Some(Remark::MeshedPort {
+            found: found(mesh, pod)?,
+            exclude: mesh.excluded,
+        })
+    })
 }
 
 /// Ports that are named to be taken over are, whatever is excluded: Istio looks at those only where all ports are taken over.
 fn takes_our_port(mesh: &Mesh, pod: &PodView<'_>) -> bool {
-    match mesh.included.and_then(|key| pod.annotation(key)).map(str::trim) {
+    match mesh
+        .included
+        .and_then(|key| pod.annotation(key))
+        .map(str::trim)
+    {
         None | Some("*") => !pod.annotation(mesh.excluded).is_some_and(names_our_port),
         Some(ports) => names_our_port(ports),
     }
 }
 
 fn found(mesh: &Mesh, pod: &PodView<'_>) -> Option<&'static str> {
-    let there = |name: &&&str| pod.init_containers().iter().chain(pod.containers()).any(|container| container.name.0 == **name);
+    let there = |name: &&&str| {
+        pod.init_containers()
+            .iter()
+            .chain(pod.containers())
+            .any(|container| container.name.0 == **name)
+    };
     let (key, words) = mesh.asks;
-    let said: Vec<&str> = [pod.label(key), pod.annotation(key)].into_iter().flatten().collect();
+    let said: Vec<&str> = [pod.label(key), pod.annotation(key)]
+        .into_iter()
+        .flatten()
+        .collect();
     let asked = said.iter().any(|value| words.contains(value));
-    let by_any = mesh.asks_by_any.filter(|any| said.is_empty() && pod.label(any).is_some_and(|revision| !revision.is_empty()));
-    mesh.containers.iter().find(there).copied().or(asked.then_some(key)).or(by_any)
+    let by_any = mesh.asks_by_any.filter(|any| {
+        said.is_empty() && pod.label(any).is_some_and(|revision| !revision.is_empty())
+    });
+    mesh.containers
+        .iter()
+        .find(there)
+        .copied()
+        .or(asked.then_some(key))
+        .or(by_any)
 }
 
 /// Ports with commas between them; Linkerd also takes ranges, such as `10900-10910`.
@@ -80,7 +108,8 @@ fn names_our_port(ports: &str) -> bool {
     ports.split(',').any(|part| {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
         let port = |text: &str| text.trim().parse::<u16>();
-        port(from).is_ok_and(|from| from <= names::SIDECAR_PORT) && port(to).is_ok_and(|to| names::SIDECAR_PORT <= to)
+        port(from).is_ok_and(|from| from <= names::SIDECAR_PORT)
+            && port(to).is_ok_and(|to| names::SIDECAR_PORT <= to)
     })
 }
 
@@ -102,44 +131,93 @@ mod tests {
     #[test]
     fn every_mesh_is_told_with_its_own_annotation_and_fits_a_warning() {
         for mesh in MESHES {
-            for (list, name) in ["containers", "initContainers"].into_iter().flat_map(|list| mesh.containers.map(|name| (list, name))) {
-                let said = remarked(&json!({"spec": {list: [{"name": "thanos"}, {"name": name}]}})).unwrap();
-                assert!(said.contains(name) && said.contains(mesh.excluded), "{said}");
-                assert!(said.chars().count() <= MAX_WARNING_CHARS, "{} characters: {said}", said.chars().count());
+            for (list, name) in ["containers", "initContainers"]
+                .into_iter()
+                .flat_map(|list| mesh.containers.map(|name| (list, name)))
+            {
+                let said = remarked(&json!({"spec": {list: [{"name": "thanos"}, {"name": name}]}}))
+                    .unwrap();
+                assert!(
+                    said.contains(name) && said.contains(mesh.excluded),
+                    "{said}"
+                );
+                assert!(
+                    said.chars().count() <= MAX_WARNING_CHARS,
+                    "{} characters: {said}",
+                    said.chars().count()
+                );
             }
             let (key, words) = mesh.asks;
-            for (map, word) in ["labels", "annotations"].into_iter().flat_map(|map| words.iter().map(move |word| (map, word))) {
+            for (map, word) in ["labels", "annotations"]
+                .into_iter()
+                .flat_map(|map| words.iter().map(move |word| (map, word)))
+            {
                 let said = remarked(&json!({"metadata": {map: {key: word}}})).unwrap();
                 assert!(said.contains(key) && said.contains(mesh.excluded), "{said}");
-                assert!(said.chars().count() <= MAX_WARNING_CHARS, "{} characters: {said}", said.chars().count());
+                assert!(
+                    said.chars().count() <= MAX_WARNING_CHARS,
+                    "{} characters: {said}",
+                    said.chars().count()
+                );
             }
             for word in ["false", "disabled", ""] {
-                assert_eq!(remarked(&json!({"metadata": {"labels": {key: word}}})), None);
+                assert_eq!(
+                    remarked(&json!({"metadata": {"labels": {key: word}}})),
+                    None
+                );
             }
         }
-        assert_eq!(remarked(&json!({"spec": {"containers": [{"name": "thanos"}, {"name": "istio"}]}})), None);
+        assert_eq!(
+            remarked(&json!({"spec": {"containers": [{"name": "thanos"}, {"name": "istio"}]}})),
+            None
+        );
     }
 
     #[test]
     fn istios_revision_asks_for_a_proxy_unless_the_other_label_says_no() {
         for (labels, told) in [
             (json!({"istio.io/rev": "canary"}), true),
-            (json!({"istio.io/rev": "default", "sidecar.istio.io/inject": "true"}), true),
-            (json!({"istio.io/rev": "canary", "sidecar.istio.io/inject": "false"}), false),
+            (
+                json!({"istio.io/rev": "default", "sidecar.istio.io/inject": "true"}),
+                true,
+            ),
+            (
+                json!({"istio.io/rev": "canary", "sidecar.istio.io/inject": "false"}),
+                false,
+            ),
             (json!({"istio.io/rev": ""}), false),
         ] {
-            assert_eq!(remarked(&json!({"metadata": {"labels": labels}})).is_some(), told, "{labels}");
+            assert_eq!(
+                remarked(&json!({"metadata": {"labels": labels}})).is_some(),
+                told,
+                "{labels}"
+            );
         }
     }
 
     #[test]
     fn only_ports_that_are_named_to_be_taken_over_are() {
         for (annotations, told) in [
-            (json!({"traffic.sidecar.istio.io/includeInboundPorts": "10901,10902"}), false),
-            (json!({"traffic.sidecar.istio.io/includeInboundPorts": ""}), false),
-            (json!({"traffic.sidecar.istio.io/includeInboundPorts": "10901, 10908"}), true),
-            (json!({"traffic.sidecar.istio.io/includeInboundPorts": "*"}), true),
-            (json!({"traffic.sidecar.istio.io/includeInboundPorts": "*", "traffic.sidecar.istio.io/excludeInboundPorts": "10908"}), false),
+            (
+                json!({"traffic.sidecar.istio.io/includeInboundPorts": "10901,10902"}),
+                false,
+            ),
+            (
+                json!({"traffic.sidecar.istio.io/includeInboundPorts": ""}),
+                false,
+            ),
+            (
+                json!({"traffic.sidecar.istio.io/includeInboundPorts": "10901, 10908"}),
+                true,
+            ),
+            (
+                json!({"traffic.sidecar.istio.io/includeInboundPorts": "*"}),
+                true,
+            ),
+            (
+                json!({"traffic.sidecar.istio.io/includeInboundPorts": "*", "traffic.sidecar.istio.io/excludeInboundPorts": "10908"}),
+                false,
+            ),
             (
                 json!({"traffic.sidecar.istio.io/includeInboundPorts": "10908", "traffic.sidecar.istio.io/excludeInboundPorts": "10908"}),
                 true,
@@ -166,10 +244,16 @@ mod tests {
             ("x", false),
         ] {
             assert_eq!(names_our_port(ports), out, "{ports}");
-            let pod =
-                |key: &str| json!({"metadata": {"annotations": {key: ports}}, "spec": {"initContainers": [{"name": "linkerd-init"}]}});
-            assert_eq!(remarked(&pod(names::LINKERD_EXCLUDED_PORTS)).is_none(), out, "{ports}");
-            assert!(remarked(&pod(names::ISTIO_EXCLUDED_PORTS)).is_some(), "another mesh's word");
+            let pod = |key: &str| json!({"metadata": {"annotations": {key: ports}}, "spec": {"initContainers": [{"name": "linkerd-init"}]}});
+            assert_eq!(
+                remarked(&pod(names::LINKERD_EXCLUDED_PORTS)).is_none(),
+                out,
+                "{ports}"
+            );
+            assert!(
+                remarked(&pod(names::ISTIO_EXCLUDED_PORTS)).is_some(),
+                "another mesh's word"
+            );
         }
     }
 }

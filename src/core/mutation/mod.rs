@@ -57,7 +57,12 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// Of a StatefulSet whose pod has no published entry.
     #[must_use]
-    pub fn of(known: &'a Known, config: &'a Config, namespace: &'a str, now: DateTime<Utc>) -> Self {
+    pub fn of(
+        known: &'a Known,
+        config: &'a Config,
+        namespace: &'a str,
+        now: DateTime<Utc>,
+    ) -> Self {
         Self {
             config,
             sharding: &known.sharding,

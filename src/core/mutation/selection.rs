@@ -22,10 +22,15 @@ pub(super) fn look(pod: &PodView<'_>, candidate: &Candidate<'_>) -> Result<Optio
     let (store, container) = (&candidate.store, candidate.container);
     for text in [store.selector, store.selector_file].into_iter().flatten() {
         if let Some(name) = per_pod_reference(text, container) {
-            return Err(Skip::PerPodSelection(format!("$({})", cut(&name, MAX_REFERENCE_CHARS))));
+            return Err(Skip::PerPodSelection(format!(
+                "$({})",
+                cut(&name, MAX_REFERENCE_CHARS)
+            )));
         }
     }
-    let own = store.selector_file.filter(|path| of_the_pod(path, pod, container));
+    let own = store
+        .selector_file
+        .filter(|path| of_the_pod(path, pod, container));
     Ok(own.map(|path| Remark::SelectionFile(cut(path, MAX_PATH_CHARS).into_owned())))
 }
 
@@ -33,16 +38,23 @@ pub(super) fn look(pod: &PodView<'_>, candidate: &Candidate<'_>) -> Result<Optio
 fn per_pod_reference(text: &str, container: &ContainerView<'_>) -> Option<String> {
     references(text).next()?;
     let differing = differing(&container.variables());
-    references(text).find(|name| differing.iter().any(|one| one == name)).map(str::to_owned)
+    references(text)
+        .find(|name| differing.iter().any(|one| one == name))
+        .map(str::to_owned)
 }
 
 /// The names of variables whose value differs from pod to pod.
 fn differing(variables: &[EnvView<'_>]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for variable in variables {
-        let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
+        let field = variable
+            .value_from
+            .as_ref()
+            .and_then(|from| from.field_ref.as_ref());
         let by_field = field.is_some_and(|field| differs(&field.field_path.0));
-        let by_value = variable.value.as_ref().is_some_and(|value| references(&value.0).any(|name| names.iter().any(|one| one == name)));
+        let by_value = variable.value.as_ref().is_some_and(|value| {
+            references(&value.0).any(|name| names.iter().any(|one| one == name))
+        });
         if by_field || by_value {
             names.push(variable.name.0.to_string());
         }
@@ -52,10 +64,14 @@ fn differing(variables: &[EnvView<'_>]) -> Vec<String> {
 
 /// Whether a field has another value in each pod of a StatefulSet.
 fn differs(field: &str) -> bool {
-    let own_label = ["pod-index", "pod-name"].iter().any(|label| field.contains(label));
+    let own_label = ["pod-index", "pod-name"]
+        .iter()
+        .any(|label| field.contains(label));
     match field {
         "metadata.namespace" | "spec.serviceAccountName" => false,
-        _ if field.starts_with("metadata.labels") || field.starts_with("metadata.annotations") => own_label,
+        _ if field.starts_with("metadata.labels") || field.starts_with("metadata.annotations") => {
+            own_label
+        }
         _ => true,
     }
 }
@@ -63,7 +79,11 @@ fn differs(field: &str) -> bool {
 /// The variables that kubelet would put in: `$(NAME)`, where `$$(NAME)` is none.
 fn references(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices("$(").filter_map(move |(at, _)| {
-        let escapes = text[..at].bytes().rev().take_while(|byte| *byte == b'$').count();
+        let escapes = text[..at]
+            .bytes()
+            .rev()
+            .take_while(|byte| *byte == b'$')
+            .count();
         let (name, _) = text[at + 2..].split_once(')')?;
         (escapes % 2 == 0).then_some(name)
     })
@@ -73,13 +93,30 @@ fn references(text: &str) -> impl Iterator<Item = &str> {
 fn of_the_pod(path: &str, pod: &PodView<'_>, container: &ContainerView<'_>) -> bool {
     let below = |mount: &str| {
         let mount = mount.trim_end_matches('/');
-        path.strip_prefix(mount).is_some_and(|rest| rest.starts_with('/'))
+        path.strip_prefix(mount)
+            .is_some_and(|rest| rest.starts_with('/'))
     };
-    let mounts = container.volume_mounts.iter().flatten().filter(|mount| below(&mount.mount_path.0));
-    let Some(mount) = mounts.max_by_key(|mount| mount.mount_path.0.len()) else { return false };
-    let volume = pod.spec.volumes.iter().flatten().find(|volume| volume.name.0 == mount.name.0);
-    let own = volume.is_some_and(|volume| volume.empty_dir.is_some() || volume.persistent_volume_claim.is_some());
-    own || mount.sub_path_expr.as_ref().is_some_and(|expression| per_pod_reference(&expression.0, container).is_some())
+    let mounts = container
+        .volume_mounts
+        .iter()
+        .flatten()
+        .filter(|mount| below(&mount.mount_path.0));
+    let Some(mount) = mounts.max_by_key(|mount| mount.mount_path.0.len()) else {
+        return false;
+    };
+    let volume = pod
+        .spec
+        .volumes
+        .iter()
+        .flatten()
+        .find(|volume| volume.name.0 == mount.name.0);
+    let own = volume.is_some_and(|volume| {
+        volume.empty_dir.is_some() || volume.persistent_volume_claim.is_some()
+    });
+    own || mount
+        .sub_path_expr
+        .as_ref()
+        .is_some_and(|expression| per_pod_reference(&expression.0, container).is_some())
 }
 
 #[cfg(test)]
@@ -103,25 +140,50 @@ mod tests {
     fn what_is_selected_by_a_variable_of_the_pod_is_left_alone() {
         let field = |path: &str| json!({"valueFrom": {"fieldRef": {"fieldPath": path}}});
         for (source, refused) in [
-            (field("metadata.labels['apps.kubernetes.io/pod-index']"), true),
-            (field("metadata.labels['statefulset.kubernetes.io/pod-name']"), true),
+            (
+                field("metadata.labels['apps.kubernetes.io/pod-index']"),
+                true,
+            ),
+            (
+                field("metadata.labels['statefulset.kubernetes.io/pod-name']"),
+                true,
+            ),
             (field("metadata.name"), true),
             (field("status.podIP"), true),
             (field("metadata.namespace"), false),
             (field("metadata.labels['app']"), false),
             (json!({"value": "3"}), false),
-            (json!({"valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}), false),
+            (
+                json!({"valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}),
+                false,
+            ),
         ] {
             let mut variable = source.clone();
             variable["name"] = json!("V");
             let env = json!([variable, {"name": "W", "value": "x-$(V)"}]);
             for (flag, by) in [
-                (json!(["store", "--selector.relabel-config=[{action: keep, source_labels: [shard], regex: \"$(V)\"}]"]), "$(V)"),
-                (json!(["store", "--selector.relabel-config", "regex: $(W)"]), "$(W)"),
-                (json!(["store", "--selector.relabel-config-file=/c/$(V).yaml"]), "$(V)"),
+                (
+                    json!([
+                        "store",
+                        "--selector.relabel-config=[{action: keep, source_labels: [shard], regex: \"$(V)\"}]"
+                    ]),
+                    "$(V)",
+                ),
+                (
+                    json!(["store", "--selector.relabel-config", "regex: $(W)"]),
+                    "$(W)",
+                ),
+                (
+                    json!(["store", "--selector.relabel-config-file=/c/$(V).yaml"]),
+                    "$(V)",
+                ),
             ] {
                 let skip = looked(json!({"args": flag, "env": env}), &json!([])).err();
-                assert_eq!(skip, refused.then(|| Skip::PerPodSelection(by.to_owned())), "{source} {flag}");
+                assert_eq!(
+                    skip,
+                    refused.then(|| Skip::PerPodSelection(by.to_owned())),
+                    "{source} {flag}"
+                );
             }
             assert!(
                 looked(json!({"args": ["store", "--selector.relabel-config=$$(V)", "--data-dir=$(V)"], "env": env}), &json!([])).is_ok()
@@ -140,11 +202,25 @@ mod tests {
             let mut volume = volume;
             volume["name"] = json!("v");
             let container = |path: &str| json!({"args": ["store", format!("--selector.relabel-config-file={path}")], "volumeMounts": [{"name": "v", "mountPath": "/etc/gw/"}]});
-            assert_eq!(looked(container("/etc/gw/hash.yaml"), &json!([volume])).unwrap().is_some(), told, "{volume}");
-            assert_eq!(looked(container("/etc/gwx/hash.yaml"), &json!([volume])).unwrap(), None, "another folder");
+            assert_eq!(
+                looked(container("/etc/gw/hash.yaml"), &json!([volume]))
+                    .unwrap()
+                    .is_some(),
+                told,
+                "{volume}"
+            );
+            assert_eq!(
+                looked(container("/etc/gwx/hash.yaml"), &json!([volume])).unwrap(),
+                None,
+                "another folder"
+            );
         }
         let by_pod = json!({"args": ["store", "--selector.relabel-config-file=/c/f"], "env": [{"name": "P", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
             "volumeMounts": [{"name": "v", "mountPath": "/c", "subPathExpr": "$(P)"}]});
-        assert!(looked(by_pod, &json!([{"name": "v", "configMap": {"name": "c"}}])).unwrap().is_some());
+        assert!(
+            looked(by_pod, &json!([{"name": "v", "configMap": {"name": "c"}}]))
+                .unwrap()
+                .is_some()
+        );
     }
 }

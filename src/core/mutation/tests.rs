@@ -18,7 +18,8 @@ const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 /// Decides about a pod as the webhook does, and gives the pod after its patch.
 fn admit_with(config: &Config, pod: &Value) -> Result<(Value, Vec<Value>, Vec<Remark>), Skip> {
     let bytes = serde_json::to_vec(pod).unwrap();
-    let view = PodView::parse(&bytes).map_err(|error| Skip::NoStore(format!("unreadable: {error}")))?;
+    let view =
+        PodView::parse(&bytes).map_err(|error| Skip::NoStore(format!("unreadable: {error}")))?;
     let candidate = eligible(&view)?;
     let fleet = Fleet::new(Arc::new(config.clone()));
     let known = fleet.known("ns", &candidate.owner.name.0);
@@ -52,7 +53,8 @@ fn pod_of(spec: &Value) -> Value {
 }
 
 fn store_with(extra: &Value) -> Value {
-    let mut container = json!({"name": "thanos", "image": "thanos:v0.42.4", "args": ["store", "--data-dir=/d"]});
+    let mut container =
+        json!({"name": "thanos", "image": "thanos:v0.42.4", "args": ["store", "--data-dir=/d"]});
     merge(&mut container, extra);
     pod_of(&json!({"containers": [container]}))
 }
@@ -68,11 +70,21 @@ fn injected(pod: &Value) -> Value {
 }
 
 fn args_of(pod: &Value) -> Vec<&str> {
-    pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect()
+    pod["spec"]["containers"][0]["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|word| word.as_str().unwrap())
+        .collect()
 }
 
 fn sidecar_of(pod: &Value) -> &Value {
-    pod["spec"]["initContainers"].as_array().unwrap().iter().find(|container| container["name"] == names::SIDECAR).unwrap()
+    pod["spec"]["initContainers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|container| container["name"] == names::SIDECAR)
+        .unwrap()
 }
 
 #[test]
@@ -83,21 +95,40 @@ fn the_shared_volume_keeps_no_node() {
         (Some("data"), "data,timeshard-shared"),
         (Some("timeshard-shared"), "timeshard-shared"),
         (Some("a,timeshard-shared,b"), "a,timeshard-shared,b"),
-        (Some("timeshard-shared-2"), "timeshard-shared-2,timeshard-shared"),
+        (
+            Some("timeshard-shared-2"),
+            "timeshard-shared-2,timeshard-shared",
+        ),
         // The autoscaler takes the blank for a part of the name.
-        (Some("a, timeshard-shared"), "a, timeshard-shared,timeshard-shared"),
+        (
+            Some("a, timeshard-shared"),
+            "a, timeshard-shared,timeshard-shared",
+        ),
     ] {
         let mut pod = store_with(&json!({}));
         if let Some(given) = given {
             pod["metadata"]["annotations"] = json!({names::SAFE_TO_EVICT_VOLUMES: given});
         }
         let (mut after, patch, _) = admit(&pod).unwrap();
-        assert_eq!(after["metadata"]["annotations"][names::SAFE_TO_EVICT_VOLUMES], want, "{given:?}");
-        assert_eq!(patch.iter().any(|op| op["path"].as_str().unwrap().ends_with("~1safe-to-evict-local-volumes")), given != Some(want));
+        assert_eq!(
+            after["metadata"]["annotations"][names::SAFE_TO_EVICT_VOLUMES],
+            want,
+            "{given:?}"
+        );
+        assert_eq!(
+            patch.iter().any(|op| op["path"]
+                .as_str()
+                .unwrap()
+                .ends_with("~1safe-to-evict-local-volumes")),
+            given != Some(want)
+        );
         assert_eq!(admit(&after).unwrap_err(), Skip::AlreadyInjected);
         // Somebody else may set the whole list after us.
         after["metadata"]["annotations"][names::SAFE_TO_EVICT_VOLUMES] = json!("data");
-        assert_eq!(injected(&after)["metadata"]["annotations"][names::SAFE_TO_EVICT_VOLUMES], "data,timeshard-shared");
+        assert_eq!(
+            injected(&after)["metadata"]["annotations"][names::SAFE_TO_EVICT_VOLUMES],
+            "data,timeshard-shared"
+        );
     }
 }
 
@@ -123,10 +154,29 @@ fn the_published_entry_wins_over_the_plan() {
         now: NOW,
     };
     let injection = inject(&view, &candidate, &facts).unwrap();
-    assert_eq!((injection.source, injection.window), (Source::Published, entry.window));
-    assert_eq!((injection.assignment.shard, injection.assignment.replica), (7, 5));
-    let later = inject(&view, &candidate, &Facts { ordinals_start: 3, published: None, ..facts }).unwrap();
-    assert_eq!((later.assignment.shard, later.assignment.replica), (0, 0), "ordinals count from the start");
+    assert_eq!(
+        (injection.source, injection.window),
+        (Source::Published, entry.window)
+    );
+    assert_eq!(
+        (injection.assignment.shard, injection.assignment.replica),
+        (7, 5)
+    );
+    let later = inject(
+        &view,
+        &candidate,
+        &Facts {
+            ordinals_start: 3,
+            published: None,
+            ..facts
+        },
+    )
+    .unwrap();
+    assert_eq!(
+        (later.assignment.shard, later.assignment.replica),
+        (0, 0),
+        "ordinals count from the start"
+    );
 }
 
 #[test]
@@ -144,9 +194,19 @@ fn the_sidecar_fits_the_pod() {
         pod["spec"]["securityContext"] = context(pod_user);
         let pod = injected(&pod);
         let sidecar = sidecar_of(&pod);
-        assert_eq!(sidecar["securityContext"].get("runAsUser").cloned().unwrap_or_default(), want, "{pod_user:?} {own_user:?}");
+        assert_eq!(
+            sidecar["securityContext"]
+                .get("runAsUser")
+                .cloned()
+                .unwrap_or_default(),
+            want,
+            "{pod_user:?} {own_user:?}"
+        );
         assert_eq!(sidecar["securityContext"]["runAsNonRoot"], true);
-        assert_eq!(sidecar["resources"]["requests"], sidecar["resources"]["limits"], "a Guaranteed pod stays Guaranteed");
+        assert_eq!(
+            sidecar["resources"]["requests"], sidecar["resources"]["limits"],
+            "a Guaranteed pod stays Guaranteed"
+        );
     }
 }
 
@@ -163,34 +223,69 @@ fn ours_share_what_the_pod_has_for_all() {
         let mut pod = store_with(&json!({"resources": {"requests": {"cpu": "1"}}}));
         pod["spec"]["resources"] = resources.clone();
         let after = injected(&pod);
-        assert_eq!(sidecar_of(&after).get("resources").is_none(), shared, "{resources}");
         assert_eq!(
-            (&after["spec"]["resources"], &after["spec"]["containers"][0]["resources"]["requests"]["cpu"]),
+            sidecar_of(&after).get("resources").is_none(),
+            shared,
+            "{resources}"
+        );
+        assert_eq!(
+            (
+                &after["spec"]["resources"],
+                &after["spec"]["containers"][0]["resources"]["requests"]["cpu"]
+            ),
             (&resources, &json!("1"))
         );
         let (after, _, _) = admit_with(&classic, &pod).unwrap();
-        let ours = [&after["spec"]["initContainers"][0], &after["spec"]["containers"][1]];
-        assert!(ours.iter().all(|container| container.get("resources").is_none() == shared), "{resources}: {after}");
+        let ours = [
+            &after["spec"]["initContainers"][0],
+            &after["spec"]["containers"][1],
+        ];
+        assert!(
+            ours.iter()
+                .all(|container| container.get("resources").is_none() == shared),
+            "{resources}: {after}"
+        );
     }
 }
 
 #[test]
 fn a_sidecar_without_a_seccomp_profile_leaves_it_to_the_pod() {
     for native in [true, false] {
-        for (profile, want) in [("RuntimeDefault", json!({"type": "RuntimeDefault"})), ("none", Value::Null)] {
-            let text = format!("injection: {{native_sidecar: {native}, seccomp_profile: {profile}}}");
+        for (profile, want) in [
+            ("RuntimeDefault", json!({"type": "RuntimeDefault"})),
+            ("none", Value::Null),
+        ] {
+            let text =
+                format!("injection: {{native_sidecar: {native}, seccomp_profile: {profile}}}");
             let mut pod = store_with(&json!({}));
-            pod["spec"]["securityContext"] = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "p.json"}});
+            pod["spec"]["securityContext"] =
+                json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "p.json"}});
             let (after, _, _) = admit_with(&Config::parse(&text, "c").unwrap(), &pod).unwrap();
-            let all = [&after["spec"]["initContainers"], &after["spec"]["containers"]];
+            let all = [
+                &after["spec"]["initContainers"],
+                &after["spec"]["containers"],
+            ];
             let ours = all
                 .into_iter()
                 .flat_map(|list| list.as_array().unwrap())
                 .filter(|c| c["name"].as_str().unwrap().starts_with("config-sidecar"));
-            let profiles: Vec<_> =
-                ours.map(|container| container["securityContext"].get("seccompProfile").cloned().unwrap_or_default()).collect();
-            assert_eq!(profiles, vec![want.clone(); if native { 1 } else { 2 }], "{text}");
-            assert_eq!(after["spec"]["securityContext"], pod["spec"]["securityContext"]);
+            let profiles: Vec<_> = ours
+                .map(|container| {
+                    container["securityContext"]
+                        .get("seccompProfile")
+                        .cloned()
+                        .unwrap_or_default()
+                })
+                .collect();
+            assert_eq!(
+                profiles,
+                vec![want.clone(); if native { 1 } else { 2 }],
+                "{text}"
+            );
+            assert_eq!(
+                after["spec"]["securityContext"],
+                pod["spec"]["securityContext"]
+            );
         }
     }
 }
@@ -198,32 +293,70 @@ fn a_sidecar_without_a_seccomp_profile_leaves_it_to_the_pod() {
 #[test]
 fn the_sidecar_finds_thanos_where_it_listens() {
     for (args, url, grpc) in [
-        (json!(["store"]), "http://127.0.0.1:10902", "127.0.0.1:10901"),
-        (json!(["store", "--http-address=:8080", "--grpc-address", "[::]:9090"]), "http://127.0.0.1:8080", "127.0.0.1:9090"),
-        (json!(["store", "--http-address=$(POD_IP):8080"]), "http://$(POD_IP):8080", "127.0.0.1:10901"),
-        (json!(["store", "--http-address=0.0.0.0:$(PORT)"]), "http://127.0.0.1:10902", "127.0.0.1:10901"),
+        (
+            json!(["store"]),
+            "http://127.0.0.1:10902",
+            "127.0.0.1:10901",
+        ),
+        (
+            json!([
+                "store",
+                "--http-address=:8080",
+                "--grpc-address",
+                "[::]:9090"
+            ]),
+            "http://127.0.0.1:8080",
+            "127.0.0.1:9090",
+        ),
+        (
+            json!(["store", "--http-address=$(POD_IP):8080"]),
+            "http://$(POD_IP):8080",
+            "127.0.0.1:10901",
+        ),
+        (
+            json!(["store", "--http-address=0.0.0.0:$(PORT)"]),
+            "http://127.0.0.1:10902",
+            "127.0.0.1:10901",
+        ),
     ] {
         let pod = injected(&store_with(&json!({"args": args})));
         let words = sidecar_of(&pod)["args"].as_array().unwrap();
-        assert!(words.contains(&json!(format!("--thanos-url={url}"))), "{words:?}");
-        assert!(words.contains(&json!(format!("--grpc-address={grpc}"))), "{words:?}");
+        assert!(
+            words.contains(&json!(format!("--thanos-url={url}"))),
+            "{words:?}"
+        );
+        assert!(
+            words.contains(&json!(format!("--grpc-address={grpc}"))),
+            "{words:?}"
+        );
     }
 }
 
 #[test]
 fn a_liveness_probe_that_kills_a_long_load_keeps_the_window() {
     for (probe, unsafe_) in [
-        (json!({"httpGet": {"path": "/-/ready", "port": 10902}}), true),
+        (
+            json!({"httpGet": {"path": "/-/ready", "port": 10902}}),
+            true,
+        ),
         (json!({"tcpSocket": {"port": 10901}}), true),
         (json!({"tcpSocket": {"port": "grpc"}}), true),
         (json!({"grpc": {"port": 10901}}), true),
-        (json!({"httpGet": {"path": "/-/healthy", "port": 10902}}), false),
+        (
+            json!({"httpGet": {"path": "/-/healthy", "port": 10902}}),
+            false,
+        ),
         (json!({"tcpSocket": {"port": 10902}}), false),
         (json!({"exec": {"command": ["true"]}}), false),
     ] {
-        let mut pod = store_with(&json!({"livenessProbe": probe, "ports": [{"name": "grpc", "containerPort": 10901}]}));
+        let mut pod = store_with(
+            &json!({"livenessProbe": probe, "ports": [{"name": "grpc", "containerPort": 10901}]}),
+        );
         let (after, _, remarks) = admit(&pod).unwrap();
-        let off = sidecar_of(&after)["args"].as_array().unwrap().contains(&json!("--reload=off"));
+        let off = sidecar_of(&after)["args"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("--reload=off"));
         assert_eq!((off, !remarks.is_empty()), (unsafe_, unsafe_), "{probe}");
         pod["metadata"]["annotations"] = json!({names::RELOAD_DESPITE_LIVENESS: "true"});
         let (after, _, remarks) = admit(&pod).unwrap();
@@ -238,7 +371,12 @@ fn probes_and_hooks_of_the_user_stay() {
         "startupProbe": {"exec": {"command": ["x"]}}, "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}}
     });
     let pod = injected(&store_with(&own));
-    for key in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+    for key in [
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+    ] {
         assert_eq!(pod["spec"]["containers"][0][key], own[key]);
     }
 }
@@ -248,8 +386,14 @@ fn keys_on_the_pod_are_ignored_with_a_remark() {
     let mut pod = store_with(&json!({}));
     pod["metadata"]["annotations"] = json!({"thanos-timeshard.io/total-shards": "9"});
     let (_, _, remarks) = admit(&pod).unwrap();
-    assert_eq!(remarks, [Remark::KeyOnPod("thanos-timeshard.io/total-shards".to_owned())]);
-    pod["metadata"]["annotations"] = json!({"thanos-timeshard.io/injct": "false", "example.com/x": "y"});
+    assert_eq!(
+        remarks,
+        [Remark::KeyOnPod(
+            "thanos-timeshard.io/total-shards".to_owned()
+        )]
+    );
+    pod["metadata"]["annotations"] =
+        json!({"thanos-timeshard.io/injct": "false", "example.com/x": "y"});
     let (_, _, remarks) = admit(&pod).unwrap();
     assert_eq!(
         remarks.iter().map(|remark| (remark.reason(), remark.to_string())).collect::<Vec<_>>(),
@@ -265,10 +409,21 @@ fn the_classic_form_for_old_clusters() {
     let config = Config::parse("injection: {native_sidecar: false}", "c").unwrap();
     let pod = store_with(&json!({}));
     let (after, _, _) = admit_with(&config, &pod).unwrap();
-    assert_eq!(after["spec"]["initContainers"][0]["name"], names::SIDECAR_INSTALL);
+    assert_eq!(
+        after["spec"]["initContainers"][0]["name"],
+        names::SIDECAR_INSTALL
+    );
     assert_eq!(after["spec"]["containers"][1]["name"], names::SIDECAR);
-    assert!(after["spec"]["containers"][1].get("restartPolicy").is_none() && after["spec"]["containers"][1].get("startupProbe").is_none());
-    assert_eq!(admit_with(&config, &after).unwrap_err(), Skip::AlreadyInjected);
+    assert!(
+        after["spec"]["containers"][1]
+            .get("restartPolicy")
+            .is_none()
+            && after["spec"]["containers"][1].get("startupProbe").is_none()
+    );
+    assert_eq!(
+        admit_with(&config, &after).unwrap_err(),
+        Skip::AlreadyInjected
+    );
 }
 
 #[test]
@@ -283,7 +438,12 @@ fn the_signal_form_shares_the_process_namespace() {
     let config = Config::parse("sharding: {reload: signal}", "c").unwrap();
     let (after, _, _) = admit_with(&config, &store_with(&json!({}))).unwrap();
     assert_eq!(after["spec"]["shareProcessNamespace"], true);
-    assert!(sidecar_of(&after)["args"].as_array().unwrap().contains(&json!("--reload=signal")));
+    assert!(
+        sidecar_of(&after)["args"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("--reload=signal"))
+    );
 }
 
 #[test]
@@ -292,8 +452,14 @@ fn nobody_looks_for_thanos_among_the_processes_of_a_node() {
     pod["spec"]["hostPID"] = json!(true);
     let config = Config::parse("sharding: {reload: signal}", "c").unwrap();
     let (after, _, remarks) = admit_with(&config, &pod).unwrap();
-    assert_eq!((remarks, after["spec"].get("shareProcessNamespace")), (vec![Remark::HostPid], None));
+    assert_eq!(
+        (remarks, after["spec"].get("shareProcessNamespace")),
+        (vec![Remark::HostPid], None)
+    );
     assert!(!after.to_string().contains("--reload="));
     let (_, _, remarks) = admit(&pod).unwrap();
-    assert!(remarks.is_empty(), "nothing is wrong with it otherwise: {remarks:?}");
+    assert!(
+        remarks.is_empty(),
+        "nothing is wrong with it otherwise: {remarks:?}"
+    );
 }

@@ -12,10 +12,21 @@ use super::eligible::is_injected;
 
 /// Adds the operations for containers of ours that are there already.
 pub(super) fn keep_out(pod: &PodView<'_>, operations: &mut Vec<Operation<'_>>) {
-    let init = pod.init_containers().iter().enumerate().map(|(index, container)| ("initContainers", index, container));
-    let all = init.chain(pod.containers().iter().enumerate().map(|(index, container)| ("containers", index, container)));
-    operations
-        .extend(all.filter(|(_, _, container)| is_injected(container)).filter_map(|(list, index, container)| one(list, index, container)));
+    let init = pod
+        .init_containers()
+        .iter()
+        .enumerate()
+        .map(|(index, container)| ("initContainers", index, container));
+    let all = init.chain(
+        pod.containers()
+            .iter()
+            .enumerate()
+            .map(|(index, container)| ("containers", index, container)),
+    );
+    operations.extend(
+        all.filter(|(_, _, container)| is_injected(container))
+            .filter_map(|(list, index, container)| one(list, index, container)),
+    );
 }
 
 fn one<'a>(list: &str, index: usize, container: &ContainerView<'_>) -> Option<Operation<'a>> {
@@ -23,9 +34,15 @@ fn one<'a>(list: &str, index: usize, container: &ContainerView<'_>) -> Option<Op
     let Some(mounts) = &container.volume_mounts else {
         return Some(Operation::add(path, Value::Mounts(vec![token_mount()])));
     };
-    match mounts.iter().position(|mount| mount.mount_path.0 == names::TOKEN_DIR) {
+    match mounts
+        .iter()
+        .position(|mount| mount.mount_path.0 == names::TOKEN_DIR)
+    {
         Some(at) if mounts[at].name.0 == names::CONFIG_VOLUME => None,
-        Some(at) => Some(Operation::replace(format!("{path}/{at}"), Value::Mount(token_mount()))),
+        Some(at) => Some(Operation::replace(
+            format!("{path}/{at}"),
+            Value::Mount(token_mount()),
+        )),
         None => Some(Operation::add(path + "/-", Value::Mount(token_mount()))),
     }
 }

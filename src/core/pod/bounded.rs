@@ -26,45 +26,83 @@ const MAX_VARIABLES: usize = 4096;
 const MAX_VALUE_BYTES: usize = 16 << 10;
 
 /// Reads a list, or null.
-fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D, most: usize, what: &'static str) -> Listed<T, D::Error> {
-    deserializer.deserialize_option(List { most, what, skips: false, of: PhantomData })
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+    most: usize,
+    what: &'static str,
+) -> Listed<T, D::Error> {
+    deserializer.deserialize_option(List {
+        most,
+        what,
+        skips: false,
+        of: PhantomData,
+    })
 }
 
 type Listed<T, E> = Result<Option<Vec<T>>, E>;
 
-pub(crate) fn owners<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Listed<T, D::Error> {
+pub(crate) fn owners<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Listed<T, D::Error> {
     list(deserializer, MAX_OWNERS, "owner references")
 }
 
-pub(crate) fn containers<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Listed<T, D::Error> {
+pub(crate) fn containers<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Listed<T, D::Error> {
     list(deserializer, MAX_CONTAINERS, "containers")
 }
 
-pub(crate) fn volumes<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Listed<T, D::Error> {
+pub(crate) fn volumes<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Listed<T, D::Error> {
     list(deserializer, MAX_VOLUMES, "volumes")
 }
 
-pub(crate) fn mounts<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Listed<T, D::Error> {
-    list(deserializer, MAX_OF_CONTAINER, "volume mounts of a container")
+pub(crate) fn mounts<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Listed<T, D::Error> {
+    list(
+        deserializer,
+        MAX_OF_CONTAINER,
+        "volume mounts of a container",
+    )
 }
 
-pub(crate) fn ports<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Listed<T, D::Error> {
+pub(crate) fn ports<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Listed<T, D::Error> {
     list(deserializer, MAX_OF_CONTAINER, "ports of a container")
 }
 
-pub(crate) fn words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Listed<T, D::Error> {
-    deserializer.deserialize_option(List { most: MAX_WORDS, what: "words", skips: true, of: PhantomData })
+pub(crate) fn words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Listed<T, D::Error> {
+    deserializer.deserialize_option(List {
+        most: MAX_WORDS,
+        what: "words",
+        skips: true,
+        of: PhantomData,
+    })
 }
 
-pub(crate) fn variables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Listed<T, D::Error> {
+pub(crate) fn variables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Listed<T, D::Error> {
     list(deserializer, MAX_VARIABLES, "variables of a container")
 }
 
 /// A value of a few words, read as a whole.
-pub(crate) fn small_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    let Some(raw) = Option::<&RawValue>::deserialize(deserializer)? else { return Ok(None) };
+pub(crate) fn small_value<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Value>, D::Error> {
+    let Some(raw) = Option::<&RawValue>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
     if raw.get().len() > MAX_VALUE_BYTES {
-        return Err(D::Error::custom(format_args!("an update strategy of more than {MAX_VALUE_BYTES} bytes")));
+        return Err(D::Error::custom(format_args!(
+            "an update strategy of more than {MAX_VALUE_BYTES} bytes"
+        )));
     }
     serde_json::from_str(raw.get()).map_err(D::Error::custom)
 }
@@ -100,12 +138,17 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut elements = Vec::new();
         while elements.len() < self.most {
-            let Some(element) = list.next_element()? else { return Ok(Some(elements)) };
+            let Some(element) = list.next_element()? else {
+                return Ok(Some(elements));
+            };
             elements.push(element);
         }
         while list.next_element::<IgnoredAny>()?.is_some() {
             if !self.skips {
-                return Err(A::Error::custom(format_args!("more than {} {}", self.most, self.what)));
+                return Err(A::Error::custom(format_args!(
+                    "more than {} {}",
+                    self.most, self.what
+                )));
             }
         }
         Ok(Some(elements))
@@ -119,49 +162,107 @@ mod tests {
 
     fn pod(before: &str, element: &str, count: usize, after: &str) -> Result<usize, String> {
         let json = format!("{before}{}{after}", vec![element; count].join(","));
-        PodView::parse(json.as_bytes()).map(|pod| pod.containers().len()).map_err(|error| error.to_string())
+        PodView::parse(json.as_bytes())
+            .map(|pod| pod.containers().len())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn long_lists_are_refused_by_name() {
         let container = |list: &str| format!("{{\"spec\":{{\"containers\":[{{\"{list}\":[");
         for (before, element, most, after, what) in [
-            ("{\"metadata\":{\"ownerReferences\":[".to_owned(), "{}", MAX_OWNERS, "]}}", "owner references"),
-            ("{\"spec\":{\"containers\":[".to_owned(), "{}", MAX_CONTAINERS, "]}}", "containers"),
-            ("{\"spec\":{\"initContainers\":[".to_owned(), "{}", MAX_CONTAINERS, "]}}", "containers"),
-            ("{\"spec\":{\"volumes\":[".to_owned(), "{}", MAX_VOLUMES, "]}}", "volumes"),
-            (container("ports"), "{}", MAX_OF_CONTAINER, "]}]}}", "ports of a container"),
-            (container("volumeMounts"), "{}", MAX_OF_CONTAINER, "]}]}}", "volume mounts of a container"),
+            (
+                "{\"metadata\":{\"ownerReferences\":[".to_owned(),
+                "{}",
+                MAX_OWNERS,
+                "]}}",
+                "owner references",
+            ),
+            (
+                "{\"spec\":{\"containers\":[".to_owned(),
+                "{}",
+                MAX_CONTAINERS,
+                "]}}",
+                "containers",
+            ),
+            (
+                "{\"spec\":{\"initContainers\":[".to_owned(),
+                "{}",
+                MAX_CONTAINERS,
+                "]}}",
+                "containers",
+            ),
+            (
+                "{\"spec\":{\"volumes\":[".to_owned(),
+                "{}",
+                MAX_VOLUMES,
+                "]}}",
+                "volumes",
+            ),
+            (
+                container("ports"),
+                "{}",
+                MAX_OF_CONTAINER,
+                "]}]}}",
+                "ports of a container",
+            ),
+            (
+                container("volumeMounts"),
+                "{}",
+                MAX_OF_CONTAINER,
+                "]}]}}",
+                "volume mounts of a container",
+            ),
         ] {
             pod(&before, element, most, after).unwrap();
             let refused = pod(&before, element, most + 1, after).unwrap_err();
-            assert!(refused.starts_with(&format!("more than {most} {what} at line 1 column ")), "{refused}");
+            assert!(
+                refused.starts_with(&format!("more than {most} {what} at line 1 column ")),
+                "{refused}"
+            );
         }
     }
 
     #[test]
     fn null_and_nothing_are_no_list() {
-        let pod = PodView::parse(br#"{"metadata":{"ownerReferences":null},"spec":{"volumes":[]}}"#).unwrap();
+        let pod = PodView::parse(br#"{"metadata":{"ownerReferences":null},"spec":{"volumes":[]}}"#)
+            .unwrap();
         assert!(pod.metadata.owner_references.is_none() && pod.spec.containers.is_none());
         assert!(pod.spec.volumes.is_some_and(|volumes| volumes.is_empty()));
-        let wrong = PodView::parse(br#"{"spec":{"volumes":{}}}"#).unwrap_err().to_string();
+        let wrong = PodView::parse(br#"{"spec":{"volumes":{}}}"#)
+            .unwrap_err()
+            .to_string();
         assert!(wrong.contains("expected a list of volumes"), "{wrong}");
     }
 
     #[test]
     fn words_beyond_the_limit_are_skipped() {
         for list in ["args", "command"] {
-            let json = format!("{{\"spec\":{{\"containers\":[{{\"{list}\":[{}]}}]}}}}", vec!["\"x\""; 2 * MAX_WORDS].join(","));
+            let json = format!(
+                "{{\"spec\":{{\"containers\":[{{\"{list}\":[{}]}}]}}}}",
+                vec!["\"x\""; 2 * MAX_WORDS].join(",")
+            );
             let pod = PodView::parse(json.as_bytes()).unwrap();
             let container = &pod.containers()[0];
-            assert_eq!(container.args().len().max(container.command().len()), MAX_WORDS);
+            assert_eq!(
+                container.args().len().max(container.command().len()),
+                MAX_WORDS
+            );
         }
     }
 
     #[test]
     fn variables_beyond_the_limit_are_not_read() {
         let json = |count: usize| format!("{{\"env\":[{}]}}", vec!["{}"; count].join(","));
-        let read = |json: &str| serde_json::from_str::<crate::core::pod::ContainerView<'_>>(json).unwrap().variables().len();
-        assert_eq!((read(&json(MAX_VARIABLES)), read(&json(MAX_VARIABLES + 1))), (MAX_VARIABLES, 0));
+        let read = |json: &str| {
+            serde_json::from_str::<crate::core::pod::ContainerView<'_>>(json)
+                .unwrap()
+                .variables()
+                .len()
+        };
+        assert_eq!(
+            (read(&json(MAX_VARIABLES)), read(&json(MAX_VARIABLES + 1))),
+            (MAX_VARIABLES, 0)
+        );
     }
 }

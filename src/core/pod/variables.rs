@@ -42,7 +42,11 @@ impl<'a> ContainerView<'a> {
     /// Variables, read now; none where they cannot be read, or are more than any pod has.
     #[must_use]
     pub fn variables(&self) -> Vec<EnvView<'a>> {
-        let read = |raw: &'a RawValue| bounded::variables(&mut serde_json::Deserializer::from_str(raw.get())).ok().flatten();
+        let read = |raw: &'a RawValue| {
+            bounded::variables(&mut serde_json::Deserializer::from_str(raw.get()))
+                .ok()
+                .flatten()
+        };
         self.env.and_then(read).unwrap_or_default()
     }
 }

@@ -25,8 +25,14 @@ const QUIET: Duration = Duration::from_mins(2);
 pub(super) fn next_generation(view: &View<'_>) -> u64 {
     let maps = [view.map.map(|map| &map.data), view.written];
     let entries = maps.into_iter().flatten().flat_map(|data| data.values());
-    let published = entries.filter_map(|text| Entry::parse(text, view.now).ok()?.generation).max();
-    let remembered = view.pods.values().filter_map(|pod| pod.answer?.status()?.generation).max();
+    let published = entries
+        .filter_map(|text| Entry::parse(text, view.now).ok()?.generation)
+        .max();
+    let remembered = view
+        .pods
+        .values()
+        .filter_map(|pod| pod.answer?.status()?.generation)
+        .max();
     published.max(remembered).unwrap_or(0).saturating_add(1)
 }
 
@@ -40,14 +46,24 @@ pub(super) fn keep(view: &View<'_>, expected: &mut [Expected<'_>]) {
         let status = pod.view.and_then(|seen| seen.answer?.status());
         let base = pod.entry;
         let at = match &base {
-            Some(entry) => Some(remembered(view, &pod.name, entry, status).unwrap_or_else(|| place(entry))),
+            Some(entry) => {
+                Some(remembered(view, &pod.name, entry, status).unwrap_or_else(|| place(entry)))
+            }
             None => running(pod),
         };
         pod.entry = at.map(|at| {
             let kept = base.filter(|entry| entry.window == at.window);
-            let (order, released) = kept.map_or((None, None), |entry| (entry.order, entry.released));
-            let entry = Entry { order, released, ..entry_of(view, at, base.and_then(|entry| entry.drain)) };
-            Entry { generation: generation(base.as_ref(), &entry, status, numbers, &next), ..entry }
+            let (order, released) =
+                kept.map_or((None, None), |entry| (entry.order, entry.released));
+            let entry = Entry {
+                order,
+                released,
+                ..entry_of(view, at, base.and_then(|entry| entry.drain))
+            };
+            Entry {
+                generation: generation(base.as_ref(), &entry, status, numbers, &next),
+                ..entry
+            }
         });
     }
 }
@@ -55,32 +71,67 @@ pub(super) fn keep(view: &View<'_>, expected: &mut [Expected<'_>]) {
 /// The entry of a pod that a step gives another place.
 pub(super) fn moved(view: &View<'_>, pod: &Expected<'_>, to: Place, next: u64) -> Entry {
     let status = pod.view.and_then(|seen| seen.answer?.status());
-    let numbered = pod.entry.as_ref().is_some_and(|entry| entry.generation.is_some());
-    let generation = status.map_or(numbered, |status| status.contract >= NUMBERED_SINCE).then_some(next);
-    Entry { generation, ..entry_of(view, to, None) }
+    let numbered = pod
+        .entry
+        .as_ref()
+        .is_some_and(|entry| entry.generation.is_some());
+    let generation = status
+        .map_or(numbered, |status| status.contract >= NUMBERED_SINCE)
+        .then_some(next);
+    Entry {
+        generation,
+        ..entry_of(view, to, None)
+    }
 }
 
 /// Where a pod's sidecar remembers to have been put, if the entry is older or is none that a leader wrote: somebody edited it, or
 /// put yesterday's back. A leader that has written the entry itself knows better.
-fn remembered(view: &View<'_>, pod: &str, entry: &Entry, status: Option<&AgentStatus>) -> Option<Place> {
+fn remembered(
+    view: &View<'_>,
+    pod: &str,
+    entry: &Entry,
+    status: Option<&AgentStatus>,
+) -> Option<Place> {
     let status = status.filter(|_| !view.own.contains(&key(pod)))?;
     let (generation, window) = (status.generation?, status.published?);
     let stale = entry.generation.is_none_or(|own| own <= generation) && window != entry.window;
-    let shard = status.shard.filter(|shard| *shard < MAX_SHARDS).unwrap_or(entry.shard);
-    stale.then(|| Place { shard, replica: status.replica.unwrap_or(entry.replica), window })
+    let shard = status
+        .shard
+        .filter(|shard| *shard < MAX_SHARDS)
+        .unwrap_or(entry.shard);
+    stale.then(|| Place {
+        shard,
+        replica: status.replica.unwrap_or(entry.replica),
+        window,
+    })
 }
 
-fn generation(base: Option<&Entry>, entry: &Entry, status: Option<&AgentStatus>, numbers: bool, next: &dyn Fn() -> u64) -> Option<u64> {
-    let Some(status) = status else { return base.and_then(|base| base.generation) };
+fn generation(
+    base: Option<&Entry>,
+    entry: &Entry,
+    status: Option<&AgentStatus>,
+    numbers: bool,
+    next: &dyn Fn() -> u64,
+) -> Option<u64> {
+    let Some(status) = status else {
+        return base.and_then(|base| base.generation);
+    };
     if status.contract < NUMBERED_SINCE {
         return None;
     }
-    let same = base.is_some_and(|base| Entry { generation: None, ..*base } == *entry);
+    let same = base.is_some_and(|base| {
+        Entry {
+            generation: None,
+            ..*base
+        } == *entry
+    });
     let own = base.and_then(|base| base.generation);
     match own.filter(|_| same) {
         Some(own) => {
             // One that has seen a greater one, or something else under this one, would refuse it.
-            let refused = status.generation.is_some_and(|seen| seen > own || (seen == own && status.published != Some(entry.window)));
+            let refused = status.generation.is_some_and(|seen| {
+                seen > own || (seen == own && status.published != Some(entry.window))
+            });
             Some(if refused { next() } else { own })
         }
         None if own.is_none() && same && status.generation.is_none() && !numbers => None,
@@ -91,10 +142,19 @@ fn generation(base: Option<&Entry>, entry: &Entry, status: Option<&AgentStatus>,
 /// Whether to number entries although nothing else changes: each pod that is still to come would cost another write.
 fn numbers_now(view: &View<'_>, expected: &[Expected<'_>]) -> bool {
     let answered = |pod: &Expected<'_>| {
-        let came =
-            |seen: &PodView<'_>| !seen.facts.injected || seen.facts.ready || seen.answer.is_some_and(|answer| answer.status().is_some());
+        let came = |seen: &PodView<'_>| {
+            !seen.facts.injected
+                || seen.facts.ready
+                || seen.answer.is_some_and(|answer| answer.status().is_some())
+        };
         pod.view.is_some_and(came)
     };
-    let quiet = || view.pods.values().filter_map(|pod| pod.ready_for).min().is_some_and(|youngest| youngest >= QUIET);
+    let quiet = || {
+        view.pods
+            .values()
+            .filter_map(|pod| pod.ready_for)
+            .min()
+            .is_some_and(|youngest| youngest >= QUIET)
+    };
     expected.iter().all(answered) || quiet()
 }

@@ -10,7 +10,9 @@ use super::{ABSENT_PODS, Decision, Expected, MARGIN, View, drifts, members, term
 use crate::core::duration::PromDuration;
 use crate::core::names;
 use crate::core::observed::Answer;
-use crate::core::report::{GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport};
+use crate::core::report::{
+    GapReport, MoveReport, PodReport, PodState, SetReport, State, StepReport,
+};
 use crate::core::rollout::{self, Gap, Member, Standing, Step};
 use crate::core::text::older_end;
 use crate::core::window::Window;
@@ -40,46 +42,81 @@ pub(super) fn report(
     let (facts, sharding) = (view.known.facts(), &view.known.sharding);
     let (members, places) = members(expected, judged);
     let serving: Vec<Window> = expected.iter().filter_map(serves).collect();
-    let (minimum_ready_replicas, holes) = rollout::coverage(&serving, terms(view).required, view.now);
+    let (minimum_ready_replicas, holes) =
+        rollout::coverage(&serving, terms(view).required, view.now);
     let known = known_to_queriers(expected, judged);
-    let confirmed: Vec<Window> = known.iter().filter(|(_, confirmed)| *confirmed).map(|(window, _)| *window).collect();
-    let (minimum_confirmed_replicas, _) = rollout::coverage(&confirmed, terms(view).required, view.now);
+    let confirmed: Vec<Window> = known
+        .iter()
+        .filter(|(_, confirmed)| *confirmed)
+        .map(|(window, _)| *window)
+        .collect();
+    let (minimum_confirmed_replicas, _) =
+        rollout::coverage(&confirmed, terms(view).required, view.now);
     let uncounted = facts.replicas.saturating_sub(count(expected.len()));
     let planned: Vec<Window> = expected.iter().map(|pod| pod.desired.window).collect();
     let planned_minimum_replicas = match uncounted {
         0 => rollout::coverage(&planned, terms(view).required, view.now).0,
-        _ => view.known.plan.shards().iter().map(|shard| shard.replicas).min().unwrap_or(0),
+        _ => view
+            .known
+            .plan
+            .shards()
+            .iter()
+            .map(|shard| shard.replicas)
+            .min()
+            .unwrap_or(0),
     };
-    let mut warnings: Vec<String> = view.known.remarks().into_iter().map(|(_, sentence)| sentence).collect();
+    let mut warnings: Vec<String> = view
+        .known
+        .remarks()
+        .into_iter()
+        .map(|(_, sentence)| sentence)
+        .collect();
     if uncounted > 0 {
         warnings.push(format!(
             "{uncounted} of {} replicas are not counted yet, since they have no pods: windows are published for those that have, and for the next {MARGIN} to {ABSENT_PODS}",
             facts.replicas
         ));
     }
-    let moves_left = members.iter().filter(|member| member.published.window != member.desired.window).count();
+    let moves_left = members
+        .iter()
+        .filter(|member| member.published.window != member.desired.window)
+        .count();
     let blocks = missing.report(view, expected, &members, &places, &terms(view));
     if state == State::Settled {
         message.push_str(&blocks::addition(&blocks));
     }
     let steps = steps(view, members, moves_left);
     // Too many to compute: one move a step is the upper bound.
-    let steps_left = steps.as_ref().map_or(count(moves_left), |steps| count(steps.len()));
+    let steps_left = steps
+        .as_ref()
+        .map_or(count(moves_left), |steps| count(steps.len()));
     let name = |at: usize| expected[places[at]].name.clone();
     let each = sharding.drain().as_secs() + sharding.discovery_delay().as_secs();
     let each = u64::try_from(each).unwrap_or(0) + LOAD_ALLOWANCE_SECONDS;
-    let gap_seconds = holes.iter().map(|(from, to)| to.signed_duration_since(*from).num_seconds()).sum::<i64>();
+    let gap_seconds = holes
+        .iter()
+        .map(|(from, to)| to.signed_duration_since(*from).num_seconds())
+        .sum::<i64>();
     SetReport {
         namespace: facts.namespace.clone(),
         name: facts.name.clone(),
-        configmap: view.config.operator.configmap_of(&facts.namespace, &facts.name),
+        configmap: view
+            .config
+            .operator
+            .configmap_of(&facts.namespace, &facts.name),
         replicas: facts.replicas,
         state,
         message,
         moves_left: count(moves_left),
         steps_left,
         eta_seconds: u64::from(steps_left).saturating_mul(each),
-        gaps: holes.iter().map(|(from, to)| GapReport { from: at(*from), to: at(*to) }).collect(),
+        gaps: holes
+            .iter()
+            .map(|(from, to)| GapReport {
+                from: at(*from),
+                to: at(*to),
+            })
+            .collect(),
         gap_seconds: u64::try_from(gap_seconds).unwrap_or(0),
         minimum_ready_replicas,
         minimum_confirmed_replicas,
@@ -87,15 +124,29 @@ pub(super) fn report(
         uninjected_store_pods: count(bare(view, expected, judged).len()),
         warnings,
         required: Some(terms(view).required),
-        retention_seconds: view.known.sharding.retention().limit().map(PromDuration::as_secs),
+        retention_seconds: view
+            .known
+            .sharding
+            .retention()
+            .limit()
+            .map(PromDuration::as_secs),
         coverage: rollout::profile(&known, terms(view).required, view.now, MOST_PARTS),
         not_asked: count(expected.iter().filter(|pod| not_asked(pod)).count()),
-        steps: steps.unwrap_or_default().iter().take(MOST_STEPS).map(|moves| step_report(moves, name)).collect(),
+        steps: steps
+            .unwrap_or_default()
+            .iter()
+            .take(MOST_STEPS)
+            .map(|moves| step_report(moves, name))
+            .collect(),
         rollout: None,
         gap_since: None,
         changes: Vec::new(),
         blocks,
-        pods: expected.iter().zip(judged).map(|(pod, judged)| pod_report(pod, judged)).collect(),
+        pods: expected
+            .iter()
+            .zip(judged)
+            .map(|(pod, judged)| pod_report(pod, judged))
+            .collect(),
     }
 }
 
@@ -113,12 +164,21 @@ fn steps(view: &View<'_>, mut members: Vec<Member>, moves_left: usize) -> Option
     for member in &mut members {
         member.standing = Standing::Confirmed;
     }
-    let mut at: Vec<Window> = members.iter().map(|member| member.published.window).collect();
+    let mut at: Vec<Window> = members
+        .iter()
+        .map(|member| member.published.window)
+        .collect();
     let (steps, _) = rollout::preview(members, &terms(view));
     let moves = |step: &Step| match step {
         Step::Move { changes, .. } => changes
             .iter()
-            .map(|change| (change.member, std::mem::replace(&mut at[change.member], change.to.window), change.to.window))
+            .map(|change| {
+                (
+                    change.member,
+                    std::mem::replace(&mut at[change.member], change.to.window),
+                    change.to.window,
+                )
+            })
             .collect(),
         Step::Done | Step::Wait(_) | Step::Blocked(_) | Step::Held(_) => Vec::new(),
     };
@@ -128,19 +188,29 @@ fn steps(view: &View<'_>, mut members: Vec<Member>, moves_left: usize) -> Option
 fn step_report(moves: &[Move], name: impl Fn(usize) -> String) -> StepReport {
     // Numbers that change restart nothing.
     let restarts = || moves.iter().filter(|(_, from, to)| from != to);
-    let report = |(member, from, to): &Move| MoveReport { pod: name(*member), from: *from, to: *to };
-    StepReport { moves: restarts().take(MOST_MOVES).map(report).collect(), more: count(restarts().count().saturating_sub(MOST_MOVES)) }
+    let report = |(member, from, to): &Move| MoveReport {
+        pod: name(*member),
+        from: *from,
+        to: *to,
+    };
+    StepReport {
+        moves: restarts().take(MOST_MOVES).map(report).collect(),
+        more: count(restarts().count().saturating_sub(MOST_MOVES)),
+    }
 }
 
 /// What is served now, and whether every querier knows of it.
 fn known_to_queriers(expected: &[Expected<'_>], judged: &[Judged]) -> Vec<(Window, bool)> {
-    let one = |(pod, judged): (&Expected<'_>, &Judged)| Some((serves(pod)?, judged.state == PodState::Confirmed));
+    let one = |(pod, judged): (&Expected<'_>, &Judged)| {
+        Some((serves(pod)?, judged.state == PodState::Confirmed))
+    };
     expected.iter().zip(judged).filter_map(one).collect()
 }
 
 /// One without an address serves nobody, so nothing is unknown of it.
 fn not_asked(pod: &Expected<'_>) -> bool {
-    pod.view.is_some_and(|seen| seen.facts.can_be_asked() && seen.answer.is_none())
+    pod.view
+        .is_some_and(|seen| seen.facts.can_be_asked() && seen.answer.is_none())
 }
 
 fn count(number: usize) -> u32 {
@@ -154,7 +224,9 @@ fn at(time: DateTime<Utc>) -> String {
 /// What a pod serves to whoever asks now.
 fn serves(pod: &Expected<'_>) -> Option<Window> {
     let seen = pod.view.filter(|seen| seen.facts.ready)?;
-    let Some(Answer::Status(status)) = seen.answer else { return None };
+    let Some(Answer::Status(status)) = seen.answer else {
+        return None;
+    };
     status.applied
 }
 
@@ -191,7 +263,11 @@ fn pod_report(pod: &Expected<'_>, judged: &Judged) -> PodReport {
 
 pub(super) fn settled(view: &View<'_>, expected: &[Expected<'_>]) -> String {
     let facts = view.known.facts();
-    let surplus: Vec<&str> = expected.iter().filter(|pod| pod.surplus).map(|pod| pod.name.as_str()).collect();
+    let surplus: Vec<&str> = expected
+        .iter()
+        .filter(|pod| pod.surplus)
+        .map(|pod| pod.name.as_str())
+        .collect();
     match facts.annotations.get(names::TARGET_REPLICAS) {
         Some(target) if !surplus.is_empty() => format!(
             "every pod serves its planned window; {} no longer needed: kubectl -n {} scale statefulset {} --replicas={target} is safe now",
@@ -208,12 +284,20 @@ fn listed(pods: &[&str]) -> String {
     let more = pods.len().saturating_sub(NAMED);
     let names = pods[..pods.len().min(NAMED)].join(", ");
     let verb = if pods.len() == 1 { "is" } else { "are" };
-    if more == 0 { format!("{names} {verb}") } else { format!("{names} and {more} more {verb}") }
+    if more == 0 {
+        format!("{names} {verb}")
+    } else {
+        format!("{names} and {more} more {verb}")
+    }
 }
 
 pub(super) fn waits_for(pod: &Expected<'_>, judged: &Judged, all: usize) -> String {
     let why = judged.why.as_ref().map_or_else(|| phase(pod), Clone::clone);
-    let more = if all > 1 { format!(" (and {} more pods)", all - 1) } else { String::new() };
+    let more = if all > 1 {
+        format!(" (and {} more pods)", all - 1)
+    } else {
+        String::new()
+    };
     format!("waits for {}{more}: {why}", pod.name)
 }
 
@@ -233,69 +317,143 @@ pub(super) fn blocked(pod: &str, gap: &Gap) -> String {
 }
 
 pub(super) fn moves(expected: &[Expected<'_>], restarts: &[usize], gap: Option<&Gap>) -> String {
-    let names: Vec<&str> = restarts.iter().map(|i| expected[*i].name.as_str()).collect();
-    let gap = gap.map_or_else(String::new, |gap| format!("; meanwhile nobody serves {} .. {}", older_end(&at(gap.from)), at(gap.to)));
-    if names.is_empty() { "numbers change, no window does".to_owned() } else { format!("{} given another window{gap}", listed(&names)) }
+    let names: Vec<&str> = restarts
+        .iter()
+        .map(|i| expected[*i].name.as_str())
+        .collect();
+    let gap = gap.map_or_else(String::new, |gap| {
+        format!(
+            "; meanwhile nobody serves {} .. {}",
+            older_end(&at(gap.from)),
+            at(gap.to)
+        )
+    });
+    if names.is_empty() {
+        "numbers change, no window does".to_owned()
+    } else {
+        format!("{} given another window{gap}", listed(&names))
+    }
 }
 
 /// Neither a guess nor the file's own split may move pods that are where their user wanted them.
 pub(super) fn split_unknown(view: &View<'_>) -> String {
     let problem = view.known.problem.as_deref().unwrap_or_default();
-    format!("the published windows stay as they are, since this server does not know the last good annotations: {problem}")
+    format!(
+        "the published windows stay as they are, since this server does not know the last good annotations: {problem}"
+    )
 }
 
 /// What deserves an Event: each is written once while it holds.
-pub(super) fn notices(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judged], decision: &mut Decision) {
+pub(super) fn notices(
+    view: &View<'_>,
+    expected: &[Expected<'_>],
+    judged: &[Judged],
+    decision: &mut Decision,
+) {
     let report = &decision.report;
     decision.notices.extend(view.known.remarks());
     decision.notices.extend(blocks::notices(&report.blocks));
     if matches!(report.state, State::Blocked) {
-        decision.notices.push(("RolloutBlocked", report.message.clone()));
+        decision
+            .notices
+            .push(("RolloutBlocked", report.message.clone()));
     }
     let named = |state: PodState| -> Vec<&str> {
-        expected.iter().zip(judged).filter(|(_, judged)| judged.state == state).map(|(pod, _)| pod.name.as_str()).collect()
+        expected
+            .iter()
+            .zip(judged)
+            .filter(|(_, judged)| judged.state == state)
+            .map(|(pod, _)| pod.name.as_str())
+            .collect()
     };
     if let Some(text) = without_injection(view, expected, judged) {
         decision.notices.push(("NotInjected", text));
     }
     let silent = named(PodState::Unreachable);
     if !silent.is_empty() {
-        let why =
-            judged.iter().find(|judged| judged.state == PodState::Unreachable).and_then(|judged| judged.why.clone()).unwrap_or_default();
-        decision.notices.push(("SidecarUnreachable", format!("{} not to be asked, so no window changes: {why}", listed(&silent))));
+        let why = judged
+            .iter()
+            .find(|judged| judged.state == PodState::Unreachable)
+            .and_then(|judged| judged.why.clone())
+            .unwrap_or_default();
+        decision.notices.push((
+            "SidecarUnreachable",
+            format!(
+                "{} not to be asked, so no window changes: {why}",
+                listed(&silent)
+            ),
+        ));
     }
-    for (pod, judged) in expected.iter().zip(judged).filter(|(_, judged)| judged.state == PodState::Broken) {
+    for (pod, judged) in expected
+        .iter()
+        .zip(judged)
+        .filter(|(_, judged)| judged.state == PodState::Broken)
+    {
         let why = judged.why.clone().unwrap_or_default();
-        decision.notices.push(("WindowNotServed", format!("{} does not serve its published window: {why}", pod.name)));
+        decision.notices.push((
+            "WindowNotServed",
+            format!("{} does not serve its published window: {why}", pod.name),
+        ));
     }
-    let elsewhere: Vec<&str> =
-        expected.iter().filter(|pod| standing::reads_elsewhere(pod, view).is_some()).map(|pod| pod.name.as_str()).collect();
-    if let Some(pod) = expected.iter().find_map(|pod| standing::reads_elsewhere(pod, view)) {
+    let elsewhere: Vec<&str> = expected
+        .iter()
+        .filter(|pod| standing::reads_elsewhere(pod, view).is_some())
+        .map(|pod| pod.name.as_str())
+        .collect();
+    if let Some(pod) = expected
+        .iter()
+        .find_map(|pod| standing::reads_elsewhere(pod, view))
+    {
         let text = format!(
             "{} given windows by another ConfigMap than is written: {pod}; other windows do not reach pods that were admitted before its name changed: delete them, one after the other, or change the name back",
             listed(&elsewhere)
         );
         decision.notices.push(("OtherConfigMap", text));
     }
-    let drifted: Vec<&str> =
-        expected.iter().filter(|pod| drift(pod).is_some_and(|drift| drift >= DRIFT_AFTER)).map(|pod| pod.name.as_str()).collect();
+    let drifted: Vec<&str> = expected
+        .iter()
+        .filter(|pod| drift(pod).is_some_and(|drift| drift >= DRIFT_AFTER))
+        .map(|pod| pod.name.as_str())
+        .collect();
     if !drifted.is_empty() {
-        let text = format!("{} behind what is published for more than {} min", listed(&drifted), DRIFT_AFTER.as_secs() / 60);
+        let text = format!(
+            "{} behind what is published for more than {} min",
+            listed(&drifted),
+            DRIFT_AFTER.as_secs() / 60
+        );
         decision.notices.push(("Drift", text));
     }
     // Pods that come for the first time, or again, fill it, and those without injection serve what they were told to; the
     // metric shows it all the while.
-    let comes = |judged: &Judged| matches!(judged.state, PodState::Absent | PodState::Terminating | PodState::Settling);
+    let comes = |judged: &Judged| {
+        matches!(
+            judged.state,
+            PodState::Absent | PodState::Terminating | PodState::Settling
+        )
+    };
     let required = terms(view).required;
-    if report.gap_seconds > 0 && report.uninjected_store_pods == 0 && !expected.is_empty() && !judged.iter().any(comes) {
-        let from = report.retention_seconds.map_or("the beginning".to_owned(), |_| required.min.to_string());
-        let text = format!("no ready pod serves {} s of {from} .. {}", report.gap_seconds, required.max);
+    if report.gap_seconds > 0
+        && report.uninjected_store_pods == 0
+        && !expected.is_empty()
+        && !judged.iter().any(comes)
+    {
+        let from = report
+            .retention_seconds
+            .map_or("the beginning".to_owned(), |_| required.min.to_string());
+        let text = format!(
+            "no ready pod serves {} s of {from} .. {}",
+            report.gap_seconds, required.max
+        );
         decision.notices.push(("CoverageGap", text));
     }
 }
 
 /// What to say of store pods that nobody gives their windows.
-pub(super) fn without_injection(view: &View<'_>, expected: &[Expected<'_>], judged: &[Judged]) -> Option<String> {
+pub(super) fn without_injection(
+    view: &View<'_>,
+    expected: &[Expected<'_>],
+    judged: &[Judged],
+) -> Option<String> {
     let bare = bare(view, expected, judged);
     (!bare.is_empty()).then(|| {
         format!(
@@ -307,8 +465,14 @@ pub(super) fn without_injection(view: &View<'_>, expected: &[Expected<'_>], judg
 
 /// Store pods that were admitted without injection although nobody opted them out.
 fn bare<'a>(view: &View<'_>, expected: &'a [Expected<'_>], judged: &[Judged]) -> Vec<&'a str> {
-    let forgotten = |pod: &Expected<'_>| pod.view.is_some_and(|seen| seen.facts.forgotten(view.known.replace_time_flags));
-    let pods = expected.iter().zip(judged).filter(|(pod, judged)| judged.state == PodState::NotInjected && forgotten(pod));
+    let forgotten = |pod: &Expected<'_>| {
+        pod.view
+            .is_some_and(|seen| seen.facts.forgotten(view.known.replace_time_flags))
+    };
+    let pods = expected
+        .iter()
+        .zip(judged)
+        .filter(|(pod, judged)| judged.state == PodState::NotInjected && forgotten(pod));
     pods.map(|(pod, _)| pod.name.as_str()).collect()
 }
 

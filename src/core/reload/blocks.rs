@@ -72,13 +72,32 @@ struct Key {
 impl Blocks {
     /// `number` is that of the last list that an earlier sidecar asked for.
     pub(super) fn new(number: u64, decided: bool) -> Self {
-        Self { number, decided, ..Self::default() }
+        Self {
+            number,
+            decided,
+            ..Self::default()
+        }
     }
 
     /// Another start of thanos: only what is about retries stays.
     pub(super) fn begin(&mut self, decided: bool) {
-        let Self { number, retry, repeated, retries, lacked, .. } = std::mem::take(self);
-        *self = Self { number, decided, retry, repeated, retries, lacked, ..Self::default() };
+        let Self {
+            number,
+            retry,
+            repeated,
+            retries,
+            lacked,
+            ..
+        } = std::mem::take(self);
+        *self = Self {
+            number,
+            decided,
+            retry,
+            repeated,
+            retries,
+            lacked,
+            ..Self::default()
+        };
     }
 
     pub(super) fn take(&mut self, read: Option<Result<Reading, String>>) {
@@ -100,7 +119,11 @@ impl Blocks {
     /// The longest wait for the next look at a thanos that serves.
     pub(super) fn look_within(&self, check_interval: Duration) -> Duration {
         let at_rest = self.decided && (self.judge.is_at_rest() || self.unreadable.is_some());
-        if at_rest { check_interval } else { check_interval.min(PROBE_MOST) }
+        if at_rest {
+            check_interval
+        } else {
+            check_interval.min(PROBE_MOST)
+        }
     }
 
     pub(super) const fn retries(&self) -> u64 {
@@ -113,7 +136,10 @@ impl Blocks {
 
     /// The list that answers the last question.
     fn answer(&self) -> Option<&BlockList> {
-        self.named().filter(|list| self.asked.is_some_and(|(_, asked)| asked.number == list.number))
+        self.named().filter(|list| {
+            self.asked
+                .is_some_and(|(_, asked)| asked.number == list.number)
+        })
     }
 }
 
@@ -146,7 +172,9 @@ impl Sidecar {
 
     /// Whether the launcher lists blocks and repeats an incomplete start.
     fn has_launcher(&self) -> bool {
-        self.record.as_ref().is_some_and(|record| record.contract >= LISTS_SINCE)
+        self.record
+            .as_ref()
+            .is_some_and(|record| record.contract >= LISTS_SINCE)
     }
 
     pub(super) fn look_at_blocks(&mut self, now: Duration, actions: &mut Vec<Action>) {
@@ -171,16 +199,29 @@ impl Sidecar {
         let retry = self.blocks.retry.filter(|_| self.deciding())?;
         // What was due before `now` waits for a reading or a list, which wake by themselves.
         let next = self.free_at(retry);
-        Some(if self.blocks.judge.is_certain() && next > now { next.min(retry.until) } else { retry.until })
+        Some(if self.blocks.judge.is_certain() && next > now {
+            next.min(retry.until)
+        } else {
+            retry.until
+        })
     }
 
     /// Asks the launcher for a list when what it depends on has changed and thanos rests.
     fn ask(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let (Some(confirmed), Some(counts)) = (self.confirmed.as_ref(), self.blocks.judge.accepted()) else {
+        let (Some(confirmed), Some(counts)) =
+            (self.confirmed.as_ref(), self.blocks.judge.accepted())
+        else {
             return;
         };
-        let key = Key { good_syncs: self.blocks.judge.good_syncs(), counts, window: confirmed.applied };
-        if !self.has_launcher() || !self.blocks.judge.is_settled() || self.blocks.asked.is_some_and(|(asked, _)| asked == key) {
+        let key = Key {
+            good_syncs: self.blocks.judge.good_syncs(),
+            counts,
+            window: confirmed.applied,
+        };
+        if !self.has_launcher()
+            || !self.blocks.judge.is_settled()
+            || self.blocks.asked.is_some_and(|(asked, _)| asked == key)
+        {
             return;
         }
         self.blocks.number += 1;
@@ -200,7 +241,8 @@ impl Sidecar {
     /// Whether nothing is gained by starting thanos again, or asks for that.
     fn is_decided(&mut self, since: Duration, now: Duration, actions: &mut Vec<Action>) -> bool {
         let patience = self.settings.load_retry;
-        let can_retry = self.has_launcher() && self.settings.reload == ReloadMode::Exec && !patience.is_zero();
+        let can_retry =
+            self.has_launcher() && self.settings.reload == ReloadMode::Exec && !patience.is_zero();
         if !can_retry || self.blocks.unreadable.is_some() || self.blocks.judge.is_hopeless() {
             return true;
         }
@@ -211,11 +253,27 @@ impl Sidecar {
             None => return now >= since + patience,
             Some(counts) => counts.missing(),
         };
-        if missing == 0 || self.blocks.lacked.as_ref().is_some_and(LoadedBlocks::is_cut) {
+        if missing == 0
+            || self
+                .blocks
+                .lacked
+                .as_ref()
+                .is_some_and(LoadedBlocks::is_cut)
+        {
             return true;
         }
-        let fresh = Retry { window, until: now + patience, next: now, times: 0 };
-        let retry = *self.blocks.retry.insert(self.blocks.retry.filter(|retry| retry.window == window).unwrap_or(fresh));
+        let fresh = Retry {
+            window,
+            until: now + patience,
+            next: now,
+            times: 0,
+        };
+        let retry = *self.blocks.retry.insert(
+            self.blocks
+                .retry
+                .filter(|retry| retry.window == window)
+                .unwrap_or(fresh),
+        );
         if now >= retry.until {
             return true;
         }
@@ -226,9 +284,17 @@ impl Sidecar {
         let Some(list) = self.blocks.answer() else {
             return now >= self.blocks.asked_since + LIST_WAIT;
         };
-        let lacked = |ulid: &str| self.blocks.lacked.as_ref().is_some_and(|lacked| lacked.missing.iter().any(|block| block.ulid == ulid));
+        let lacked = |ulid: &str| {
+            self.blocks
+                .lacked
+                .as_ref()
+                .is_some_and(|lacked| lacked.missing.iter().any(|block| block.ulid == ulid))
+        };
         let all_named = list.candidates_total == list.candidates.len() as u64;
-        if list.unknown.is_some() || list.covered >= missing || (all_named && list.candidates.iter().all(|block| lacked(&block.ulid))) {
+        if list.unknown.is_some()
+            || list.covered >= missing
+            || (all_named && list.candidates.iter().all(|block| lacked(&block.ulid)))
+        {
             return true;
         }
         if now >= self.free_at(retry) {
@@ -239,12 +305,16 @@ impl Sidecar {
 
     /// When the next retry costs nothing: a thanos that ended by itself may still be known to queriers.
     fn free_at(&self, retry: Retry) -> Duration {
-        self.drained_at().map_or(retry.next, |drained| drained.max(retry.next))
+        self.drained_at()
+            .map_or(retry.next, |drained| drained.max(retry.next))
     }
 
     fn repeat(&mut self, retry: Retry, now: Duration, actions: &mut Vec<Action>) {
         let launch = self.launch();
-        let verdict = Verdict { launch, outcome: Outcome::Incomplete };
+        let verdict = Verdict {
+            launch,
+            outcome: Outcome::Incomplete,
+        };
         if self.judged == Some(verdict) {
             return;
         }
@@ -254,31 +324,57 @@ impl Sidecar {
             self.blocks.repeated = Some(launch);
             self.blocks.retries += 1;
             let wait = RETRY_AGAIN * 2_u32.pow(retry.times.min(16));
-            self.blocks.retry = Some(Retry { next: now + wait, times: retry.times.saturating_add(1), ..retry });
+            self.blocks.retry = Some(Retry {
+                next: now + wait,
+                times: retry.times.saturating_add(1),
+                ..retry
+            });
         }
     }
 
     /// The `blocks` of `/status`, or why nothing is known.
     pub(super) fn loaded(&self) -> Result<LoadedBlocks, String> {
-        if self.confirmed.is_none() || !self.runs() || self.record.as_ref().is_some_and(|record| record.state != LaunchState::Started) {
+        if self.confirmed.is_none()
+            || !self.runs()
+            || self
+                .record
+                .as_ref()
+                .is_some_and(|record| record.state != LaunchState::Started)
+        {
             return Err(NOT_READY.to_owned());
         }
         if let Some(why) = &self.blocks.unreadable {
             return Err(format!("thanos' metrics cannot be read: {why}"));
         }
         let Some(counts) = self.blocks.judge.accepted() else {
-            let pending = self.blocks.judge.pending().ok_or("thanos' sync is under way, or its last one failed")?;
-            let (expected, loaded, missing_total) = (pending.expected, pending.loaded, pending.missing());
+            let pending = self
+                .blocks
+                .judge
+                .pending()
+                .ok_or("thanos' sync is under way, or its last one failed")?;
+            let (expected, loaded, missing_total) =
+                (pending.expected, pending.loaded, pending.missing());
             let last_sync_unix_seconds = self.blocks.judge.last_sync_unix_seconds();
-            return Ok(LoadedBlocks { expected, loaded, missing_total, last_sync_unix_seconds, ..LoadedBlocks::default() });
+            return Ok(LoadedBlocks {
+                expected,
+                loaded,
+                missing_total,
+                last_sync_unix_seconds,
+                ..LoadedBlocks::default()
+            });
         };
         let differs = if counts.missing() == 0 {
             String::new()
         } else {
-            format!("; thanos has loaded {} of the {} blocks that it should have", counts.loaded, counts.expected)
+            format!(
+                "; thanos has loaded {} of the {} blocks that it should have",
+                counts.loaded, counts.expected
+            )
         };
         if !self.has_launcher() {
-            return Err(format!("the launcher is older than the sidecar and does not list blocks{differs}"));
+            return Err(format!(
+                "the launcher is older than the sidecar and does not list blocks{differs}"
+            ));
         }
         if let Some(why) = self.blocks.named().and_then(|list| list.unknown.as_ref()) {
             return Err(format!("{why}{differs}"));
@@ -296,8 +392,16 @@ impl Sidecar {
             bucket: named.map(|list| list.bucket),
         };
         // A list that was made while nothing was missing names what thanos filtered.
-        if let Some((_, list)) = self.blocks.list.as_ref().filter(|(asked, _)| counts.missing() > 0 && asked.missing > 0) {
-            blocks.missing_total = counts.missing().saturating_sub(list.covered).max(list.candidates_total);
+        if let Some((_, list)) = self
+            .blocks
+            .list
+            .as_ref()
+            .filter(|(asked, _)| counts.missing() > 0 && asked.missing > 0)
+        {
+            blocks.missing_total = counts
+                .missing()
+                .saturating_sub(list.covered)
+                .max(list.candidates_total);
             blocks.missing.clone_from(&list.candidates);
         }
         Ok(blocks)

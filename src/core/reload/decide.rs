@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::super::duration::PromDuration;
 use super::{
-    Action, DRAIN_MOST, Intent, LOAD_MOST, LaunchState, Outcome, Phase, RETRY_FIRST, RETRY_MOST, ReloadMode, Sidecar, Verdict, Window,
-    WindowFile,
+    Action, DRAIN_MOST, Intent, LOAD_MOST, LaunchState, Outcome, Phase, RETRY_FIRST, RETRY_MOST,
+    ReloadMode, Sidecar, Verdict, Window, WindowFile,
 };
 
 impl Sidecar {
@@ -15,7 +15,9 @@ impl Sidecar {
 
     /// Whether there may be a thanos to look at.
     pub(super) fn runs(&self) -> bool {
-        self.record.as_ref().is_none_or(|r| r.state == LaunchState::Started)
+        self.record
+            .as_ref()
+            .is_none_or(|r| r.state == LaunchState::Started)
     }
 
     /// Whether thanos was started in this pod.
@@ -30,7 +32,11 @@ impl Sidecar {
     pub(super) fn running(&self) -> Option<Window> {
         let started_with = self.record.as_ref().map(|r| r.window);
         let applied = self.confirmed.as_ref().map(|c| c.applied);
-        if self.settings.reload == ReloadMode::Signal { applied.or(started_with) } else { started_with.or(applied) }
+        if self.settings.reload == ReloadMode::Signal {
+            applied.or(started_with)
+        } else {
+            started_with.or(applied)
+        }
     }
 
     pub(super) fn intent(&self, now: Duration) -> Intent {
@@ -42,7 +48,11 @@ impl Sidecar {
             return if filed { Intent::Nothing } else { Intent::Note };
         }
         if self.running() == Some(wanted) {
-            return if filed || self.settings.reload == ReloadMode::Off { Intent::Nothing } else { Intent::Note };
+            return if filed || self.settings.reload == ReloadMode::Off {
+                Intent::Nothing
+            } else {
+                Intent::Note
+            };
         }
         let try_again = match self.retry {
             Some((window, _, at)) if window == wanted && filed => Some(at),
@@ -69,8 +79,15 @@ impl Sidecar {
     /// When a window that was given up is tried again: the one to which thanos went back must have been loaded, which may
     /// take far longer than the next try is away, and must have served for as long.
     fn served_long_enough(&self, at: Duration) -> Duration {
-        let pause = self.retry.map_or(Duration::ZERO, |(_, times, _)| backoff(times));
-        match (self.confirmed.as_ref().filter(|c| c.launch == self.launch()), self.runs()) {
+        let pause = self
+            .retry
+            .map_or(Duration::ZERO, |(_, times, _)| backoff(times));
+        match (
+            self.confirmed
+                .as_ref()
+                .filter(|c| c.launch == self.launch()),
+            self.runs(),
+        ) {
             (Some(confirmed), _) => at.max(confirmed.since + pause),
             (None, true) => at.max(self.launch_seen + LOAD_MOST),
             (None, false) => at,
@@ -78,8 +95,14 @@ impl Sidecar {
     }
 
     pub(super) fn phase_of(&self, intent: Intent) -> Phase {
-        let confirmed = self.confirmed.as_ref().is_some_and(|c| c.launch == self.launch());
-        let (state, in_place) = self.record.as_ref().map_or((LaunchState::Started, false), |r| (r.state, r.in_place));
+        let confirmed = self
+            .confirmed
+            .as_ref()
+            .is_some_and(|c| c.launch == self.launch());
+        let (state, in_place) = self
+            .record
+            .as_ref()
+            .map_or((LaunchState::Started, false), |r| (r.state, r.in_place));
         match intent {
             Intent::Change if self.last_ready.is_some() => Phase::Draining,
             _ if !self.started() => Phase::Starting,
@@ -100,35 +123,63 @@ impl Sidecar {
 
     /// When queriers have let go of the pod; `None` if they never knew it.
     pub(super) fn drained_at(&self) -> Option<Duration> {
-        let asked = self.entries.accepted().and_then(|e| e.drain).map(PromDuration::to_std);
-        let drain = if self.released() { Duration::ZERO } else { asked.map_or(self.settings.drain, |drain| drain.min(DRAIN_MOST)) };
+        let asked = self
+            .entries
+            .accepted()
+            .and_then(|e| e.drain)
+            .map(PromDuration::to_std);
+        let drain = if self.released() {
+            Duration::ZERO
+        } else {
+            asked.map_or(self.settings.drain, |drain| drain.min(DRAIN_MOST))
+        };
         self.last_ready.map(|at| at + drain)
     }
 
     /// Whether no querier uses the pod any more, for the order that is to be carried out; a retry of it drains again.
     fn released(&self) -> bool {
-        let order = self.entries.accepted().filter(|entry| entry.released == entry.order).and_then(|entry| entry.order);
+        let order = self
+            .entries
+            .accepted()
+            .filter(|entry| entry.released == entry.order)
+            .and_then(|entry| entry.order);
         order.is_some() && self.file.is_none_or(|file| file.order != order)
     }
 
     pub(super) fn timeout_at(&self) -> Option<Duration> {
-        let record = self.record.as_ref().filter(|r| r.state == LaunchState::Started)?;
-        let open = self.confirmed.is_none() && self.judged.is_none_or(|v| v.launch != record.launch);
-        (open && !self.settings.ready_timeout.is_zero()).then(|| self.launch_seen + self.settings.ready_timeout)
+        let record = self
+            .record
+            .as_ref()
+            .filter(|r| r.state == LaunchState::Started)?;
+        let open =
+            self.confirmed.is_none() && self.judged.is_none_or(|v| v.launch != record.launch);
+        (open && !self.settings.ready_timeout.is_zero())
+            .then(|| self.launch_seen + self.settings.ready_timeout)
     }
 
     /// The window that was given up and why, while it is still wanted.
     pub(super) fn failure(&self) -> Option<(Window, String)> {
-        let wanted = self.wanted().filter(|wanted| Some(*wanted) != self.running())?;
+        let wanted = self
+            .wanted()
+            .filter(|wanted| Some(*wanted) != self.running())?;
         if self.settings.reload == ReloadMode::Signal {
             let (window, ..) = self.retry.filter(|(window, ..)| *window == wanted)?;
             let why = match self.confirmed.as_ref() {
-                Some(c) if !c.verified => "thanos' effective flags cannot be read, so nothing shows that the signal worked",
-                _ => "thanos got the signal but did not change its flags; stock Thanos ignores SIGHUP, use --reload=exec",
+                Some(c) if !c.verified => {
+                    "thanos' effective flags cannot be read, so nothing shows that the signal worked"
+                }
+                _ => {
+                    "thanos got the signal but did not change its flags; stock Thanos ignores SIGHUP, use --reload=exec"
+                }
             };
             return Some((window, why.to_owned()));
         }
-        let failed = self.record.as_ref()?.failed.as_ref().filter(|failed| failed.window == wanted)?;
+        let failed = self
+            .record
+            .as_ref()?
+            .failed
+            .as_ref()
+            .filter(|failed| failed.window == wanted)?;
         Some((failed.window, failed.reason.clone()))
     }
 
@@ -136,7 +187,9 @@ impl Sidecar {
     pub(super) fn note_failure(&mut self, now: Duration) {
         let times = if self.settings.reload == ReloadMode::Signal {
             self.signalled
-                .filter(|(window, at, _)| now >= *at + self.settings.signal_timeout && self.running() != Some(*window))
+                .filter(|(window, at, _)| {
+                    now >= *at + self.settings.signal_timeout && self.running() != Some(*window)
+                })
                 .map(|(window, _, times)| (window, times))
         } else {
             let failed = self.record.as_ref().and_then(|r| r.failed.as_ref());
@@ -155,12 +208,21 @@ impl Sidecar {
         };
         let outcome = match self.confirmed.as_ref() {
             // A start that is to be repeated is ready, too; the one verdict must not replace the other.
-            Some(_) if self.judged.is_some_and(|v| v.launch == record.launch && v.outcome == Outcome::Incomplete) => return,
+            Some(_)
+                if self.judged.is_some_and(|v| {
+                    v.launch == record.launch && v.outcome == Outcome::Incomplete
+                }) =>
+            {
+                return;
+            }
             Some(c) if c.launch == record.launch && !record.ready => Outcome::Ready,
             None if self.timeout_at().is_some_and(|at| now >= at) => Outcome::TimedOut,
             _ => return,
         };
-        let verdict = Verdict { launch: record.launch, outcome };
+        let verdict = Verdict {
+            launch: record.launch,
+            outcome,
+        };
         if self.judged != Some(verdict) {
             self.judged = Some(verdict);
             actions.push(Action::Judge(verdict));
@@ -171,10 +233,18 @@ impl Sidecar {
         let Some(window) = self.wanted() else {
             return;
         };
-        let seen = self.file.map_or(0, |f| f.request).max(self.record.as_ref().map_or(0, |r| r.request));
+        let seen = self
+            .file
+            .map_or(0, |f| f.request)
+            .max(self.record.as_ref().map_or(0, |r| r.request));
         let (generation, accepted) = self.entries.to_keep();
         let order = self.entries.accepted().and_then(|entry| entry.order);
-        let file = WindowFile { order, generation, accepted, ..WindowFile::new(seen + 1, window, self.settings.reload) };
+        let file = WindowFile {
+            order,
+            generation,
+            accepted,
+            ..WindowFile::new(seen + 1, window, self.settings.reload)
+        };
         actions.push(Action::Order(file));
         if intent == Intent::Note {
             return;
@@ -182,7 +252,10 @@ impl Sidecar {
         self.ordering = Some((Duration::ZERO, self.phase));
         self.probe_soon(now);
         if self.settings.reload == ReloadMode::Signal {
-            let times = self.signalled.filter(|(w, ..)| *w == window).map_or(0, |(_, _, times)| times);
+            let times = self
+                .signalled
+                .filter(|(w, ..)| *w == window)
+                .map_or(0, |(_, _, times)| times);
             self.signalled = Some((window, now, times + 1));
             self.retry = None;
             actions.push(Action::Signal);
@@ -194,8 +267,15 @@ impl Sidecar {
     /// Keeps what was accepted for a successor, in the window file as it stands.
     pub(super) fn remember(&self, actions: &mut Vec<Action>) {
         let (generation, accepted) = self.entries.to_keep();
-        if let Some(file) = self.file.filter(|file| (file.generation, file.accepted) != (generation, accepted)) {
-            actions.push(Action::Remember(WindowFile { generation, accepted, ..file }));
+        if let Some(file) = self
+            .file
+            .filter(|file| (file.generation, file.accepted) != (generation, accepted))
+        {
+            actions.push(Action::Remember(WindowFile {
+                generation,
+                accepted,
+                ..file
+            }));
         }
     }
 

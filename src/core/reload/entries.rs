@@ -39,8 +39,14 @@ impl Entries {
     /// What an earlier sidecar of this pod accepted.
     pub(super) fn restored(file: Option<&WindowFile>) -> Self {
         let generation = file.and_then(|file| file.generation);
-        let accepted = file.and_then(|file| file.accepted).filter(|_| generation.is_some());
-        Self { accepted: accepted.map(|entry| entry.with_generation(generation)), generation, ..Self::default() }
+        let accepted = file
+            .and_then(|file| file.accepted)
+            .filter(|_| generation.is_some());
+        Self {
+            accepted: accepted.map(|entry| entry.with_generation(generation)),
+            generation,
+            ..Self::default()
+        }
     }
 
     pub(super) const fn accepted(&self) -> Option<&Entry> {
@@ -57,11 +63,20 @@ impl Entries {
 
     /// What a successor needs; nothing while no generation is known.
     pub(super) fn to_keep(&self) -> (Option<u64>, Option<AcceptedEntry>) {
-        (self.generation, self.accepted.filter(|_| self.generation.is_some()).map(AcceptedEntry::from))
+        (
+            self.generation,
+            self.accepted
+                .filter(|_| self.generation.is_some())
+                .map(AcceptedEntry::from),
+        )
     }
 
     /// Takes what the mounted directory holds.
-    pub(super) fn take(&mut self, read: Result<Option<Entry>, String>, now: Duration) -> Option<News> {
+    pub(super) fn take(
+        &mut self,
+        read: Result<Option<Entry>, String>,
+        now: Duration,
+    ) -> Option<News> {
         let waiting = self.waiting.take();
         match read {
             Ok(Some(entry)) if self.is_newer(&entry) => self.accept(entry),
@@ -72,7 +87,9 @@ impl Entries {
             Ok(Some(entry)) => {
                 let why = self.not_newer(&entry);
                 if entry.generation.is_none() {
-                    self.waiting = waiting.filter(|(before, _)| *before == entry).or(Some((entry, now)));
+                    self.waiting = waiting
+                        .filter(|(before, _)| *before == entry)
+                        .or(Some((entry, now)));
                 }
                 self.keep(why)
             }
@@ -89,7 +106,9 @@ impl Entries {
 
     /// Accepts an entry without a generation that has stood for long enough.
     pub(super) fn promote(&mut self, now: Duration) -> Option<News> {
-        let (entry, _) = self.waiting.take_if(|(_, since)| now >= *since + UNNUMBERED_WAIT)?;
+        let (entry, _) = self
+            .waiting
+            .take_if(|(_, since)| now >= *since + UNNUMBERED_WAIT)?;
         self.accept(entry)
     }
 
@@ -102,7 +121,8 @@ impl Entries {
 
     /// Whether it says the same as the accepted entry, the generation apart.
     fn is_accepted(&self, entry: &Entry) -> bool {
-        self.accepted.is_some_and(|accepted| AcceptedEntry::from(accepted) == AcceptedEntry::from(*entry))
+        self.accepted
+            .is_some_and(|accepted| AcceptedEntry::from(accepted) == AcceptedEntry::from(*entry))
     }
 
     fn accept(&mut self, entry: Entry) -> Option<News> {
@@ -114,8 +134,14 @@ impl Entries {
             return None;
         }
         let before = before.map_or("no window".to_owned(), |entry| entry.window.to_string());
-        let line = format!("entry changed: {before} becomes {} (shard {}, replica {})", entry.window, entry.shard, entry.replica);
-        Some(News { line, refused: false })
+        let line = format!(
+            "entry changed: {before} becomes {} (shard {}, replica {})",
+            entry.window, entry.shard, entry.replica
+        );
+        Some(News {
+            line,
+            refused: false,
+        })
     }
 
     fn not_newer(&self, entry: &Entry) -> String {
@@ -136,10 +162,18 @@ impl Entries {
     }
 
     fn keep(&mut self, why: String) -> Option<News> {
-        let kept = self.accepted.as_ref().map_or("what thanos was started with".to_owned(), |entry| entry.window.to_string());
+        let kept = self
+            .accepted
+            .as_ref()
+            .map_or("what thanos was started with".to_owned(), |entry| {
+                entry.window.to_string()
+            });
         let line = format!("entry refused, keeping {kept}: {why}");
         let new = self.error.as_ref() != Some(&why);
         self.error = Some(why);
-        new.then_some(News { line, refused: true })
+        new.then_some(News {
+            line,
+            refused: true,
+        })
     }
 }

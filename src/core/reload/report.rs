@@ -7,7 +7,10 @@ impl Sidecar {
     /// The document for `GET /status`.
     #[must_use]
     pub fn status(&self) -> AgentStatus {
-        let confirmed = self.confirmed.as_ref().filter(|c| c.launch == self.launch() && self.runs() && !self.deciding());
+        let confirmed = self
+            .confirmed
+            .as_ref()
+            .filter(|c| c.launch == self.launch() && self.runs() && !self.deciding());
         let entry = self.entries.accepted();
         let (blocks, blocks_unknown) = match self.loaded() {
             Ok(blocks) => (Some(blocks), None),
@@ -37,14 +40,24 @@ impl Sidecar {
     fn last_error(&self) -> Option<String> {
         let entry = self.entries.error().cloned();
         let act = || self.act_error.as_ref().map(|(why, _)| why.clone());
-        let failed = || self.failure().map(|(window, why)| format!("window {window} was given up: {why}"));
+        let failed = || {
+            self.failure()
+                .map(|(window, why)| format!("window {window} was given up: {why}"))
+        };
         let mismatch = || self.mismatch.clone();
         let off = || {
-            let differs = self.settings.reload == ReloadMode::Off && self.running().is_some() && self.running() != self.wanted();
+            let differs = self.settings.reload == ReloadMode::Off
+                && self.running().is_some()
+                && self.running() != self.wanted();
             (differs && self.entries.accepted().is_some())
                 .then(|| "in-place reload is off for this pod: the published window takes effect when the pod is created anew".to_owned())
         };
         let note = || self.confirmed.as_ref().and_then(|c| c.note.clone());
-        entry.or_else(act).or_else(failed).or_else(mismatch).or_else(off).or_else(note)
+        entry
+            .or_else(act)
+            .or_else(failed)
+            .or_else(mismatch)
+            .or_else(off)
+            .or_else(note)
     }
 }

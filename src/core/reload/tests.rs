@@ -24,7 +24,10 @@ const SYNC: Duration = Duration::from_mins(15);
 const BLOCKS: u32 = 20;
 
 fn window(days: i64) -> Window {
-    Window { min: format!("-{days}d").parse().unwrap(), max: "1d".parse().unwrap() }
+    Window {
+        min: format!("-{days}d").parse().unwrap(),
+        max: "1d".parse().unwrap(),
+    }
 }
 
 fn settings(reload: ReloadMode) -> Settings {
@@ -48,13 +51,25 @@ fn entry(days: i64) -> Entry {
 
 fn block(number: u32) -> BlockRef {
     let time = "2026-11-01T00:00:00Z".parse().unwrap();
-    BlockRef { ulid: format!("block-{number}"), min_time: time, max_time: time }
+    BlockRef {
+        ulid: format!("block-{number}"),
+        min_time: time,
+        max_time: time,
+    }
 }
 
 fn world(days: i64, bad: &[i64]) -> World {
-    let mut world = World::new(Some(entry(days)), Duration::from_secs(5), bad, settings(ReloadMode::Exec));
+    let mut world = World::new(
+        Some(entry(days)),
+        Duration::from_secs(5),
+        bad,
+        settings(ReloadMode::Exec),
+    );
     world.run(Duration::from_secs(10));
-    assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(days))));
+    assert_eq!(
+        (world.phase(), world.applied()),
+        (Phase::Serving, Some(window(days)))
+    );
     world
 }
 
@@ -62,14 +77,27 @@ fn world(days: i64, bad: &[i64]) -> World {
 fn a_change_takes_the_drain_and_one_load() {
     let mut world = world(10, &[]);
     world.publish(20);
-    assert_eq!((world.phase(), world.applied()), (Phase::Draining, Some(window(10))));
+    assert_eq!(
+        (world.phase(), world.applied()),
+        (Phase::Draining, Some(window(10)))
+    );
     world.run(DRAIN.saturating_sub(Duration::from_millis(1)));
     assert_eq!(world.phase(), Phase::Draining);
     world.run(Duration::from_secs(1));
     assert_eq!((world.phase(), world.applied()), (Phase::Restarting, None));
     world.run(Duration::from_secs(6));
-    assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(20))));
-    assert_eq!(world.sidecar.drains(), Drains { orders: 1, spent: DRAIN, rollbacks: 0 });
+    assert_eq!(
+        (world.phase(), world.applied()),
+        (Phase::Serving, Some(window(20)))
+    );
+    assert_eq!(
+        world.sidecar.drains(),
+        Drains {
+            orders: 1,
+            spent: DRAIN,
+            rollbacks: 0
+        }
+    );
 }
 
 #[test]
@@ -80,8 +108,18 @@ fn a_window_given_up_is_tried_again_after_five_minutes_doubling_to_an_hour() {
     let mut tries = Vec::new();
     let mut gave_up = world.now;
     while tries.len() < 6 {
-        assert_eq!((world.phase(), world.applied()), (Phase::Failed, Some(window(10))));
-        assert!(world.sidecar.status().last_error.unwrap().contains("exit code 1"));
+        assert_eq!(
+            (world.phase(), world.applied()),
+            (Phase::Failed, Some(window(10)))
+        );
+        assert!(
+            world
+                .sidecar
+                .status()
+                .last_error
+                .unwrap()
+                .contains("exit code 1")
+        );
         while world.phase() == Phase::Failed {
             world.run(Duration::from_secs(1));
         }
@@ -92,14 +130,21 @@ fn a_window_given_up_is_tried_again_after_five_minutes_doubling_to_an_hour() {
     }
     // The first second of failing lies inside the twenty above.
     assert_eq!(tries, [4, 9, 19, 39, 59, 59]);
-    assert_eq!(world.sidecar.drains().rollbacks, 7, "the first time, and each retry");
+    assert_eq!(
+        world.sidecar.drains().rollbacks,
+        7,
+        "the first time, and each retry"
+    );
     let mut next = Sidecar::new(world.settings.clone(), world.found());
     let _ = next.step(Duration::ZERO);
     assert_eq!(next.drains().rollbacks, 0, "the one before has counted it");
     world.publish(30);
     assert_eq!(world.phase(), Phase::Draining, "at once when it changes");
     world.run(DRAIN + Duration::from_secs(20));
-    assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(30))));
+    assert_eq!(
+        (world.phase(), world.applied()),
+        (Phase::Serving, Some(window(30)))
+    );
     assert_eq!(world.sidecar.status().last_error, None);
 }
 
@@ -138,7 +183,9 @@ fn what_cannot_be_written_is_counted_once() {
     for second in 0..40 {
         let now = began + DRAIN + Duration::from_secs(second);
         for action in sidecar.step(now) {
-            let Action::Order(file) = action else { continue };
+            let Action::Order(file) = action else {
+                continue;
+            };
             if refused < 30 {
                 refused += 1;
                 sidecar.failed_to_act("the disk is full".to_owned(), now);
@@ -149,27 +196,45 @@ fn what_cannot_be_written_is_counted_once() {
         }
     }
     let drains = sidecar.drains();
-    assert_eq!((drains.orders, drains.spent), (1, DRAIN + Duration::from_secs(30)));
+    assert_eq!(
+        (drains.orders, drains.spent),
+        (1, DRAIN + Duration::from_secs(30))
+    );
 }
 
 #[test]
 fn an_entry_that_asks_for_a_longer_drain_gets_it_up_to_a_limit() {
-    for (asked, given) in [("5m", Duration::from_mins(5)), ("0s", Duration::ZERO), ("100d", DRAIN_MOST)] {
+    for (asked, given) in [
+        ("5m", Duration::from_mins(5)),
+        ("0s", Duration::ZERO),
+        ("100d", DRAIN_MOST),
+    ] {
         let mut world = world(10, &[]);
         world.undrained_is_expected = true;
-        world.mount(Entry { drain: Some(asked.parse::<PromDuration>().unwrap()), ..entry(20) });
+        world.mount(Entry {
+            drain: Some(asked.parse::<PromDuration>().unwrap()),
+            ..entry(20)
+        });
         let began = world.now;
         while world.applied() != Some(window(20)) {
             world.run(Duration::from_secs(1));
         }
         let took = world.now.saturating_sub(began);
-        assert!(took >= given && took < given + Duration::from_secs(10), "{asked}: {took:?}");
+        assert!(
+            took >= given && took < given + Duration::from_secs(10),
+            "{asked}: {took:?}"
+        );
     }
 }
 
 #[test]
 fn a_pod_that_was_never_ready_changes_without_a_drain() {
-    let mut world = World::new(Some(entry(10)), Duration::from_hours(2), &[], settings(ReloadMode::Exec));
+    let mut world = World::new(
+        Some(entry(10)),
+        Duration::from_hours(2),
+        &[],
+        settings(ReloadMode::Exec),
+    );
     world.run(Duration::from_hours(1));
     assert_eq!(world.phase(), Phase::Starting);
     world.publish(20);
@@ -184,14 +249,25 @@ fn a_restarted_sidecar_drains_beside_a_running_thanos() {
     world.entry = Some(entry(20));
     world.sidecar_restarts();
     assert_eq!(world.phase(), Phase::Draining);
-    assert!(world.sidecar.holds_entry(), "its startup probe passes all the same");
+    assert!(
+        world.sidecar.holds_entry(),
+        "its startup probe passes all the same"
+    );
     world.run(DRAIN + Duration::from_secs(10));
-    assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(20))));
+    assert_eq!(
+        (world.phase(), world.applied()),
+        (Phase::Serving, Some(window(20)))
+    );
 }
 
 #[test]
 fn flags_that_differ_never_count() {
-    let mut world = World::new(Some(entry(10)), Duration::from_secs(5), &[], settings(ReloadMode::Exec));
+    let mut world = World::new(
+        Some(entry(10)),
+        Duration::from_secs(5),
+        &[],
+        settings(ReloadMode::Exec),
+    );
     world.thanos.as_mut().unwrap().window = window(77);
     world.run(Duration::from_mins(10));
     assert_eq!((world.phase(), world.applied()), (Phase::Starting, None));
@@ -201,17 +277,33 @@ fn flags_that_differ_never_count() {
 #[test]
 fn a_signal_that_is_ignored_is_reported_and_one_that_works_is_not() {
     for honours in [true, false] {
-        let mut world = World::new(Some(entry(10)), Duration::from_secs(5), &[], settings(ReloadMode::Signal));
+        let mut world = World::new(
+            Some(entry(10)),
+            Duration::from_secs(5),
+            &[],
+            settings(ReloadMode::Signal),
+        );
         world.honours_signal = honours;
         world.run(Duration::from_secs(10));
         world.publish(20);
         world.run(DRAIN + Duration::from_secs(40));
         let status = world.sidecar.status();
         if honours {
-            assert_eq!((status.phase, status.applied, status.last_error), (Phase::Serving, Some(window(20)), None));
+            assert_eq!(
+                (status.phase, status.applied, status.last_error),
+                (Phase::Serving, Some(window(20)), None)
+            );
         } else {
-            assert_eq!((status.phase, status.applied), (Phase::Failed, Some(window(10))));
-            assert!(status.last_error.unwrap().contains("stock Thanos ignores SIGHUP"));
+            assert_eq!(
+                (status.phase, status.applied),
+                (Phase::Failed, Some(window(10)))
+            );
+            assert!(
+                status
+                    .last_error
+                    .unwrap()
+                    .contains("stock Thanos ignores SIGHUP")
+            );
         }
         assert_eq!(status.restarts, 0);
     }
@@ -219,24 +311,53 @@ fn a_signal_that_is_ignored_is_reported_and_one_that_works_is_not() {
 
 #[test]
 fn off_keeps_the_admission_window() {
-    let mut world = World::new(Some(entry(10)), Duration::from_secs(5), &[], settings(ReloadMode::Off));
+    let mut world = World::new(
+        Some(entry(10)),
+        Duration::from_secs(5),
+        &[],
+        settings(ReloadMode::Off),
+    );
     world.run(Duration::from_secs(10));
     world.publish(20);
     world.run(Duration::from_hours(5));
-    assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(window(10))));
-    assert!(world.sidecar.status().last_error.unwrap().contains("reload is off"));
+    assert_eq!(
+        (world.phase(), world.applied()),
+        (Phase::Serving, Some(window(10)))
+    );
+    assert!(
+        world
+            .sidecar
+            .status()
+            .last_error
+            .unwrap()
+            .contains("reload is off")
+    );
 }
 
 #[test]
 fn a_missing_or_bad_entry_is_logged_once_and_keeps_the_window() {
     let mut world = world(10, &[]);
-    let news = world.sidecar.set_entry(Err("bad".to_owned()), Duration::ZERO).unwrap();
-    assert!(news.refused && news.line.contains("keeping -10d .. 1d"), "{news:?}");
-    assert_eq!(world.sidecar.set_entry(Err("bad".to_owned()), Duration::ZERO), None);
+    let news = world
+        .sidecar
+        .set_entry(Err("bad".to_owned()), Duration::ZERO)
+        .unwrap();
+    assert!(
+        news.refused && news.line.contains("keeping -10d .. 1d"),
+        "{news:?}"
+    );
+    assert_eq!(
+        world
+            .sidecar
+            .set_entry(Err("bad".to_owned()), Duration::ZERO),
+        None
+    );
     assert!(world.sidecar.set_entry(Ok(None), Duration::ZERO).is_some());
     world.run(Duration::from_hours(1));
     assert_eq!((world.phase(), world.stops_of_ready), (Phase::Serving, 0));
-    assert_eq!(world.sidecar.set_entry(Ok(Some(entry(10))), Duration::ZERO), None);
+    assert_eq!(
+        world.sidecar.set_entry(Ok(Some(entry(10))), Duration::ZERO),
+        None
+    );
     assert_eq!(world.sidecar.status().last_error, None);
 }
 
@@ -275,7 +396,10 @@ fn ended_well(world: &World, bad: &[Window]) -> Result<(), TestCaseError> {
     prop_assert!(world.serves());
     prop_assert_eq!(world.applied(), world.thanos.as_ref().map(|t| t.window));
     if let Some(wanted) = world.entry.map(|e| e.window).filter(|w| !bad.contains(w)) {
-        prop_assert_eq!((world.phase(), world.applied()), (Phase::Serving, Some(wanted)));
+        prop_assert_eq!(
+            (world.phase(), world.applied()),
+            (Phase::Serving, Some(wanted))
+        );
     } else {
         prop_assert_eq!(world.phase(), Phase::Failed);
         prop_assert!(world.applied().is_some_and(|w| !bad.contains(&w)));

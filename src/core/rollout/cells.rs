@@ -48,7 +48,9 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.segments.clone().chain(self.parts.iter().cloned().flatten())
+        self.segments
+            .clone()
+            .chain(self.parts.iter().cloned().flatten())
     }
 
     pub(super) fn contains(&self, cell: usize) -> bool {
@@ -69,22 +71,39 @@ impl Block {
     }
 
     fn window(&self) -> Window {
-        Window { min: Bound::Absolute(self.range.0), max: Bound::Absolute(self.range.1) }
+        Window {
+            min: Bound::Absolute(self.range.0),
+            max: Bound::Absolute(self.range.1),
+        }
     }
 }
 
 impl Cells {
     pub(super) fn new(members: &[Member], blocks: &[Block], terms: &Terms) -> Self {
-        let windows = members.iter().flat_map(|member| [member.published.window, member.desired.window]);
-        let segments = Segments::cut(windows.chain(blocks.iter().map(Block::window)), terms.required, terms.now);
+        let windows = members
+            .iter()
+            .flat_map(|member| [member.published.window, member.desired.window]);
+        let segments = Segments::cut(
+            windows.chain(blocks.iter().map(Block::window)),
+            terms.required,
+            terms.now,
+        );
         let mut len = segments.len();
         let parts = |block: &Block| {
             let (segments, first) = (segments.held(block.window()), len);
             len += segments.len();
-            Parts { segments, first, lacking: block.lacking.clone() }
+            Parts {
+                segments,
+                first,
+                lacking: block.lacking.clone(),
+            }
         };
         let blocks = blocks.iter().map(parts).collect();
-        Self { segments, blocks, len }
+        Self {
+            segments,
+            blocks,
+            len,
+        }
     }
 
     /// How many there are.
@@ -111,14 +130,25 @@ impl Cells {
     pub(super) fn held(&self, member: usize, window: Window) -> Held {
         let segments = self.segments.held(window);
         let has = |parts: &&Parts| !parts.lacking.contains(&member);
-        let parts = self.blocks.iter().filter(has).map(|parts| parts.within(&segments)).filter(|part| !part.is_empty()).collect();
+        let parts = self
+            .blocks
+            .iter()
+            .filter(has)
+            .map(|parts| parts.within(&segments))
+            .filter(|part| !part.is_empty())
+            .collect();
         Held { segments, parts }
     }
 
     /// Every cell within the window's range, whoever lacks what: what the plan wants there.
     pub(super) fn wanted(&self, window: Window) -> Held {
         let segments = self.segments.held(window);
-        let parts = self.blocks.iter().map(|parts| parts.within(&segments)).filter(|part| !part.is_empty()).collect();
+        let parts = self
+            .blocks
+            .iter()
+            .map(|parts| parts.within(&segments))
+            .filter(|part| !part.is_empty())
+            .collect();
         Held { segments, parts }
     }
 
@@ -136,7 +166,9 @@ impl Cells {
 
 impl Parts {
     fn within(&self, segments: &Range<usize>) -> Range<usize> {
-        let inside = |segment: usize| segment.clamp(self.segments.start, self.segments.end) - self.segments.start + self.first;
+        let inside = |segment: usize| {
+            segment.clamp(self.segments.start, self.segments.end) - self.segments.start + self.first
+        };
         inside(segments.start)..inside(segments.end).max(inside(segments.start))
     }
 }

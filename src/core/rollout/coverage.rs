@@ -13,13 +13,24 @@ pub type Range = (DateTime<Utc>, DateTime<Utc>);
 pub fn coverage(windows: &[Window], required: Window, now: DateTime<Utc>) -> (u32, Vec<Range>) {
     let held = holders([windows], required, now);
     let fewest = held.iter().map(|(_, [count])| *count).min().unwrap_or(0);
-    (fewest, joined(held.into_iter().filter(|(_, [count])| *count == 0).map(|(range, _)| range)))
+    (
+        fewest,
+        joined(
+            held.into_iter()
+                .filter(|(_, [count])| *count == 0)
+                .map(|(range, _)| range),
+        ),
+    )
 }
 
 /// How many windows of each of several lists hold each part of a range at `now`, oldest part first. Within a part no
 /// window of any list begins or ends.
 #[must_use]
-pub fn holders<const LISTS: usize>(lists: [&[Window]; LISTS], required: Window, now: DateTime<Utc>) -> Vec<(Range, [u32; LISTS])> {
+pub fn holders<const LISTS: usize>(
+    lists: [&[Window]; LISTS],
+    required: Window,
+    now: DateTime<Utc>,
+) -> Vec<(Range, [u32; LISTS])> {
     let segments = Segments::cut(lists.iter().copied().flatten().copied(), required, now);
     // Where windows begin and end, summed up afterwards: windows that are all long would be counted in every segment each.
     let mut begin_or_end = vec![[0_i64; LISTS]; segments.len() + 1];
@@ -37,10 +48,17 @@ pub fn holders<const LISTS: usize>(lists: [&[Window]; LISTS], required: Window, 
         }
         now_held.map(|count| u32::try_from(count).unwrap_or(0))
     };
-    let held: Vec<[u32; LISTS]> = begin_or_end.into_iter().take(segments.len()).map(sum).collect();
+    let held: Vec<[u32; LISTS]> = begin_or_end
+        .into_iter()
+        .take(segments.len())
+        .map(sum)
+        .collect();
     let at = |millis| now + chrono::TimeDelta::milliseconds(millis);
     let range = |segment: usize| (at(segments.ends(segment).0), at(segments.ends(segment).1));
-    held.into_iter().enumerate().map(|(segment, counts)| (range(segment), counts)).collect()
+    held.into_iter()
+        .enumerate()
+        .map(|(segment, counts)| (range(segment), counts))
+        .collect()
 }
 
 /// Ranges that touch as one, in the order in which they come.
@@ -60,7 +78,11 @@ pub fn joined(ranges: impl IntoIterator<Item = Range>) -> Vec<Range> {
 pub fn hull(windows: &[Window], now: DateTime<Utc>) -> Window {
     let pick = |bounds: &mut dyn Iterator<Item = Bound>, older: bool| {
         bounds.reduce(|a, b| {
-            let b_is_further = if older { b.at(now) < a.at(now) } else { b.at(now) > a.at(now) };
+            let b_is_further = if older {
+                b.at(now) < a.at(now)
+            } else {
+                b.at(now) > a.at(now)
+            };
             if b_is_further { b } else { a }
         })
     };
@@ -68,6 +90,9 @@ pub fn hull(windows: &[Window], now: DateTime<Utc>) -> Window {
     let max = pick(&mut windows.iter().map(|window| window.max), false);
     match (min, max) {
         (Some(min), Some(max)) => Window { min, max },
-        _ => Window { min: Bound::Absolute(now), max: Bound::Absolute(now) },
+        _ => Window {
+            min: Bound::Absolute(now),
+            max: Bound::Absolute(now),
+        },
     }
 }

@@ -64,7 +64,15 @@ pub(super) struct Grouped<'a> {
 impl Group {
     fn over(segments: Range<usize>, parts: Range<usize>) -> Self {
         let none = vec![0; segments.len() + parts.len()];
-        Self { asked: 0, stay: 0, after: 0, segments, parts, asked_hold: none.clone(), after_hold: none }
+        Self {
+            asked: 0,
+            stay: 0,
+            after: 0,
+            segments,
+            parts,
+            asked_hold: none.clone(),
+            after_hold: none,
+        }
     }
 
     /// All cells that are kept.
@@ -77,14 +85,22 @@ impl Group {
         if self.segments.contains(&cell) {
             Some(cell - self.segments.start)
         } else {
-            self.parts.contains(&cell).then(|| cell - self.parts.start + self.segments.len())
+            self.parts
+                .contains(&cell)
+                .then(|| cell - self.parts.start + self.segments.len())
         }
     }
 
     fn hold(&mut self, asked: bool, held: &Held, back: bool) {
         for cell in held.iter() {
-            let Some(index) = self.index(cell) else { continue };
-            let holds = if asked { &mut self.asked_hold } else { &mut self.after_hold };
+            let Some(index) = self.index(cell) else {
+                continue;
+            };
+            let holds = if asked {
+                &mut self.asked_hold
+            } else {
+                &mut self.after_hold
+            };
             holds[index] = shifted(holds[index], back);
         }
     }
@@ -101,15 +117,32 @@ impl Group {
 }
 
 /// For each Service, from the first to the last segment that one of its members may ever hold.
-fn kept_segments(members: &[Member], cells: &Cells, windows: &[Option<Window>]) -> Vec<Range<usize>> {
+fn kept_segments(
+    members: &[Member],
+    cells: &Cells,
+    windows: &[Option<Window>],
+) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = vec![0..0; windows.len()];
     for member in members {
         // What a detour may hold is the most.
-        let all = [Some(member.published.window), Some(member.desired.window), windows[member.published.shard as usize]];
-        for held in all.into_iter().flatten().map(|window| cells.segments(window)).filter(|held| !held.is_empty()) {
+        let all = [
+            Some(member.published.window),
+            Some(member.desired.window),
+            windows[member.published.shard as usize],
+        ];
+        for held in all
+            .into_iter()
+            .flatten()
+            .map(|window| cells.segments(window))
+            .filter(|held| !held.is_empty())
+        {
             for shard in [member.published.shard, member.desired.shard] {
                 let range = &mut ranges[shard as usize];
-                *range = if range.start == range.end { held.clone() } else { range.start.min(held.start)..range.end.max(held.end) };
+                *range = if range.start == range.end {
+                    held.clone()
+                } else {
+                    range.start.min(held.start)..range.end.max(held.end)
+                };
             }
         }
     }
@@ -118,29 +151,42 @@ fn kept_segments(members: &[Member], cells: &Cells, windows: &[Option<Window>]) 
 
 /// One more, or one less.
 fn shifted(count: u32, less: bool) -> u32 {
-    if less { count.saturating_sub(1) } else { count + 1 }
+    if less {
+        count.saturating_sub(1)
+    } else {
+        count + 1
+    }
 }
 
 impl<'a> Grouped<'a> {
     pub(super) fn new(members: &'a [Member], cells: Cells) -> Self {
-        let count = members.iter().flat_map(|m| [m.published.shard, m.desired.shard]).max().map_or(0, |shard| shard as usize + 1);
+        let count = members
+            .iter()
+            .flat_map(|m| [m.published.shard, m.desired.shard])
+            .max()
+            .map_or(0, |shard| shard as usize + 1);
         let (mut windows, mut replicas) = (vec![None; count], vec![0; count]);
         for member in members {
             windows[member.desired.shard as usize] = Some(member.desired.window);
             replicas[member.desired.shard as usize] += u32::from(!member.surplus);
         }
-        let mut groups: Vec<Group> =
-            kept_segments(members, &cells, &windows).into_iter().map(|segments| Group::over(segments, cells.all_parts())).collect();
+        let mut groups: Vec<Group> = kept_segments(members, &cells, &windows)
+            .into_iter()
+            .map(|segments| Group::over(segments, cells.all_parts()))
+            .collect();
         let mut planned = groups.clone();
         let mut held_by_pods = vec![(0, 0); cells.len()];
         for (i, member) in members.iter().enumerate() {
             if member.standing == Standing::Confirmed {
                 let held = cells.held(i, member.published.window);
                 let group = &mut groups[member.published.shard as usize];
-                (group.asked, group.stay, group.after) = (group.asked + 1, group.stay + 1, group.after + 1);
+                (group.asked, group.stay, group.after) =
+                    (group.asked + 1, group.stay + 1, group.after + 1);
                 group.hold(true, &held, false);
                 group.hold(false, &held, false);
-                held.iter().for_each(|cell| held_by_pods[cell] = (held_by_pods[cell].0 + 1, held_by_pods[cell].1 + 1));
+                held.iter().for_each(|cell| {
+                    held_by_pods[cell] = (held_by_pods[cell].0 + 1, held_by_pods[cell].1 + 1)
+                });
             }
             let group = &mut planned[member.desired.shard as usize];
             group.after += 1;
@@ -149,15 +195,34 @@ impl<'a> Grouped<'a> {
         let total = |groups: &[Group], of: fn(&Group, usize) -> u32| {
             let mut total = vec![0; cells.len()];
             for group in groups {
-                group.cells().for_each(|cell| total[cell] += of(group, cell));
+                group
+                    .cells()
+                    .for_each(|cell| total[cell] += of(group, cell));
             }
             total
         };
-        let (served, wanted) = (total(&groups, Group::afterwards), total(&planned, Group::afterwards));
+        let (served, wanted) = (
+            total(&groups, Group::afterwards),
+            total(&planned, Group::afterwards),
+        );
         let during = total(&groups, |group, cell| u32::from(group.during(cell) > 0));
         let after = served.clone();
         let (away, moved, held) = (vec![0; count], Vec::new(), held_by_pods);
-        Self { members, cells, groups, during, after, served, wanted, held, windows, replicas, away, moved, pods_too: true }
+        Self {
+            members,
+            cells,
+            groups,
+            during,
+            after,
+            served,
+            wanted,
+            held,
+            windows,
+            replicas,
+            away,
+            moved,
+            pods_too: true,
+        }
     }
 
     /// Changes one Service, and the sums with it.
@@ -176,14 +241,19 @@ impl<'a> Grouped<'a> {
 
     fn shift(&mut self, member: usize, to: &Place, back: bool) {
         let from = self.members[member].published;
-        let (old, new) = (self.cells.held(member, from.window), self.cells.held(member, to.window));
+        let (old, new) = (
+            self.cells.held(member, from.window),
+            self.cells.held(member, to.window),
+        );
         let (leaving, arriving) = (from.shard as usize, to.shard as usize);
         if self.members[member].standing == Standing::Confirmed {
             self.change(leaving, |group| {
-                (group.stay, group.after) = (shifted(group.stay, !back), shifted(group.after, !back));
+                (group.stay, group.after) =
+                    (shifted(group.stay, !back), shifted(group.after, !back));
                 group.hold(false, &old, !back);
             });
-            old.iter().for_each(|cell| self.held[cell].1 = shifted(self.held[cell].1, !back));
+            old.iter()
+                .for_each(|cell| self.held[cell].1 = shifted(self.held[cell].1, !back));
             self.away[leaving] = shifted(self.away[leaving], back);
         }
         self.change(arriving, |group| {
@@ -196,11 +266,14 @@ impl<'a> Grouped<'a> {
     /// Whether who asks Services, and who asks every pod, both still find somebody.
     fn covered(&self, cell: usize) -> bool {
         let (held, stay) = self.held[cell];
-        (!self.pods_too || held == 0 || stay > 0) && (self.served[cell] == 0 || self.during[cell] > 0)
+        (!self.pods_too || held == 0 || stay > 0)
+            && (self.served[cell] == 0 || self.during[cell] > 0)
     }
 
     fn redundant(&self, cell: usize, keep_two: bool) -> bool {
-        let least = if keep_two { REDUNDANT } else { 1 }.min(self.served[cell]).min(self.wanted[cell]);
+        let least = if keep_two { REDUNDANT } else { 1 }
+            .min(self.served[cell])
+            .min(self.wanted[cell]);
         least == 0 || self.after[cell] >= least
     }
 }
@@ -231,26 +304,47 @@ impl Ledger for Grouped<'_> {
     }
 
     fn detour(&self, member: usize) -> Option<Place> {
-        let Member { published, desired, .. } = self.members[member];
+        let Member {
+            published, desired, ..
+        } = self.members[member];
         let mut windows = vec![published.window, desired.window];
         windows.extend(self.windows[published.shard as usize]);
         let window = hull(&windows, self.cells.now());
-        (self.cells.segments(window) != self.cells.segments(published.window)).then_some(Place { window, ..published })
+        (self.cells.segments(window) != self.cells.segments(published.window)).then_some(Place {
+            window,
+            ..published
+        })
     }
 
     fn gap(&self, member: usize) -> Option<(i64, i64)> {
         let group = &self.groups[self.members[member].published.shard as usize];
-        let lost = |segment: &usize| group.stay == 1 && self.during[*segment] == u32::from(group.during(*segment) > 0);
-        let mut gaps = self.cells.segments(self.members[member].published.window).filter(lost).map(|segment| self.cells.ends(segment));
+        let lost = |segment: &usize| {
+            group.stay == 1 && self.during[*segment] == u32::from(group.during(*segment) > 0)
+        };
+        let mut gaps = self
+            .cells
+            .segments(self.members[member].published.window)
+            .filter(lost)
+            .map(|segment| self.cells.ends(segment));
         let first = gaps.next()?;
         Some((first.0, gaps.next_back().unwrap_or(first).1))
     }
 
     fn holds_block_alone(&self, member: usize) -> bool {
-        let Member { published, desired, standing, .. } = self.members[member];
+        let Member {
+            published,
+            desired,
+            standing,
+            ..
+        } = self.members[member];
         let group = &self.groups[published.shard as usize];
         let comes_back = self.cells.held(member, desired.window);
-        let alone = |cell: usize| group.stay == 1 && group.during(cell) > 0 && self.during[cell] == 1 && !comes_back.contains(cell);
+        let alone = |cell: usize| {
+            group.stay == 1
+                && group.during(cell) > 0
+                && self.during[cell] == 1
+                && !comes_back.contains(cell)
+        };
         standing == Standing::Confirmed && self.cells.all_parts().any(alone)
     }
 

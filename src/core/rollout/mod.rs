@@ -177,10 +177,21 @@ const MOVES_TRIED: usize = 20_000;
 /// The next step from what is published and confirmed towards what is desired. `blocks` are those that some member lacks.
 #[must_use]
 pub fn next_step(members: &[Member], blocks: &[Block], terms: &Terms) -> Step {
-    let open: Vec<usize> = (0..members.len()).filter(|i| members[*i].published != members[*i].desired).collect();
-    let settling: Vec<usize> = (0..members.len()).filter(|i| members[*i].standing == Standing::Settling).collect();
-    let direct = |i: usize| Change { member: i, to: members[i].desired };
-    let free = |i: &usize| members[*i].standing.loses_nothing_by(members[*i].desired.window);
+    let open: Vec<usize> = (0..members.len())
+        .filter(|i| members[*i].published != members[*i].desired)
+        .collect();
+    let settling: Vec<usize> = (0..members.len())
+        .filter(|i| members[*i].standing == Standing::Settling)
+        .collect();
+    let direct = |i: usize| Change {
+        member: i,
+        to: members[i].desired,
+    };
+    let free = |i: &usize| {
+        members[*i]
+            .standing
+            .loses_nothing_by(members[*i].desired.window)
+    };
     let repairs: Vec<Change> = open.iter().copied().filter(free).map(direct).collect();
     if !repairs.is_empty() {
         return moves(repairs, None);
@@ -188,14 +199,21 @@ pub fn next_step(members: &[Member], blocks: &[Block], terms: &Terms) -> Step {
     if !settling.is_empty() {
         return Step::Wait(settling);
     }
-    if let Some(fallen) = open.iter().copied().find(|i| can_leave(members, *i, blocks, terms)) {
+    if let Some(fallen) = open
+        .iter()
+        .copied()
+        .find(|i| can_leave(members, *i, blocks, terms))
+    {
         return moves(vec![direct(fallen)], None);
     }
     let waits = |i: &usize| matches!(members[*i].standing, Standing::Broken | Standing::Fallen(_));
     // One that gave up the window that is planned for it is waited for like one that is on its way: it tries again.
     let waiting: Vec<usize> = (0..members.len()).filter(waits).collect();
     if !waiting.is_empty() {
-        let stuck = open.iter().filter(|i| waiting.contains(i)).find_map(|i| lost_for_good(members, *i, terms));
+        let stuck = open
+            .iter()
+            .filter(|i| waiting.contains(i))
+            .find_map(|i| lost_for_good(members, *i, terms));
         return match stuck {
             Some(gap) if terms.allow_gap => moves(vec![direct(gap.member)], Some(gap)),
             Some(gap) => Step::Blocked(gap),
@@ -214,26 +232,46 @@ pub fn next_step(members: &[Member], blocks: &[Block], terms: &Terms) -> Step {
         // Where gaps are allowed, only a block keeps a pod from making one.
         _ => terms.allow_gap && matches!(step, Step::Blocked(_)),
     };
-    if only_blocks_bind { Step::Held(blocks::holding(members, blocks, terms, &open)) } else { step }
+    if only_blocks_bind {
+        Step::Held(blocks::holding(members, blocks, terms, &open))
+    } else {
+        step
+    }
 }
 
 /// Moves from a state in which every pod is confirmed.
 fn safe_moves(members: &[Member], blocks: &[Block], terms: &Terms, open: &[usize]) -> Step {
     let cells = Cells::new(members, blocks, terms);
-    let direct = |i: usize| Change { member: i, to: members[i].desired };
+    let direct = |i: usize| Change {
+        member: i,
+        to: members[i].desired,
+    };
     match terms.discovery {
         Discovery::Pods => {
             // Numbers alone restart nothing and nobody is found by them.
             let renumbered = |i: &usize| members[*i].published.window == members[*i].desired.window;
-            let (numbers, open): (Vec<usize>, Vec<usize>) = open.iter().copied().partition(renumbered);
+            let (numbers, open): (Vec<usize>, Vec<usize>) =
+                open.iter().copied().partition(renumbered);
             let numbers: Vec<Change> = numbers.into_iter().map(direct).collect();
             if open.is_empty() {
                 moves(numbers, None)
             } else {
-                choose(members, terms, &open, numbers, &mut plain::Plain::new(members, cells))
+                choose(
+                    members,
+                    terms,
+                    &open,
+                    numbers,
+                    &mut plain::Plain::new(members, cells),
+                )
             }
         }
-        Discovery::ShardServices => choose(members, terms, open, Vec::new(), &mut grouped::Grouped::new(members, cells)),
+        Discovery::ShardServices => choose(
+            members,
+            terms,
+            open,
+            Vec::new(),
+            &mut grouped::Grouped::new(members, cells),
+        ),
     }
 }
 
@@ -242,17 +280,31 @@ fn moves(mut changes: Vec<Change>, gap: Option<Gap>) -> Step {
     Step::Move { changes, gap }
 }
 
-fn choose(members: &[Member], terms: &Terms, open: &[usize], mut first: Vec<Change>, ledger: &mut impl Ledger) -> Step {
+fn choose(
+    members: &[Member],
+    terms: &Terms,
+    open: &[usize],
+    mut first: Vec<Change>,
+    ledger: &mut impl Ledger,
+) -> Step {
     let mut order = open.to_vec();
     // Who widens only adds, and who narrows only takes away; in between, those that the plan can do without.
     order.sort_by_key(|i| {
         let member = &members[*i];
         let both = hull(&[member.published.window, member.desired.window], terms.now);
-        let takes_away = if both == member.desired.window { 0 } else { 1 + u8::from(both == member.published.window) };
+        let takes_away = if both == member.desired.window {
+            0
+        } else {
+            1 + u8::from(both == member.published.window)
+        };
         (takes_away, !member.surplus, *i)
     });
     let services = terms.discovery == Discovery::ShardServices;
-    let mut step = if services { one_by_one(members, &order, ledger, true) } else { together(members, &order, ledger) };
+    let mut step = if services {
+        one_by_one(members, &order, ledger, true)
+    } else {
+        together(members, &order, ledger)
+    };
     if step.is_empty() && !services {
         ledger.count_surplus();
         step = together(members, &order, ledger);
@@ -286,15 +338,41 @@ fn choose(members: &[Member], terms: &Terms, open: &[usize], mut first: Vec<Chan
     // Without a gap there is nothing that stands in the way of the first; cannot happen, and then it is harmless.
     let (_, member, from, to) = least.unwrap_or((0, order[0], 0, 0));
     let at = |millis| terms.now + chrono::TimeDelta::milliseconds(millis);
-    let gap = Gap { member, from: at(from), to: at(to) };
-    if allowed { moves(vec![Change { member, to: members[member].desired }], Some(gap)) } else { Step::Blocked(gap) }
+    let gap = Gap {
+        member,
+        from: at(from),
+        to: at(to),
+    };
+    if allowed {
+        moves(
+            vec![Change {
+                member,
+                to: members[member].desired,
+            }],
+            Some(gap),
+        )
+    } else {
+        Step::Blocked(gap)
+    }
 }
 
 /// Direct moves, each of them safe with those before it.
-fn one_by_one(members: &[Member], order: &[usize], ledger: &mut impl Ledger, keep_two: bool) -> Vec<Change> {
+fn one_by_one(
+    members: &[Member],
+    order: &[usize],
+    ledger: &mut impl Ledger,
+    keep_two: bool,
+) -> Vec<Change> {
     ledger.reset();
     let fits = |i: &&usize| ledger.try_move(**i, &members[**i].desired, keep_two);
-    order.iter().filter(fits).map(|i| Change { member: *i, to: members[*i].desired }).collect()
+    order
+        .iter()
+        .filter(fits)
+        .map(|i| Change {
+            member: *i,
+            to: members[*i].desired,
+        })
+        .collect()
 }
 
 /// As many direct moves as are safe together: pods that exchange their windows are, and one by one they are not. So
@@ -311,7 +389,10 @@ fn together(members: &[Member], order: &[usize], ledger: &mut impl Ledger) -> Ve
     }
     for i in order.iter().filter(|i| !taken[**i]) {
         if ledger.try_move(*i, &members[*i].desired, true) {
-            step.push(Change { member: *i, to: members[*i].desired });
+            step.push(Change {
+                member: *i,
+                to: members[*i].desired,
+            });
         }
     }
     step
@@ -326,18 +407,25 @@ fn best_detour(members: &[Member], order: &[usize], ledger: &mut impl Ledger) ->
         let member = &members[*i];
         // Pods of one shard that go the same way are alike.
         let alike = |pair: &(Place, Place)| {
-            pair.0.shard == member.published.shard && pair.0.window == member.published.window && pair.1.window == member.desired.window
+            pair.0.shard == member.published.shard
+                && pair.0.window == member.published.window
+                && pair.1.window == member.desired.window
         };
         if tried.len() >= most || tried.iter().any(alike) {
             continue;
         }
         ledger.reset();
-        let Some(to) = ledger.detour(*i) else { continue };
+        let Some(to) = ledger.detour(*i) else {
+            continue;
+        };
         if !ledger.try_move(*i, &to, true) {
             continue;
         }
         tried.push((member.published, member.desired));
-        let enabled = order.iter().filter(|j| *j != i && ledger.try_move(**j, &members[**j].desired, true)).count();
+        let enabled = order
+            .iter()
+            .filter(|j| *j != i && ledger.try_move(**j, &members[**j].desired, true))
+            .count();
         if best.as_ref().is_none_or(|(most, _)| enabled > *most) {
             best = Some((enabled, Change { member: *i, to }));
         }
@@ -353,7 +441,9 @@ fn other_detours(order: &[usize], chosen: Change, ledger: &mut impl Ledger) -> V
     others
         .filter_map(|i| {
             let to = ledger.detour(*i)?;
-            ledger.try_move(*i, &to, true).then_some(Change { member: *i, to })
+            ledger
+                .try_move(*i, &to, true)
+                .then_some(Change { member: *i, to })
         })
         .collect()
 }

@@ -41,7 +41,11 @@ impl Count {
     /// Whether somebody stays, and as many as the plan wants if more than one is away. Pods that the plan could do without
     /// may be scaled away before the others are back, so they do not count beside those that it needs.
     fn covered(self, surplus_counts: bool) -> bool {
-        let lasting = if self.needed == 0 { self.stay() } else { self.needed - self.needed_away };
+        let lasting = if self.needed == 0 {
+            self.stay()
+        } else {
+            self.needed - self.needed_away
+        };
         let stay = if surplus_counts { self.stay() } else { lasting };
         self.away == 0 || (stay >= 1 && (self.away == 1 || lasting >= self.full))
     }
@@ -53,8 +57,18 @@ impl Count {
 
 impl<'a> Plain<'a> {
     pub(super) fn new(members: &'a [Member], cells: Cells) -> Self {
-        let mut counts = vec![Count { full: u32::MAX, ..Count::default() }; cells.len()];
-        let shards = members.iter().map(|member| member.desired.shard as usize + 1).max().unwrap_or(0);
+        let mut counts = vec![
+            Count {
+                full: u32::MAX,
+                ..Count::default()
+            };
+            cells.len()
+        ];
+        let shards = members
+            .iter()
+            .map(|member| member.desired.shard as usize + 1)
+            .max()
+            .unwrap_or(0);
         let mut replicas = vec![0_u32; shards];
         for member in members.iter().filter(|member| !member.surplus) {
             replicas[member.desired.shard as usize] += 1;
@@ -72,12 +86,28 @@ impl<'a> Plain<'a> {
                 counts[cell].full = counts[cell].full.min(full);
             }
         }
-        Self { members, cells, counts, surplus_counts: false }
+        Self {
+            members,
+            cells,
+            counts,
+            surplus_counts: false,
+        }
     }
 
     fn shift(&mut self, member: usize, to: &Place, back: bool) {
-        let by = |number: &mut u32| if back { *number = number.saturating_sub(1) } else { *number += 1 };
-        let Member { published, surplus, standing, .. } = self.members[member];
+        let by = |number: &mut u32| {
+            if back {
+                *number = number.saturating_sub(1)
+            } else {
+                *number += 1
+            }
+        };
+        let Member {
+            published,
+            surplus,
+            standing,
+            ..
+        } = self.members[member];
         if standing == Standing::Confirmed {
             for cell in self.cells.held(member, published.window).iter() {
                 let count = &mut self.counts[cell];
@@ -96,7 +126,9 @@ impl<'a> Plain<'a> {
 impl Ledger for Plain<'_> {
     fn try_move(&mut self, member: usize, to: &Place, keep_two: bool) -> bool {
         self.shift(member, to, false);
-        let touched = self.cells.held(member, self.members[member].published.window);
+        let touched = self
+            .cells
+            .held(member, self.members[member].published.window);
         let safe = touched
             .iter()
             .map(|cell| self.counts[cell])
@@ -109,13 +141,22 @@ impl Ledger for Plain<'_> {
 
     fn trim(&mut self, moved: &mut Vec<Change>) {
         let held = |change: &Change, window| self.cells.held(change.member, window);
-        let both = |change: &Change| (held(change, self.members[change.member].published.window), held(change, change.to.window));
+        let both = |change: &Change| {
+            (
+                held(change, self.members[change.member].published.window),
+                held(change, change.to.window),
+            )
+        };
         let mut ranges: Vec<(Held, Held)> = moved.iter().map(both).collect();
         let mut from = 0;
-        while let Some(cell) = (from..self.counts.len()).find(|cell| !self.counts[*cell].redundant()) {
+        while let Some(cell) =
+            (from..self.counts.len()).find(|cell| !self.counts[*cell].redundant())
+        {
             // Somebody left, or it would be as redundant as before.
             let leaves = |(old, new): &(Held, Held)| old.contains(cell) && !new.contains(cell);
-            let Some(at) = ranges.iter().rposition(leaves) else { return };
+            let Some(at) = ranges.iter().rposition(leaves) else {
+                return;
+            };
             let (change, (_, new)) = (moved.remove(at), ranges.remove(at));
             self.shift(change.member, &change.to, true);
             // Only where it would have come back to there is less now.
@@ -124,25 +165,44 @@ impl Ledger for Plain<'_> {
     }
 
     fn detour(&self, member: usize) -> Option<Place> {
-        let Member { published, desired, .. } = self.members[member];
+        let Member {
+            published, desired, ..
+        } = self.members[member];
         let window = hull(&[published.window, desired.window], self.cells.now());
         // Where the plan wants one pod, a detour only puts the gap off.
-        let wanted_twice = self.counts[self.cells.segments(window)].iter().all(|count| count.wanted >= REDUNDANT);
-        (wanted_twice && self.cells.segments(window) != self.cells.segments(published.window)).then_some(Place { window, ..desired })
+        let wanted_twice = self.counts[self.cells.segments(window)]
+            .iter()
+            .all(|count| count.wanted >= REDUNDANT);
+        (wanted_twice && self.cells.segments(window) != self.cells.segments(published.window))
+            .then_some(Place { window, ..desired })
     }
 
     fn gap(&self, member: usize) -> Option<(i64, i64)> {
         let alone = |segment: &usize| self.counts[*segment].held == 1;
-        let mut gaps = self.cells.segments(self.members[member].published.window).filter(alone).map(|segment| self.cells.ends(segment));
+        let mut gaps = self
+            .cells
+            .segments(self.members[member].published.window)
+            .filter(alone)
+            .map(|segment| self.cells.ends(segment));
         let first = gaps.next()?;
         Some((first.0, gaps.next_back().unwrap_or(first).1))
     }
 
     fn holds_block_alone(&self, member: usize) -> bool {
         let parts = self.cells.all_parts();
-        let Member { published, desired, standing, .. } = self.members[member];
-        let (held, comes_back) = (self.cells.held(member, published.window), self.cells.held(member, desired.window));
-        let alone = |cell: usize| parts.contains(&cell) && self.counts[cell].held == 1 && !comes_back.contains(cell);
+        let Member {
+            published,
+            desired,
+            standing,
+            ..
+        } = self.members[member];
+        let (held, comes_back) = (
+            self.cells.held(member, published.window),
+            self.cells.held(member, desired.window),
+        );
+        let alone = |cell: usize| {
+            parts.contains(&cell) && self.counts[cell].held == 1 && !comes_back.contains(cell)
+        };
         standing == Standing::Confirmed && held.iter().any(alone)
     }
 
@@ -151,6 +211,8 @@ impl Ledger for Plain<'_> {
     }
 
     fn reset(&mut self) {
-        self.counts.iter_mut().for_each(|count| (count.away, count.needed_away, count.back) = (0, 0, 0));
+        self.counts
+            .iter_mut()
+            .for_each(|count| (count.away, count.needed_away, count.back) = (0, 0, 0));
     }
 }

@@ -9,9 +9,16 @@ use crate::core::window::Window;
 /// How often each part of `required` is held by `windows`; with each, whether every querier knows of it. Oldest part first,
 /// neighbours that are alike as one, and at most `most` parts: beyond that, neighbours are told as the worse of both.
 #[must_use]
-pub fn profile(windows: &[(Window, bool)], required: Window, now: DateTime<Utc>, most: usize) -> Vec<CoverageReport> {
+pub fn profile(
+    windows: &[(Window, bool)],
+    required: Window,
+    now: DateTime<Utc>,
+    most: usize,
+) -> Vec<CoverageReport> {
     let segments = Segments::cut(windows.iter().map(|(window, _)| *window), required, now);
-    let mut parts: Vec<CoverageReport> = (0..segments.len()).map(|i| part(segments.ends(i))).collect();
+    let mut parts: Vec<CoverageReport> = (0..segments.len())
+        .map(|i| part(segments.ends(i)))
+        .collect();
     for (window, confirmed) in windows {
         for part in &mut parts[segments.held(*window)] {
             part.serving += 1;
@@ -33,7 +40,12 @@ pub fn profile(windows: &[(Window, bool)], required: Window, now: DateTime<Utc>,
 
 /// Ends in milliseconds after now.
 fn part((from, to): (i64, i64)) -> CoverageReport {
-    CoverageReport { oldest_age_seconds: -from / 1_000, newest_age_seconds: -to / 1_000, serving: 0, confirmed: 0 }
+    CoverageReport {
+        oldest_age_seconds: -from / 1_000,
+        newest_age_seconds: -to / 1_000,
+        serving: 0,
+        confirmed: 0,
+    }
 }
 
 fn worse(neighbours: &[CoverageReport]) -> CoverageReport {
@@ -43,7 +55,10 @@ fn worse(neighbours: &[CoverageReport]) -> CoverageReport {
         serving: a.serving.min(b.serving),
         confirmed: a.confirmed.min(b.confirmed),
     };
-    neighbours.iter().skip(1).fold(neighbours.first().copied().unwrap_or_default(), join)
+    neighbours
+        .iter()
+        .skip(1)
+        .fold(neighbours.first().copied().unwrap_or_default(), join)
 }
 
 #[cfg(test)]
@@ -65,12 +80,33 @@ mod tests {
 
     #[test]
     fn parts_are_told_apart_by_who_serves_them() {
-        let windows = [(window(-100, -40), true), (window(-100, -40), false), (window(-50, 10), true), (window(-30, 10), true)];
+        let windows = [
+            (window(-100, -40), true),
+            (window(-100, -40), false),
+            (window(-50, 10), true),
+            (window(-30, 10), true),
+        ];
         let told: Vec<_> = profile(&windows, window(-120, 10), now(), 100)
             .iter()
-            .map(|part| (part.oldest_age_seconds, part.newest_age_seconds, part.serving, part.confirmed))
+            .map(|part| {
+                (
+                    part.oldest_age_seconds,
+                    part.newest_age_seconds,
+                    part.serving,
+                    part.confirmed,
+                )
+            })
             .collect();
-        assert_eq!(told, [(120, 100, 0, 0), (100, 50, 2, 1), (50, 40, 3, 2), (40, 30, 1, 1), (30, -10, 2, 2)]);
+        assert_eq!(
+            told,
+            [
+                (120, 100, 0, 0),
+                (100, 50, 2, 1),
+                (50, 40, 3, 2),
+                (40, 30, 1, 1),
+                (30, -10, 2, 2)
+            ]
+        );
     }
 
     proptest! {

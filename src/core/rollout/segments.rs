@@ -14,13 +14,24 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    pub(super) fn cut(windows: impl Iterator<Item = Window>, required: Window, now: DateTime<Utc>) -> Self {
-        let mut all = Self { cuts: Vec::new(), now };
+    pub(super) fn cut(
+        windows: impl Iterator<Item = Window>,
+        required: Window,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let mut all = Self {
+            cuts: Vec::new(),
+            now,
+        };
         let (from, to) = all.span(required);
         let mut cuts = vec![from, to.max(from)];
         for window in windows {
             let (older, newer) = all.span(window);
-            cuts.extend([older, newer].into_iter().filter(|cut| (from..=to).contains(cut)));
+            cuts.extend(
+                [older, newer]
+                    .into_iter()
+                    .filter(|cut| (from..=to).contains(cut)),
+            );
         }
         cuts.sort_unstable();
         cuts.dedup();
@@ -41,7 +52,10 @@ impl Segments {
     pub(super) fn held(&self, window: Window) -> Range<usize> {
         let (from, to) = self.span(window);
         let first = self.cuts.partition_point(|cut| *cut < from);
-        let end = self.cuts.partition_point(|cut| *cut <= to).saturating_sub(1);
+        let end = self
+            .cuts
+            .partition_point(|cut| *cut <= to)
+            .saturating_sub(1);
         first.min(end)..end
     }
 
@@ -52,6 +66,9 @@ impl Segments {
 
     fn span(&self, window: Window) -> (i64, i64) {
         let millis = |at: DateTime<Utc>| at.signed_duration_since(self.now).num_milliseconds();
-        (millis(window.min.at(self.now)), millis(window.max.at(self.now)))
+        (
+            millis(window.min.at(self.now)),
+            millis(window.max.at(self.now)),
+        )
     }
 }

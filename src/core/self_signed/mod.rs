@@ -26,7 +26,9 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::core::duration::PromDuration;
-pub use store::{Anchor, BACKDATE, Change, Issue, Key, Leaf, MOST_ANCHORS, MOST_NAMES, Signer, Store, Validity};
+pub use store::{
+    Anchor, BACKDATE, Change, Issue, Key, Leaf, MOST_ANCHORS, MOST_NAMES, Signer, Store, Validity,
+};
 
 /// How long to wait at most before looking again: the wall clock may be set.
 pub const LONGEST_WAIT: Duration = Duration::from_mins(10);
@@ -55,11 +57,19 @@ impl Settings {
     ///
     /// # Errors
     /// A sentence that names the value and what would be right.
-    pub fn new(ca: TimeDelta, leaf: TimeDelta, propagation: TimeDelta, names: Vec<String>) -> Result<Self, String> {
+    pub fn new(
+        ca: TimeDelta,
+        leaf: TimeDelta,
+        propagation: TimeDelta,
+        names: Vec<String>,
+    ) -> Result<Self, String> {
         let seconds = |span: TimeDelta| PromDuration::from_secs(span.num_seconds());
         let (least, most) = (TimeDelta::seconds(1), TimeDelta::days(365 * 100));
         if propagation < least || propagation > TimeDelta::hours(1) {
-            return Err(format!("a propagation of {} is not possible; write 1s to 1h", seconds(propagation)));
+            return Err(format!(
+                "a propagation of {} is not possible; write 1s to 1h",
+                seconds(propagation)
+            ));
         }
         if leaf < propagation * PROPAGATIONS {
             let want = seconds(propagation * PROPAGATIONS);
@@ -80,7 +90,12 @@ impl Settings {
         if names.is_empty() || names.len() > MOST_NAMES {
             return Err(format!("{} DNS names; give 1 to {MOST_NAMES}", names.len()));
         }
-        Ok(Self { ca_validity: ca, leaf_validity: leaf, propagation: propagation.to_std().unwrap_or_default(), names })
+        Ok(Self {
+            ca_validity: ca,
+            leaf_validity: leaf,
+            propagation: propagation.to_std().unwrap_or_default(),
+            names,
+        })
     }
 }
 
@@ -112,14 +127,25 @@ pub struct Sights {
 
 impl Sights {
     fn webhooks(&self) -> impl Iterator<Item = &Vec<Anchor>> {
-        self.registrations.iter().filter_map(|sight| if let Sight::Holds(bundles) = sight { Some(bundles) } else { None }).flatten()
+        self.registrations
+            .iter()
+            .filter_map(|sight| {
+                if let Sight::Holds(bundles) = sight {
+                    Some(bundles)
+                } else {
+                    None
+                }
+            })
+            .flatten()
     }
 
     /// Every anchor of every caBundle.
     #[must_use]
     pub fn bundled(&self) -> Vec<Anchor> {
         let mut all = Vec::new();
-        self.webhooks().flatten().for_each(|anchor| add(&mut all, anchor));
+        self.webhooks()
+            .flatten()
+            .for_each(|anchor| add(&mut all, anchor));
         all
     }
 
@@ -182,7 +208,14 @@ impl Custodian {
     /// A replica that has seen nothing and serves nothing.
     #[must_use]
     pub const fn new(settings: Settings) -> Self {
-        Self { settings, in_force: BTreeMap::new(), unregistered: None, serving: None, memory: None, trusted: BTreeMap::new() }
+        Self {
+            settings,
+            in_force: BTreeMap::new(),
+            unregistered: None,
+            serving: None,
+            memory: None,
+            trusted: BTreeMap::new(),
+        }
     }
 
     /// What is wanted.
@@ -203,7 +236,13 @@ impl Custodian {
         let idle = |step| Look { serve: None, step };
         let store = match &sights.secret {
             Sight::Unknown | Sight::Foreign => return idle(Step::WaitUntil(now + LONGEST_WAIT)),
-            Sight::Missing => return idle(Step::Write(if self.memory.is_some() { Change::Restore } else { Change::Begin })),
+            Sight::Missing => {
+                return idle(Step::Write(if self.memory.is_some() {
+                    Change::Restore
+                } else {
+                    Change::Begin
+                }));
+            }
             Sight::Holds(store) if store.is_sound() => store,
             Sight::Holds(_) if self.memory.is_some() => return idle(Step::Write(Change::Restore)),
             Sight::Holds(store) => store,
@@ -212,12 +251,17 @@ impl Custodian {
             self.memory = Some(store.clone());
         }
         let leaf = store.leaf.as_ref().filter(|_| store.is_sound());
-        let serve = leaf.filter(|leaf| self.may_serve(leaf, now, wall, sights)).cloned();
+        let serve = leaf
+            .filter(|leaf| self.may_serve(leaf, now, wall, sights))
+            .cloned();
         let serve = serve.filter(|leaf| self.serving.as_ref() != Some(leaf));
         if serve.is_some() {
             self.serving.clone_from(&serve);
         }
-        Look { serve, step: self.step(store, now, wall, sights) }
+        Look {
+            serve,
+            step: self.step(store, now, wall, sights),
+        }
     }
 
     fn step(&mut self, store: &Store, now: Duration, wall: DateTime<Utc>, sights: &Sights) -> Step {
@@ -238,7 +282,10 @@ impl Custodian {
                     let fight = last.filter(|(last, pause)| now <= *last + *pause * QUIET_PAUSES);
                     let pause = fight.map_or(PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
                     self.trusted.insert(registration, (now, pause));
-                    return Step::Trust { registration, anchors };
+                    return Step::Trust {
+                        registration,
+                        anchors,
+                    };
                 }
             }
         }
@@ -253,7 +300,11 @@ impl Custodian {
                 at => due = at.map_or(due, |at| at.min(due)),
             }
         }
-        if store.retired.iter().any(|anchor| store.is_spent(anchor, wall)) {
+        if store
+            .retired
+            .iter()
+            .any(|anchor| store.is_spent(anchor, wall))
+        {
             return Step::Write(Change::Forget);
         }
         Step::WaitUntil(due)
@@ -262,10 +313,19 @@ impl Custodian {
     /// Notes since when each anchor has been in force.
     fn note(&mut self, now: Duration, sights: &Sights) {
         let registered = sights.is_unknown() || sights.webhooks().next().is_some();
-        self.unregistered = if registered { None } else { self.unregistered.or(Some(now)) };
-        let bundled = if sights.is_unknown() { Vec::new() } else { sights.bundled() };
+        self.unregistered = if registered {
+            None
+        } else {
+            self.unregistered.or(Some(now))
+        };
+        let bundled = if sights.is_unknown() {
+            Vec::new()
+        } else {
+            sights.bundled()
+        };
         let everywhere = |der: &[u8]| sights.webhooks().all(|bundle| has(bundle, der));
-        self.in_force.retain(|der, _| has(&bundled, der) && everywhere(der));
+        self.in_force
+            .retain(|der, _| has(&bundled, der) && everywhere(der));
         for anchor in bundled {
             if everywhere(&anchor.der) {
                 self.in_force.entry(anchor.der).or_insert(now);
@@ -276,21 +336,40 @@ impl Custodian {
     /// When every API server knows it; `None` while it is not in every caBundle.
     fn settled_at(&self, der: &[u8]) -> Option<Duration> {
         // Where nothing is registered nobody calls us.
-        self.unregistered.or_else(|| self.in_force.get(der).copied()).map(|since| since + self.settings.propagation)
+        self.unregistered
+            .or_else(|| self.in_force.get(der).copied())
+            .map(|since| since + self.settings.propagation)
     }
 
     /// When the next authority may sign. A caBundle that trusts nothing else has nobody to lose: that is the first start.
-    fn known_at(&self, next: &Signer, store: &Store, now: Duration, wall: DateTime<Utc>, sights: &Sights) -> Option<Duration> {
+    fn known_at(
+        &self,
+        next: &Signer,
+        store: &Store,
+        now: Duration,
+        wall: DateTime<Utc>,
+        sights: &Sights,
+    ) -> Option<Duration> {
         let over = |anchor: &Anchor| anchor.validity.is_over(wall);
         let settled = self.settled_at(&next.anchor.der)?;
-        let alone = store.current.as_ref().is_none_or(|current| over(&current.anchor))
-            && sights.bundled().iter().all(|anchor| anchor.der == next.anchor.der || over(anchor));
+        let alone = store
+            .current
+            .as_ref()
+            .is_none_or(|current| over(&current.anchor))
+            && sights
+                .bundled()
+                .iter()
+                .all(|anchor| anchor.der == next.anchor.der || over(anchor));
         Some(if alone { now } else { settled })
     }
 
     fn may_serve(&self, leaf: &Leaf, now: Duration, wall: DateTime<Utc>, sights: &Sights) -> bool {
         let settled = self.settled_at(&leaf.issuer);
-        let known = match self.serving.as_ref().filter(|serving| !serving.validity.is_over(wall)) {
+        let known = match self
+            .serving
+            .as_ref()
+            .filter(|serving| !serving.validity.is_over(wall))
+        {
             Some(serving) => serving.issuer == leaf.issuer || settled.is_some_and(|at| at <= now),
             // Nothing is lost by a start: whoever put the leaf into the Secret has waited.
             None => settled.is_some() || sights.is_unknown(),
@@ -301,13 +380,32 @@ impl Custodian {
     /// When something is due by the clocks alone.
     fn due(&self, store: &Store, now: Duration, wall: DateTime<Utc>) -> Duration {
         let leaf = store.leaf.as_ref().map(|leaf| leaf.validity.renew_at());
-        let current = store.current.as_ref().map(|current| current.anchor.validity.renew_at()).filter(|_| store.next.is_none());
-        let retired =
-            store.retired.iter().map(|anchor| store.trust_until.map_or(anchor.validity.expires, |at| at.min(anchor.validity.expires)));
-        let soonest = leaf.into_iter().chain(current).chain(retired).filter(|at| *at > wall).min();
-        let left = soonest.and_then(|at| (at - wall).to_std().ok()).unwrap_or(LONGEST_WAIT);
-        let settles =
-            self.in_force.values().chain(&self.unregistered).map(|since| *since + self.settings.propagation).filter(|at| *at > now).min();
+        let current = store
+            .current
+            .as_ref()
+            .map(|current| current.anchor.validity.renew_at())
+            .filter(|_| store.next.is_none());
+        let retired = store.retired.iter().map(|anchor| {
+            store.trust_until.map_or(anchor.validity.expires, |at| {
+                at.min(anchor.validity.expires)
+            })
+        });
+        let soonest = leaf
+            .into_iter()
+            .chain(current)
+            .chain(retired)
+            .filter(|at| *at > wall)
+            .min();
+        let left = soonest
+            .and_then(|at| (at - wall).to_std().ok())
+            .unwrap_or(LONGEST_WAIT);
+        let settles = self
+            .in_force
+            .values()
+            .chain(&self.unregistered)
+            .map(|since| *since + self.settings.propagation)
+            .filter(|at| *at > now)
+            .min();
         (now + left.min(LONGEST_WAIT)).min(settles.unwrap_or(Duration::MAX))
     }
 }
@@ -315,17 +413,33 @@ impl Custodian {
 /// Registrations whose caBundles are not as they should be, and what they should hold.
 fn untrusting(store: &Store, wall: DateTime<Utc>, sights: &Sights) -> Vec<(usize, Vec<Anchor>)> {
     let wrong = |(registration, sight): (usize, &Sight<Bundles>)| {
-        let Sight::Holds(bundles) = sight else { return None };
+        let Sight::Holds(bundles) = sight else {
+            return None;
+        };
         let mut anchors: Vec<Anchor> = Vec::new();
         store.anchors().for_each(|anchor| add(&mut anchors, anchor));
-        let theirs = bundles.iter().flatten().filter(|anchor| !store.knows(anchor) && !anchor.validity.is_over(wall));
+        let theirs = bundles
+            .iter()
+            .flatten()
+            .filter(|anchor| !store.knows(anchor) && !anchor.validity.is_over(wall));
         for anchor in theirs {
             if anchors.len() < MOST_ANCHORS {
                 add(&mut anchors, anchor);
             }
         }
-        let same = |bundle: &Vec<Anchor>| bundle.len() == anchors.len() && anchors.iter().all(|anchor| has(bundle, &anchor.der));
-        if bundles.iter().all(same) { None } else { Some((registration, anchors)) }
+        let same = |bundle: &Vec<Anchor>| {
+            bundle.len() == anchors.len() && anchors.iter().all(|anchor| has(bundle, &anchor.der))
+        };
+        if bundles.iter().all(same) {
+            None
+        } else {
+            Some((registration, anchors))
+        }
     };
-    sights.registrations.iter().enumerate().filter_map(wrong).collect()
+    sights
+        .registrations
+        .iter()
+        .enumerate()
+        .filter_map(wrong)
+        .collect()
 }

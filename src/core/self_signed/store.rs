@@ -40,8 +40,13 @@ impl Validity {
     /// What a certificate gets that is made now: it ends with its signer at the latest.
     #[must_use]
     pub fn from_now(wall: DateTime<Utc>, span: TimeDelta, signer: Option<&Anchor>) -> Self {
-        let expires = wall.checked_add_signed(span).unwrap_or(DateTime::<Utc>::MAX_UTC);
-        Self { issued: wall, expires: signer.map_or(expires, |signer| expires.min(signer.validity.expires)) }
+        let expires = wall
+            .checked_add_signed(span)
+            .unwrap_or(DateTime::<Utc>::MAX_UTC);
+        Self {
+            issued: wall,
+            expires: signer.map_or(expires, |signer| expires.min(signer.validity.expires)),
+        }
     }
 
     /// Whether it is over.
@@ -132,7 +137,12 @@ pub trait Issue {
     ///
     /// # Errors
     /// When none can be made.
-    fn leaf(&mut self, signer: &Signer, names: &[String], validity: Validity) -> Result<Leaf, Self::Error>;
+    fn leaf(
+        &mut self,
+        signer: &Signer,
+        names: &[String],
+        validity: Validity,
+    ) -> Result<Leaf, Self::Error>;
 }
 
 /// A change of the content.
@@ -165,21 +175,39 @@ impl Store {
 
     /// What the caBundle must hold.
     pub fn anchors(&self) -> impl Iterator<Item = &Anchor> {
-        self.next.iter().chain(&self.current).map(|signer| &signer.anchor).chain(&self.retired)
+        self.next
+            .iter()
+            .chain(&self.current)
+            .map(|signer| &signer.anchor)
+            .chain(&self.retired)
     }
 
     /// Whether an anchor of the caBundle is accounted for here.
     #[must_use]
     pub fn knows(&self, anchor: &Anchor) -> bool {
-        self.anchors().chain(&self.dropped).any(|known| known.der == anchor.der)
+        self.anchors()
+            .chain(&self.dropped)
+            .any(|known| known.der == anchor.der)
     }
 
     /// Whether another leaf is due: it is missing, does not have all names, does not count yet, or two thirds of its life
     /// are over.
     #[must_use]
     pub fn leaf_is_due(&self, settings: &Settings, wall: DateTime<Utc>) -> bool {
-        let Some(current) = self.current.as_ref().filter(|current| !current.anchor.validity.is_over(wall)) else { return false };
-        let Some(leaf) = self.leaf.as_ref().filter(|leaf| leaf.issuer == current.anchor.der) else { return true };
+        let Some(current) = self
+            .current
+            .as_ref()
+            .filter(|current| !current.anchor.validity.is_over(wall))
+        else {
+            return false;
+        };
+        let Some(leaf) = self
+            .leaf
+            .as_ref()
+            .filter(|leaf| leaf.issuer == current.anchor.der)
+        else {
+            return true;
+        };
         let planned = Validity::from_now(wall, settings.leaf_validity, Some(&current.anchor));
         // A leaf that ends with its authority cannot be made to last longer.
         settings.names.iter().any(|name| !leaf.names.contains(name))
@@ -190,8 +218,12 @@ impl Store {
     /// Whether another authority is due.
     #[must_use]
     pub fn authority_is_due(&self, wall: DateTime<Utc>) -> bool {
-        let useless = |signer: &Signer| signer.anchor.validity.is_over(wall) || signer.anchor.validity.is_early(wall);
-        let due = |current: &Signer| current.anchor.validity.is_early(wall) || wall >= current.anchor.validity.renew_at();
+        let useless = |signer: &Signer| {
+            signer.anchor.validity.is_over(wall) || signer.anchor.validity.is_early(wall)
+        };
+        let due = |current: &Signer| {
+            current.anchor.validity.is_early(wall) || wall >= current.anchor.validity.renew_at()
+        };
         self.next.as_ref().is_none_or(useless) && self.current.as_ref().is_none_or(due)
     }
 
@@ -216,7 +248,9 @@ impl Store {
     ) -> Result<Self, I::Error> {
         match change {
             Change::Restore => self = memory.cloned().unwrap_or(self),
-            Change::Begin => self.begin(issue.authority(Validity::from_now(wall, settings.ca_validity, None))?),
+            Change::Begin => {
+                self.begin(issue.authority(Validity::from_now(wall, settings.ca_validity, None))?)
+            }
             Change::Renew => {
                 if let Some(current) = self.current.clone() {
                     self.renew(&current, settings, wall, issue)?;
@@ -228,24 +262,35 @@ impl Store {
         }
         // Late, so that a replica that saw the caBundle before the Secret finds them here.
         if *change != Change::Forget {
-            self.dropped.retain(|gone| bundled.iter().any(|anchor| anchor.der == gone.der));
+            self.dropped
+                .retain(|gone| bundled.iter().any(|anchor| anchor.der == gone.der));
         }
         Ok(self)
     }
 
     fn begin(&mut self, next: Signer) {
         // Nobody ever served a leaf of one that never signed.
-        self.dropped.extend(self.next.replace(next).map(|never| never.anchor));
-        if self.leaf.as_ref().map(|leaf| &leaf.issuer) != self.current.as_ref().map(|current| &current.anchor.der) {
+        self.dropped
+            .extend(self.next.replace(next).map(|never| never.anchor));
+        if self.leaf.as_ref().map(|leaf| &leaf.issuer)
+            != self.current.as_ref().map(|current| &current.anchor.der)
+        {
             self.leaf = None;
         }
         if self.leaf.is_none() {
             // It has expired, or a leaf of it would have been due before this.
-            self.retired.extend(self.current.take().map(|before| before.anchor));
+            self.retired
+                .extend(self.current.take().map(|before| before.anchor));
         }
     }
 
-    fn renew<I: Issue>(&mut self, signer: &Signer, settings: &Settings, wall: DateTime<Utc>, issue: &mut I) -> Result<(), I::Error> {
+    fn renew<I: Issue>(
+        &mut self,
+        signer: &Signer,
+        settings: &Settings,
+        wall: DateTime<Utc>,
+        issue: &mut I,
+    ) -> Result<(), I::Error> {
         let validity = Validity::from_now(wall, settings.leaf_validity, Some(&signer.anchor));
         let leaf = issue.leaf(signer, &self.names(settings), validity)?;
         if let Some(before) = self.leaf.replace(leaf) {
@@ -266,11 +311,19 @@ impl Store {
         names
     }
 
-    fn promote<I: Issue>(&mut self, settings: &Settings, wall: DateTime<Utc>, issue: &mut I) -> Result<(), I::Error> {
-        let Some(next) = self.next.clone() else { return Ok(()) };
+    fn promote<I: Issue>(
+        &mut self,
+        settings: &Settings,
+        wall: DateTime<Utc>,
+        issue: &mut I,
+    ) -> Result<(), I::Error> {
+        let Some(next) = self.next.clone() else {
+            return Ok(());
+        };
         self.renew(&next, settings, wall, issue)?;
         self.next = None;
-        self.retired.extend(self.current.replace(next).map(|before| before.anchor));
+        self.retired
+            .extend(self.current.replace(next).map(|before| before.anchor));
         Ok(())
     }
 
@@ -281,13 +334,18 @@ impl Store {
             }
         }
         // A leaf of theirs that is served now lasts as long as one of ours, as far as anybody knows.
-        self.trust_until = self.trust_until.max(wall.checked_add_signed(settings.leaf_validity));
+        self.trust_until = self
+            .trust_until
+            .max(wall.checked_add_signed(settings.leaf_validity));
     }
 
     fn forget(&mut self, wall: DateTime<Utc>) {
-        let (spent, kept) = std::mem::take(&mut self.retired).into_iter().partition(|anchor| self.is_spent(anchor, wall));
+        let (spent, kept) = std::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(|anchor| self.is_spent(anchor, wall));
         self.retired = kept;
         self.dropped.extend::<Vec<_>>(spent);
-        self.dropped.drain(..self.dropped.len().saturating_sub(MOST_ANCHORS));
+        self.dropped
+            .drain(..self.dropped.len().saturating_sub(MOST_ANCHORS));
     }
 }

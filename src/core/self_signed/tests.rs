@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use world::{FAULTS, Fault, HOUR, MINUTE, Millis, Mint, SECOND, SKEW_SECONDS, START, Scenario, World, settings, wall};
+use world::{
+    FAULTS, Fault, HOUR, MINUTE, Millis, Mint, SECOND, SKEW_SECONDS, START, Scenario, World,
+    settings, wall,
+};
 
 mod world;
 
@@ -16,7 +19,12 @@ fn span(most: Millis) -> impl Strategy<Value = Millis> {
 fn scenario(faults: impl Strategy<Value = Fault> + Clone) -> impl Strategy<Value = Scenario> {
     let skews = prop::collection::vec(-SKEW_SECONDS..=SKEW_SECONDS, 1..4);
     let faults = prop::collection::vec((START..FAULTS, 0..3_usize, faults), 0..14);
-    (any::<u64>(), skews, faults, 0..40_u32).prop_map(|(seed, skews, faults, bad)| Scenario { seed, skews, faults, bad })
+    (any::<u64>(), skews, faults, 0..40_u32).prop_map(|(seed, skews, faults, bad)| Scenario {
+        seed,
+        skews,
+        faults,
+        bad,
+    })
 }
 
 fn process() -> impl Strategy<Value = Fault> + Clone {
@@ -30,15 +38,27 @@ fn process() -> impl Strategy<Value = Fault> + Clone {
 #[test]
 fn what_a_clock_that_was_ahead_has_made_is_made_anew() {
     let (settings, mut mint) = (settings(), Mint::default());
-    let mut write =
-        |store: Store, change: Change, at: Millis| store.changed(&change, &settings, wall(at, 0), None, &[], &mut mint).unwrap();
-    let sound = [Change::Begin, Change::Promote].into_iter().fold(Store::default(), |store, change| write(store, change, 0));
+    let mut write = |store: Store, change: Change, at: Millis| {
+        store
+            .changed(&change, &settings, wall(at, 0), None, &[], &mut mint)
+            .unwrap()
+    };
+    let sound = [Change::Begin, Change::Promote]
+        .into_iter()
+        .fold(Store::default(), |store, change| write(store, change, 0));
     let ahead = write(sound.clone(), Change::Renew, 2 * HOUR);
     assert!(!sound.leaf_is_due(&settings, wall(0, 0)) && ahead.leaf_is_due(&settings, wall(0, 0)));
     let mended = write(ahead, Change::Renew, 0);
-    assert!(!mended.leaf_is_due(&settings, wall(0, 0)) && mended.leaf.unwrap().validity.holds(wall(0, 0)));
+    assert!(
+        !mended.leaf_is_due(&settings, wall(0, 0))
+            && mended.leaf.unwrap().validity.holds(wall(0, 0))
+    );
     // An authority, too.
-    let ahead = [Change::Begin, Change::Promote].into_iter().fold(Store::default(), |store, change| write(store, change, 2 * HOUR));
+    let ahead = [Change::Begin, Change::Promote]
+        .into_iter()
+        .fold(Store::default(), |store, change| {
+            write(store, change, 2 * HOUR)
+        });
     assert!(ahead.authority_is_due(wall(0, 0)) && !ahead.leaf_is_due(&settings, wall(0, 0)));
 }
 

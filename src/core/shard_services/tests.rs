@@ -4,12 +4,17 @@ use super::*;
 use crate::core::observed::{PodFacts, Selector};
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 fn world(shards: u32) -> (ShardedSet, BTreeSet<u32>, NamespaceFacts) {
     let mut facts = NamespaceFacts::default();
-    let published: BTreeMap<String, u32> = (0..shards * 2).map(|i| (format!("store-{i}"), i / 2)).collect();
+    let published: BTreeMap<String, u32> = (0..shards * 2)
+        .map(|i| (format!("store-{i}"), i / 2))
+        .collect();
     for (name, shard) in &published {
         let pod = PodFacts {
             name: name.clone(),
@@ -20,9 +25,24 @@ fn world(shards: u32) -> (ShardedSet, BTreeSet<u32>, NamespaceFacts) {
         };
         facts.pods.insert(name.clone(), pod);
     }
-    let selector = Selector { labels: labels(&[("app", "store")]), expressions: Vec::new() };
-    let owner = Owner { name: "store".to_owned(), uid: "u1".to_owned() };
-    (ShardedSet { owner, selector, published, grpc_port: None }, (0..shards).collect(), facts)
+    let selector = Selector {
+        labels: labels(&[("app", "store")]),
+        expressions: Vec::new(),
+    };
+    let owner = Owner {
+        name: "store".to_owned(),
+        uid: "u1".to_owned(),
+    };
+    (
+        ShardedSet {
+            owner,
+            selector,
+            published,
+            grpc_port: None,
+        },
+        (0..shards).collect(),
+        facts,
+    )
 }
 
 fn seen(service: &ShardService) -> ServiceFacts {
@@ -42,12 +62,28 @@ fn seen(service: &ShardService) -> ServiceFacts {
 fn apply(facts: &mut NamespaceFacts, writes: &[ServiceWrite]) {
     for write in writes {
         match write {
-            ServiceWrite::Create(service) => assert!(facts.services.insert(service.name.clone(), seen(service)).is_none()),
-            ServiceWrite::Replace { resource_version, service } => {
-                let before = facts.services.insert(service.name.clone(), seen(service)).unwrap();
-                assert!(before.ours && before.headless && before.resource_version == *resource_version);
+            ServiceWrite::Create(service) => assert!(
+                facts
+                    .services
+                    .insert(service.name.clone(), seen(service))
+                    .is_none()
+            ),
+            ServiceWrite::Replace {
+                resource_version,
+                service,
+            } => {
+                let before = facts
+                    .services
+                    .insert(service.name.clone(), seen(service))
+                    .unwrap();
+                assert!(
+                    before.ours && before.headless && before.resource_version == *resource_version
+                );
             }
-            ServiceWrite::Delete { name, resource_version } => {
+            ServiceWrite::Delete {
+                name,
+                resource_version,
+            } => {
                 let before = facts.services.remove(name).unwrap();
                 assert!(before.ours && before.resource_version == *resource_version);
             }
@@ -58,10 +94,21 @@ fn apply(facts: &mut NamespaceFacts, writes: &[ServiceWrite]) {
 #[test]
 fn each_shard_has_a_headless_service_while_it_is_asked_for() {
     let (set, planned, mut facts) = world(2);
-    assert_eq!(wanted(&set, false, &planned, &facts), ServicePlan::default());
+    assert_eq!(
+        wanted(&set, false, &planned, &facts),
+        ServicePlan::default()
+    );
     let plan = wanted(&set, true, &planned, &facts);
-    let ServiceWrite::Create(first) = &plan.writes[0] else { panic!("{plan:?}") };
-    assert_eq!((first.name.as_str(), &first.selector), ("store-shard-0", &labels(&[("app", "store"), (names::SHARD_LABEL, "0")])));
+    let ServiceWrite::Create(first) = &plan.writes[0] else {
+        panic!("{plan:?}")
+    };
+    assert_eq!(
+        (first.name.as_str(), &first.selector),
+        (
+            "store-shard-0",
+            &labels(&[("app", "store"), (names::SHARD_LABEL, "0")])
+        )
+    );
     apply(&mut facts, &plan.writes);
     assert_eq!(facts.services.len(), 2);
     assert_eq!(wanted(&set, true, &planned, &facts), ServicePlan::default());
@@ -76,14 +123,23 @@ fn a_service_comes_with_the_plan_and_goes_with_its_last_pod() {
     let plan = wanted(&set, true, &planned, &facts);
     apply(&mut facts, &plan.writes);
     let more = wanted(&set, true, &BTreeSet::from([0, 1, 2]), &facts);
-    assert!(matches!(more.writes.as_slice(), [ServiceWrite::Create(service)] if service.name == "store-shard-2"), "{more:?}");
+    assert!(
+        matches!(more.writes.as_slice(), [ServiceWrite::Create(service)] if service.name == "store-shard-2"),
+        "{more:?}"
+    );
     // Now one shard is planned, but pods carry the label of the other.
     let planned = BTreeSet::from([0]);
     set.published.values_mut().for_each(|shard| *shard = 0);
     assert_eq!(wanted(&set, true, &planned, &facts), ServicePlan::default());
-    facts.pods.values_mut().for_each(|pod| pod.shard_label = Some("0".to_owned()));
+    facts
+        .pods
+        .values_mut()
+        .for_each(|pod| pod.shard_label = Some("0".to_owned()));
     let plan = wanted(&set, true, &planned, &facts);
-    assert!(matches!(plan.writes.as_slice(), [ServiceWrite::Delete { name, .. }] if name == "store-shard-1"), "{plan:?}");
+    assert!(
+        matches!(plan.writes.as_slice(), [ServiceWrite::Delete { name, .. }] if name == "store-shard-1"),
+        "{plan:?}"
+    );
 }
 
 #[test]
@@ -113,14 +169,28 @@ fn edits_by_others_are_healed() {
 #[test]
 fn the_port_is_that_of_the_pods() {
     let (mut set, planned, mut facts) = world(2);
-    let ports = |facts: &NamespaceFacts| facts.services.values().map(|service| service.ports[0].1).collect::<Vec<_>>();
-    for (port, want) in [(None, 10901), (Some(9090), 9090), (Some(9090), 9090), (None, 10901)] {
+    let ports = |facts: &NamespaceFacts| {
+        facts
+            .services
+            .values()
+            .map(|service| service.ports[0].1)
+            .collect::<Vec<_>>()
+    };
+    for (port, want) in [
+        (None, 10901),
+        (Some(9090), 9090),
+        (Some(9090), 9090),
+        (None, 10901),
+    ] {
         let changes = set.grpc_port != port || facts.services.is_empty();
         set.grpc_port = port;
         let plan = wanted(&set, true, &planned, &facts);
         // In place: a Service that goes and comes back would be missing for queriers meanwhile.
         assert!(
-            plan.writes.iter().all(|write| !matches!(write, ServiceWrite::Delete { .. })) && plan.writes.is_empty() != changes,
+            plan.writes
+                .iter()
+                .all(|write| !matches!(write, ServiceWrite::Delete { .. }))
+                && plan.writes.is_empty() != changes,
             "{plan:?}"
         );
         apply(&mut facts, &plan.writes);
@@ -131,14 +201,31 @@ fn the_port_is_that_of_the_pods() {
 #[test]
 fn what_cannot_be_is_said() {
     let (mut set, planned, mut facts) = world(1);
-    facts.services.insert("store-shard-0".to_owned(), ServiceFacts { name: "store-shard-0".to_owned(), ..ServiceFacts::default() });
+    facts.services.insert(
+        "store-shard-0".to_owned(),
+        ServiceFacts {
+            name: "store-shard-0".to_owned(),
+            ..ServiceFacts::default()
+        },
+    );
     let plan = wanted(&set, true, &planned, &facts);
-    assert!(plan.writes.is_empty() && plan.conflicts[0].contains("Service store-shard-0 is not ours"), "{plan:?}");
+    assert!(
+        plan.writes.is_empty() && plan.conflicts[0].contains("Service store-shard-0 is not ours"),
+        "{plan:?}"
+    );
     facts.services.clear();
-    set.selector.expressions.push(("tier".to_owned(), "Exists".to_owned(), Vec::new()));
+    set.selector
+        .expressions
+        .push(("tier".to_owned(), "Exists".to_owned(), Vec::new()));
     let plan = wanted(&set, true, &planned, &facts);
-    assert!(plan.writes.is_empty() && plan.conflicts[0].contains("matchExpressions"), "{plan:?}");
-    assert_eq!(wanted(&set, false, &planned, &facts), ServicePlan::default());
+    assert!(
+        plan.writes.is_empty() && plan.conflicts[0].contains("matchExpressions"),
+        "{plan:?}"
+    );
+    assert_eq!(
+        wanted(&set, false, &planned, &facts),
+        ServicePlan::default()
+    );
 }
 
 #[test]
@@ -159,7 +246,10 @@ fn a_service_that_keeps_pods_that_are_not_ready_is_warned_of() {
         facts.services.insert(service.name.clone(), service);
     }
     let warnings = warnings(&set, &facts);
-    assert!(matches!(warnings.as_slice(), [only] if only.starts_with("Service bad has publishNotReadyAddresses")), "{warnings:?}");
+    assert!(
+        matches!(warnings.as_slice(), [only] if only.starts_with("Service bad has publishNotReadyAddresses")),
+        "{warnings:?}"
+    );
 }
 
 proptest! {

@@ -14,9 +14,19 @@ pub fn image_is_too_old(image: &str) -> bool {
     const FIRST_MINOR: u32 = 7;
     let without_digest = image.split('@').next().unwrap_or(image);
     let last = without_digest.rsplit('/').next().unwrap_or(without_digest);
-    let tag = last.split_once(':').filter(|_| image_is_thanos(image)).map_or("", |(_, tag)| tag);
-    let mut numbers = tag.strip_prefix('v').unwrap_or(tag).split(['.', '-', '+', '_']);
-    numbers.next() == Some("0") && numbers.next().and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor < FIRST_MINOR)
+    let tag = last
+        .split_once(':')
+        .filter(|_| image_is_thanos(image))
+        .map_or("", |(_, tag)| tag);
+    let mut numbers = tag
+        .strip_prefix('v')
+        .unwrap_or(tag)
+        .split(['.', '-', '+', '_']);
+    numbers.next() == Some("0")
+        && numbers
+            .next()
+            .and_then(|minor| minor.parse::<u32>().ok())
+            .is_some_and(|minor| minor < FIRST_MINOR)
 }
 
 #[cfg(test)]

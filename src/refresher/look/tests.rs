@@ -40,16 +40,34 @@ impl Api {
         let _ = body.collect().await;
         let line = format!("{} {}", parts.method, parts.uri.path());
         self.sent.lock().unwrap().push(line.clone());
-        let refused = parts.method != Method::GET && self.refused.lock().unwrap().iter().any(|path| line.contains(path));
+        let refused = parts.method != Method::GET
+            && self
+                .refused
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|path| line.contains(path));
         let (code, body): (u16, Value) = if refused {
             let message = "admission webhook \"policy.example.org\" denied the request: no ConfigMaps on Fridays";
-            (403, json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message}))
+            (
+                403,
+                json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message}),
+            )
         } else if line == "GET /apis/policy/v1/poddisruptionbudgets" {
-            (200, json!({"metadata": {"resourceVersion": "9"}, "items": *self.budgets.lock().unwrap()}))
+            (
+                200,
+                json!({"metadata": {"resourceVersion": "9"}, "items": *self.budgets.lock().unwrap()}),
+            )
         } else {
-            (200, json!({"metadata": {"resourceVersion": "9"}, "items": []}))
+            (
+                200,
+                json!({"metadata": {"resourceVersion": "9"}, "items": []}),
+            )
         };
-        Ok(Response::builder().status(code).body(Full::from(body.to_string())).unwrap())
+        Ok(Response::builder()
+            .status(code)
+            .body(Full::from(body.to_string()))
+            .unwrap())
     }
 }
 
@@ -76,7 +94,9 @@ impl World {
             store,
             ..StatefulSetFacts::default()
         };
-        let fleet = Fleet::new(Arc::new(Config::default())).with_statefulset(facts).unwrap();
+        let fleet = Fleet::new(Arc::new(Config::default()))
+            .with_statefulset(facts)
+            .unwrap();
         let seen = Seen::new(Observed::new(fleet));
         seen.observed.list_for_test("ns");
         seen.expect("ns");
@@ -85,7 +105,10 @@ impl World {
         }
         let api = Api::default();
         let server = api.clone();
-        let client = Client::new(tower::service_fn(move |request| server.clone().answer(request)), "default");
+        let client = Client::new(
+            tower::service_fn(move |request| server.clone().answer(request)),
+            "default",
+        );
         let (notices, told) = events::queue();
         let tenure = Tenure {
             observed: seen.observed.clone(),
@@ -95,13 +118,21 @@ impl World {
             leadership: Leadership::always(),
             reports: Arc::<Reports>::default(),
             notices,
-            replica: Replica { name: "timeshard-0".to_owned(), namespace: "timeshard-system".to_owned() },
+            replica: Replica {
+                name: "timeshard-0".to_owned(),
+                namespace: "timeshard-system".to_owned(),
+            },
             shutdown: Shutdown::never(),
             memories: std::collections::HashMap::new(),
             alarms: BTreeMap::new(),
             told_refused: BTreeSet::new(),
         };
-        Self { api, tenure, notices: told, memory: Memory::default() }
+        Self {
+            api,
+            tenure,
+            notices: told,
+            memory: Memory::default(),
+        }
     }
 
     /// A pod that has not run anything yet.
@@ -109,22 +140,44 @@ impl World {
         let (name, uid) = (format!("store-{ordinal}"), format!("u{ordinal}"));
         let (statefulset, owner_uid) = ("store".to_owned(), "set".to_owned());
         let stuck = Some("ImagePullBackOff".to_owned());
-        self.tenure
-            .seen
-            .put("ns", PodFacts { name, uid, statefulset, owner_uid, injected: true, store: true, stuck, ..PodFacts::default() });
+        self.tenure.seen.put(
+            "ns",
+            PodFacts {
+                name,
+                uid,
+                statefulset,
+                owner_uid,
+                injected: true,
+                store: true,
+                stuck,
+                ..PodFacts::default()
+            },
+        );
     }
 
     async fn look(&mut self) -> Option<SetReport> {
         let outcome = self.tenure.look(&set(), &mut self.memory).await;
-        if matches!(outcome, Outcome::Nothing) { None } else { self.tenure.reports.all().pop() }
+        if matches!(outcome, Outcome::Nothing) {
+            None
+        } else {
+            self.tenure.reports.all().pop()
+        }
     }
 
     fn events(&mut self) -> Vec<(&'static str, String)> {
-        std::iter::from_fn(|| self.notices.try_recv()).map(|notice| (notice.reason, notice.message)).collect()
+        std::iter::from_fn(|| self.notices.try_recv())
+            .map(|notice| (notice.reason, notice.message))
+            .collect()
     }
 
     fn sent(&self, part: &str) -> usize {
-        self.api.sent.lock().unwrap().iter().filter(|line| line.contains(part)).count()
+        self.api
+            .sent
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|line| line.contains(part))
+            .count()
     }
 }
 
@@ -134,20 +187,40 @@ async fn a_configmap_that_is_refused_is_told() {
     (0..6).for_each(|pod| world.pod(pod));
     // Kubernetes' own words, from whichever policy, quota or lack of a right they come.
     world.api.refused.lock().unwrap().push("/configmaps");
-    let words =
-        "a ConfigMap of it is not written, and no window changes until it is: admission webhook \"policy.example.org\" denied the request";
+    let words = "a ConfigMap of it is not written, and no window changes until it is: admission webhook \"policy.example.org\" denied the request";
     for look in 0..=TOLD_AFTER + 1 {
         let report = world.look().await.unwrap();
-        assert_eq!(report.state, State::Waiting, "look {look}: {}", report.message);
-        assert!(report.message.starts_with(words), "look {look}: {}", report.message);
-        let told = world.events().into_iter().filter(|(reason, _)| *reason == "WriteRefused").collect::<Vec<_>>();
+        assert_eq!(
+            report.state,
+            State::Waiting,
+            "look {look}: {}",
+            report.message
+        );
+        assert!(
+            report.message.starts_with(words),
+            "look {look}: {}",
+            report.message
+        );
+        let told = world
+            .events()
+            .into_iter()
+            .filter(|(reason, _)| *reason == "WriteRefused")
+            .collect::<Vec<_>>();
         // An API server that is away for a moment is no news, and what was told once is not told again.
-        assert_eq!(told.len(), usize::from(look == TOLD_AFTER), "look {look}: {told:?}");
+        assert_eq!(
+            told.len(),
+            usize::from(look == TOLD_AFTER),
+            "look {look}: {told:?}"
+        );
         assert!(told.iter().all(|(_, text)| text.starts_with(words)));
     }
     world.api.refused.lock().unwrap().clear();
     let report = world.look().await.unwrap();
-    assert!(!report.message.contains("is not written"), "{}", report.message);
+    assert!(
+        !report.message.contains("is not written"),
+        "{}",
+        report.message
+    );
     assert!(world.sent("POST /api/v1/namespaces/ns/configmaps") > TOLD_AFTER as usize);
 }
 
@@ -155,21 +228,38 @@ async fn a_configmap_that_is_refused_is_told() {
 async fn a_configmap_that_cannot_be_replaced_is_told() {
     let mut world = World::new(2, true);
     (0..2).for_each(|pod| world.pod(pod));
-    let map = MapFacts { name: "store-time-shards".to_owned(), resource_version: "5".to_owned(), ..MapFacts::default() };
+    let map = MapFacts {
+        name: "store-time-shards".to_owned(),
+        resource_version: "5".to_owned(),
+        ..MapFacts::default()
+    };
     world.tenure.observed.put_map_for_test("ns", map);
     world.api.refused.lock().unwrap().push("/configmaps");
     for _ in 0..=TOLD_AFTER {
         world.look().await;
     }
-    assert!(world.events().iter().any(|(reason, text)| *reason == "WriteRefused" && text.contains("no ConfigMaps on Fridays (HTTP 403)")));
+    assert!(
+        world
+            .events()
+            .iter()
+            .any(|(reason, text)| *reason == "WriteRefused"
+                && text.contains("no ConfigMaps on Fridays (HTTP 403)"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_gateway_without_pods_has_a_report_and_nothing_is_made_for_it() {
     let mut world = World::new(0, true);
     let report = world.look().await.unwrap();
-    assert_eq!((report.state, report.message.as_str()), (State::Settled, "no pods: nothing is served"));
-    assert_eq!((report.gap_seconds, report.gaps.len(), report.replicas), (0, 0, 0), "nobody is woken for it");
+    assert_eq!(
+        (report.state, report.message.as_str()),
+        (State::Settled, "no pods: nothing is served")
+    );
+    assert_eq!(
+        (report.gap_seconds, report.gaps.len(), report.replicas),
+        (0, 0, 0),
+        "nobody is woken for it"
+    );
     assert!(world.events().is_empty());
     let mut world = World::new(6, true);
     let report = world.look().await.unwrap();
@@ -185,27 +275,83 @@ async fn a_gateway_without_pods_has_a_report_and_nothing_is_made_for_it() {
 #[tokio::test(start_paused = true)]
 async fn a_settled_fleet_is_calm_under_a_leader_that_has_just_started() {
     let mut world = World::new(0, true);
-    assert!(world.look().await.is_some_and(|report| report.state == State::Settled));
+    assert!(
+        world
+            .look()
+            .await
+            .is_some_and(|report| report.state == State::Settled)
+    );
     let mut world = World::new(6, true);
     let known = world.tenure.observed.fleet.load_full();
     let known = known.known("ns", "store");
     let entry = |index: u32| {
         let at = known.plan.assign(index);
         let drain = Some(known.sharding.drain());
-        entry::Entry { drain, ..entry::Entry::new(at.shard, at.replica, known.plan.window(at.shard, clock::now())) }
+        entry::Entry {
+            drain,
+            ..entry::Entry::new(
+                at.shard,
+                at.replica,
+                known.plan.window(at.shard, clock::now()),
+            )
+        }
     };
-    let data = (0..6).map(|index| (entry::key(&format!("store-{index}")), entry(index).to_yaml())).collect();
-    let (name, resource_version, owner_uid) = ("store-time-shards".to_owned(), "5".to_owned(), Some("set".to_owned()));
-    world.tenure.observed.put_map_for_test("ns", MapFacts { name, resource_version, owner_uid, data, ..MapFacts::default() });
+    let data = (0..6)
+        .map(|index| {
+            (
+                entry::key(&format!("store-{index}")),
+                entry(index).to_yaml(),
+            )
+        })
+        .collect();
+    let (name, resource_version, owner_uid) = (
+        "store-time-shards".to_owned(),
+        "5".to_owned(),
+        Some("set".to_owned()),
+    );
+    world.tenure.observed.put_map_for_test(
+        "ns",
+        MapFacts {
+            name,
+            resource_version,
+            owner_uid,
+            data,
+            ..MapFacts::default()
+        },
+    );
     for index in 0..6 {
-        let pod =
-            PodFacts { ready: true, ready_changed_unix_seconds: 1, shard_label: Some((index / 2).to_string()), ..PodFacts::default() };
+        let pod = PodFacts {
+            ready: true,
+            ready_changed_unix_seconds: 1,
+            shard_label: Some((index / 2).to_string()),
+            ..PodFacts::default()
+        };
         let (name, uid) = (format!("store-{index}"), format!("u{index}"));
-        let (statefulset, owner_uid, ip) = ("store".to_owned(), "set".to_owned(), Some("10.0.0.1".to_owned()));
-        world.tenure.seen.put("ns", PodFacts { name, uid, statefulset, owner_uid, ip, injected: true, store: true, ..pod });
+        let (statefulset, owner_uid, ip) = (
+            "store".to_owned(),
+            "set".to_owned(),
+            Some("10.0.0.1".to_owned()),
+        );
+        world.tenure.seen.put(
+            "ns",
+            PodFacts {
+                name,
+                uid,
+                statefulset,
+                owner_uid,
+                ip,
+                injected: true,
+                store: true,
+                ..pod
+            },
+        );
     }
     let report = world.look().await.unwrap();
-    assert!(report.not_asked == 6 && world.events().is_empty(), "{}", report.message);
+    assert!(
+        report.not_asked == 6 && world.events().is_empty(),
+        "{}",
+        report.message
+    );
     let asked: Vec<String> = (0..6).map(|index| format!("u{index}")).collect();
     for (index, uid) in (0..6).zip(&asked) {
         let (window, published) = (entry(index).window, entry(index));
@@ -223,18 +369,40 @@ async fn a_settled_fleet_is_calm_under_a_leader_that_has_just_started() {
         world.tenure.poller.answered_for_test(uid, status);
     }
     let report = world.look().await.unwrap();
-    assert_eq!((report.state, report.gap_seconds, report.minimum_ready_replicas), (State::Rolling, 0, 2), "{}", report.message);
-    assert_eq!((report.minimum_confirmed_replicas, report.moves_left), (0, 0), "nobody knows yet that every querier knows them");
+    assert_eq!(
+        (
+            report.state,
+            report.gap_seconds,
+            report.minimum_ready_replicas
+        ),
+        (State::Rolling, 0, 2),
+        "{}",
+        report.message
+    );
+    assert_eq!(
+        (report.minimum_confirmed_replicas, report.moves_left),
+        (0, 0),
+        "nobody knows yet that every querier knows them"
+    );
     tokio::time::sleep(known.sharding.discovery_delay().to_std()).await;
     let report = world.look().await.unwrap();
-    assert_eq!((report.state, report.minimum_confirmed_replicas), (State::Settled, 2), "{}", report.message);
+    assert_eq!(
+        (report.state, report.minimum_confirmed_replicas),
+        (State::Settled, 2),
+        "{}",
+        report.message
+    );
     assert!(world.events().is_empty());
     assert_eq!(world.sent("configmaps"), 0);
 }
 
 /// A StatefulSet of another namespace with a pod in each of hundreds of shards.
 fn loud(world: &World, pods: u32) {
-    let annotations = [("total-shards", pods.to_string()), ("replicas-per-shard", "1".to_owned()), ("overlap", "30m".to_owned())];
+    let annotations = [
+        ("total-shards", pods.to_string()),
+        ("replicas-per-shard", "1".to_owned()),
+        ("overlap", "30m".to_owned()),
+    ];
     let facts = StatefulSetFacts {
         namespace: "loud".to_owned(),
         name: "huge".to_owned(),
@@ -242,16 +410,36 @@ fn loud(world: &World, pods: u32) {
         generation_observed: true,
         replicas: pods,
         store: true,
-        annotations: annotations.map(|(key, value)| (format!("{}{key}", names::PREFIX), value)).into(),
+        annotations: annotations
+            .map(|(key, value)| (format!("{}{key}", names::PREFIX), value))
+            .into(),
         ..StatefulSetFacts::default()
     };
-    world.tenure.observed.update(|fleet| fleet.with_statefulset(facts));
+    world
+        .tenure
+        .observed
+        .update(|fleet| fleet.with_statefulset(facts));
     world.tenure.observed.list_for_test("loud");
     world.tenure.seen.expect("loud");
     for n in 0..pods {
-        let (name, uid, owner_uid, statefulset) = (format!("huge-{n}"), format!("h{n}"), "huge".to_owned(), "huge".to_owned());
+        let (name, uid, owner_uid, statefulset) = (
+            format!("huge-{n}"),
+            format!("h{n}"),
+            "huge".to_owned(),
+            "huge".to_owned(),
+        );
         let (stuck, shard_label) = (Some("ImagePullBackOff".to_owned()), Some(n.to_string()));
-        let pod = PodFacts { name, uid, owner_uid, statefulset, injected: true, store: true, stuck, shard_label, ..PodFacts::default() };
+        let pod = PodFacts {
+            name,
+            uid,
+            owner_uid,
+            statefulset,
+            injected: true,
+            store: true,
+            stuck,
+            shard_label,
+            ..PodFacts::default()
+        };
         world.tenure.seen.put("loud", pod);
     }
     for kind in [Kind::Pods, Kind::Budgets, Kind::Services] {
@@ -281,10 +469,19 @@ async fn who_needs_hundreds_of_writes_delays_another_namespace_by_one_turn() {
     loud(&world, 300);
     let sent = world.lead(Duration::from_mins(1)).await;
     let of = |namespace: &str, line: &String| line.contains(&format!("/namespaces/{namespace}/"));
-    let map = sent.iter().position(|line| line.starts_with("POST") && line.ends_with("/namespaces/ns/configmaps")).unwrap();
+    let map = sent
+        .iter()
+        .position(|line| line.starts_with("POST") && line.ends_with("/namespaces/ns/configmaps"))
+        .unwrap();
     let before = sent[..map].iter().filter(|line| of("loud", line)).count();
-    assert!(before <= super::super::turn::MAX_WRITES as usize, "{before}");
-    assert!(sent.iter().filter(|line| of("loud", line)).count() > 200, "what is left is not waited for");
+    assert!(
+        before <= super::super::turn::MAX_WRITES as usize,
+        "{before}"
+    );
+    assert!(
+        sent.iter().filter(|line| of("loud", line)).count() > 200,
+        "what is left is not waited for"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,16 +493,44 @@ async fn a_sweep_takes_turns_and_deletes_only_what_we_made() {
         json!({"metadata": {"name": name, "namespace": "bare", "resourceVersion": "5", "labels": {names::MANAGED_BY_LABEL: names::MANAGED_BY},
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": owner, "name": "gone", "uid": "u"}]}})
     };
-    let theirs = (0..600)
-        .map(|n| if n % 2 == 0 { budget(&format!("theirs-{n}"), "StatefulSet") } else { budget(&format!("gone-shard-{n}"), "Deployment") });
-    *world.api.budgets.lock().unwrap() = theirs.chain((0..20).map(|n| budget(&format!("gone-shard-{n}"), "StatefulSet"))).collect();
+    let theirs = (0..600).map(|n| {
+        if n % 2 == 0 {
+            budget(&format!("theirs-{n}"), "StatefulSet")
+        } else {
+            budget(&format!("gone-shard-{n}"), "Deployment")
+        }
+    });
+    *world.api.budgets.lock().unwrap() = theirs
+        .chain((0..20).map(|n| budget(&format!("gone-shard-{n}"), "StatefulSet")))
+        .collect();
     let sent = world.lead(Duration::from_secs(30)).await;
-    let deleted: Vec<&String> = sent.iter().filter(|line| line.starts_with("DELETE")).collect();
+    let deleted: Vec<&String> = sent
+        .iter()
+        .filter(|line| line.starts_with("DELETE"))
+        .collect();
     assert!(
-        deleted.len() == 20 && deleted.iter().all(|line| line.contains("/namespaces/bare/poddisruptionbudgets/gone-shard-")),
+        deleted.len() == 20
+            && deleted
+                .iter()
+                .all(|line| line.contains("/namespaces/bare/poddisruptionbudgets/gone-shard-")),
         "{deleted:?}"
     );
-    let map = sent.iter().position(|line| line.starts_with("POST") && line.ends_with("/namespaces/ns/configmaps")).unwrap();
-    assert!(sent[..map].iter().filter(|line| line.starts_with("DELETE")).count() <= 4, "{sent:?}");
-    assert_eq!(sent.iter().filter(|line| *line == "GET /apis/policy/v1/poddisruptionbudgets").count(), 1);
+    let map = sent
+        .iter()
+        .position(|line| line.starts_with("POST") && line.ends_with("/namespaces/ns/configmaps"))
+        .unwrap();
+    assert!(
+        sent[..map]
+            .iter()
+            .filter(|line| line.starts_with("DELETE"))
+            .count()
+            <= 4,
+        "{sent:?}"
+    );
+    assert_eq!(
+        sent.iter()
+            .filter(|line| *line == "GET /apis/policy/v1/poddisruptionbudgets")
+            .count(),
+        1
+    );
 }

@@ -79,14 +79,24 @@ pub(super) struct Schedule {
 impl Schedule {
     /// A pod is there; it is asked at once if it is new or changed. Otherwise it is asked soon if that is wanted now.
     pub(super) fn put(&mut self, target: Target, closely: bool, now: Instant) {
-        if self.pods.get(&target.uid).is_some_and(|pod| pod.target == target && pod.closely == closely) {
+        if self
+            .pods
+            .get(&target.uid)
+            .is_some_and(|pod| pod.target == target && pod.closely == closely)
+        {
             return;
         }
         self.unqueue(&target.uid);
         let uid = target.uid.clone();
         match self.pods.get_mut(&uid) {
             None => {
-                let pod = Pod { target, closely, due: now, failures: 0, asking: None };
+                let pod = Pod {
+                    target,
+                    closely,
+                    due: now,
+                    failures: 0,
+                    asking: None,
+                };
                 self.pods.insert(uid.clone(), pod);
             }
             Some(pod) => {
@@ -104,7 +114,12 @@ impl Schedule {
 
     /// Only these pods are left; gives the UIDs of the others.
     pub(super) fn keep(&mut self, uids: &BTreeSet<String>) -> Vec<String> {
-        let gone: Vec<String> = self.pods.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+        let gone: Vec<String> = self
+            .pods
+            .keys()
+            .filter(|uid| !uids.contains(*uid))
+            .cloned()
+            .collect();
         for uid in &gone {
             self.unqueue(uid);
             if let Some(pod) = self.pods.remove(uid)
@@ -118,7 +133,9 @@ impl Schedule {
 
     /// The next pod to ask now, if there is a place for it.
     pub(super) fn take(&mut self, now: Instant) -> Option<Target> {
-        let due = |(lane, namespace, at): (Lane, &String, Instant)| (at <= now).then(|| (self.of(namespace), lane, at, namespace.clone()));
+        let due = |(lane, namespace, at): (Lane, &String, Instant)| {
+            (at <= now).then(|| (self.of(namespace), lane, at, namespace.clone()))
+        };
         // Who has fewest places, then lanes in their order.
         let (_, lane, _, namespace) = self.open().filter_map(due).min()?;
         let queue = self.queues[lane as usize].get_mut(&namespace)?;
@@ -139,11 +156,25 @@ impl Schedule {
     }
 
     /// A pod that was taken has answered or not; `false` if it is no longer there.
-    pub(super) fn done(&mut self, asked: &Target, answered: bool, interval: Duration, now: Instant) -> bool {
-        let Some(pod) = self.pods.get_mut(&asked.uid) else { return false };
-        let Some(lane) = pod.asking.take() else { return false };
+    pub(super) fn done(
+        &mut self,
+        asked: &Target,
+        answered: bool,
+        interval: Duration,
+        now: Instant,
+    ) -> bool {
+        let Some(pod) = self.pods.get_mut(&asked.uid) else {
+            return false;
+        };
+        let Some(lane) = pod.asking.take() else {
+            return false;
+        };
         if pod.target == *asked {
-            pod.failures = if answered { 0 } else { pod.failures.saturating_add(1) };
+            pod.failures = if answered {
+                0
+            } else {
+                pod.failures.saturating_add(1)
+            };
             pod.due = now
                 + match (answered, pod.closely) {
                     (false, _) => back_off(pod.failures),
@@ -177,8 +208,13 @@ impl Schedule {
         let nearly_full = closely + ordinary + failing + LAST >= CONCURRENT;
         let last_ordinary = ordinary + failing + LAST >= ORDINARY;
         self.open_lanes().flat_map(move |lane| {
-            let may = move |namespace: &String| !(nearly_full || last_ordinary && lane != Lane::Closely) || self.of(namespace) < LAST;
-            let queues = self.queues[lane as usize].iter().filter(move |(namespace, _)| may(namespace));
+            let may = move |namespace: &String| {
+                !(nearly_full || last_ordinary && lane != Lane::Closely)
+                    || self.of(namespace) < LAST
+            };
+            let queues = self.queues[lane as usize]
+                .iter()
+                .filter(move |(namespace, _)| may(namespace));
             queues.filter_map(move |(namespace, queue)| Some((lane, namespace, queue.first()?.0)))
         })
     }
@@ -188,15 +224,23 @@ impl Schedule {
         let lanes = [
             (Lane::Closely, true),
             (Lane::Ordinary, ordinary + failing < ORDINARY),
-            (Lane::Failing, failing < FAILING && ordinary + failing < ORDINARY),
+            (
+                Lane::Failing,
+                failing < FAILING && ordinary + failing < ORDINARY,
+            ),
         ];
         let place = closely + ordinary + failing < CONCURRENT;
-        lanes.into_iter().filter(move |(_, open)| place && *open).map(|(lane, _)| lane)
+        lanes
+            .into_iter()
+            .filter(move |(_, open)| place && *open)
+            .map(|(lane, _)| lane)
     }
 
     fn queue(&mut self, uid: &str) {
         if let Some(pod) = self.pods.get(uid).filter(|pod| pod.asking.is_none()) {
-            let queue = self.queues[pod.lane() as usize].entry(pod.target.namespace.clone()).or_default();
+            let queue = self.queues[pod.lane() as usize]
+                .entry(pod.target.namespace.clone())
+                .or_default();
             queue.insert((pod.due, uid.to_owned()));
         }
     }
@@ -215,5 +259,7 @@ impl Schedule {
 }
 
 fn back_off(failures: u32) -> Duration {
-    BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(5)).min(MAX_BACK_OFF)
+    BACK_OFF
+        .saturating_mul(1 << failures.saturating_sub(1).min(5))
+        .min(MAX_BACK_OFF)
 }

@@ -19,7 +19,12 @@ fn seconds(bound: &Value) -> i64 {
         if let Some(digit) = c.to_digit(10) {
             number = number * 10 + i64::from(digit);
         } else {
-            total += number * [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)].iter().find(|(unit, _)| *unit == c).unwrap().1;
+            total += number
+                * [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)]
+                    .iter()
+                    .find(|(unit, _)| *unit == c)
+                    .unwrap()
+                    .1;
             number = 0;
         }
     }
@@ -29,11 +34,19 @@ fn seconds(bound: &Value) -> i64 {
 type Windows = BTreeMap<String, (i64, i64)>;
 
 fn window(pod: &Value) -> (String, (i64, i64)) {
-    (pod["pod"].as_str().unwrap().to_owned(), (seconds(&pod["min_time"]), seconds(&pod["max_time"])))
+    (
+        pod["pod"].as_str().unwrap().to_owned(),
+        (seconds(&pod["min_time"]), seconds(&pod["max_time"])),
+    )
 }
 
 fn windows(plan: &Value) -> Windows {
-    plan["pods"].as_array().unwrap().iter().map(window).collect()
+    plan["pods"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(window)
+        .collect()
 }
 
 /// Which instants must be held by a pod that stays.
@@ -48,30 +61,65 @@ pub(super) enum Kept {
 
 /// Every instant of the retention that must be kept is held, during each step, by a pod that does not change; no pod changes
 /// more than twice; and the end is the new plan.
-pub(super) fn check(old: &Value, new: &Value, rollout: &Value, buffer: i64, kept: Kept) -> Result<(), String> {
+pub(super) fn check(
+    old: &Value,
+    new: &Value,
+    rollout: &Value,
+    buffer: i64,
+    kept: Kept,
+) -> Result<(), String> {
     let (begin, wanted) = (windows(old), windows(new));
     let mut at = begin.clone();
-    let (from, to) = (-new["retention_seconds"].as_i64().unwrap_or(FOREVER_SECONDS), buffer);
+    let (from, to) = (
+        -new["retention_seconds"].as_i64().unwrap_or(FOREVER_SECONDS),
+        buffer,
+    );
     let mut changes: BTreeMap<String, u32> = BTreeMap::new();
     for (number, step) in (1..).zip(rollout["steps"].as_array().unwrap()) {
-        let moves: Windows = step["pods"].as_array().unwrap().iter().map(window).collect();
+        let moves: Windows = step["pods"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(window)
+            .collect();
         if moves.is_empty() {
             return Err(format!("step {number} is empty"));
         }
         // In the middle between two neighbouring edges, so that nothing hangs on whom an edge belongs to.
-        let edges: BTreeSet<i64> =
-            at.values().chain(begin.values()).flat_map(|(min, max)| [2 * min, 2 * max]).chain([2 * from, 2 * to]).collect();
-        let edges: Vec<i64> = edges.into_iter().filter(|edge| (2 * from..=2 * to).contains(edge)).collect();
+        let edges: BTreeSet<i64> = at
+            .values()
+            .chain(begin.values())
+            .flat_map(|(min, max)| [2 * min, 2 * max])
+            .chain([2 * from, 2 * to])
+            .collect();
+        let edges: Vec<i64> = edges
+            .into_iter()
+            .filter(|edge| (2 * from..=2 * to).contains(edge))
+            .collect();
         for middle in edges.windows(2).map(|pair| i64::midpoint(pair[0], pair[1])) {
-            let holds = |(_, (min, max)): &(&String, &(i64, i64))| 2 * min <= middle && middle <= 2 * max;
-            let before = if kept == Kept::HeldBeforeTheStep { &at } else { &begin };
+            let holds =
+                |(_, (min, max)): &(&String, &(i64, i64))| 2 * min <= middle && middle <= 2 * max;
+            let before = if kept == Kept::HeldBeforeTheStep {
+                &at
+            } else {
+                &begin
+            };
             let held = before.iter().any(|pod| holds(&pod));
-            if held && !at.iter().any(|pod| holds(&pod) && !moves.contains_key(pod.0)) {
-                return Err(format!("step {number}: nobody stays for {} s before now", -middle / 2));
+            if held
+                && !at
+                    .iter()
+                    .any(|pod| holds(&pod) && !moves.contains_key(pod.0))
+            {
+                return Err(format!(
+                    "step {number}: nobody stays for {} s before now",
+                    -middle / 2
+                ));
             }
         }
         for (pod, window) in moves {
-            let before = at.insert(pod.clone(), window).ok_or(format!("{pod} is not a pod"))?;
+            let before = at
+                .insert(pod.clone(), window)
+                .ok_or(format!("{pod} is not a pod"))?;
             if before == window {
                 return Err(format!("step {number} changes nothing of {pod}"));
             }
@@ -82,5 +130,9 @@ pub(super) fn check(old: &Value, new: &Value, rollout: &Value, buffer: i64, kept
             }
         }
     }
-    if at == wanted { Ok(()) } else { Err(format!("ends at {at:?}, not at {wanted:?}")) }
+    if at == wanted {
+        Ok(())
+    } else {
+        Err(format!("ends at {at:?}, not at {wanted:?}"))
+    }
 }

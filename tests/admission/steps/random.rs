@@ -29,7 +29,11 @@ fn random_config(rng: &mut TestRng) -> Random {
     if rng.random_bool(0.4) {
         cuts.extend((0..rng.random_range(1..6)).map(|_| rng.random_range(2..days)));
     }
-    let shards = if cuts.is_empty() { rng.random_range(1..9_u32) } else { u32::try_from(cuts.len()).unwrap() + 1 };
+    let shards = if cuts.is_empty() {
+        rng.random_range(1..9_u32)
+    } else {
+        u32::try_from(cuts.len()).unwrap() + 1
+    };
     let replicas: Vec<u32> = if rng.random_bool(0.3) {
         (0..shards).map(|_| rng.random_range(2..5)).collect()
     } else {
@@ -38,21 +42,41 @@ fn random_config(rng: &mut TestRng) -> Random {
     let retention_days = (cuts.is_empty() || rng.random_bool(0.5)).then_some(i64::from(days));
     let retention = retention_days.map_or_else(|| "forever".to_owned(), |days| format!("{days}d"));
     let cuts: Vec<String> = cuts.into_iter().map(|day| format!("{day}d")).collect();
-    let division = if cuts.is_empty() { format!("total_shards: {shards}") } else { format!("boundaries: [{}]", cuts.join(", ")) };
+    let division = if cuts.is_empty() {
+        format!("total_shards: {shards}")
+    } else {
+        format!("boundaries: [{}]", cuts.join(", "))
+    };
     let services = rng.random_bool(0.3);
     let text = format!(
         "sharding: {{{division}, replicas: {replicas:?}, retention: {retention}, overlap: {overlap}m, future_buffer_hours: {buffer}, shard_services: {services}}}"
     );
-    Random { text, retention_days, buffer_seconds: buffer * 3_600, pods: replicas.iter().sum(), services }
+    Random {
+        text,
+        retention_days,
+        buffer_seconds: buffer * 3_600,
+        pods: replicas.iter().sum(),
+        services,
+    }
 }
 
 fn check_seed(seed: u16) -> Result<(), String> {
     let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed.to_le_bytes().repeat(16));
     let (old, new) = (random_config(&mut rng), random_config(&mut rng));
     let pods = old.pods.max(new.pods) + rng.random_range(0..3);
-    let kept = if new.services { Kept::HeldBeforeTheRollout } else { Kept::HeldBeforeTheStep };
-    check_pair((&old.text, old.retention_days), (&new.text, new.retention_days), pods, new.buffer_seconds, kept)
-        .map_err(|why| format!("seed {seed}, {why}"))
+    let kept = if new.services {
+        Kept::HeldBeforeTheRollout
+    } else {
+        Kept::HeldBeforeTheStep
+    };
+    check_pair(
+        (&old.text, old.retention_days),
+        (&new.text, new.retention_days),
+        pods,
+        new.buffer_seconds,
+        kept,
+    )
+    .map_err(|why| format!("seed {seed}, {why}"))
 }
 
 /// What `plan -o json` says of a configuration, without a process for it: only the rollout is printed by the program.
@@ -67,7 +91,13 @@ fn plan_document(text: &str, pods: u32, retention_days: Option<i64>) -> Value {
     json!({"pods": (0..pods).map(row).collect::<Vec<_>>(), "retention_seconds": retention_days.map(|days| days * 86_400)})
 }
 
-fn check_pair(old: (&str, Option<i64>), new: (&str, Option<i64>), pods: u32, buffer: i64, kept: Kept) -> Result<(), String> {
+fn check_pair(
+    old: (&str, Option<i64>),
+    new: (&str, Option<i64>),
+    pods: u32,
+    buffer: i64,
+    kept: Kept,
+) -> Result<(), String> {
     let document = |(text, days)| plan_document(text, pods, days);
     let ((old_text, _), (new_text, _)) = (old, new);
     let rollout = Pair::new(old_text, new_text).rollout(&["--replicas", &pods.to_string()]);
@@ -81,19 +111,37 @@ fn plans_are_those_that_are_printed() {
     for seed in 0..3 {
         let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
         let random = random_config(&mut rng);
-        let mut printed = Pair::new(&random.text, "").json(&["--config=old.yaml", "--replicas", &random.pods.to_string()]);
+        let mut printed = Pair::new(&random.text, "").json(&[
+            "--config=old.yaml",
+            "--replicas",
+            &random.pods.to_string(),
+        ]);
         for pod in printed["pods"].as_array_mut().unwrap() {
-            pod.as_object_mut().unwrap().retain(|key, _| ["pod", "min_time", "max_time"].contains(&key.as_str()));
+            pod.as_object_mut()
+                .unwrap()
+                .retain(|key, _| ["pod", "min_time", "max_time"].contains(&key.as_str()));
         }
         printed.as_object_mut().unwrap().remove("warnings");
-        assert_eq!(printed, plan_document(&random.text, random.pods, random.retention_days), "{}", random.text);
+        assert_eq!(
+            printed,
+            plan_document(&random.text, random.pods, random.retention_days),
+            "{}",
+            random.text
+        );
     }
 }
 
 #[test]
 fn every_rollout_between_random_configurations_passes_an_independent_check() {
-    let wrong: Vec<String> = (0..PAIRS).filter_map(|seed| check_seed(seed).err()).collect();
-    assert!(wrong.is_empty(), "{} of {PAIRS}:\n{}", wrong.len(), wrong.join("\n\n"));
+    let wrong: Vec<String> = (0..PAIRS)
+        .filter_map(|seed| check_seed(seed).err())
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {PAIRS}:\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    );
 }
 
 /// Two shards of three become three of two: the part that is new is held on the way by pods that are in the wrong Service for
@@ -101,8 +149,16 @@ fn every_rollout_between_random_configurations_passes_an_independent_check() {
 #[test]
 fn a_growing_retention_behind_services_never_goes_away_again() {
     let config = |shards, replicas, days| {
-        format!("sharding: {{total_shards: {shards}, replicas_per_shard: {replicas}, retention: {days}d, shard_services: true}}")
+        format!(
+            "sharding: {{total_shards: {shards}, replicas_per_shard: {replicas}, retention: {days}d, shard_services: true}}"
+        )
     };
-    let checked = check_pair((&config(2, 3, 100), Some(100)), (&config(3, 2, 200), Some(200)), 6, 86_400, Kept::HeldBeforeTheStep);
+    let checked = check_pair(
+        (&config(2, 3, 100), Some(100)),
+        (&config(3, 2, 200), Some(200)),
+        6,
+        86_400,
+        Kept::HeldBeforeTheStep,
+    );
     assert_eq!(checked, Ok(()));
 }

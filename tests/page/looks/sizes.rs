@@ -8,26 +8,49 @@ pub(super) fn two_hundred_pods(stage: &Stage) {
     let browser = &stage.browser;
     let card = "document.querySelector('#set-monitoring_thanos-store-gateway')";
     assert_eq!(
-        browser.run(&format!("return {card}.querySelectorAll('.picture .shard').length")),
+        browser.run(&format!(
+            "return {card}.querySelectorAll('.picture .shard').length"
+        )),
         json!(21),
         "a row for each shard, and the coverage"
     );
-    let names =
-        |expression: &str| browser.run(&format!("return [...{card}.querySelectorAll('{expression}')].map((cell) => cell.textContent)"));
+    let names = |expression: &str| {
+        browser.run(&format!(
+            "return [...{card}.querySelectorAll('{expression}')].map((cell) => cell.textContent)"
+        ))
+    };
     assert_eq!(
         names(".body > div > table tbody th"),
-        json!(["thanos-store-gateway-17", "thanos-store-gateway-18", "thanos-store-gateway-140"])
+        json!([
+            "thanos-store-gateway-17",
+            "thanos-store-gateway-18",
+            "thanos-store-gateway-140"
+        ])
     );
     stage.sound("200-pods");
     browser.run(&format!("{card}.querySelector('button').click()"));
-    assert_eq!(names(".body > div > table tbody th").as_array().unwrap().len(), 100);
+    assert_eq!(
+        names(".body > div > table tbody th")
+            .as_array()
+            .unwrap()
+            .len(),
+        100
+    );
     browser.run(&format!("{card}.querySelector('button').click()"));
-    assert_eq!(names(".body > div > table tbody th").as_array().unwrap().len(), 200);
+    assert_eq!(
+        names(".body > div > table tbody th")
+            .as_array()
+            .unwrap()
+            .len(),
+        200
+    );
     let find = |words: &str| {
         browser.run(&format!("const f = document.getElementById('filter'); f.value = '{words}'; f.dispatchEvent(new Event('input'))"))
     };
     find("gateway-14");
-    browser.until(&format!("{card}.querySelectorAll('.body > div > table tbody th').length === 11"));
+    browser.until(&format!(
+        "{card}.querySelectorAll('.body > div > table tbody th').length === 11"
+    ));
     find("recent");
     browser.until("document.querySelectorAll('.card').length === 1");
     assert_eq!(stage.text("found"), "1 of 2 StatefulSets");
@@ -36,19 +59,31 @@ pub(super) fn two_hundred_pods(stage: &Stage) {
 }
 
 pub(super) fn five_thousand_pods(stage: &Stage) {
-    for (known, scene) in [(scenes::five_thousand_pods(), "5000-pods"), (scenes::one_set_of_five_thousand(), "5000-in-one")] {
+    for (known, scene) in [
+        (scenes::five_thousand_pods(), "5000-pods"),
+        (scenes::one_set_of_five_thousand(), "5000-in-one"),
+    ] {
         let server = stage.serve(known);
         let began = Instant::now();
         stage.open(&server);
-        println!("  {scene}: shown after {:.1} s", began.elapsed().as_secs_f32());
-        let nodes = stage.browser.run("return document.querySelectorAll('*').length").as_u64().unwrap();
+        println!(
+            "  {scene}: shown after {:.1} s",
+            began.elapsed().as_secs_f32()
+        );
+        let nodes = stage
+            .browser
+            .run("return document.querySelectorAll('*').length")
+            .as_u64()
+            .unwrap();
         println!("  {scene}: {nodes} elements");
         assert!(nodes < 8_000, "{scene}: {nodes} elements");
         // How long the page is busy with a change of what is open.
         let took = stage.browser.run("const t = performance.now(); document.querySelectorAll('input[name=scale]')[1].click(); document.body.getBoundingClientRect(); return performance.now() - t");
         println!("  {scene}: drawn anew in {took} ms");
         assert!(took.as_f64().unwrap() < 2_000.0, "{scene}: {took} ms");
-        stage.browser.run("document.querySelectorAll('input[name=scale]')[0].click()");
+        stage
+            .browser
+            .run("document.querySelectorAll('input[name=scale]')[0].click()");
         stage.sound(scene);
     }
 }

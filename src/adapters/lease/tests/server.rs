@@ -42,7 +42,12 @@ pub(super) struct Service(pub(super) Arc<Mutex<Server>>);
 
 impl Service {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Server { mode: Mode::Up, lease: None, version: 0, log: Vec::new() })))
+        Self(Arc::new(Mutex::new(Server {
+            mode: Mode::Up,
+            lease: None,
+            version: 0,
+            log: Vec::new(),
+        })))
     }
 
     pub(super) fn set(&self, mode: Mode) {
@@ -65,28 +70,54 @@ impl Service {
     /// A candidate under this name.
     pub(super) fn candidate(&self, name: &str) -> Running {
         let (trigger, shutdown) = signals::channel();
-        let settings = Settings { identity: name.to_owned(), namespace: None, jitter: Duration::from_millis(100) };
+        let settings = Settings {
+            identity: name.to_owned(),
+            namespace: None,
+            jitter: Duration::from_millis(100),
+        };
         let (leadership, task) = run(Client::new(self.clone(), "monitoring"), settings, shutdown);
-        Running { leadership, task: tokio::spawn(task), trigger }
+        Running {
+            leadership,
+            task: tokio::spawn(task),
+            trigger,
+        }
     }
 }
 
 impl Server {
     fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
-        let status = |code: u16, message: &str| (code, json!({"kind": "Status", "status": "Failure", "code": code, "message": message}));
+        let status = |code: u16, message: &str| {
+            (
+                code,
+                json!({"kind": "Status", "status": "Failure", "code": code, "message": message}),
+            )
+        };
         match self.mode {
             Mode::Broken => return status(500, "broken"),
             Mode::Forbids => return status(403, "leases is forbidden"),
             Mode::Up | Mode::LosesAnswers | Mode::Hangs => {}
         }
-        let one = format!("/apis/coordination.k8s.io/v1/namespaces/monitoring/leases/{}", names::LEASE);
-        assert!(path == if method == Method::POST { one.rsplit_once('/').unwrap().0 } else { one.as_str() }, "{method} {path}");
+        let one = format!(
+            "/apis/coordination.k8s.io/v1/namespaces/monitoring/leases/{}",
+            names::LEASE
+        );
+        assert!(
+            path == if method == Method::POST {
+                one.rsplit_once('/').unwrap().0
+            } else {
+                one.as_str()
+            },
+            "{method} {path}"
+        );
         if method != Method::GET {
             let mut sent: Value = serde_json::from_slice(body).unwrap();
             match (&self.lease, method == Method::POST) {
                 (Some(_), true) => return status(409, "it exists"),
                 (None, false) => return status(404, "there is none"),
-                (Some(lease), false) if lease["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"] => {
+                (Some(lease), false)
+                    if lease["metadata"]["resourceVersion"]
+                        != sent["metadata"]["resourceVersion"] =>
+                {
                     return status(409, "another version stands");
                 }
                 (Some(_), false) | (None, true) => {}
@@ -97,7 +128,10 @@ impl Server {
         }
         match &self.lease {
             _ if self.mode == Mode::LosesAnswers => status(500, "it may have happened"),
-            Some(lease) => (if method == Method::POST { 201 } else { 200 }, lease.clone()),
+            Some(lease) => (
+                if method == Method::POST { 201 } else { 200 },
+                lease.clone(),
+            ),
             None => status(404, "there is none"),
         }
     }
@@ -125,7 +159,10 @@ impl tower::Service<hyper::Request<Body>> for Service {
             let mut server = server.lock().unwrap();
             let (code, answer) = server.answer(&parts.method, parts.uri.path(), &body);
             server.log.push((parts.method, code));
-            Ok(Response::builder().status(code).body(Full::from(answer.to_string())).unwrap())
+            Ok(Response::builder()
+                .status(code)
+                .body(Full::from(answer.to_string()))
+                .unwrap())
         })
     }
 }
@@ -144,7 +181,9 @@ impl Running {
     /// Waits until leading begins or ends, and returns whether it leads and how long that took.
     pub(super) async fn change(&mut self, limit: Duration) -> (bool, Duration) {
         let began = Instant::now();
-        timeout(limit, self.leadership.changed()).await.unwrap_or_else(|_| panic!("no change within {limit:?}: {:?}", self.leadership));
+        timeout(limit, self.leadership.changed())
+            .await
+            .unwrap_or_else(|_| panic!("no change within {limit:?}: {:?}", self.leadership));
         (self.leads(), began.elapsed())
     }
 

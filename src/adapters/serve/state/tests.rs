@@ -13,17 +13,28 @@ async fn the_deadline_follows_what_the_connection_does() {
     tokio::time::advance(Duration::from_secs(1)).await;
     state.read();
     let headers_due = start + Duration::from_secs(100) + limits.header_read;
-    assert_eq!(state.deadline(&limits), (headers_due, Due::Cut(Failure::HeaderTimeout)), "drip-fed headers do not move it");
+    assert_eq!(
+        state.deadline(&limits),
+        (headers_due, Due::Cut(Failure::HeaderTimeout)),
+        "drip-fed headers do not move it"
+    );
 
     let request = state.begin();
     tokio::time::advance(Duration::from_secs(2)).await;
     state.read();
     let stalled = Instant::now() + limits.stalled;
-    assert_eq!(state.deadline(&limits), (stalled, Due::Cut(Failure::Stalled)), "body bytes move it");
+    assert_eq!(
+        state.deadline(&limits),
+        (stalled, Due::Cut(Failure::Stalled)),
+        "body bytes move it"
+    );
 
     tokio::time::advance(Duration::from_secs(3)).await;
     drop(request);
-    assert_eq!(state.deadline(&limits), (Instant::now() + limits.idle, Due::Idle));
+    assert_eq!(
+        state.deadline(&limits),
+        (Instant::now() + limits.idle, Due::Idle)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -35,11 +46,18 @@ async fn an_answer_that_is_taken_keeps_the_connection() {
     drop(state.begin());
     tokio::time::advance(Duration::from_secs(100)).await;
     state.wrote();
-    assert_eq!(state.deadline(&limits), (start + Duration::from_secs(100) + limits.idle, Due::Idle));
+    assert_eq!(
+        state.deadline(&limits),
+        (start + Duration::from_secs(100) + limits.idle, Due::Idle)
+    );
     state.order(Order::Finish);
     tokio::time::advance(Duration::from_secs(1)).await;
     state.wrote();
-    assert_eq!(state.deadline(&limits), (start + Duration::from_secs(100) + limits.close, Due::Closed), "not beyond the end");
+    assert_eq!(
+        state.deadline(&limits),
+        (start + Duration::from_secs(100) + limits.close, Due::Closed),
+        "not beyond the end"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,12 +78,19 @@ async fn a_peer_that_does_not_read_is_cut_off() {
     state.blocked();
     tokio::time::advance(Duration::from_secs(1)).await;
     state.blocked();
-    assert_eq!(state.deadline(&limits), (start + limits.unread, Due::Cut(Failure::Unread)), "polling again does not move it");
+    assert_eq!(
+        state.deadline(&limits),
+        (start + limits.unread, Due::Cut(Failure::Unread)),
+        "polling again does not move it"
+    );
     state.wrote();
     assert_eq!(state.deadline(&limits).1, Due::Idle);
     // An HTTP/2 peer that reads, and lets no answer through.
     state.answer_begins();
-    assert_eq!(state.deadline(&limits), (Instant::now() + limits.answer, Due::Cut(Failure::Unread)));
+    assert_eq!(
+        state.deadline(&limits),
+        (Instant::now() + limits.answer, Due::Cut(Failure::Unread))
+    );
     state.answer_ends();
     assert_eq!(state.deadline(&limits).1, Due::Idle);
 }
@@ -77,7 +102,11 @@ async fn a_connection_stands_by_what_it_did() {
     let state = State::default();
     state.established(false);
     state.read();
-    assert_eq!(state.standing(epoch), Some(Standing::Unproven { since_ms: 5 }), "half a header is nothing");
+    assert_eq!(
+        state.standing(epoch),
+        Some(Standing::Unproven { since_ms: 5 }),
+        "half a header is nothing"
+    );
     let request = state.begin();
     assert_eq!(state.standing(epoch), Some(Standing::First { since_ms: 5 }));
     state.proven();
@@ -85,7 +114,11 @@ async fn a_connection_stands_by_what_it_did() {
     assert_eq!(state.standing(epoch), Some(Standing::Idle { since_ms: 5 }));
     tokio::time::advance(Duration::from_millis(5)).await;
     state.read();
-    assert_eq!(state.standing(epoch), Some(Standing::Busy { since_ms: 10 }), "a request may be on its way");
+    assert_eq!(
+        state.standing(epoch),
+        Some(Standing::Busy { since_ms: 10 }),
+        "a request may be on its way"
+    );
     state.make_room();
     assert_eq!(state.standing(epoch), None, "told once is enough");
 }

@@ -8,7 +8,11 @@ fn place() -> Place {
         pod: "store-0".to_owned(),
         namespace: "obs".to_owned(),
         ip: Ipv4Addr::new(127, 64, 0, 1),
-        ports: Ports { http: 1, grpc: 2, status: 3 },
+        ports: Ports {
+            http: 1,
+            grpc: 2,
+            status: 3,
+        },
         agent: "/tmp/d/timeshard-agent".into(),
         thanos: "/x/thanos".into(),
         bucket: "/tmp/d/bucket.yaml".into(),
@@ -26,13 +30,37 @@ fn pod(command: &[&str], args: &[&str]) -> Value {
                 {"name": "timeshard-shared", "mountPath": "/run/timeshard"}]}]}})
 }
 
-const LAUNCHER: [&str; 5] = ["/run/timeshard/timeshard-agent", "launch", "--shared-dir=/run/timeshard", "--", "/bin/thanos"];
+const LAUNCHER: [&str; 5] = [
+    "/run/timeshard/timeshard-agent",
+    "launch",
+    "--shared-dir=/run/timeshard",
+    "--",
+    "/bin/thanos",
+];
 
 #[test]
 fn words_stay_and_places_are_exchanged() {
-    let pod = pod(&LAUNCHER, &["store", "--data-dir", "/data/sub/x", "--http-address=0.0.0.0:19", "--x=/database", "--min-time", "-1d"]);
+    let pod = pod(
+        &LAUNCHER,
+        &[
+            "store",
+            "--data-dir",
+            "/data/sub/x",
+            "--http-address=0.0.0.0:19",
+            "--x=/database",
+            "--min-time",
+            "-1d",
+        ],
+    );
     let injected = Injected::of(&pod).unwrap();
-    assert_eq!(injected.ports(), Ports { http: 19, grpc: 10901, status: 10908 });
+    assert_eq!(
+        injected.ports(),
+        Ports {
+            http: 19,
+            grpc: 10901,
+            status: 10908
+        }
+    );
     assert_eq!(injected.other_reload(), None);
     let commands = injected.commands(&place());
     assert_eq!(
@@ -46,16 +74,33 @@ fn words_stay_and_places_are_exchanged() {
          --data-dir=/tmp/d/store-0/sub/x --http-address=127.64.0.1:1 --x=/database --min-time -1d \
          --grpc-address=127.64.0.1:2 --objstore.config-file=/tmp/d/bucket.yaml"
     );
-    assert!(commands.exchanged.contains(&("/bin/thanos".to_owned(), "/x/thanos".to_owned())), "{:?}", commands.exchanged);
+    assert!(
+        commands
+            .exchanged
+            .contains(&("/bin/thanos".to_owned(), "/x/thanos".to_owned())),
+        "{:?}",
+        commands.exchanged
+    );
     assert_eq!(commands.volumes.len(), 4);
 }
 
 #[test]
 fn what_only_the_cluster_has_is_left_out() {
-    let flags =
-        ["store", "--index-cache.config-file", "/etc/c.yml", "--tracing.config=x", "--objstore.config=$(SECRET)", "--data-dir=/var/t"];
+    let flags = [
+        "store",
+        "--index-cache.config-file",
+        "/etc/c.yml",
+        "--tracing.config=x",
+        "--objstore.config=$(SECRET)",
+        "--data-dir=/var/t",
+    ];
     let pod = pod(&LAUNCHER, &flags);
-    let words = Injected::of(&pod).unwrap().commands(&place()).thanos.words.join(" ");
+    let words = Injected::of(&pod)
+        .unwrap()
+        .commands(&place())
+        .thanos
+        .words
+        .join(" ");
     assert!(
         words.ends_with(
             "-- /x/thanos store --objstore.config-file=/tmp/d/bucket.yaml --data-dir=/tmp/d/store-0/data \
@@ -67,6 +112,9 @@ fn what_only_the_cluster_has_is_left_out() {
 
 #[test]
 fn a_pod_that_was_left_alone_has_no_commands() {
-    assert!(Injected::of(&json!({"spec": {"containers": [{"name": "t", "args": ["store"]}]}})).is_none());
+    assert!(
+        Injected::of(&json!({"spec": {"containers": [{"name": "t", "args": ["store"]}]}}))
+            .is_none()
+    );
     assert!(Injected::of(&pod(&["/bin/thanos"], &["store"])).is_none());
 }

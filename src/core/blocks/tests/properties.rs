@@ -5,38 +5,70 @@ use proptest::prelude::*;
 use super::*;
 
 fn any_blocks() -> impl Strategy<Value = Vec<(i64, i64, u64)>> {
-    let block = (-48_i64..24 * 420, prop_oneof![Just(0), Just(2), Just(8), Just(48), Just(336)], 0..5_000_000_u64);
+    let block = (
+        -48_i64..24 * 420,
+        prop_oneof![Just(0), Just(2), Just(8), Just(48), Just(336)],
+        0..5_000_000_u64,
+    );
     proptest::collection::vec(block, 1..120)
 }
 
 fn any_config() -> impl Strategy<Value = Config> {
     let divided = prop_oneof![
         (1_u32..9).prop_map(|n| format!("total_shards: {n}")),
-        proptest::collection::btree_set(1_u32..360, 1..7)
-            .prop_map(|days| format!("boundaries: [{}]", days.iter().map(|day| format!("{day}d")).collect::<Vec<_>>().join(", "))),
+        proptest::collection::btree_set(1_u32..360, 1..7).prop_map(|days| format!(
+            "boundaries: [{}]",
+            days.iter()
+                .map(|day| format!("{day}d"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )),
     ];
     (divided, 30_u32..5_000, any::<bool>()).prop_map(|(divided, overlap, absolute)| {
-        let format = if absolute { "absolute, quantum: 10m, drain: 1s, discovery_delay: 1s, replicas_per_shard: 1" } else { "relative" };
-        config(&format!("sharding: {{{divided}, overlap: {}m, window_format: {format}}}", overlap + 30))
+        let format = if absolute {
+            "absolute, quantum: 10m, drain: 1s, discovery_delay: 1s, replicas_per_shard: 1"
+        } else {
+            "relative"
+        };
+        config(&format!(
+            "sharding: {{{divided}, overlap: {}m, window_format: {format}}}",
+            overlap + 30
+        ))
     })
 }
 
 fn any_balance() -> impl Strategy<Value = Balance> {
-    let measure = prop_oneof![Just(Measure::Bytes), Just(Measure::Samples), Just(Measure::Blocks)];
-    (measure, proptest::option::of(1_i64..400))
-        .prop_map(|(measure, days)| Balance { measure, half_life: days.map(PromDuration::from_days) })
+    let measure = prop_oneof![
+        Just(Measure::Bytes),
+        Just(Measure::Samples),
+        Just(Measure::Blocks)
+    ];
+    (measure, proptest::option::of(1_i64..400)).prop_map(|(measure, days)| Balance {
+        measure,
+        half_life: days.map(PromDuration::from_days),
+    })
 }
 
 /// The heaviest shard, block by block and shard by shard.
 fn heaviest(weigh: &Weights, inventory: &Inventory, balance: Balance, plan: &Plan) -> u128 {
     let loads = |shard: u32| {
         let window = plan.window(shard, now());
-        let (min, max) = (window.min.at(now()).timestamp_millis(), window.max.at(now()).timestamp_millis());
+        let (min, max) = (
+            window.min.at(now()).timestamp_millis(),
+            window.max.at(now()).timestamp_millis(),
+        );
         let one = |block: &&Block| block.max >= min && block.min <= max;
-        let found = Inventory { blocks: inventory.blocks().iter().filter(one).copied().collect(), ..Inventory::new(Format::Json) };
+        let found = Inventory {
+            blocks: inventory.blocks().iter().filter(one).copied().collect(),
+            ..Inventory::new(Format::Json)
+        };
         Weights::new(&found, balance, plan, now()).total()
     };
-    let heaviest = (0..).zip(plan.shards()).map(|(shard, _)| loads(shard)).max().unwrap();
+    let heaviest = (0..)
+        .zip(plan.shards())
+        .map(|(shard, _)| loads(shard))
+        .max()
+        .unwrap();
     assert_eq!(heaviest, weigh.heaviest(plan));
     heaviest
 }

@@ -6,16 +6,23 @@ use super::*;
 fn lines_of_a_log_around_the_blocks_are_skipped() {
     let (one, two) = (meta(1, 0, 1_000, 5), meta(2, 1_000, 2_000, 5));
     let want = read(&format!("{one}{two}")).unwrap();
-    let json = r#"{"caller":"main.go:67","level":"info","msg":"exiting","ts":"2026-11-21T14:44:47Z"}"#;
+    let json =
+        r#"{"caller":"main.go:67","level":"info","msg":"exiting","ts":"2026-11-21T14:44:47Z"}"#;
     for text in [
         format!("{LOG}{one}{two}"),
         format!("{one}{LOG}{LOG}{two}{LOG}"),
         format!("{one}{two}{}", LOG.trim_end()),
         format!("level=warn msg=x\n{one}{two}I1121 10:00:00.000000       1 main.go:1] bye\n"),
-        format!("Defaulted container \"thanos\" out of: thanos, config-sidecar\n{json}\n{one}{json}\n{two}{json}"),
+        format!(
+            "Defaulted container \"thanos\" out of: thanos, config-sidecar\n{json}\n{one}{json}\n{two}{json}"
+        ),
     ] {
         let found = read(&text).unwrap_or_else(|wrong| panic!("{wrong}: {text}"));
-        assert_eq!((found.blocks(), found.format()), (want.blocks(), Format::Json), "{text}");
+        assert_eq!(
+            (found.blocks(), found.format()),
+            (want.blocks(), Format::Json),
+            "{text}"
+        );
     }
 }
 
@@ -25,16 +32,35 @@ fn an_answer_of_the_api_and_a_list_hold_the_same_blocks() {
     let want = read(&metas.concat()).unwrap();
     for (text, format) in [
         (answer(&metas), Format::Api),
-        (answer(&metas).replace("\"blocks\":[", "\n  \"blocks\" : [\n") + "\n", Format::Api),
+        (
+            answer(&metas).replace("\"blocks\":[", "\n  \"blocks\" : [\n") + "\n",
+            Format::Api,
+        ),
         (format!("{LOG}{}", answer(&metas)), Format::Api),
-        (format!("{{\"data\":{{\"blocks\":[{}],\"err\":null}},\"status\":\"success\"}}", metas.join(", ")), Format::Api),
+        (
+            format!(
+                "{{\"data\":{{\"blocks\":[{}],\"err\":null}},\"status\":\"success\"}}",
+                metas.join(", ")
+            ),
+            Format::Api,
+        ),
         (format!("[{}]\n", metas.join(",\n")), Format::Json),
     ] {
         let found = read(&text).unwrap_or_else(|wrong| panic!("{wrong}: {text}"));
-        assert_eq!((found.blocks(), found.format()), (want.blocks(), format), "{text}");
+        assert_eq!(
+            (found.blocks(), found.format()),
+            (want.blocks(), format),
+            "{text}"
+        );
         let mut reader = Reader::default();
-        text.as_bytes().chunks(7).for_each(|piece| reader.push(piece).unwrap());
-        assert_eq!(reader.finish().unwrap().blocks(), want.blocks(), "in pieces");
+        text.as_bytes()
+            .chunks(7)
+            .for_each(|piece| reader.push(piece).unwrap());
+        assert_eq!(
+            reader.finish().unwrap().blocks(),
+            want.blocks(),
+            "in pieces"
+        );
     }
 }
 
@@ -43,7 +69,11 @@ fn refused(cases: impl IntoIterator<Item = (String, u64, u64, &'static str)>) {
     for (text, line, column, words) in cases {
         let wrong = read(&text).unwrap_err();
         assert!(wrong.why.contains(words), "{words}: {wrong}");
-        assert_eq!((wrong.line, wrong.column), (line, column), "{text}\n{wrong}");
+        assert_eq!(
+            (wrong.line, wrong.column),
+            (line, column),
+            "{text}\n{wrong}"
+        );
     }
 }
 
@@ -54,34 +84,113 @@ fn other_formats_than_json_are_refused_with_the_command_that_prints_it() {
         (String::new(), 1, 1, "there is no block: give the JSON"),
         (" \n\n".to_owned(), 3, 1, "there is no block"),
         (LOG.to_owned(), 2, 1, "there is no block"),
-        ("hello, world\n".to_owned(), 1, 1, "\"hello, world\" does not tell how large blocks are"),
+        (
+            "hello, world\n".to_owned(),
+            1,
+            1,
+            "\"hello, world\" does not tell how large blocks are",
+        ),
         ("[{}]".to_owned(), 1, 3, "missing field `ulid`"),
-        ("01M7Z0746AHQ1WWSYTJKK5CWQ4\n".to_owned(), 1, 1, "the names of blocks alone"),
-        ("01M7Z0746AHQ1WWSYTJKK5CWQ4 -- 2026-07-23 00:00 - 2026-08-06 00:00 Diff: 336h0m0s\n".to_owned(), 1, 1, command),
-        (format!("{LOG}| ULID | FROM |\n"), 2, 1, "a table does not tell"),
+        (
+            "01M7Z0746AHQ1WWSYTJKK5CWQ4\n".to_owned(),
+            1,
+            1,
+            "the names of blocks alone",
+        ),
+        (
+            "01M7Z0746AHQ1WWSYTJKK5CWQ4 -- 2026-07-23 00:00 - 2026-08-06 00:00 Diff: 336h0m0s\n"
+                .to_owned(),
+            1,
+            1,
+            command,
+        ),
+        (
+            format!("{LOG}| ULID | FROM |\n"),
+            2,
+            1,
+            "a table does not tell",
+        ),
         ("+----+\n| ULID |\n".to_owned(), 1, 1, command),
         ("ULID,FROM,UNTIL\n".to_owned(), 1, 1, command),
         ("ULID\tFROM\n".to_owned(), 1, 1, "a table does not tell"),
     ]);
     let mut reader = Reader::default();
-    assert_eq!(reader.push(&[b'|', 0xff, b'\n']).unwrap_err().to_string().split(';').next(), Some("1:2: not UTF-8 text"));
+    assert_eq!(
+        reader
+            .push(&[b'|', 0xff, b'\n'])
+            .unwrap_err()
+            .to_string()
+            .split(';')
+            .next(),
+        Some("1:2: not UTF-8 text")
+    );
 }
 
 #[test]
 fn a_block_that_cannot_be_is_refused_at_its_place() {
     let good = meta(1, 0, 1_000, 5);
     refused([
-        (format!("{good}{}", &good[..40]), 9, 1, "the text ends within this block"),
-        (answer(std::slice::from_ref(&good))[..150].to_owned(), 1, 50, "the text ends within this block"),
-        (format!("{good}{}", meta(1, 5, 9, 1)), 9, 1, "was listed already on line 1"),
-        (format!("{good}{}", meta(2, 9, 5, 1)), 9, 1, "begins at 9 and ends at 5"),
+        (
+            format!("{good}{}", &good[..40]),
+            9,
+            1,
+            "the text ends within this block",
+        ),
+        (
+            answer(std::slice::from_ref(&good))[..150].to_owned(),
+            1,
+            50,
+            "the text ends within this block",
+        ),
+        (
+            format!("{good}{}", meta(1, 5, 9, 1)),
+            9,
+            1,
+            "was listed already on line 1",
+        ),
+        (
+            format!("{good}{}", meta(2, 9, 5, 1)),
+            9,
+            1,
+            "begins at 9 and ends at 5",
+        ),
         (meta(2, 0, i64::MAX, 1), 1, 1, "milliseconds since 1970"),
-        (good.replace("\"level\": 2", "\"level\": 100"), 1, 1, "compaction level 100"),
-        (good.replace("\"resolution\": 0", "\"resolution\": 60000"), 1, 1, "resolution 60000: 0, 300000 or 3600000"),
-        (good.replace("minTime\": 0", "minTime\": \"x\""), 3, 15, "invalid type: string \"x\""),
-        (good.replace("\"ulid\"", "\"uuid\""), 8, 1, "missing field `ulid`"),
-        (good.replace(&name(1), "short"), 1, 1, "\"short\" is not the name of a block"),
-        (format!("{good}}}"), 9, 1, "does not tell how large blocks are"),
+        (
+            good.replace("\"level\": 2", "\"level\": 100"),
+            1,
+            1,
+            "compaction level 100",
+        ),
+        (
+            good.replace("\"resolution\": 0", "\"resolution\": 60000"),
+            1,
+            1,
+            "resolution 60000: 0, 300000 or 3600000",
+        ),
+        (
+            good.replace("minTime\": 0", "minTime\": \"x\""),
+            3,
+            15,
+            "invalid type: string \"x\"",
+        ),
+        (
+            good.replace("\"ulid\"", "\"uuid\""),
+            8,
+            1,
+            "missing field `ulid`",
+        ),
+        (
+            good.replace(&name(1), "short"),
+            1,
+            1,
+            "\"short\" is not the name of a block",
+        ),
+        (
+            format!("{good}}}"),
+            9,
+            1,
+            "does not tell how large blocks are",
+        ),
     ]);
 }
 
@@ -109,14 +218,29 @@ fn an_answer_without_blocks_is_refused() {
 /// Found by fuzzing: a list that came in pieces was refused where one of them ended behind the sign or the point of a number.
 #[test]
 fn a_list_may_be_cut_at_any_byte() {
-    let metas = [meta(1, -7_200_000, -1, 5), meta(2, -3_600_000, 7_200_000, 6)];
-    for text in [metas.concat().replace("\"numSamples\": 7", "\"numSamples\": 7, \"x\": [-1.5e-3]"), answer(&metas)] {
+    let metas = [
+        meta(1, -7_200_000, -1, 5),
+        meta(2, -3_600_000, 7_200_000, 6),
+    ];
+    for text in [
+        metas
+            .concat()
+            .replace("\"numSamples\": 7", "\"numSamples\": 7, \"x\": [-1.5e-3]"),
+        answer(&metas),
+    ] {
         let want = read(&text).unwrap();
         for cut in 0..=text.len() {
             let mut reader = Reader::default();
             let (head, tail) = text.as_bytes().split_at(cut);
-            reader.push(head).and_then(|()| reader.push(tail)).unwrap_or_else(|wrong| panic!("cut at {cut}: {wrong}"));
-            assert_eq!(reader.finish().unwrap().blocks(), want.blocks(), "cut at {cut}");
+            reader
+                .push(head)
+                .and_then(|()| reader.push(tail))
+                .unwrap_or_else(|wrong| panic!("cut at {cut}: {wrong}"));
+            assert_eq!(
+                reader.finish().unwrap().blocks(),
+                want.blocks(),
+                "cut at {cut}"
+            );
         }
     }
 }

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::fixture::{certificate, healthy, querier, read, reported, statefulset, status_document, webhook};
+use super::super::fixture::{
+    certificate, healthy, querier, read, reported, statefulset, status_document, webhook,
+};
 use super::super::objects::ConfigText;
 use super::super::snapshot::Certificate;
 use super::super::{ServerStatus, run};
@@ -36,7 +38,10 @@ fn word() -> impl Strategy<Value = String> {
         "\u{1b}[0m",
         "é",
     ];
-    prop_oneof![prop::sample::select(known.to_vec()).prop_map(str::to_owned), ".{0,12}"]
+    prop_oneof![
+        prop::sample::select(known.to_vec()).prop_map(str::to_owned),
+        ".{0,12}"
+    ]
 }
 
 fn tree() -> impl Strategy<Value = Value> {

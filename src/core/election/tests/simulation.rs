@@ -4,15 +4,19 @@ use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
-use super::world::{Candidate, END, Event, FAULTS, Fault, HEALTHY, Micros, SECOND, Scenario, TAKEOVER, World};
+use super::world::{
+    Candidate, END, Event, FAULTS, Fault, HEALTHY, Micros, SECOND, Scenario, TAKEOVER, World,
+};
 
 fn candidate() -> impl Strategy<Value = Candidate> {
     let hours = 3_600_000_000_i64;
-    (-10_000..=10_000_i64, -30 * hours..30 * hours, 0..8 * SECOND).prop_map(|(drift_ppm, wall_offset, boot)| Candidate {
-        drift_ppm,
-        wall_offset,
-        boot,
-    })
+    (-10_000..=10_000_i64, -30 * hours..30 * hours, 0..8 * SECOND).prop_map(
+        |(drift_ppm, wall_offset, boot)| Candidate {
+            drift_ppm,
+            wall_offset,
+            boot,
+        },
+    )
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -30,8 +34,18 @@ fn fault() -> impl Strategy<Value = Fault> {
 
 fn scenario() -> impl Strategy<Value = Scenario> {
     let faults = prop::collection::vec((0..FAULTS, 0..4_usize, fault()), 0..25);
-    (any::<u64>(), prop::collection::vec(candidate(), 2..5), faults, prop_oneof![Just(0), 0..60_u32])
-        .prop_map(|(seed, candidates, faults, bad)| Scenario { seed, candidates, faults, bad })
+    (
+        any::<u64>(),
+        prop::collection::vec(candidate(), 2..5),
+        faults,
+        prop_oneof![Just(0), 0..60_u32],
+    )
+        .prop_map(|(seed, candidates, faults, bad)| Scenario {
+            seed,
+            candidates,
+            faults,
+            bad,
+        })
 }
 
 proptest! {
@@ -65,9 +79,18 @@ fn after_the_leaders(fault: Fault, seed: u64) -> (World, Micros) {
         })
         .collect();
     let at = 30 * SECOND + rng.random_range(0..10 * SECOND);
-    let mut scenario = Scenario { seed, candidates, faults: vec![], bad: 0 };
+    let mut scenario = Scenario {
+        seed,
+        candidates,
+        faults: vec![],
+        bad: 0,
+    };
     let before = World::new(scenario.clone()).run(at);
-    let leader = before.permitted().last().map(|span| before.processes[span.2].name).unwrap();
+    let leader = before
+        .permitted()
+        .last()
+        .map(|span| before.processes[span.2].name)
+        .unwrap();
     scenario.faults.push((at, leader, fault));
     (World::new(scenario).run(at + 40 * SECOND), at)
 }
@@ -77,12 +100,21 @@ fn worst_takeover(fault: Fault, what: &str) -> Micros {
         .map(|seed| {
             let (world, at) = after_the_leaders(fault, seed);
             world.check_exclusion().unwrap();
-            let next = world.permitted().into_iter().map(|span| span.0).find(|from| *from > at);
-            next.unwrap_or_else(|| panic!("seed {seed}: nobody took over: {:?}", world.permitted())) - at
+            let next = world
+                .permitted()
+                .into_iter()
+                .map(|span| span.0)
+                .find(|from| *from > at);
+            next.unwrap_or_else(|| panic!("seed {seed}: nobody took over: {:?}", world.permitted()))
+                - at
         })
         .collect();
     times.sort_unstable();
-    println!("{what}: median {} ms, worst {} ms", times[times.len() / 2] / 1000, times[times.len() - 1] / 1000);
+    println!(
+        "{what}: median {} ms, worst {} ms",
+        times[times.len() / 2] / 1000,
+        times[times.len() - 1] / 1000
+    );
     times[times.len() - 1]
 }
 
@@ -90,7 +122,10 @@ fn worst_takeover(fault: Fault, what: &str) -> Micros {
 fn a_killed_leader_is_followed_in_time() {
     let worst = worst_takeover(Fault::Crash { back: None }, "killed");
     assert!(worst <= TAKEOVER, "{worst} µs");
-    let back = worst_takeover(Fault::Crash { back: Some(SECOND) }, "killed, and back under its name after 1 s");
+    let back = worst_takeover(
+        Fault::Crash { back: Some(SECOND) },
+        "killed, and back under its name after 1 s",
+    );
     assert!(back <= 5 * SECOND, "{back} µs: its own lease is no other's");
 }
 
@@ -105,9 +140,19 @@ fn a_leader_that_stops_hands_over_at_once() {
 fn a_short_outage_moves_nobody() {
     for seed in 0..500 {
         for held in [true, false] {
-            let (world, at) = after_the_leaders(Fault::Outage { span: 4 * SECOND, held }, seed);
+            let (world, at) = after_the_leaders(
+                Fault::Outage {
+                    span: 4 * SECOND,
+                    held,
+                },
+                seed,
+            );
             let spans = world.permitted();
-            assert_eq!(spans.iter().filter(|span| span.1 > at).count(), 1, "seed {seed}: {spans:?}");
+            assert_eq!(
+                spans.iter().filter(|span| span.1 > at).count(),
+                1,
+                "seed {seed}: {spans:?}"
+            );
         }
     }
 }

@@ -56,11 +56,27 @@ pub(super) struct Scenario {
 }
 
 pub(super) enum Event {
-    Boot { name: usize },
-    Fault { name: usize, fault: Fault },
-    Wake { process: usize },
-    Arrive { process: usize, token: u64, request: Request, answer_after: Option<Micros> },
-    Reply { process: usize, token: u64, answer: Answer },
+    Boot {
+        name: usize,
+    },
+    Fault {
+        name: usize,
+        fault: Fault,
+    },
+    Wake {
+        process: usize,
+    },
+    Arrive {
+        process: usize,
+        token: u64,
+        request: Request,
+        answer_after: Option<Micros>,
+    },
+    Reply {
+        process: usize,
+        token: u64,
+        answer: Answer,
+    },
 }
 
 pub(super) struct Process {
@@ -79,18 +95,26 @@ pub(super) struct Process {
 impl Process {
     fn local(&self, at: Micros) -> Duration {
         let elapsed = i128::from(at - self.boot);
-        Duration::from_micros(u64::try_from(elapsed + elapsed * i128::from(self.drift_ppm) / 1_000_000).unwrap())
+        Duration::from_micros(
+            u64::try_from(elapsed + elapsed * i128::from(self.drift_ppm) / 1_000_000).unwrap(),
+        )
     }
 
     /// True time of a local one, never too early.
     fn true_time(&self, local: Duration) -> Micros {
         let local = i128::try_from(local.as_micros()).unwrap();
-        self.boot + u64::try_from(local * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm))).unwrap() + 2
+        self.boot
+            + u64::try_from(local * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm))).unwrap()
+            + 2
     }
 
     /// Notes from when to when writes may begin.
     fn note(&mut self, at: Micros) {
-        let until = self.election.may_write_until().filter(|until| self.alive && self.local(at) < *until).map(|u| self.true_time(u));
+        let until = self
+            .election
+            .may_write_until()
+            .filter(|until| self.alive && self.local(at) < *until)
+            .map(|u| self.true_time(u));
         match (self.permitted, until) {
             (Some((from, to)), Some(until)) if to >= at => self.permitted = Some((from, until)),
             (before, until) => {
@@ -127,7 +151,11 @@ impl World {
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
             rng: SmallRng::seed_from_u64(scenario.seed),
-            wall_offset: scenario.candidates.iter().map(|candidate| candidate.wall_offset).collect(),
+            wall_offset: scenario
+                .candidates
+                .iter()
+                .map(|candidate| candidate.wall_offset)
+                .collect(),
             processes: Vec::new(),
             partition: vec![(0, false); names],
             outage: (0, false),
@@ -141,7 +169,13 @@ impl World {
             world.push(world.scenario.candidates[name].boot, Event::Boot { name });
         }
         for (at, name, fault) in world.scenario.faults.clone() {
-            world.push(at, Event::Fault { name: name % names, fault });
+            world.push(
+                at,
+                Event::Fault {
+                    name: name % names,
+                    fault,
+                },
+            );
         }
         world
     }
@@ -171,29 +205,53 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             // Nothing fences a candidate that never saw the lease from a deletion: see the module's header.
-            Event::Boot { name } if self.lease.is_none() && self.deleted > 0 && self.now < self.deleted + 12 * SECOND => {
+            Event::Boot { name }
+                if self.lease.is_none()
+                    && self.deleted > 0
+                    && self.now < self.deleted + 12 * SECOND =>
+            {
                 self.push(self.now + SECOND, Event::Boot { name });
             }
             Event::Boot { name } => self.boot(name),
             Event::Fault { name, fault } => self.fault(name, fault),
             Event::Wake { process } => self.wake(process, None),
-            Event::Reply { process, token, answer } => {
+            Event::Reply {
+                process,
+                token,
+                answer,
+            } => {
                 if self.processes[process].token == token {
                     self.wake(process, Some((token, answer)));
                 }
             }
-            Event::Arrive { process, token, request, answer_after } => {
+            Event::Arrive {
+                process,
+                token,
+                request,
+                answer_after,
+            } => {
                 self.creates_under_way -= u32::from(matches!(request, Request::Create(_)));
                 let answer = self.serve(request);
                 if let Some(delay) = answer_after {
-                    self.push(self.now + delay, Event::Reply { process, token, answer });
+                    self.push(
+                        self.now + delay,
+                        Event::Reply {
+                            process,
+                            token,
+                            answer,
+                        },
+                    );
                 }
             }
         }
     }
 
     fn boot(&mut self, name: usize) {
-        if self.processes.iter().any(|process| process.alive && process.name == name) {
+        if self
+            .processes
+            .iter()
+            .any(|process| process.alive && process.name == name)
+        {
             return;
         }
         let jitter = MOST_JITTER.mul_f64(self.rng.random::<f64>());
@@ -214,7 +272,10 @@ impl World {
 
     fn fault(&mut self, name: usize, fault: Fault) {
         let now = self.now;
-        let running = self.processes.iter().position(|process| process.alive && process.name == name);
+        let running = self
+            .processes
+            .iter()
+            .position(|process| process.alive && process.name == name);
         match (fault, running) {
             (Fault::Crash { back }, Some(process)) => {
                 self.kill(process);
@@ -231,13 +292,27 @@ impl World {
                 }
                 self.push(now + back, Event::Boot { name });
             }
-            (Fault::Pause { span }, Some(process)) => self.processes[process].paused_until = now + span,
+            (Fault::Pause { span }, Some(process)) => {
+                self.processes[process].paused_until = now + span
+            }
             (Fault::Partition { span, held }, _) => self.partition[name] = (now + span, held),
             (Fault::Outage { span, held }, _) => self.outage = (now + span, held),
             (Fault::WallJump { micros }, _) => self.wall_offset[name] += micros,
             (Fault::Delete, _) => {
-                let known = |process: &Process| process.election.sight.as_ref().is_some_and(|sight| sight.stored.is_some());
-                if self.creates_under_way == 0 && self.processes.iter().filter(|process| process.alive).all(known) {
+                let known = |process: &Process| {
+                    process
+                        .election
+                        .sight
+                        .as_ref()
+                        .is_some_and(|sight| sight.stored.is_some())
+                };
+                if self.creates_under_way == 0
+                    && self
+                        .processes
+                        .iter()
+                        .filter(|process| process.alive)
+                        .all(known)
+                {
                     self.lease = None;
                     self.deleted = now;
                 }
@@ -262,7 +337,11 @@ impl World {
             let until = process.paused_until;
             let event = match reply {
                 None => Event::Wake { process: index },
-                Some((token, answer)) => Event::Reply { process: index, token, answer },
+                Some((token, answer)) => Event::Reply {
+                    process: index,
+                    token,
+                    answer,
+                },
             };
             return self.push(until, event);
         }
@@ -276,7 +355,8 @@ impl World {
         if process.waiting {
             return;
         }
-        let wall = DateTime::UNIX_EPOCH + TimeDelta::microseconds(i64::try_from(now).unwrap() + self.wall_offset[process.name]);
+        let wall = DateTime::UNIX_EPOCH
+            + TimeDelta::microseconds(i64::try_from(now).unwrap() + self.wall_offset[process.name]);
         let step = process.election.next(local, wall);
         process.note(now);
         match step {
@@ -294,26 +374,56 @@ impl World {
         process.waiting = true;
         let (token, name) = (process.token, process.name);
         let timeout = process.true_time(process.local(self.now) + REQUEST);
-        self.push(timeout, Event::Reply { process: index, token, answer: Answer::Failed });
-        let (mut delay, mut answer_after) = (self.rng.random_range(200..80_000), Some(self.rng.random_range(200..80_000)));
-        let cut = [self.partition[name], self.outage].into_iter().filter(|(until, _)| self.now < *until).max();
+        self.push(
+            timeout,
+            Event::Reply {
+                process: index,
+                token,
+                answer: Answer::Failed,
+            },
+        );
+        let (mut delay, mut answer_after) = (
+            self.rng.random_range(200..80_000),
+            Some(self.rng.random_range(200..80_000)),
+        );
+        let cut = [self.partition[name], self.outage]
+            .into_iter()
+            .filter(|(until, _)| self.now < *until)
+            .max();
         match cut {
             Some((until, true)) => delay += until - self.now,
             Some((_, false)) => {
                 // Refused at once.
-                return self.push(self.now + delay, Event::Reply { process: index, token, answer: Answer::Failed });
+                return self.push(
+                    self.now + delay,
+                    Event::Reply {
+                        process: index,
+                        token,
+                        answer: Answer::Failed,
+                    },
+                );
             }
-            None if self.now < FAULTS && self.rng.random_range(0..100) < self.scenario.bad => match self.rng.random_range(0..5) {
-                0 => return,
-                1 => answer_after = None,
-                2 => delay += self.rng.random_range(0..30 * SECOND),
-                3 => answer_after = Some(self.rng.random_range(0..4 * SECOND)),
-                _ => delay += self.rng.random_range(0..3 * SECOND),
-            },
+            None if self.now < FAULTS && self.rng.random_range(0..100) < self.scenario.bad => {
+                match self.rng.random_range(0..5) {
+                    0 => return,
+                    1 => answer_after = None,
+                    2 => delay += self.rng.random_range(0..30 * SECOND),
+                    3 => answer_after = Some(self.rng.random_range(0..4 * SECOND)),
+                    _ => delay += self.rng.random_range(0..3 * SECOND),
+                }
+            }
             None => {}
         }
         self.creates_under_way += u32::from(matches!(request, Request::Create(_)));
-        self.push(self.now + delay, Event::Arrive { process: index, token, request, answer_after });
+        self.push(
+            self.now + delay,
+            Event::Arrive {
+                process: index,
+                token,
+                request,
+                answer_after,
+            },
+        );
     }
 
     /// The API server.
@@ -322,20 +432,32 @@ impl World {
             (Request::Get, Some(stored)) => return Answer::Stands(stored.clone()),
             (Request::Get | Request::Replace { .. }, None) => return Answer::Missing,
             (Request::Create(_), Some(_)) => return Answer::Conflict,
-            (Request::Replace { version, .. }, Some(stored)) if version != stored.version => return Answer::Conflict,
+            (Request::Replace { version, .. }, Some(stored)) if version != stored.version => {
+                return Answer::Conflict;
+            }
             (Request::Create(record) | Request::Replace { record, .. }, _) => record,
         };
-        let unchanged = self.lease.as_ref().is_some_and(|stored| stored.record == record);
+        let unchanged = self
+            .lease
+            .as_ref()
+            .is_some_and(|stored| stored.record == record);
         // A write that changes nothing leaves the version.
         self.versions += u64::from(!unchanged);
-        let stored = Stored { record, version: self.versions.to_string() };
+        let stored = Stored {
+            record,
+            version: self.versions.to_string(),
+        };
         self.lease = Some(stored.clone());
         Answer::Stands(stored)
     }
 
     /// Spans in which writes may begin, by process: from, to.
     pub(super) fn permitted(&self) -> Vec<(Micros, Micros, usize)> {
-        let spans = self.processes.iter().enumerate().flat_map(|(i, process)| process.log.iter().map(move |(from, to)| (*from, *to, i)));
+        let spans = self
+            .processes
+            .iter()
+            .enumerate()
+            .flat_map(|(i, process)| process.log.iter().map(move |(from, to)| (*from, *to, i)));
         let mut spans: Vec<_> = spans.filter(|(from, to, _)| from < to).collect();
         spans.sort_unstable();
         spans
@@ -350,7 +472,14 @@ impl World {
         }
         for (i, one) in busy.iter().enumerate() {
             for other in busy[i + 1..].iter().take_while(|other| other.0 < one.1) {
-                prop_assert_eq!(one.2, other.2, "both may write: {:?} and {:?} of {:?}", one, other, busy);
+                prop_assert_eq!(
+                    one.2,
+                    other.2,
+                    "both may write: {:?} and {:?} of {:?}",
+                    one,
+                    other,
+                    busy
+                );
             }
         }
         Ok(())
@@ -358,6 +487,10 @@ impl World {
 
     /// When somebody could first write at or after `from`.
     pub(super) fn leads_from(&self, from: Micros) -> Option<Micros> {
-        self.permitted().into_iter().filter(|span| span.1 > from).map(|span| span.0.max(from)).min()
+        self.permitted()
+            .into_iter()
+            .filter(|span| span.1 > from)
+            .map(|span| span.0.max(from))
+            .min()
     }
 }

@@ -10,10 +10,20 @@ use crate::core::rollout::{Change, Discovery, Step, Terms, preview};
 /// nobody does after.
 fn leaves_a_gap(before: &[Window], after: &[Window], retention: TimeDelta) -> bool {
     let (oldest, newest) = (now() - retention, now() + TimeDelta::days(1));
-    let edges = before.iter().flat_map(|window| [window.min.at(now()), window.max.at(now())]).chain([oldest, newest]);
-    let near = edges.flat_map(|edge| [edge - TimeDelta::milliseconds(1), edge, edge + TimeDelta::milliseconds(1)]);
+    let edges = before
+        .iter()
+        .flat_map(|window| [window.min.at(now()), window.max.at(now())])
+        .chain([oldest, newest]);
+    let near = edges.flat_map(|edge| {
+        [
+            edge - TimeDelta::milliseconds(1),
+            edge,
+            edge + TimeDelta::milliseconds(1),
+        ]
+    });
     let held = |windows: &[Window], at| windows.iter().any(|window| window.holds(at, now()));
-    near.filter(|at| (oldest..=newest).contains(at)).any(|at| held(before, at) && !held(after, at))
+    near.filter(|at| (oldest..=newest).contains(at))
+        .any(|at| held(before, at) && !held(after, at))
 }
 
 #[derive(Clone, Debug)]
@@ -29,10 +39,36 @@ fn annotated(replicas: u32, start: u32, (shards, each, days): (u32, u32, u32)) -
     let (count, each) = (shards.to_string(), each.to_string());
     // Some of them have an oldest window without an end.
     if days > 330 {
-        let boundaries = format!("[{}]", (1..shards).map(|shard| format!("{}d", shard * 20)).collect::<Vec<_>>().join(", "));
-        return Made { start, ..made(replicas, &[("boundaries", &boundaries), ("replicas-per-shard", &each), ("retention", "forever")]) };
+        let boundaries = format!(
+            "[{}]",
+            (1..shards)
+                .map(|shard| format!("{}d", shard * 20))
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+        return Made {
+            start,
+            ..made(
+                replicas,
+                &[
+                    ("boundaries", &boundaries),
+                    ("replicas-per-shard", &each),
+                    ("retention", "forever"),
+                ],
+            )
+        };
     }
-    Made { start, ..made(replicas, &[("total-shards", &count), ("replicas-per-shard", &each), ("retention", &format!("{days}d"))]) }
+    Made {
+        start,
+        ..made(
+            replicas,
+            &[
+                ("total-shards", &count),
+                ("replicas-per-shard", &each),
+                ("retention", &format!("{days}d")),
+            ],
+        )
+    }
 }
 
 /// Any two numbers of pods and plans; published is what some plan wanted for some number of pods, or parts of it.
@@ -40,20 +76,38 @@ fn situations() -> impl Strategy<Value = Situation> {
     let division = || (1..6_u32, 1..4_u32, 30..400_u32);
     let starts = prop_oneof![4 => Just((0, 0)), 1 => (0..4_u32, 0..4_u32)];
     let missing = prop_oneof![2 => Just(0_u32), 1 => any::<u32>()];
-    let ready = prop_oneof![1 => Just(None), 1 => Just(Some(u32::MAX)), 3 => any::<u32>().prop_map(Some)];
-    (division(), division(), division(), 0..13_u32, 0..13_u32, starts, (0..13_u32, ready), missing).prop_map(
-        |(one, other, of_published, from, to, starts, (planned_for, ready), missing)| {
-            let published = annotated(from, starts.0, of_published);
-            let target = published.clone().known(&Config::default());
-            let plan = crate::core::plan::Plan::new(&target.sharding, Some(planned_for.max(1)));
-            let entries = (0..from).filter(|index| missing & (1 << index) == 0).map(|index| {
-                let at = plan.assign(index);
-                let entry = Entry::new(at.shard, at.replica, plan.window(at.shard, now()));
-                (format!("store-{}", starts.0 + index), entry)
-            });
-            Situation { published: entries.collect(), before: annotated(from, starts.0, one), after: annotated(to, starts.1, other), ready }
-        },
+    let ready =
+        prop_oneof![1 => Just(None), 1 => Just(Some(u32::MAX)), 3 => any::<u32>().prop_map(Some)];
+    (
+        division(),
+        division(),
+        division(),
+        0..13_u32,
+        0..13_u32,
+        starts,
+        (0..13_u32, ready),
+        missing,
     )
+        .prop_map(
+            |(one, other, of_published, from, to, starts, (planned_for, ready), missing)| {
+                let published = annotated(from, starts.0, of_published);
+                let target = published.clone().known(&Config::default());
+                let plan = crate::core::plan::Plan::new(&target.sharding, Some(planned_for.max(1)));
+                let entries = (0..from)
+                    .filter(|index| missing & (1 << index) == 0)
+                    .map(|index| {
+                        let at = plan.assign(index);
+                        let entry = Entry::new(at.shard, at.replica, plan.window(at.shard, now()));
+                        (format!("store-{}", starts.0 + index), entry)
+                    });
+                Situation {
+                    published: entries.collect(),
+                    before: annotated(from, starts.0, one),
+                    after: annotated(to, starts.1, other),
+                    ready,
+                }
+            },
+        )
 }
 
 proptest! {

@@ -16,7 +16,10 @@ fn settle(world: &mut World) -> Result<(), String> {
     for _ in 0..3_000 {
         world.second();
         check(world)?;
-        if world.last.report.state == State::Settled && world.last.upkeep.is_none() && world.last.report.moves_left == 0 {
+        if world.last.report.state == State::Settled
+            && world.last.upkeep.is_none()
+            && world.last.report.moves_left == 0
+        {
             return Ok(());
         }
     }
@@ -42,20 +45,50 @@ fn a_rollout_waits_for_the_block_that_the_new_pods_cannot_load_and_names_it() {
         world.second();
         check(&mut world).unwrap();
         if world.last.report.message.contains("to load block") {
-            waited =
-                Some((world.last.report.clone(), world.last.closed.clone(), world.map.clone().unwrap().single_holders.unwrap_or_default()));
+            waited = Some((
+                world.last.report.clone(),
+                world.last.closed.clone(),
+                world
+                    .map
+                    .clone()
+                    .unwrap()
+                    .single_holders
+                    .unwrap_or_default(),
+            ));
         }
     }
     let (report, closed, holders) = waited.expect("it waits for the block");
     assert_eq!(report.state, State::Waiting);
-    assert!(report.message.contains(&world.blocks[0].id.ulid), "{}", report.message);
-    assert_eq!((report.blocks.unserved_total, report.blocks.missing_total), (0, 1), "{:?}", report.blocks);
-    assert!(report.blocks.missing[0].served_by >= 1 && !report.blocks.missing[0].missing_on.is_empty(), "{:?}", report.blocks);
+    assert!(
+        report.message.contains(&world.blocks[0].id.ulid),
+        "{}",
+        report.message
+    );
+    assert_eq!(
+        (report.blocks.unserved_total, report.blocks.missing_total),
+        (0, 1),
+        "{:?}",
+        report.blocks
+    );
+    assert!(
+        report.blocks.missing[0].served_by >= 1 && !report.blocks.missing[0].missing_on.is_empty(),
+        "{:?}",
+        report.blocks
+    );
     // Whoever alone serves it is kept from being evicted, and the guard knows.
     assert!(!closed.is_empty());
-    assert!(holders.is_empty() || holders.contains(&world.blocks[0].id.ulid), "{holders}");
+    assert!(
+        holders.is_empty() || holders.contains(&world.blocks[0].id.ulid),
+        "{holders}"
+    );
     settle(&mut world).unwrap();
-    assert_eq!((world.last.report.blocks.missing_total, world.map.as_ref().unwrap().single_holders.clone()), (0, None));
+    assert_eq!(
+        (
+            world.last.report.blocks.missing_total,
+            world.map.as_ref().unwrap().single_holders.clone()
+        ),
+        (0, None)
+    );
 }
 
 #[test]
@@ -68,13 +101,31 @@ fn a_block_that_no_pod_can_load_stops_nothing_and_is_told() {
     }
     settle(&mut world).unwrap();
     let report = world.last.report.clone();
-    assert_eq!((report.blocks.unserved_total, report.blocks.missing_total, report.blocks.known_pods), (1, 0, 8), "{:?}", report.blocks);
+    assert_eq!(
+        (
+            report.blocks.unserved_total,
+            report.blocks.missing_total,
+            report.blocks.known_pods
+        ),
+        (1, 0, 8),
+        "{:?}",
+        report.blocks
+    );
     assert!(
-        report.message.contains("1 block is served by no pod") && report.message.contains(&world.blocks[0].id.ulid),
+        report.message.contains("1 block is served by no pod")
+            && report.message.contains(&world.blocks[0].id.ulid),
         "{}",
         report.message
     );
-    assert!(world.last.notices.iter().any(|(reason, _)| *reason == "BlocksUnserved"), "{:?}", world.last.notices);
+    assert!(
+        world
+            .last
+            .notices
+            .iter()
+            .any(|(reason, _)| *reason == "BlocksUnserved"),
+        "{:?}",
+        world.last.notices
+    );
     world.annotate("total-shards", "4");
     settle(&mut world).unwrap();
     assert_eq!(world.last.report.blocks.unserved_total, 1);
@@ -85,7 +136,9 @@ fn a_pod_that_cannot_name_all_it_lacks_or_has_not_read_the_bucket_for_long_is_no
     for (cut, stale) in [(true, false), (false, true)] {
         let mut world = settled(6, 33);
         let now = world.now().timestamp();
-        let Answer::Status(status) = &mut world.pods.get_mut("store-2").unwrap().answer else { panic!() };
+        let Answer::Status(status) = &mut world.pods.get_mut("store-2").unwrap().answer else {
+            panic!()
+        };
         let blocks = status.blocks.as_mut().unwrap();
         if cut {
             (blocks.expected, blocks.missing_total) = (300, 300);
@@ -97,7 +150,14 @@ fn a_pod_that_cannot_name_all_it_lacks_or_has_not_read_the_bucket_for_long_is_no
         let pod = &world.last.report.pods[2];
         assert_eq!(pod.state, PodState::Settling, "{pod:?}");
         let why = pod.why.clone().unwrap();
-        assert!(why.contains(if cut { "300 of its 300 blocks" } else { "longer ago than the overlap of 1d" }), "{why}");
+        assert!(
+            why.contains(if cut {
+                "300 of its 300 blocks"
+            } else {
+                "longer ago than the overlap of 1d"
+            }),
+            "{why}"
+        );
         assert_eq!(world.last.report.state, State::Waiting);
         world.annotate("total-shards", "2");
         world.leader();
@@ -108,13 +168,30 @@ fn a_pod_that_cannot_name_all_it_lacks_or_has_not_read_the_bucket_for_long_is_no
 #[test]
 fn blocks_outside_of_every_window_are_counted_by_the_pods_at_the_ends() {
     let mut world = settled(6, 34);
-    for (pod, older, newer) in [("store-0", 120, 0), ("store-2", 70, 90), ("store-5", 12, 200)] {
-        let Answer::Status(status) = &mut world.pods.get_mut(pod).unwrap().answer else { panic!() };
-        status.blocks.as_mut().unwrap().bucket = Some(crate::core::loaded::BucketCounts { total: 320, older, newer });
+    for (pod, older, newer) in [
+        ("store-0", 120, 0),
+        ("store-2", 70, 90),
+        ("store-5", 12, 200),
+    ] {
+        let Answer::Status(status) = &mut world.pods.get_mut(pod).unwrap().answer else {
+            panic!()
+        };
+        status.blocks.as_mut().unwrap().bucket = Some(crate::core::loaded::BucketCounts {
+            total: 320,
+            older,
+            newer,
+        });
     }
     world.leader();
     let blocks = &world.last.report.blocks;
-    assert_eq!((blocks.outside_windows, blocks.bucket_total, blocks.known_pods), (Some(12), Some(320), 6));
+    assert_eq!(
+        (
+            blocks.outside_windows,
+            blocks.bucket_total,
+            blocks.known_pods
+        ),
+        (Some(12), Some(320), 6)
+    );
 }
 
 #[test]
@@ -126,11 +203,26 @@ fn where_gaps_are_allowed_a_block_holds_a_pod_for_an_hour_and_no_longer() {
             world.second();
         }
         world.annotate("allow-coverage-gap", &allow_gap.to_string());
-        world.missing_for.insert(world.blocks[0].id.ulid.clone(), Duration::from_mins(minutes));
+        world.missing_for.insert(
+            world.blocks[0].id.ulid.clone(),
+            Duration::from_mins(minutes),
+        );
         world.leader();
-        let holders = world.map.clone().unwrap().single_holders.unwrap_or_default();
-        assert_eq!(holders.contains("store-3"), binds, "{allow_gap}, {minutes} min: {holders}");
-        assert_eq!(world.last.report.blocks.missing_total, 1, "it is told all the same");
+        let holders = world
+            .map
+            .clone()
+            .unwrap()
+            .single_holders
+            .unwrap_or_default();
+        assert_eq!(
+            holders.contains("store-3"),
+            binds,
+            "{allow_gap}, {minutes} min: {holders}"
+        );
+        assert_eq!(
+            world.last.report.blocks.missing_total, 1,
+            "it is told all the same"
+        );
     }
 }
 

@@ -110,12 +110,16 @@ impl World {
     }
 
     pub(super) fn random(&mut self, most: u64) -> u64 {
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.seed = self
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.seed >> 33) % most.max(1)
     }
 
     pub(super) fn now(&self) -> DateTime<Utc> {
-        Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap() + TimeDelta::seconds(i64::try_from(self.at).unwrap())
+        Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap()
+            + TimeDelta::seconds(i64::try_from(self.at).unwrap())
     }
 
     pub(super) fn change(&mut self, change: impl FnOnce(&mut StatefulSetFacts)) {
@@ -127,7 +131,8 @@ impl World {
 
     pub(super) fn annotate(&mut self, key: &str, value: &str) {
         self.change(|set| {
-            set.annotations.insert(format!("thanos-timeshard.io/{key}"), value.to_owned());
+            set.annotations
+                .insert(format!("thanos-timeshard.io/{key}"), value.to_owned());
         });
     }
 
@@ -138,13 +143,26 @@ impl World {
 
     /// The StatefulSet controller: makes what is missing, deletes what is too much, highest ordinal first.
     pub(super) fn controller(&mut self) {
-        let wanted: Vec<String> = (0..self.set.replicas).map(|i| format!("store-{i}")).collect();
+        let wanted: Vec<String> = (0..self.set.replicas)
+            .map(|i| format!("store-{i}"))
+            .collect();
         let at = self.at;
-        self.pods.retain(|_, pod| pod.gone_at.is_none_or(|gone| at < gone));
-        if let Some(name) = self.pods.keys().rev().find(|name| !wanted.contains(name)).cloned() {
+        self.pods
+            .retain(|_, pod| pod.gone_at.is_none_or(|gone| at < gone));
+        if let Some(name) = self
+            .pods
+            .keys()
+            .rev()
+            .find(|name| !wanted.contains(name))
+            .cloned()
+        {
             self.delete(&name);
         }
-        if let Some(name) = wanted.iter().find(|name| !self.pods.contains_key(*name)).cloned() {
+        if let Some(name) = wanted
+            .iter()
+            .find(|name| !self.pods.contains_key(*name))
+            .cloned()
+        {
             self.create(&name);
         }
     }
@@ -153,7 +171,10 @@ impl World {
         let known = self.fleet.known("ns", "store");
         let index: u32 = name["store-".len()..].parse().unwrap();
         let shard = known.plan.assign(index).shard;
-        let window = self.entry_of(name).map_or_else(|| known.plan.window(shard, self.now()), |entry| entry.window);
+        let window = self.entry_of(name).map_or_else(
+            || known.plan.window(shard, self.now()),
+            |entry| entry.window,
+        );
         let facts = PodFacts {
             name: name.to_owned(),
             uid: format!("{name}-{}", self.at),
@@ -174,7 +195,9 @@ impl World {
                 applied: Some(window),
                 coming: Vec::new(),
                 mounted: entry.map(|entry| (entry, self.at)),
-                generation: entry.and_then(|entry| entry.generation).filter(|_| self.contract >= 2),
+                generation: entry
+                    .and_then(|entry| entry.generation)
+                    .filter(|_| self.contract >= 2),
                 entry,
                 contract: self.contract,
                 loaded: BTreeSet::new(),
@@ -204,8 +227,14 @@ impl World {
 
     pub(super) fn write(&mut self, data: BTreeMap<String, String>) {
         let before = self.map.as_ref().map(|map| &map.data);
-        let differs = |(key, text): &(&String, &String)| before.and_then(|before| before.get(*key)) != Some(*text);
-        let own: BTreeSet<String> = data.iter().filter(differs).map(|(key, _)| key.clone()).collect();
+        let differs = |(key, text): &(&String, &String)| {
+            before.and_then(|before| before.get(*key)) != Some(*text)
+        };
+        let own: BTreeSet<String> = data
+            .iter()
+            .filter(differs)
+            .map(|(key, _)| key.clone())
+            .collect();
         self.own.extend(own);
         self.versions += 1;
         self.writes += 1;
@@ -238,16 +267,35 @@ impl World {
             self.written = self.map.as_ref().map(|map| map.data.clone());
             self.own.clear();
         }
-        let asked = |name: &str| self.at >= self.leader_since + name.bytes().map(u64::from).sum::<u64>() % 3 || self.leader_since == 0;
+        let asked = |name: &str| {
+            self.at >= self.leader_since + name.bytes().map(u64::from).sum::<u64>() % 3
+                || self.leader_since == 0
+        };
         let views: BTreeMap<String, PodView<'_>> = self
             .pods
             .iter()
             .map(|(name, pod)| {
                 let since = pod.ready_since.max(self.leader_since);
-                let ready_for = pod.facts.ready.then(|| Duration::from_secs(self.at - since));
-                let (answer, labelled_for) = (asked(name).then_some(&pod.answer), Duration::from_secs(1_000));
+                let ready_for = pod
+                    .facts
+                    .ready
+                    .then(|| Duration::from_secs(self.at - since));
+                let (answer, labelled_for) = (
+                    asked(name).then_some(&pod.answer),
+                    Duration::from_secs(1_000),
+                );
                 let (drifts_for, hurried_ago) = (self.drifts_for, self.hurried_ago);
-                (name.clone(), PodView { facts: &pod.facts, answer, ready_for, labelled_for, drifts_for, hurried_ago })
+                (
+                    name.clone(),
+                    PodView {
+                        facts: &pod.facts,
+                        answer,
+                        ready_for,
+                        labelled_for,
+                        drifts_for,
+                        hurried_ago,
+                    },
+                )
             })
             .collect();
         let view = View {
@@ -294,16 +342,25 @@ impl World {
     }
 
     /// Runs until all is settled; `check` sees every second.
-    pub(super) fn settle(&mut self, what: &str, mut check: impl FnMut(&Self) -> Result<(), String>) -> Result<(), String> {
+    pub(super) fn settle(
+        &mut self,
+        what: &str,
+        mut check: impl FnMut(&Self) -> Result<(), String>,
+    ) -> Result<(), String> {
         for _ in 0..5_000 {
             self.second();
             check(self).map_err(|why| format!("{what}, second {}: {why}", self.at))?;
-            if self.last.report.state == State::Settled && self.last.upkeep.is_none() && self.pods.values().all(|pod| pod.coming.is_empty())
+            if self.last.report.state == State::Settled
+                && self.last.upkeep.is_none()
+                && self.pods.values().all(|pod| pod.coming.is_empty())
             {
                 return Ok(());
             }
         }
-        Err(format!("{what}: not settled: {} {:?}", self.last.report.message, self.last.report.pods))
+        Err(format!(
+            "{what}: not settled: {} {:?}",
+            self.last.report.message, self.last.report.pods
+        ))
     }
 
     /// Whether each of three queriers that learn late gets the whole retention, from pods that are up.
@@ -314,14 +371,21 @@ impl World {
     /// The same for one range.
     pub(super) fn answers_about(&self, required: Window) -> Result<(), String> {
         for querier in 0..3 {
-            let asked: Vec<(&String, &Pod)> = self.pods.iter().filter(|(_, pod)| pod.known_to[querier]).collect();
+            let asked: Vec<(&String, &Pod)> = self
+                .pods
+                .iter()
+                .filter(|(_, pod)| pod.known_to[querier])
+                .collect();
             if let Some((name, _)) = asked.iter().find(|(_, pod)| pod.loading_until.is_some()) {
                 return Err(format!("{name} is asked while it restarts"));
             }
             let windows: Vec<Window> = asked.iter().filter_map(|(_, pod)| pod.applied).collect();
             let (_, holes) = rollout::coverage(&windows, required, self.now());
             if !holes.is_empty() {
-                return Err(format!("nobody is asked for {holes:?}; {}", self.last.report.message));
+                return Err(format!(
+                    "nobody is asked for {holes:?}; {}",
+                    self.last.report.message
+                ));
             }
         }
         Ok(())
@@ -338,7 +402,9 @@ impl Pod {
 
     /// Acts on what is mounted if the leader wrote it after what the sidecar remembers.
     fn accept(&mut self, at: u64) {
-        let Some((entry, since)) = self.mounted else { return };
+        let Some((entry, since)) = self.mounted else {
+            return;
+        };
         let is_newer = match (entry.generation, self.generation) {
             _ if self.contract < 2 => true,
             (_, None) => true,
@@ -347,7 +413,10 @@ impl Pod {
         };
         if is_newer {
             self.entry = Some(entry);
-            self.generation = entry.generation.filter(|_| self.contract >= 2).or(self.generation);
+            self.generation = entry
+                .generation
+                .filter(|_| self.contract >= 2)
+                .or(self.generation);
         }
     }
 
@@ -357,7 +426,10 @@ impl Pod {
         while self.coming.first().is_some_and(|(when, _)| *when <= at) {
             // A sidecar keeps its last good entry.
             if let Some(entry) = self.coming.remove(0).1 {
-                let since = self.mounted.filter(|(before, _)| *before == entry).map_or(at, |(_, since)| since);
+                let since = self
+                    .mounted
+                    .filter(|(before, _)| *before == entry)
+                    .map_or(at, |(_, since)| since);
                 self.mounted = Some((entry, since));
             }
         }
@@ -410,7 +482,8 @@ impl Pod {
             agent_version: "0.1.0".to_owned(),
             contract: self.contract,
             generation: self.generation,
-            blocks: (self.contract >= 2 && self.loading_until.is_none()).then(|| world.reported(self)),
+            blocks: (self.contract >= 2 && self.loading_until.is_none())
+                .then(|| world.reported(self)),
             ..AgentStatus::default()
         }));
     }

@@ -13,7 +13,11 @@ fn until_ready(world: &mut World) -> Duration {
     let began = world.now;
     while !world.phase().is_ready() {
         assert_eq!(world.applied(), None);
-        assert!(world.now.saturating_sub(began) < Duration::from_mins(10), "{:?}", world.sidecar.status());
+        assert!(
+            world.now.saturating_sub(began) < Duration::from_mins(10),
+            "{:?}",
+            world.sidecar.status()
+        );
         world.run(Duration::from_secs(1));
     }
     world.now.saturating_sub(began)
@@ -27,27 +31,50 @@ fn missing(world: &World) -> Vec<String> {
 fn a_short_fault_is_healed_before_the_pod_is_ready() {
     let mut world = begun(&[3, 4], settings(ReloadMode::Exec));
     world.run(Duration::from_secs(8));
-    assert_eq!((world.phase(), world.sidecar.load_retries()), (Phase::Restarting, 1), "the first retry comes at once");
+    assert_eq!(
+        (world.phase(), world.sidecar.load_retries()),
+        (Phase::Restarting, 1),
+        "the first retry comes at once"
+    );
     world.broken.clear();
     let took = until_ready(&mut world);
     assert!(took < Duration::from_secs(10), "{took:?}");
-    assert_eq!((missing(&world), world.record.as_ref().unwrap().restarts), (vec![], 1));
-    assert_eq!((world.applied(), world.record.as_ref().unwrap().good), (Some(window(10)), Some(window(10))));
+    assert_eq!(
+        (missing(&world), world.record.as_ref().unwrap().restarts),
+        (vec![], 1)
+    );
+    assert_eq!(
+        (world.applied(), world.record.as_ref().unwrap().good),
+        (Some(window(10)), Some(window(10)))
+    );
 }
 
 #[test]
 fn a_lasting_fault_is_reported_after_the_retries_and_heals_at_a_later_sync() {
     let mut world = begun(&[3], settings(ReloadMode::Exec));
     let took = until_ready(&mut world);
-    assert!(took >= LOAD_RETRY && took < LOAD_RETRY + Duration::from_secs(20), "{took:?}");
-    assert_eq!((missing(&world), world.phase()), (vec!["block-3".to_owned()], Phase::Serving));
+    assert!(
+        took >= LOAD_RETRY && took < LOAD_RETRY + Duration::from_secs(20),
+        "{took:?}"
+    );
+    assert_eq!(
+        (missing(&world), world.phase()),
+        (vec!["block-3".to_owned()], Phase::Serving)
+    );
     let retries = world.sidecar.load_retries();
     assert!((3..=6).contains(&retries), "{retries}");
     world.run(Duration::from_hours(1));
-    assert_eq!((missing(&world), world.sidecar.load_retries()), (vec!["block-3".to_owned()], retries), "no retry once it is Ready");
+    assert_eq!(
+        (missing(&world), world.sidecar.load_retries()),
+        (vec!["block-3".to_owned()], retries),
+        "no retry once it is Ready"
+    );
     world.broken.clear();
     world.run(SYNC + Duration::from_secs(20));
-    assert_eq!((missing(&world), world.phase(), world.stops_of_ready), (vec![], Phase::Serving, u32::try_from(retries).unwrap()));
+    assert_eq!(
+        (missing(&world), world.phase(), world.stops_of_ready),
+        (vec![], Phase::Serving, u32::try_from(retries).unwrap())
+    );
 }
 
 #[test]
@@ -59,7 +86,10 @@ fn what_the_pod_lacked_before_a_restart_is_not_waited_for() {
     world.run(DRAIN);
     let took = until_ready(&mut world);
     assert!(took < Duration::from_secs(10), "{took:?}");
-    assert_eq!((world.applied(), world.sidecar.load_retries()), (Some(window(20)), retries));
+    assert_eq!(
+        (world.applied(), world.sidecar.load_retries()),
+        (Some(window(20)), retries)
+    );
     // One more than before is waited for, and the retry heals both.
     world.broken.insert(4);
     world.publish(30);
@@ -67,15 +97,24 @@ fn what_the_pod_lacked_before_a_restart_is_not_waited_for() {
     assert_eq!(world.phase(), Phase::Restarting);
     world.broken.clear();
     until_ready(&mut world);
-    assert_eq!((missing(&world), world.sidecar.load_retries()), (vec![], retries + 1));
+    assert_eq!(
+        (missing(&world), world.sidecar.load_retries()),
+        (vec![], retries + 1)
+    );
 }
 
 #[test]
 fn where_nothing_can_be_known_or_done_the_pod_turns_ready_as_before() {
-    let off = Settings { load_retry: Duration::ZERO, ..settings(ReloadMode::Exec) };
-    for (settings, readable) in
-        [(settings(ReloadMode::Exec), false), (off, true), (settings(ReloadMode::Off), true), (settings(ReloadMode::Signal), true)]
-    {
+    let off = Settings {
+        load_retry: Duration::ZERO,
+        ..settings(ReloadMode::Exec)
+    };
+    for (settings, readable) in [
+        (settings(ReloadMode::Exec), false),
+        (off, true),
+        (settings(ReloadMode::Off), true),
+        (settings(ReloadMode::Signal), true),
+    ] {
         let mut world = begun(&[3], settings);
         world.metrics_readable = readable;
         let took = until_ready(&mut world);
@@ -83,7 +122,10 @@ fn where_nothing_can_be_known_or_done_the_pod_turns_ready_as_before() {
         world.run(Duration::from_secs(30));
         let status = world.sidecar.status();
         assert_eq!((status.blocks.is_some(), status.restarts), (readable, 0));
-        assert_eq!(status.blocks_unknown.is_some_and(|why| why.contains("401")), !readable);
+        assert_eq!(
+            status.blocks_unknown.is_some_and(|why| why.contains("401")),
+            !readable
+        );
     }
 }
 
@@ -101,7 +143,13 @@ fn a_launcher_that_cannot_list_keeps_no_pod_unready() {
         let status = world.sidecar.status();
         match status.blocks {
             Some(blocks) => assert!(contract == 2 && blocks.is_cut()),
-            None => assert!(status.blocks_unknown.unwrap().contains("loaded 19 of the 20 blocks"), "contract {contract}"),
+            None => assert!(
+                status
+                    .blocks_unknown
+                    .unwrap()
+                    .contains("loaded 19 of the 20 blocks"),
+                "contract {contract}"
+            ),
         }
     }
 }
@@ -129,7 +177,10 @@ fn blocks_and_rollbacks_do_not_disturb_each_other() {
     world.broken.clear();
     until_ready(&mut world);
     let record = world.record.clone().unwrap();
-    assert_eq!((world.phase(), world.applied(), record.failed.unwrap().times), (Phase::Failed, Some(window(10)), 1));
+    assert_eq!(
+        (world.phase(), world.applied(), record.failed.unwrap().times),
+        (Phase::Failed, Some(window(10)), 1)
+    );
     assert_eq!(missing(&world), [] as [String; 0]);
 }
 
@@ -159,5 +210,8 @@ fn a_restarted_sidecar_reports_blocks_and_restarts_nothing() {
     assert_eq!(missing(&world), ["block-3"]);
     world.sidecar_restarts();
     world.run(Duration::from_secs(30));
-    assert_eq!((missing(&world), world.phase(), world.stops_of_ready), (vec!["block-3".to_owned()], Phase::Serving, 0));
+    assert_eq!(
+        (missing(&world), world.phase(), world.stops_of_ready),
+        (vec!["block-3".to_owned()], Phase::Serving, 0)
+    );
 }

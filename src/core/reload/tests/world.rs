@@ -33,7 +33,10 @@ impl Thanos {
 }
 
 /// A pod in simulated time.
-#[allow(clippy::struct_excessive_bools, reason = "each is a way in which a pod may be, independent of the others")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a way in which a pod may be, independent of the others"
+)]
 pub(super) struct World {
     pub(super) now: Duration,
     pub(super) settings: Settings,
@@ -64,7 +67,12 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(entry: Option<Entry>, load: Duration, bad: &[i64], settings: Settings) -> Self {
+    pub(super) fn new(
+        entry: Option<Entry>,
+        load: Duration,
+        bad: &[i64],
+        settings: Settings,
+    ) -> Self {
         let mut world = Self {
             now: Duration::from_hours(1),
             sidecar: Sidecar::new(settings.clone(), Found::default()),
@@ -93,7 +101,10 @@ impl World {
         };
         let _ = world.sidecar.set_entry(Ok(world.entry), Duration::ZERO);
         world.decide();
-        assert!(world.sidecar.holds_entry(), "the first start waits for nothing else");
+        assert!(
+            world.sidecar.holds_entry(),
+            "the first start waits for nothing else"
+        );
         world.container_starts();
         world
     }
@@ -105,7 +116,13 @@ impl World {
     pub(super) fn container_starts(&mut self) {
         self.container_starts_at = None;
         let options = Options { drains: false };
-        let (launcher, actions) = Launcher::begin(options, self.record.clone(), self.verdict, self.order, window(INITIAL_DAYS));
+        let (launcher, actions) = Launcher::begin(
+            options,
+            self.record.clone(),
+            self.verdict,
+            self.order,
+            window(INITIAL_DAYS),
+        );
         self.launcher = Some(launcher);
         self.act(&actions);
     }
@@ -125,14 +142,24 @@ impl World {
     pub(super) fn act(&mut self, actions: &[launch::Action]) {
         for action in actions {
             match action {
-                launch::Action::Record(record) => self.record = Some(Record { contract: self.contract, ..record.clone() }),
+                launch::Action::Record(record) => {
+                    self.record = Some(Record {
+                        contract: self.contract,
+                        ..record.clone()
+                    })
+                }
                 launch::Action::Start(window) => {
                     assert!(self.thanos.is_none());
-                    let days = (1..200).find(|d| super::tests::window(*d) == *window).unwrap();
+                    let days = (1..200)
+                        .find(|d| super::tests::window(*d) == *window)
+                        .unwrap();
                     self.thanos = Some(Thanos {
                         window: *window,
                         ready_at: self.now + self.load,
-                        exits_at: self.bad.contains(&days).then_some((self.now + self.load / 2, 1)),
+                        exits_at: self
+                            .bad
+                            .contains(&days)
+                            .then_some((self.now + self.load / 2, 1)),
                         next_sync: self.now + self.load,
                         missing: (0..BLOCKS).collect(),
                         reading: Reading::default(),
@@ -153,7 +180,10 @@ impl World {
             if served {
                 self.stops_of_ready += 1;
                 let quiet = self.last_ready.map(|at| self.now.saturating_sub(at));
-                assert!(self.undrained_is_expected || quiet.is_none_or(|quiet| quiet >= DRAIN), "restarted {quiet:?} after it was ready");
+                assert!(
+                    self.undrained_is_expected || quiet.is_none_or(|quiet| quiet >= DRAIN),
+                    "restarted {quiet:?} after it was ready"
+                );
             }
             thanos.exits_at = Some((self.now + STOP, 0));
         }
@@ -165,7 +195,9 @@ impl World {
 
     /// Syncs that are due; the initial one and the second come together.
     pub(super) fn syncs(&mut self) {
-        let Some(thanos) = &mut self.thanos else { return };
+        let Some(thanos) = &mut self.thanos else {
+            return;
+        };
         if thanos.reading.syncs == 0 && self.now >= thanos.next_sync {
             thanos.sync(&self.broken);
             thanos.next_sync -= SYNC;
@@ -176,15 +208,31 @@ impl World {
     }
 
     pub(super) fn list_of(&self, wish: &Inspect) -> BlockList {
-        let missing = self.thanos.as_ref().map(|t| t.missing.clone()).unwrap_or_default();
+        let missing = self
+            .thanos
+            .as_ref()
+            .map(|t| t.missing.clone())
+            .unwrap_or_default();
         let candidates: Vec<BlockRef> = missing.iter().copied().map(block).collect();
         let (number, launch) = (wish.number, wish.launch);
-        BlockList { contract: 2, number, launch, candidates_total: candidates.len() as u64, candidates, ..BlockList::default() }
+        BlockList {
+            contract: 2,
+            number,
+            launch,
+            candidates_total: candidates.len() as u64,
+            candidates,
+            ..BlockList::default()
+        }
     }
 
     /// What thanos lacks, and what the pod says that it lacks.
     pub(super) fn missing(&self) -> (Vec<String>, Option<Vec<String>>) {
-        let truth = self.thanos.iter().flat_map(|t| &t.missing).map(|n| block(*n).ulid).collect();
+        let truth = self
+            .thanos
+            .iter()
+            .flat_map(|t| &t.missing)
+            .map(|n| block(*n).ulid)
+            .collect();
         let told = self.sidecar.status().blocks.map(|blocks| {
             assert!(!blocks.is_cut(), "{blocks:?}");
             blocks.missing.into_iter().map(|block| block.ulid).collect()
@@ -220,7 +268,10 @@ impl World {
     fn carry_out(&mut self, action: &Action) {
         match action {
             Action::Remember(file) => {
-                assert_eq!(self.order.map(|o| (o.request, o.window)), Some((file.request, file.window)));
+                assert_eq!(
+                    self.order.map(|o| (o.request, o.window)),
+                    Some((file.request, file.window))
+                );
                 self.write_window(*file);
             }
             Action::Inspect(wish) => {
@@ -237,7 +288,9 @@ impl World {
                 self.launcher_event(&Event::Judged(*verdict));
             }
             Action::Signal => {
-                if let (true, Some(order), Some(thanos)) = (self.honours_signal, self.order, &mut self.thanos) {
+                if let (true, Some(order), Some(thanos)) =
+                    (self.honours_signal, self.order, &mut self.thanos)
+                {
                     thanos.window = order.window;
                 }
             }
@@ -252,11 +305,32 @@ impl World {
 
     /// What thanos answers now.
     fn probe(&self) -> Probe {
-        let flags = self.thanos.as_ref().map(|t| t.window).ok_or("nobody answers".to_owned());
+        let flags = self
+            .thanos
+            .as_ref()
+            .map(|t| t.window)
+            .ok_or("nobody answers".to_owned());
         let unix_seconds = i64::try_from(self.now.as_secs()).unwrap();
-        let reading = self.thanos.as_ref().filter(|_| self.serves()).map(|t| Reading { unix_seconds, ..t.reading });
-        let blocks = reading.map(|reading| if self.metrics_readable { Ok(reading) } else { Err("401".to_owned()) });
-        Probe { ready: self.serves(), flags, blocks }
+        let reading = self
+            .thanos
+            .as_ref()
+            .filter(|_| self.serves())
+            .map(|t| Reading {
+                unix_seconds,
+                ..t.reading
+            });
+        let blocks = reading.map(|reading| {
+            if self.metrics_readable {
+                Ok(reading)
+            } else {
+                Err("401".to_owned())
+            }
+        });
+        Probe {
+            ready: self.serves(),
+            flags,
+            blocks,
+        }
     }
 
     pub(super) fn run(&mut self, time: Duration) {
@@ -264,16 +338,32 @@ impl World {
         loop {
             self.decide();
             let wake = self.sidecar.next_wake(self.age()).map(|at| self.born + at);
-            let exits = self.thanos.as_ref().and_then(|t| t.exits_at).map(|(at, _)| at);
-            let sync = self.thanos.as_ref().map(|t| t.next_sync).filter(|at| *at > self.now);
+            let exits = self
+                .thanos
+                .as_ref()
+                .and_then(|t| t.exits_at)
+                .map(|(at, _)| at);
+            let sync = self
+                .thanos
+                .as_ref()
+                .map(|t| t.next_sync)
+                .filter(|at| *at > self.now);
             let timer = self.timer.map(|(_, at)| at);
-            let next = [wake, exits, timer, sync, self.container_starts_at].into_iter().flatten().min();
+            let next = [wake, exits, timer, sync, self.container_starts_at]
+                .into_iter()
+                .flatten()
+                .min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 self.now = end;
                 return;
             };
             self.now = next;
-            if let Some((_, code)) = self.thanos.as_ref().and_then(|t| t.exits_at).filter(|(at, _)| *at <= next) {
+            if let Some((_, code)) = self
+                .thanos
+                .as_ref()
+                .and_then(|t| t.exits_at)
+                .filter(|(at, _)| *at <= next)
+            {
                 self.thanos = None;
                 self.launcher_event(&Event::Exited(code));
             }
@@ -298,7 +388,11 @@ impl World {
     }
 
     pub(super) fn found(&self) -> Found {
-        Found { record: self.record.clone(), file: self.order, inspect: self.inspect }
+        Found {
+            record: self.record.clone(),
+            file: self.order,
+            inspect: self.inspect,
+        }
     }
 
     pub(super) fn sidecar_restarts(&mut self) {

@@ -9,8 +9,20 @@ mod world;
 
 fn specs() -> impl Strategy<Value = Vec<Spec>> {
     let fails_on = prop_oneof![3 => any::<u32>(), 2 => (0..24_u32).prop_map(|bit| 1 << bit), 1 => Just(u32::MAX)];
-    let spec = (0..9_000_u32, 2..700_u32, fails_on, 0..4_u32, prop::option::of(1..300_u32))
-        .prop_map(|(from, hours, fails_on, after_step, lasts)| Spec { from, hours, fails_on, after_step, lasts });
+    let spec = (
+        0..9_000_u32,
+        2..700_u32,
+        fails_on,
+        0..4_u32,
+        prop::option::of(1..300_u32),
+    )
+        .prop_map(|(from, hours, fails_on, after_step, lasts)| Spec {
+            from,
+            hours,
+            fails_on,
+            after_step,
+            lasts,
+        });
     prop::collection::vec(spec, 1..6)
 }
 
@@ -86,20 +98,31 @@ fn the_holder_of_a_block_waits_for_the_pod_that_takes_over_and_goes_on_when_it_h
     let terms = terms(&to.plan(8));
     let mut members = fleet(&from, &to, 8);
     let first = next_step(&members, &[], &terms);
-    let Step::Move { changes, .. } = &first else { panic!("{first:?}") };
+    let Step::Move { changes, .. } = &first else {
+        panic!("{first:?}")
+    };
     for change in changes {
         members[change.member].published = change.to;
     }
     // 100 to 104 days ago: shard 0 served it before (pods 0 and 1), shard 1 will (pods 2 and 3); pod 2 has moved and lacks it.
     let day = |days: i64| now() - chrono::TimeDelta::days(days);
-    let block = |lacking: &[usize]| Block { range: (day(104), day(100)), lacking: lacking.iter().copied().collect() };
+    let block = |lacking: &[usize]| Block {
+        range: (day(104), day(100)),
+        lacking: lacking.iter().copied().collect(),
+    };
     let moved = |step: &Step| match step {
-        Step::Move { changes, .. } => changes.iter().map(|change| change.member).collect::<Vec<_>>(),
+        Step::Move { changes, .. } => changes
+            .iter()
+            .map(|change| change.member)
+            .collect::<Vec<_>>(),
         other => panic!("{other:?}"),
     };
     let free = moved(&next_step(&members, &[], &terms));
     let bound = moved(&next_step(&members, &[block(&[2])], &terms));
-    assert!(free.contains(&0) && !bound.contains(&0), "without blocks {free:?}, with one {bound:?}");
+    assert!(
+        free.contains(&0) && !bound.contains(&0),
+        "without blocks {free:?}, with one {bound:?}"
+    );
     for change in bound {
         members[change].published = members[change].desired;
     }
@@ -107,13 +130,28 @@ fn the_holder_of_a_block_waits_for_the_pod_that_takes_over_and_goes_on_when_it_h
     for member in &mut members[2..] {
         member.published = member.desired;
     }
-    assert_eq!(next_step(&members, &[block(&[2, 3])], &terms), Step::Held(vec![0]));
+    assert_eq!(
+        next_step(&members, &[block(&[2, 3])], &terms),
+        Step::Held(vec![0])
+    );
     assert_eq!(served_by(&members, &[block(&[2, 3])], &terms), [Some(2)]);
-    assert_eq!(single_holders(&members, &[block(&[1, 2, 3])], &terms), [(0, 0)]);
+    assert_eq!(
+        single_holders(&members, &[block(&[1, 2, 3])], &terms),
+        [(0, 0)]
+    );
     // Lacked by every pod, it binds none.
-    assert!(matches!(next_step(&members, &[block(&[0, 1, 2, 3])], &terms), Step::Move { .. }));
-    assert_eq!(served_by(&members, &[block(&[0, 1, 2, 3])], &terms), [Some(0)]);
-    assert!(matches!(next_step(&members, &[block(&[3])], &terms), Step::Move { .. }));
+    assert!(matches!(
+        next_step(&members, &[block(&[0, 1, 2, 3])], &terms),
+        Step::Move { .. }
+    ));
+    assert_eq!(
+        served_by(&members, &[block(&[0, 1, 2, 3])], &terms),
+        [Some(0)]
+    );
+    assert!(matches!(
+        next_step(&members, &[block(&[3])], &terms),
+        Step::Move { .. }
+    ));
 }
 
 #[test]
@@ -121,16 +159,36 @@ fn a_block_that_reaches_beyond_a_window_is_served_only_within_it() {
     let plan = division(2, 2).plan(4);
     let members: Vec<Member> = places(&plan, 4)
         .into_iter()
-        .map(|(place, surplus)| Member { published: place, desired: place, surplus, standing: Standing::Confirmed })
+        .map(|(place, surplus)| Member {
+            published: place,
+            desired: place,
+            surplus,
+            standing: Standing::Confirmed,
+        })
         .collect();
     let day = |days: i64| now() - chrono::TimeDelta::days(days);
     // Shard 0 reaches back 186 days, shard 1 begins 185 days ago: shard 0 has loaded it, and serves only its newer part.
-    let block = Block { range: (day(200), day(170)), lacking: [2, 3].into() };
-    assert_eq!(served_by(&members, std::slice::from_ref(&block), &terms(&plan)), [Some(0)]);
-    let half = Block { lacking: [3].into(), ..block.clone() };
-    assert_eq!(single_holders(&members, std::slice::from_ref(&half), &terms(&plan)), [(2, 0)]);
+    let block = Block {
+        range: (day(200), day(170)),
+        lacking: [2, 3].into(),
+    };
+    assert_eq!(
+        served_by(&members, std::slice::from_ref(&block), &terms(&plan)),
+        [Some(0)]
+    );
+    let half = Block {
+        lacking: [3].into(),
+        ..block.clone()
+    };
+    assert_eq!(
+        single_holders(&members, std::slice::from_ref(&half), &terms(&plan)),
+        [(2, 0)]
+    );
     // Outside of the retention it is nobody's.
-    let old = Block { range: (day(500), day(400)), lacking: [0].into() };
+    let old = Block {
+        range: (day(500), day(400)),
+        lacking: [0].into(),
+    };
     assert_eq!(served_by(&members, &[old], &terms(&plan)), [None]);
 }
 
@@ -138,15 +196,36 @@ fn a_block_that_reaches_beyond_a_window_is_served_only_within_it() {
 fn with_leave_for_gaps_a_block_still_keeps_the_only_pod_that_has_loaded_it() {
     let (from, to) = (division(3, 1), division(2, 1));
     let mut members = fleet(&from, &to, 3);
-    let terms = Terms { allow_gap: true, ..terms(&to.plan(3)) };
+    let terms = Terms {
+        allow_gap: true,
+        ..terms(&to.plan(3))
+    };
     // Pods 0 and 2 have taken over what pod 1 serves, and lack a block of 150 days ago.
     members[0].published = members[0].desired;
     members[2].published = members[2].desired;
     let day = |days: i64| now() - chrono::TimeDelta::days(days);
-    let block = Block { range: (day(152), day(150)), lacking: [0, 2].into() };
-    assert_eq!(next_step(&members, std::slice::from_ref(&block), &terms), Step::Held(vec![0]));
-    assert!(matches!(next_step(&members, &[], &terms), Step::Move { .. }));
+    let block = Block {
+        range: (day(152), day(150)),
+        lacking: [0, 2].into(),
+    };
+    assert_eq!(
+        next_step(&members, std::slice::from_ref(&block), &terms),
+        Step::Held(vec![0])
+    );
+    assert!(matches!(
+        next_step(&members, &[], &terms),
+        Step::Move { .. }
+    ));
     // What it loads again after its move keeps it no more than the rest of its window.
-    members[1].desired = Place { window: hull(&[members[1].published.window, members[1].desired.window], now()), ..members[1].desired };
-    assert!(matches!(next_step(&members, &[block], &terms), Step::Move { .. }));
+    members[1].desired = Place {
+        window: hull(
+            &[members[1].published.window, members[1].desired.window],
+            now(),
+        ),
+        ..members[1].desired
+    };
+    assert!(matches!(
+        next_step(&members, &[block], &terms),
+        Step::Move { .. }
+    ));
 }

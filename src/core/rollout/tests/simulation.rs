@@ -22,13 +22,33 @@ struct Simulation {
 }
 
 /// Runs a rollout second by second. Gives the moves of each pod, or the first thing that went wrong.
-fn simulate(divisions: &[Division], discovery: Discovery, spare: u32, seed: u64, turn_after: u32) -> Result<Vec<u32>, String> {
+fn simulate(
+    divisions: &[Division],
+    discovery: Discovery,
+    spare: u32,
+    seed: u64,
+    turn_after: u32,
+) -> Result<Vec<u32>, String> {
     let mut random = random(seed);
     let count = divisions.iter().map(Division::pods).max().unwrap_or(1) + spare;
-    let plans: Vec<Plan> = divisions.iter().map(|division| division.plan(count)).collect();
-    let pods = places(&plans[0], count).into_iter().map(|(place, _)| Pod::new(place, QUERIERS)).collect();
+    let plans: Vec<Plan> = divisions
+        .iter()
+        .map(|division| division.plan(count))
+        .collect();
+    let pods = places(&plans[0], count)
+        .into_iter()
+        .map(|(place, _)| Pod::new(place, QUERIERS))
+        .collect();
     let required = required(&plans[0]);
-    let mut simulation = Simulation { pods, plans, goal: 1, steps: 0, turn_after, required, discovery };
+    let mut simulation = Simulation {
+        pods,
+        plans,
+        goal: 1,
+        steps: 0,
+        turn_after,
+        required,
+        discovery,
+    };
     for at in 1..200_000 {
         for pod in &mut simulation.pods {
             pod.second(at, &mut random);
@@ -48,11 +68,20 @@ impl Simulation {
         if smaller.min.at(now()) > self.required.min.at(now()) {
             self.required = smaller;
         }
-        let millis = |bound: Bound| bound.at(now()).signed_duration_since(now()).num_milliseconds();
+        let millis = |bound: Bound| {
+            bound
+                .at(now())
+                .signed_duration_since(now())
+                .num_milliseconds()
+        };
         let range = (millis(self.required.min), millis(self.required.max));
         for querier in 0..QUERIERS {
-            answers(&self.pods, querier, range, self.discovery)
-                .map_err(|why| format!("second {at}, step {}, goal {}: {why}", self.steps, self.goal))?;
+            answers(&self.pods, querier, range, self.discovery).map_err(|why| {
+                format!(
+                    "second {at}, step {}, goal {}: {why}",
+                    self.steps, self.goal
+                )
+            })?;
         }
         Ok(())
     }
@@ -62,16 +91,31 @@ impl Simulation {
         let (plan, steps) = (&self.plans[self.goal], self.steps);
         let count = u32::try_from(self.pods.len()).unwrap();
         let members = members(self.pods.iter(), &places(plan, count), at);
-        let terms = Terms { required: required(plan), discovery: self.discovery, allow_gap: false, now: now() };
+        let terms = Terms {
+            required: required(plan),
+            discovery: self.discovery,
+            allow_gap: false,
+            now: now(),
+        };
         match next_step(&members, &[], &terms) {
             Step::Done if self.goal + 1 < self.plans.len() => self.goal += 1,
             Step::Done => return Ok(true),
             Step::Wait(_) => {}
-            Step::Held(blocks) => return Err(format!("held by {blocks:?} at step {steps}, and no pod lacks a block")),
+            Step::Held(blocks) => {
+                return Err(format!(
+                    "held by {blocks:?} at step {steps}, and no pod lacks a block"
+                ));
+            }
             Step::Blocked(gap) => {
                 let shown = |place: &Place| format!("{}: {}", place.shard, place.window);
-                let all: Vec<String> = members.iter().map(|m| format!("{} -> {}", shown(&m.published), shown(&m.desired))).collect();
-                return Err(format!("blocked at step {steps}: {gap:?}\n{}", all.join("\n")));
+                let all: Vec<String> = members
+                    .iter()
+                    .map(|m| format!("{} -> {}", shown(&m.published), shown(&m.desired)))
+                    .collect();
+                return Err(format!(
+                    "blocked at step {steps}: {gap:?}\n{}",
+                    all.join("\n")
+                ));
             }
             Step::Move { changes, .. } => {
                 self.steps += 1;
@@ -122,8 +166,22 @@ proptest! {
 
 #[test]
 fn a_change_of_mind_to_more_shards_goes_on_behind_shard_services() {
-    let of = |shards, retention| Division { shards, replicas: 2, retention, overlap_hours: 1, cuts: Vec::new(), open: false };
+    let of = |shards, retention| Division {
+        shards,
+        replicas: 2,
+        retention,
+        overlap_hours: 1,
+        cuts: Vec::new(),
+        open: false,
+    };
     for seed in 0..20 {
-        simulate(&[of(3, 188), of(1, 60), of(4, 251)], Discovery::ShardServices, 0, seed, 1).unwrap();
+        simulate(
+            &[of(3, 188), of(1, 60), of(4, 251)],
+            Discovery::ShardServices,
+            0,
+            seed,
+            1,
+        )
+        .unwrap();
     }
 }

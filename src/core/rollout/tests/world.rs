@@ -85,8 +85,17 @@ impl Pod {
 }
 
 /// Whether a strict query by this querier is answered in full.
-pub(super) fn answers(pods: &[Pod], querier: usize, required: (i64, i64), discovery: Discovery) -> Result<(), String> {
-    let asked: Vec<(usize, u32)> = pods.iter().enumerate().filter_map(|(i, pod)| Some((i, pod.believed[querier]?))).collect();
+pub(super) fn answers(
+    pods: &[Pod],
+    querier: usize,
+    required: (i64, i64),
+    discovery: Discovery,
+) -> Result<(), String> {
+    let asked: Vec<(usize, u32)> = pods
+        .iter()
+        .enumerate()
+        .filter_map(|(i, pod)| Some((i, pod.believed[querier]?)))
+        .collect();
     if let Some((i, _)) = asked.iter().find(|(i, _)| pods[*i].loading_until.is_some()) {
         return Err(format!("pod {i} is asked while it restarts"));
     }
@@ -111,21 +120,40 @@ pub(super) fn answers(pods: &[Pod], querier: usize, required: (i64, i64), discov
     let mut reached = required.0;
     for (from, to) in spans {
         if from > reached {
-            return Err(format!("nobody is asked for {} h to {} h before now", -reached / 3_600_000, -from / 3_600_000));
+            return Err(format!(
+                "nobody is asked for {} h to {} h before now",
+                -reached / 3_600_000,
+                -from / 3_600_000
+            ));
         }
         reached = reached.max(to);
     }
-    if reached < required.1 { Err(format!("nobody is asked for the last {} h", (required.1 - reached) / 3_600_000)) } else { Ok(()) }
+    if reached < required.1 {
+        Err(format!(
+            "nobody is asked for the last {} h",
+            (required.1 - reached) / 3_600_000
+        ))
+    } else {
+        Ok(())
+    }
 }
 
 /// What the planner is told of the pods.
-pub(super) fn members<'a>(pods: impl Iterator<Item = &'a Pod>, targets: &[(Place, bool)], at: u32) -> Vec<Member> {
+pub(super) fn members<'a>(
+    pods: impl Iterator<Item = &'a Pod>,
+    targets: &[(Place, bool)],
+    at: u32,
+) -> Vec<Member> {
     pods.zip(targets)
         .map(|(pod, (desired, surplus))| Member {
             published: pod.published,
             desired: *desired,
             surplus: *surplus,
-            standing: if pod.confirmed(at) { Standing::Confirmed } else { Standing::Settling },
+            standing: if pod.confirmed(at) {
+                Standing::Confirmed
+            } else {
+                Standing::Settling
+            },
         })
         .collect()
 }
@@ -134,7 +162,9 @@ pub(super) fn members<'a>(pods: impl Iterator<Item = &'a Pod>, targets: &[(Place
 pub(super) fn random(seed: u64) -> impl FnMut(u32) -> u32 {
     let mut state = seed | 1;
     move |most: u32| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         u32::try_from(state >> 33).unwrap_or(0) % most.max(1)
     }
 }

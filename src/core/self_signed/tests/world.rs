@@ -34,11 +34,18 @@ const RETRY: Millis = 5 * SECOND;
 pub(super) const SKEW_SECONDS: i64 = 300;
 
 pub(super) fn wall(at: Millis, skew: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(1_800_000_000_000 + i64::try_from(at).unwrap() + skew * 1_000).unwrap()
+    DateTime::from_timestamp_millis(1_800_000_000_000 + i64::try_from(at).unwrap() + skew * 1_000)
+        .unwrap()
 }
 
 pub(super) fn settings() -> Settings {
-    Settings::new(TimeDelta::hours(6), TimeDelta::minutes(90), TimeDelta::minutes(2), vec!["timeshard.x.svc".to_owned()]).unwrap()
+    Settings::new(
+        TimeDelta::hours(6),
+        TimeDelta::minutes(90),
+        TimeDelta::minutes(2),
+        vec!["timeshard.x.svc".to_owned()],
+    )
+    .unwrap()
 }
 
 /// Certificates with a number instead of a signature.
@@ -49,12 +56,29 @@ impl Issue for Mint {
     type Error = Infallible;
     fn authority(&mut self, validity: Validity) -> Result<Signer, Infallible> {
         self.0 += 1;
-        Ok(Signer { anchor: Anchor { der: self.0.to_be_bytes().to_vec(), validity }, key: Key(format!("ca {}", self.0)) })
+        Ok(Signer {
+            anchor: Anchor {
+                der: self.0.to_be_bytes().to_vec(),
+                validity,
+            },
+            key: Key(format!("ca {}", self.0)),
+        })
     }
-    fn leaf(&mut self, signer: &Signer, names: &[String], validity: Validity) -> Result<Leaf, Infallible> {
+    fn leaf(
+        &mut self,
+        signer: &Signer,
+        names: &[String],
+        validity: Validity,
+    ) -> Result<Leaf, Infallible> {
         self.0 += 1;
         let (chain, key) = (format!("leaf {}", self.0), Key(format!("key {}", self.0)));
-        Ok(Leaf { chain, key, issuer: signer.anchor.der.clone(), names: names.to_vec(), validity })
+        Ok(Leaf {
+            chain,
+            key,
+            issuer: signer.anchor.der.clone(),
+            names: names.to_vec(),
+            validity,
+        })
     }
 }
 
@@ -104,8 +128,17 @@ enum Event {
     Wake(usize, u64),
     SeeSecret(usize, u64),
     SeeBundle(usize, u64),
-    Arrive { replica: usize, life: u64, write: Write, lost: bool },
-    Answer { replica: usize, life: u64, stands: bool },
+    Arrive {
+        replica: usize,
+        life: u64,
+        write: Write,
+        lost: bool,
+    },
+    Answer {
+        replica: usize,
+        life: u64,
+        stands: bool,
+    },
     ApiSees(usize, u64),
     Registered,
     Check,
@@ -208,7 +241,13 @@ impl World {
     pub(super) fn run(mut self) -> Self {
         while let Some(Reverse((at, order))) = self.queue.pop() {
             // What was written at the very end is still on its way to the others.
-            let written = self.writes.iter().filter(|(_, kind)| *kind == "secret").map(|(at, _)| *at).max().unwrap_or(0);
+            let written = self
+                .writes
+                .iter()
+                .filter(|(_, kind)| *kind == "secret")
+                .map(|(at, _)| *at)
+                .max()
+                .unwrap_or(0);
             if at > END && at > written + MINUTE {
                 break;
             }
@@ -231,13 +270,29 @@ impl World {
             }
             Event::SeeSecret(i, version) => self.see_secret(i, version),
             Event::SeeBundle(i, version) => self.see_bundle(i, version),
-            Event::Arrive { replica, life, write, lost } => {
+            Event::Arrive {
+                replica,
+                life,
+                write,
+                lost,
+            } => {
                 let stands = self.write(write);
                 if !lost {
-                    self.soon(SECOND, Event::Answer { replica, life, stands });
+                    self.soon(
+                        SECOND,
+                        Event::Answer {
+                            replica,
+                            life,
+                            stands,
+                        },
+                    );
                 }
             }
-            Event::Answer { replica, life, stands } => self.answered(replica, life, stands),
+            Event::Answer {
+                replica,
+                life,
+                stands,
+            } => self.answered(replica, life, stands),
             Event::ApiSees(api, version) => self.api[api] = self.api[api].max(version),
             Event::Registered => {
                 if self.bundles.last().unwrap().0.is_none() {
@@ -253,7 +308,9 @@ impl World {
             Write::Secret { version, store } => {
                 let same = version == self.secrets.len() as u64 - 1;
                 // A Secret that does not exist is made, whatever was seen before.
-                let stands = same || (self.secrets[usize::try_from(version).unwrap()].is_none() && self.secrets.last().unwrap().is_none());
+                let stands = same
+                    || (self.secrets[usize::try_from(version).unwrap()].is_none()
+                        && self.secrets.last().unwrap().is_none());
                 if stands {
                     self.writes.push((self.now, "secret"));
                     self.secret(Some(*store));
@@ -297,12 +354,21 @@ impl World {
                 self.at(now + back, Event::Boot(i));
             }
             Fault::CrashAll { back } => {
-                (0..self.replicas.len()).for_each(|i| self.fault(i, Fault::Crash { back: back + i as u64 * SECOND }));
+                (0..self.replicas.len()).for_each(|i| {
+                    self.fault(
+                        i,
+                        Fault::Crash {
+                            back: back + i as u64 * SECOND,
+                        },
+                    )
+                });
             }
             Fault::Partition { span } => self.replicas[i].partitioned = now + span,
             Fault::DeleteSecret => self.secret(None),
             Fault::Garble { part } => {
-                let Some(mut store) = self.secrets.last().unwrap().clone() else { return };
+                let Some(mut store) = self.secrets.last().unwrap().clone() else {
+                    return;
+                };
                 match part % 4 {
                     0 => store.leaf = None,
                     1 => store.current = None,
@@ -314,12 +380,25 @@ impl World {
             Fault::Swap => {
                 let mut other = Store::default();
                 for change in [Change::Begin, Change::Promote] {
-                    other = other.changed(&change, &settings(), wall(now, 0), None, &[], &mut self.mint).unwrap();
+                    other = other
+                        .changed(
+                            &change,
+                            &settings(),
+                            wall(now, 0),
+                            None,
+                            &[],
+                            &mut self.mint,
+                        )
+                        .unwrap();
                 }
                 self.secret(Some(other));
             }
             Fault::Overwrite { theirs } => {
-                let anchor = self.mint.authority(Validity::from_now(wall(now, 0), TimeDelta::hours(5), None)).unwrap().anchor;
+                let anchor = self
+                    .mint
+                    .authority(Validity::from_now(wall(now, 0), TimeDelta::hours(5), None))
+                    .unwrap()
+                    .anchor;
                 self.bundle(Some(if theirs { vec![anchor] } else { Vec::new() }), true);
             }
             Fault::Recreate { after } => {

@@ -12,14 +12,24 @@ async fn a_namespace_out_of_scope_is_reported_and_not_asked_for() {
     let world = World::within(ApiServer::default(), Scope::parse("ns").unwrap());
     world.api.put(NAMESPACES, labelled("other"));
     let world = world.watch().await;
-    world.until(|world| world.seen.is_listed("ns") && world.seen.observed.rights.lacks("other")).await;
+    world
+        .until(|world| world.seen.is_listed("ns") && world.seen.observed.rights.lacks("other"))
+        .await;
     let observed = &world.seen.observed;
-    assert_eq!((observed.namespaces(), observed.rights.lacks("ns")), (vec!["ns".to_owned()], false));
+    assert_eq!(
+        (observed.namespaces(), observed.rights.lacks("ns")),
+        (vec!["ns".to_owned()], false)
+    );
     sleep(Duration::from_mins(20)).await;
     assert_eq!(world.api.requests("/namespaces/other"), 0);
-    assert_eq!(observed.rights.all()["other"], "it is not one of --namespaces (rbac.namespaces of the chart)");
+    assert_eq!(
+        observed.rights.all()["other"],
+        "it is not one of --namespaces (rbac.namespaces of the chart)"
+    );
     world.api.delete(NAMESPACES, "other");
-    world.until(|world| !world.seen.observed.rights.lacks("other")).await;
+    world
+        .until(|world| !world.seen.observed.rights.lacks("other"))
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -30,16 +40,26 @@ async fn a_namespace_that_refuses_its_lists_holds_nothing_up() {
         let world = World::within(api, Scope::Cluster);
         let start = tokio::time::Instant::now();
         world.until(|world| world.seen.observed.is_synced()).await;
-        assert!(start.elapsed() >= REFUSED_FOR, "an API server that has just started refuses for a moment");
+        assert!(
+            start.elapsed() >= REFUSED_FOR,
+            "an API server that has just started refuses for a moment"
+        );
         assert!(world.seen.observed.rights.lacks("ns"));
         let before = world.api.requests(refused);
         sleep(Duration::from_mins(10)).await;
         let asked = world.api.requests(refused) - before;
-        assert!((1..=60).contains(&asked), "asked again with back-off: {asked} times in 10 minutes");
+        assert!(
+            (1..=60).contains(&asked),
+            "asked again with back-off: {asked} times in 10 minutes"
+        );
         // Somebody makes the Role.
         world.api.refuse(refused, false);
-        world.until(|world| !world.seen.observed.rights.lacks("ns")).await;
-        world.until(|world| world.seen.observed.fleet.load().statefulsets().count() == 2).await;
+        world
+            .until(|world| !world.seen.observed.rights.lacks("ns"))
+            .await;
+        world
+            .until(|world| world.seen.observed.fleet.load().statefulsets().count() == 2)
+            .await;
     }
 }
 

@@ -17,11 +17,25 @@ pub(in super::super) struct Bucketed {
 const SYNC: u64 = 30;
 impl World {
     /// A block of some days, so many days ago, that these pods fail to load for so many seconds.
-    pub(in super::super) fn upload(&mut self, days_ago: i64, fails_on: impl IntoIterator<Item = String>, seconds: u64) {
+    pub(in super::super) fn upload(
+        &mut self,
+        days_ago: i64,
+        fails_on: impl IntoIterator<Item = String>,
+        seconds: u64,
+    ) {
         let max_time = self.now() - TimeDelta::days(days_ago);
-        let id = BlockRef { ulid: format!("01BLOCK{:019}", self.blocks.len()), min_time: max_time - TimeDelta::days(2), max_time };
+        let id = BlockRef {
+            ulid: format!("01BLOCK{:019}", self.blocks.len()),
+            min_time: max_time - TimeDelta::days(2),
+            max_time,
+        };
         let until = self.at.saturating_add(seconds);
-        self.blocks.push(Bucketed { id, fails_on: fails_on.into_iter().collect(), until, found: false });
+        self.blocks.push(Bucketed {
+            id,
+            fails_on: fails_on.into_iter().collect(),
+            until,
+            found: false,
+        });
     }
 
     /// What a thanos with this window asks for.
@@ -31,17 +45,34 @@ impl World {
     }
 
     pub(super) fn load(&self, pod: &mut Pod, restarted: bool) {
-        let kept = if restarted { BTreeSet::new() } else { std::mem::take(&mut pod.loaded) };
-        let fails = |block: usize| self.at < self.blocks[block].until && self.blocks[block].fails_on.contains(&pod.facts.name);
-        let wanted = (0..self.blocks.len()).filter(|block| pod.applied.is_some_and(|window| self.in_window(*block, window)));
-        pod.loaded = wanted.filter(|block| kept.contains(block) || !fails(*block)).collect();
+        let kept = if restarted {
+            BTreeSet::new()
+        } else {
+            std::mem::take(&mut pod.loaded)
+        };
+        let fails = |block: usize| {
+            self.at < self.blocks[block].until
+                && self.blocks[block].fails_on.contains(&pod.facts.name)
+        };
+        let wanted = (0..self.blocks.len()).filter(|block| {
+            pod.applied
+                .is_some_and(|window| self.in_window(*block, window))
+        });
+        pod.loaded = wanted
+            .filter(|block| kept.contains(block) || !fails(*block))
+            .collect();
         pod.next_sync = self.at + SYNC;
     }
 
     pub(super) fn reported(&self, pod: &Pod) -> LoadedBlocks {
-        let wanted = |block: &usize| pod.applied.is_some_and(|window| self.in_window(*block, window));
-        let missing: Vec<BlockRef> =
-            (0..self.blocks.len()).filter(|b| wanted(b) && !pod.loaded.contains(b)).map(|b| self.blocks[b].id.clone()).collect();
+        let wanted = |block: &usize| {
+            pod.applied
+                .is_some_and(|window| self.in_window(*block, window))
+        };
+        let missing: Vec<BlockRef> = (0..self.blocks.len())
+            .filter(|b| wanted(b) && !pod.loaded.contains(b))
+            .map(|b| self.blocks[b].id.clone())
+            .collect();
         let (loaded, lacks) = (pod.loaded.len() as u64, missing.len() as u64);
         LoadedBlocks {
             expected: loaded + lacks,
@@ -59,14 +90,27 @@ impl World {
         for block in 0..self.blocks.len() {
             let id = &self.blocks[block].id;
             let instants = [1, 24, 47].map(|hours| id.min_time + TimeDelta::hours(hours));
-            let has = |pod: &Pod, instant| pod.loaded.contains(&block) && pod.applied.is_some_and(|window| window.holds(instant, now));
-            let by = |querier: usize, instant| self.pods.values().any(|pod| pod.known_to[querier] && has(pod, instant));
-            let missed: Vec<_> =
-                (0..3).flat_map(|querier| instants.map(|instant| (querier, instant))).filter(|(q, at)| !by(*q, *at)).collect();
+            let has = |pod: &Pod, instant| {
+                pod.loaded.contains(&block)
+                    && pod.applied.is_some_and(|window| window.holds(instant, now))
+            };
+            let by = |querier: usize, instant| {
+                self.pods
+                    .values()
+                    .any(|pod| pod.known_to[querier] && has(pod, instant))
+            };
+            let missed: Vec<_> = (0..3)
+                .flat_map(|querier| instants.map(|instant| (querier, instant)))
+                .filter(|(q, at)| !by(*q, *at))
+                .collect();
             if self.blocks[block].found && !missed.is_empty() {
-                return Err(format!("block {} is not found any more: {missed:?}; {}", id.ulid, self.last.report.message));
+                return Err(format!(
+                    "block {} is not found any more: {missed:?}; {}",
+                    id.ulid, self.last.report.message
+                ));
             }
-            self.blocks[block].found |= missed.is_empty() && self.last.report.state == State::Settled;
+            self.blocks[block].found |=
+                missed.is_empty() && self.last.report.state == State::Settled;
         }
         Ok(())
     }

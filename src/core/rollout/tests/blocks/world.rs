@@ -43,10 +43,23 @@ struct World {
 impl World {
     /// Pods that have loaded what they can.
     fn new(places: &[(Place, bool)], specs: &[Spec], discovery: Discovery) -> Self {
-        let store = |(place, _): &(Place, bool)| Store { pod: Pod::new(*place, QUERIERS), loaded: vec![false; specs.len()], next_sync: 1 };
+        let store = |(place, _): &(Place, bool)| Store {
+            pod: Pod::new(*place, QUERIERS),
+            loaded: vec![false; specs.len()],
+            next_sync: 1,
+        };
         let stores = places.iter().map(store).collect();
-        let began = specs.iter().map(|spec| (spec.after_step == 0).then_some(0)).collect();
-        let mut world = Self { stores, specs: specs.to_vec(), began, at: 0, discovery };
+        let began = specs
+            .iter()
+            .map(|spec| (spec.after_step == 0).then_some(0))
+            .collect();
+        let mut world = Self {
+            stores,
+            specs: specs.to_vec(),
+            began,
+            at: 0,
+            discovery,
+        };
         (0..world.stores.len()).for_each(|i| world.sync(i, true));
         world
     }
@@ -62,7 +75,8 @@ impl World {
 
     fn fails(&self, block: usize, pod: usize) -> bool {
         let spec = &self.specs[block];
-        let now = self.began[block].is_some_and(|began| spec.lasts.is_none_or(|lasts| self.at < began + lasts));
+        let now = self.began[block]
+            .is_some_and(|began| spec.lasts.is_none_or(|lasts| self.at < began + lasts));
         now && spec.fails_on >> (pod % 32) & 1 == 1
     }
 
@@ -82,7 +96,8 @@ impl World {
     fn is_retried(&self, pod: usize) -> bool {
         let fails = |block: usize| self.specs[block].lasts.is_some() && self.fails(block, pod);
         let window = self.stores[pod].pod.published.window;
-        self.discovery == Discovery::ShardServices && (0..self.specs.len()).any(|block| fails(block) && self.in_window(block, window))
+        self.discovery == Discovery::ShardServices
+            && (0..self.specs.len()).any(|block| fails(block) && self.in_window(block, window))
     }
 
     /// Loads what the window asks for and does not fail; after a restart all of it is read anew.
@@ -117,17 +132,26 @@ impl World {
 
     /// Whether the pods that are asked, by label, return all samples of an instant of a block.
     fn answered(&self, asked: &[(usize, u32)], block: usize, instant: DateTime<Utc>) -> bool {
-        let has = |i: usize| self.stores[i].loaded[block] && self.stores[i].pod.applied.holds(instant, now());
+        let has = |i: usize| {
+            self.stores[i].loaded[block] && self.stores[i].pod.applied.holds(instant, now())
+        };
         match self.discovery {
             Discovery::Pods => asked.iter().any(|(i, _)| has(*i)),
-            Discovery::ShardServices => {
-                asked.iter().any(|(_, label)| asked.iter().filter(|(_, other)| other == label).all(|(i, _)| has(*i)))
-            }
+            Discovery::ShardServices => asked.iter().any(|(_, label)| {
+                asked
+                    .iter()
+                    .filter(|(_, other)| other == label)
+                    .all(|(i, _)| has(*i))
+            }),
         }
     }
 
     fn asked_by(&self, querier: usize) -> Vec<(usize, u32)> {
-        self.stores.iter().enumerate().filter_map(|(i, store)| Some((i, store.pod.believed[querier]?))).collect()
+        self.stores
+            .iter()
+            .enumerate()
+            .filter_map(|(i, store)| Some((i, store.pod.believed[querier]?)))
+            .collect()
     }
 
     /// Some instants within a block, and not on a window's edge.
@@ -135,7 +159,8 @@ impl World {
         let (from, to) = self.range(block);
         let step = (to - from) / 7;
         let all = (0..7).map(|i| from + step * i + chrono::TimeDelta::seconds(7));
-        all.filter(|instant| required.holds(*instant, now()) && *instant < to).collect()
+        all.filter(|instant| required.holds(*instant, now()) && *instant < to)
+            .collect()
     }
 
     fn blocks(&self) -> Vec<Block> {
@@ -143,8 +168,16 @@ impl World {
             let store = &self.stores[i];
             self.in_window(block, store.pod.applied) && !store.loaded[block]
         };
-        let one = |block: usize| Block { range: self.range(block), lacking: (0..self.stores.len()).filter(|i| lacks(block, *i)).collect() };
-        (0..self.specs.len()).map(one).filter(|block| !block.lacking.is_empty()).collect()
+        let one = |block: usize| Block {
+            range: self.range(block),
+            lacking: (0..self.stores.len())
+                .filter(|i| lacks(block, *i))
+                .collect(),
+        };
+        (0..self.specs.len())
+            .map(one)
+            .filter(|block| !block.lacking.is_empty())
+            .collect()
     }
 }
 
@@ -157,30 +190,47 @@ pub(super) enum End {
 }
 
 /// Runs a rollout second by second until it is done, or held for good.
-pub(super) fn simulate(divisions: &[Division; 2], discovery: Discovery, spare: u32, specs: &[Spec], seed: u64) -> Result<End, String> {
+pub(super) fn simulate(
+    divisions: &[Division; 2],
+    discovery: Discovery,
+    spare: u32,
+    specs: &[Spec],
+    seed: u64,
+) -> Result<End, String> {
     let mut random = random(seed);
     let count = divisions.iter().map(Division::pods).max().unwrap_or(1) + spare;
     let plans = divisions.each_ref().map(|division| division.plan(count));
     let mut world = World::new(&places(&plans[0], count), specs, discovery);
     let mut oracle = Oracle::new(&world, &plans);
     let targets = places(&plans[1], count);
-    let terms = Terms { required: required(&plans[1]), discovery, allow_gap: false, now: now() };
+    let terms = Terms {
+        required: required(&plans[1]),
+        discovery,
+        allow_gap: false,
+        now: now(),
+    };
     let mut steps = 0;
     loop {
         world.second(&mut random);
         let at = world.at;
-        oracle.query(&world).map_err(|why| format!("second {at}, step {steps}: {why}"))?;
+        oracle
+            .query(&world)
+            .map_err(|why| format!("second {at}, step {steps}: {why}"))?;
         let members = members(world.stores.iter().map(|store| &store.pod), &targets, at);
         match next_step(&members, &world.blocks(), &terms) {
             Step::Done => return Ok(End::Done),
             Step::Blocked(gap) => return Err(format!("blocked at step {steps}: {gap:?}")),
-            Step::Held(blocks) if blocks.is_empty() => return Err(format!("held by nothing at step {steps}")),
+            Step::Held(blocks) if blocks.is_empty() => {
+                return Err(format!("held by nothing at step {steps}"));
+            }
             Step::Held(_) if at > END => return Ok(End::Held),
             Step::Held(_) | Step::Wait(_) => {}
             Step::Move { changes, .. } => {
                 steps += 1;
                 for change in changes {
-                    world.stores[change.member].pod.publish(at, change.to, &mut random);
+                    world.stores[change.member]
+                        .pod
+                        .publish(at, change.to, &mut random);
                 }
                 world.begin_faults(steps);
             }
@@ -199,21 +249,39 @@ struct Oracle {
 
 impl Oracle {
     fn new(world: &World, plans: &[Plan; 2]) -> Self {
-        let both = required(&plans[0]).min.at(now()).max(required(&plans[1]).min.at(now()));
-        let range = Window { min: Bound::Absolute(both), max: required(&plans[0]).max };
-        let instants: Vec<Vec<DateTime<Utc>>> = (0..world.specs.len()).map(|block| world.instants(block, range)).collect();
-        let served = instants.iter().map(|instants| vec![false; instants.len()]).collect();
+        let both = required(&plans[0])
+            .min
+            .at(now())
+            .max(required(&plans[1]).min.at(now()));
+        let range = Window {
+            min: Bound::Absolute(both),
+            max: required(&plans[0]).max,
+        };
+        let instants: Vec<Vec<DateTime<Utc>>> = (0..world.specs.len())
+            .map(|block| world.instants(block, range))
+            .collect();
+        let served = instants
+            .iter()
+            .map(|instants| vec![false; instants.len()])
+            .collect();
         Self { instants, served }
     }
 
     fn query(&mut self, world: &World) -> Result<(), String> {
         for (block, instants) in self.instants.iter().enumerate() {
             for (i, instant) in instants.iter().enumerate() {
-                let reached: Vec<bool> = (0..QUERIERS).map(|querier| world.answered(&world.asked_by(querier), block, *instant)).collect();
+                let reached: Vec<bool> = (0..QUERIERS)
+                    .map(|querier| world.answered(&world.asked_by(querier), block, *instant))
+                    .collect();
                 if self.served[block][i] && reached.contains(&false) {
-                    return Err(format!("block {block} at {instant} is not found any more: {reached:?}"));
+                    return Err(format!(
+                        "block {block} at {instant} is not found any more: {reached:?}"
+                    ));
                 }
-                let settled = world.stores.iter().all(|store| store.pod.confirmed(world.at));
+                let settled = world
+                    .stores
+                    .iter()
+                    .all(|store| store.pod.confirmed(world.at));
                 self.served[block][i] |= settled && reached.iter().all(|reached| *reached);
             }
         }

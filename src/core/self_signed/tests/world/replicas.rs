@@ -8,9 +8,22 @@ impl World {
         let (life, now) = (self.lives, self.now);
         let replica = &mut self.replicas[i];
         replica.custodian = Custodian::new(settings());
-        (replica.alive, replica.life, replica.boot, replica.busy, replica.hold) = (true, life, now, false, 0);
-        replica.sights = Sights { secret: Sight::Unknown, registrations: vec![Sight::Unknown] };
-        (replica.secret_version, replica.bundle_version, replica.serving) = (0, 0, None);
+        (
+            replica.alive,
+            replica.life,
+            replica.boot,
+            replica.busy,
+            replica.hold,
+        ) = (true, life, now, false, 0);
+        replica.sights = Sights {
+            secret: Sight::Unknown,
+            registrations: vec![Sight::Unknown],
+        };
+        (
+            replica.secret_version,
+            replica.bundle_version,
+            replica.serving,
+        ) = (0, 0, None);
         self.soon(WATCH_LAG, Event::SeeSecret(i, 0));
         self.soon(WATCH_LAG, Event::SeeBundle(i, 0));
     }
@@ -21,7 +34,12 @@ impl World {
         if !self.replicas[i].alive || self.again(i, Event::SeeSecret(i, version)) {
             return;
         }
-        let sight = self.secrets.last().unwrap().clone().map_or(Sight::Missing, Sight::Holds);
+        let sight = self
+            .secrets
+            .last()
+            .unwrap()
+            .clone()
+            .map_or(Sight::Missing, Sight::Holds);
         let replica = &mut self.replicas[i];
         (replica.sights.secret, replica.secret_version) = (sight, version);
         self.look(i);
@@ -32,7 +50,13 @@ impl World {
         if !self.replicas[i].alive || self.again(i, Event::SeeBundle(i, version)) {
             return;
         }
-        let sight = self.bundles.last().unwrap().0.clone().map_or(Sight::Missing, |bundle| Sight::Holds(vec![bundle]));
+        let sight = self
+            .bundles
+            .last()
+            .unwrap()
+            .0
+            .clone()
+            .map_or(Sight::Missing, |bundle| Sight::Holds(vec![bundle]));
         let replica = &mut self.replicas[i];
         (replica.sights.registrations[0], replica.bundle_version) = (sight, version);
         self.look(i);
@@ -55,26 +79,53 @@ impl World {
             return;
         }
         let local = Duration::from_millis(now - replica.boot);
-        let look = replica.custodian.look(local, wall(now, skew), &replica.sights);
+        let look = replica
+            .custodian
+            .look(local, wall(now, skew), &replica.sights);
         if let Some(leaf) = look.serve {
             replica.serving = Some(leaf);
         }
         let write = match look.step {
             Step::WaitUntil(at) => {
                 assert!(at > local, "it waits for what has come already");
-                let (at, life) = (replica.boot + u64::try_from(at.as_millis()).unwrap() + 1, replica.life);
+                let (at, life) = (
+                    replica.boot + u64::try_from(at.as_millis()).unwrap() + 1,
+                    replica.life,
+                );
                 self.at(at, Event::Wake(i, life));
                 return;
             }
             Step::Write(change) => {
-                let before = if let Sight::Holds(store) = &replica.sights.secret { store.clone() } else { Store::default() };
-                let (memory, bundled) = (replica.custodian.memory().cloned(), replica.sights.bundled());
-                let store = before.changed(&change, &settings(), wall(now, skew), memory.as_ref(), &bundled, &mut self.mint).unwrap();
+                let before = if let Sight::Holds(store) = &replica.sights.secret {
+                    store.clone()
+                } else {
+                    Store::default()
+                };
+                let (memory, bundled) = (
+                    replica.custodian.memory().cloned(),
+                    replica.sights.bundled(),
+                );
+                let store = before
+                    .changed(
+                        &change,
+                        &settings(),
+                        wall(now, skew),
+                        memory.as_ref(),
+                        &bundled,
+                        &mut self.mint,
+                    )
+                    .unwrap();
                 assert!(store.is_sound(), "{change:?}: {store:?}");
                 self.authorities += usize::from(change == Change::Promote);
-                Write::Secret { version: self.replicas[i].secret_version, store: Box::new(store) }
+                Write::Secret {
+                    version: self.replicas[i].secret_version,
+                    store: Box::new(store),
+                }
             }
-            Step::Trust { anchors, .. } => Write::Bundle { version: replica.bundle_version, anchors },
+            Step::Trust { anchors, .. } => Write::Bundle {
+                version: replica.bundle_version,
+                anchors,
+            },
         };
         self.send(i, write);
     }
@@ -84,13 +135,35 @@ impl World {
         self.replicas[i].busy = true;
         let bad = now < FAULTS && self.rng.random_range(0..100) < self.scenario.bad;
         if self.replicas[i].partitioned > now || (bad && self.rng.random_bool(0.5)) {
-            self.soon(SECOND, Event::Answer { replica: i, life, stands: false });
+            self.soon(
+                SECOND,
+                Event::Answer {
+                    replica: i,
+                    life,
+                    stands: false,
+                },
+            );
             return;
         }
-        self.soon(SECOND, Event::Arrive { replica: i, life, write, lost: bad });
+        self.soon(
+            SECOND,
+            Event::Arrive {
+                replica: i,
+                life,
+                write,
+                lost: bad,
+            },
+        );
         if bad {
             // The write happens, and nobody is told.
-            self.at(now + 3 * SECOND, Event::Answer { replica: i, life, stands: false });
+            self.at(
+                now + 3 * SECOND,
+                Event::Answer {
+                    replica: i,
+                    life,
+                    stands: false,
+                },
+            );
         }
     }
 
