@@ -1,6 +1,7 @@
-//! What our own code costs, without sockets: `cargo bench --bench micro`. Prints the median of many runs in microseconds.
+//! Costs of the program's own code, without sockets: `cargo bench --bench micro`. Prints the median of
+//! many runs in microseconds.
 //!
-//! The whole server beside its peers is `benches/load/compare`.
+//! `benches/load/compare` measures the complete server next to other webhooks.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,19 +17,23 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
-use thanos_timeshard::core::agent_status::{AgentStatus, Phase};
+use thanos_timeshard::core::agent::status::{AgentStatus, Phase};
 use thanos_timeshard::core::config::Config;
-use thanos_timeshard::core::entry::{Entry, key};
-use thanos_timeshard::core::fleet::{Fleet, StatefulSetFacts};
-use thanos_timeshard::core::names;
-use thanos_timeshard::core::observed::{Answer, MapFacts, PodFacts};
+use thanos_timeshard::core::gateways::{Gateways, Published};
+use thanos_timeshard::core::kube::observed::{MapFacts, PodAnswer, PodFacts};
+use thanos_timeshard::core::kube::statefulset::StatefulSetFacts;
+use thanos_timeshard::core::model::entry::{Entry, key};
+use thanos_timeshard::core::model::names;
+use thanos_timeshard::core::model::window::Window;
 use thanos_timeshard::core::plan::Plan;
-use thanos_timeshard::core::reconcile::{PodView, View, decide};
-use thanos_timeshard::core::rollout::{Discovery, Member, Place, Standing, Step, Terms, next_step};
-use thanos_timeshard::core::window::Window;
+use thanos_timeshard::core::rollout::planner::{
+    Discovery, Member, MemberState, PlanTerms, Slot, Step, next_step,
+};
+use thanos_timeshard::core::rollout::queriers::QuerierMemory;
+use thanos_timeshard::core::rollout::reconcile::{ReportedPod, View, decide};
 use thanos_timeshard::webhook::Reviewer;
 
-/// Median of `runs` runs of `work`, in microseconds.
+/// Returns the median of `runs` runs of `work`, in microseconds.
 fn median(runs: usize, mut work: impl FnMut()) -> f64 {
     let mut times: Vec<f64> = (0..runs)
         .map(|_| {
@@ -41,7 +46,7 @@ fn median(runs: usize, mut work: impl FnMut()) -> f64 {
     times[runs / 2]
 }
 
-/// A review of about `bytes` bytes; what makes it large is environment and managed fields, as on a cluster.
+/// A review of about `bytes` bytes, mostly environment and managed fields, as in a cluster.
 fn review(bytes: usize) -> String {
     let variable = |i| json!({"name": format!("STORE_SETTING_{i:04}"), "value": "{\"path\":\"C:\\\\x\"}".repeat(4)});
     let make = |variables: usize| {
@@ -59,8 +64,8 @@ fn review(bytes: usize) -> String {
     make(bytes.saturating_sub(make(0).len()) / each)
 }
 
-/// Members of a StatefulSet between two numbers of shards, as everybody stands before the first step.
-fn members(pods: u32, from: u32, to: u32) -> (Vec<Member>, Terms) {
+/// Members of a StatefulSet before the first step between two numbers of shards.
+fn members(pods: u32, from: u32, to: u32) -> (Vec<Member>, PlanTerms) {
     let now = chrono::DateTime::UNIX_EPOCH;
     let sharding = |shards: u32| {
         Config::parse(
@@ -74,7 +79,7 @@ fn members(pods: u32, from: u32, to: u32) -> (Vec<Member>, Terms) {
     let place = |plan: &Plan, pod| {
         let at = plan.assign(pod);
         (
-            Place {
+            Slot {
                 shard: at.shard,
                 replica: at.replica,
                 window: plan.window(at.shard, now),
@@ -88,19 +93,14 @@ fn members(pods: u32, from: u32, to: u32) -> (Vec<Member>, Terms) {
             published: place(&plans[0], pod).0,
             desired,
             surplus,
-            standing: Standing::Confirmed,
+            state: MemberState::Confirmed,
+            canary: false,
         }
     };
     let sharding = sharding(from);
-    let required = sharding.required();
     (
         (0..pods).map(member).collect(),
-        Terms {
-            required,
-            discovery: Discovery::Pods,
-            allow_gap: false,
-            now,
-        },
+        PlanTerms::new(&sharding, pods as usize, now),
     )
 }
 
@@ -115,7 +115,7 @@ fn rollout() {
             let (members, mut terms) = members(pods, from, to);
             terms.discovery = discovery;
             let took = median(runs, || {
-                drop(black_box(next_step(black_box(&members), &[], &terms)))
+                drop(black_box(next_step(black_box(&members), &[], &terms)));
             });
             let Step::Move { changes, .. } = next_step(&members, &[], &terms) else {
                 panic!("no step")
@@ -128,8 +128,8 @@ fn rollout() {
     }
 }
 
-/// A pod that serves what is published, as the cluster and its sidecar tell it.
-fn settled_pod(name: &str, shard: u32, replica: u32, window: Window) -> (PodFacts, Answer) {
+/// A confirmed pod, as the cluster and its sidecar report it.
+fn settled_pod(name: &str, shard: u32, replica: u32, window: Window) -> (PodFacts, PodAnswer) {
     let facts = PodFacts {
         name: name.to_owned(),
         statefulset: "store".to_owned(),
@@ -153,11 +153,31 @@ fn settled_pod(name: &str, shard: u32, replica: u32, window: Window) -> (PodFact
         contract: names::CONTRACT,
         ..AgentStatus::default()
     };
-    (facts, Answer::Status(Box::new(status)))
+    (facts, PodAnswer::Status(Box::new(status)))
 }
 
-/// A look at 25 pods that are as they should be.
-fn look() {
+/// Pods that have been ready for an hour.
+fn reported(pods: &[(PodFacts, PodAnswer)]) -> BTreeMap<String, ReportedPod<'_>> {
+    let hour = Duration::from_hours(1);
+    pods.iter()
+        .map(|(facts, answer)| {
+            let pod = ReportedPod {
+                facts,
+                answer: Some(answer),
+                ready_for: Some(hour),
+                unready: None,
+                labelled_for: hour,
+                confirmed_ago: None,
+                drifts_for: None,
+                nudged_ago: None,
+            };
+            (facts.name.clone(), pod)
+        })
+        .collect()
+}
+
+/// Reconciles 25 settled pods.
+fn reconcile() {
     let config = Arc::new(
         Config::parse(
             "sharding: {total_shards: 5, replicas_per_shard: 5}",
@@ -175,13 +195,15 @@ fn look() {
         partition: Some(0),
         ..StatefulSetFacts::default()
     };
-    let fleet = Fleet::new(config.clone()).with_statefulset(facts).unwrap();
+    let fleet = Gateways::new(config.clone())
+        .with_statefulset(facts)
+        .unwrap();
     let known = fleet.known("ns", "store");
     let mut map = MapFacts {
         owner_uid: Some("set".to_owned()),
         ..MapFacts::default()
     };
-    let mut pods: Vec<(PodFacts, Answer)> = Vec::new();
+    let mut pods: Vec<(PodFacts, PodAnswer)> = Vec::new();
     for i in 0..25 {
         let (name, at) = (format!("store-{i}"), known.plan.assign(i));
         let window = known.plan.window(at.shard, now);
@@ -191,43 +213,31 @@ fn look() {
         );
         pods.push(settled_pod(&name, at.shard, at.replica, window));
     }
-    let hour = Duration::from_hours(1);
-    let views: BTreeMap<String, PodView<'_>> = pods
-        .iter()
-        .map(|(facts, answer)| {
-            (
-                facts.name.clone(),
-                PodView {
-                    facts,
-                    answer: Some(answer),
-                    ready_for: Some(hour),
-                    labelled_for: hour,
-                    drifts_for: None,
-                    hurried_ago: None,
-                },
-            )
-        })
-        .collect();
+    let views = reported(&pods);
+    let map = Published::new(map, now);
     let view = View {
-        known,
+        gateway: known,
         config: &config,
         map: Some(&map),
         written: None,
         own: &std::collections::BTreeSet::new(),
         pods: &views,
         missing_for: &BTreeMap::new(),
+        queriers: &[],
+        querier_memory: &QuerierMemory::default(),
+        taken_back: None,
         now,
     };
     let decision = decide(&view);
     assert!(
-        decision.upkeep.is_none() && decision.step.is_none() && decision.hurry.is_empty(),
+        decision.upkeep.is_none() && decision.step.is_none() && decision.nudge.is_empty(),
         "{decision:?}"
     );
     let took = median(5_000, || drop(black_box(decide(black_box(&view)))));
-    println!("look at 25 settled pods: {took:.1} us");
+    println!("reconcile 25 settled pods: {took:.1} us");
 }
 
-/// The guard's answers, from the request's bytes: a scale-down that leaves a gap, and a change of the split.
+/// The guard, from the request's bytes: a scale-down that leaves a gap, and a change of the split.
 fn guard() {
     for (pods, from, to) in [(6_u32, 3_u32, 2_u32), (100, 50, 40), (5_000, 2_500, 2_000)] {
         let config = Arc::new(
@@ -251,7 +261,7 @@ fn guard() {
         let entries = (0..pods)
             .map(|pod| (format!("store-{pod}"), entry(pod)))
             .collect();
-        let fleet = Fleet::new(config)
+        let fleet = Gateways::new(config)
             .with_statefulset(facts)
             .unwrap()
             .with_configmap("ns", "store-time-shards", entries);
@@ -278,7 +288,7 @@ fn guard() {
         );
         for (what, body) in [("a scale-down", down), ("a change of the split", split)] {
             let took = median(20, || {
-                drop(black_box(reviewer.guard(black_box(body.as_bytes()))))
+                drop(black_box(reviewer.guard(black_box(body.as_bytes()))));
             });
             println!("guard, {what} of {pods:>4} pods: {took:.0} us");
         }
@@ -286,11 +296,11 @@ fn guard() {
 }
 
 fn main() {
-    let fleet = Arc::new(ArcSwap::from_pointee(Fleet::new(Arc::new(
+    let fleet = Arc::new(ArcSwap::from_pointee(Gateways::new(Arc::new(
         Config::default(),
     ))));
     let reviewer = Reviewer::new(fleet, || chrono::DateTime::UNIX_EPOCH);
-    // With a size as argument only that review runs, for a profiler.
+    // A size as argument runs only that review, for a profiler.
     let only = std::env::args().find_map(|arg| arg.parse::<usize>().ok());
     for bytes in [3_500, 64_000, 250_000]
         .into_iter()
@@ -298,7 +308,7 @@ fn main() {
     {
         let body = review(bytes);
         let took = median(if only.is_some() { 200_000 } else { 5_000 }, || {
-            drop(black_box(reviewer.review(black_box(body.as_bytes()))))
+            drop(black_box(reviewer.review(black_box(body.as_bytes()))));
         });
         println!("review of {:>6} bytes: {took:.1} us", body.len());
     }
@@ -315,6 +325,6 @@ fn main() {
     });
     println!("plan for 10000 pods: {took:.0} us");
     rollout();
-    look();
+    reconcile();
     guard();
 }

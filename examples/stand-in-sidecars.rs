@@ -1,9 +1,9 @@
-//! Pods without a node, as if kubelet and sidecars were there: `stand-in-sidecars NAMESPACE…`, with an administrator's
-//! `KUBECONFIG`. For tests of the server at a scale that no test machine has room for.
+//! Stands in for kubelet and sidecars of pods without a node: `stand-in-sidecars NAMESPACE…`, with an
+//! administrator's `KUBECONFIG`. For tests of the server at a scale beyond any test machine.
 //!
-//! Every pod of these namespaces gets an address of its own within 127.0.0.0/8 and becomes Ready; at that address `GET
-//! /status` answers what the pod's entry in the ConfigMap says: published, applied and verified at once, with one restart
-//! more than before. It answers the way a sidecar does, and does nothing else.
+//! Every pod of these namespaces gets its own address in 127.0.0.0/8 and becomes Ready. At that
+//! address, `GET /status` returns the pod's entry in the ConfigMap as published, applied and verified
+//! immediately, with one more restart. It does nothing else of a sidecar.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,41 +17,41 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
-use thanos_timeshard::core::agent_status::{AgentStatus, Phase};
-use thanos_timeshard::core::entry::Entry;
-use thanos_timeshard::core::loaded::{BucketCounts, LoadedBlocks};
-use thanos_timeshard::core::names;
+use thanos_timeshard::core::agent::loaded::{BucketCounts, LoadedBlocks};
+use thanos_timeshard::core::agent::status::{AgentStatus, Phase};
+use thanos_timeshard::core::model::entry::Entry;
+use thanos_timeshard::core::model::names;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Pods made Ready at the same time.
+/// How many pods are made Ready concurrently.
 const CONCURRENT_PATCHES: usize = 32;
-/// Blocks that each pod says it has loaded.
+/// How many loaded blocks each pod reports.
 const BLOCKS: u64 = 130;
-/// The longest request that is read, in bytes.
 const MAX_REQUEST_BYTES: usize = 4096;
 
 #[derive(Default)]
-struct Stood {
+struct StandIn {
     entry: Option<Entry>,
     restarts: u64,
 }
 
-/// Pods by namespace and name.
+/// Pods, the stand-ins by namespace and name.
 #[derive(Default)]
 struct Pods {
-    addressed: HashSet<PodName>,
+    /// UIDs: a pod that is created again gets an address of its own.
+    addressed: HashSet<String>,
     given: u32,
-    stood: HashMap<PodName, Stood>,
+    stand_in: HashMap<PodName, StandIn>,
 }
 
 type PodName = (String, String);
 type Shared = Arc<Mutex<Pods>>;
 
 impl Pods {
-    /// Whether it is new.
-    fn appeared(&mut self, pod: &PodName) -> bool {
-        self.addressed.insert(pod.clone())
+    /// Returns whether the pod is new.
+    fn appeared(&mut self, uid: String) -> bool {
+        self.addressed.insert(uid)
     }
 
     /// The next address: 127.1.0.1 and on.
@@ -61,18 +61,18 @@ impl Pods {
     }
 
     fn published(&mut self, pod: PodName, entry: Entry) {
-        let stood = self.stood.entry(pod).or_default();
-        let moved = stood
+        let stand_in = self.stand_in.entry(pod).or_default();
+        let moved = stand_in
             .entry
             .as_ref()
             .is_some_and(|before| before.window != entry.window);
-        stood.restarts += u64::from(moved);
-        stood.entry = Some(entry);
+        stand_in.restarts += u64::from(moved);
+        stand_in.entry = Some(entry);
     }
 
     fn answer(&self, pod: &PodName) -> AgentStatus {
-        let stood = self.stood.get(pod);
-        let entry = stood.and_then(|stood| stood.entry.as_ref());
+        let stand_in = self.stand_in.get(pod);
+        let entry = stand_in.and_then(|stand_in| stand_in.entry.as_ref());
         let window = entry.map(|entry| entry.window);
         AgentStatus {
             pod: pod.1.clone(),
@@ -86,7 +86,7 @@ impl Pods {
             published: window,
             applied: window,
             verified: window.is_some(),
-            restarts: stood.map_or(0, |stood| stood.restarts),
+            restarts: stand_in.map_or(0, |stand_in| stand_in.restarts),
             last_error: None,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             contract: names::CONTRACT,
@@ -96,11 +96,12 @@ impl Pods {
             order: entry.and_then(|entry| entry.order),
             blocks: entry.map(|_| loaded()),
             blocks_unknown: None,
+            last_load: None,
         }
     }
 }
 
-/// Everything that there is, read a moment ago.
+/// All blocks loaded, as of now.
 fn loaded() -> LoadedBlocks {
     let bucket = BucketCounts {
         total: BLOCKS,
@@ -145,7 +146,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does what kubelet would: gives each pod an address, and calls it Ready.
+/// Stands in for kubelet: gives each pod an address and makes it Ready.
 async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::Result<()> {
     let names = Api::<PartialObjectMeta<Pod>>::namespaced(client.clone(), namespace);
     let api = Api::<Pod>::namespaced(client, namespace);
@@ -155,20 +156,21 @@ async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::R
     let patched = appeared.map_err(anyhow::Error::from).map_ok(|pod| {
         let (api, name) = (api.clone(), pod.name_any());
         let key = (namespace.to_owned(), name.clone());
-        let appeared = with(pods, |pods| pods.appeared(&key));
+        let uid = pod.uid().unwrap_or_default();
+        let appeared = with(pods, |pods| pods.appeared(uid));
         async move {
             if !appeared {
                 return Ok(());
             }
             let (address, listener) = listen(pods).await.with_context(|| format!("pod {name}"))?;
             tokio::spawn(serve(listener, key, pods.clone()));
-            // Whatever it says: a server counts from when it has seen it, by its own clock.
+            // Any time will do: the server counts from its own observation.
             let since = thanos_timeshard::adapters::clock::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
             let condition = |kind| json!({"type": kind, "status": "True", "lastTransitionTime": since});
             let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
                 "conditions": [condition("PodScheduled"), condition("ContainersReady"), condition("Ready")]}});
             match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await {
-                // Deleted meanwhile.
+                // The pod was deleted meanwhile.
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
                 answer => answer.map(drop).with_context(|| format!("pod {name} did not become Ready")),
             }
@@ -180,7 +182,7 @@ async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::R
         .await
 }
 
-/// Listens on the next address that nobody has: another of these may run on this machine.
+/// Listens on the next free address: another instance may run on this machine.
 async fn listen(pods: &Shared) -> anyhow::Result<(Ipv4Addr, TcpListener)> {
     loop {
         let address = with(pods, Pods::address);
@@ -197,7 +199,7 @@ async fn listen(pods: &Shared) -> anyhow::Result<(Ipv4Addr, TcpListener)> {
     }
 }
 
-/// Does what sidecars would: every entry is applied as soon as it is published.
+/// Stands in for sidecars: applies every entry as soon as it is published.
 async fn read_entries(client: Client, namespace: &str, pods: &Shared) -> anyhow::Result<()> {
     let ours = watcher::Config::default().labels(&format!(
         "{}={}",
@@ -215,7 +217,7 @@ async fn read_entries(client: Client, namespace: &str, pods: &Shared) -> anyhow:
                     Entry::parse(&text, now).map_err(|error| anyhow::anyhow!("{key}: {error}"))?;
                 let name = key.strip_suffix(".yaml").unwrap_or(&key).to_owned();
                 with(pods, |pods| {
-                    pods.published((namespace.to_owned(), name), entry)
+                    pods.published((namespace.to_owned(), name), entry);
                 });
             }
             Ok(())
@@ -234,7 +236,7 @@ async fn serve(listener: TcpListener, pod: PodName, pods: Shared) {
     }
 }
 
-/// One request and one answer; whoever asks for something else than `/status` gets it all the same.
+/// Answers one request with the status, whatever the path.
 async fn reply(mut stream: TcpStream, answer: AgentStatus) -> Option<()> {
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {

@@ -1,4 +1,5 @@
-//! A stand-in for `thanos store` in tests and demos: `stand-in-thanos store --min-time=-1d --max-time=0s ...`.
+//! A stand-in for `thanos store` in tests and demos: `stand-in-thanos store --min-time=-1d
+//! --max-time=0s ...`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The agent's command line. Every flag is an environment variable, too.
+//! The agent's command line. Every flag is also an environment variable.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -6,17 +6,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use crate::adapters::logfmt;
-use crate::core::duration::PromDuration;
-use crate::core::reload;
-use crate::core::shared_files::ReloadMode;
-use crate::core::version;
+use crate::core::agent::handoff::ReloadMode;
+use crate::core::agent::sidecar as decisions;
+use crate::core::model::duration::PromDuration;
+use crate::core::model::version;
 use crate::launcher::{self, process};
-use crate::sidecar::{self, Thanos};
+use crate::sidecar::{self, ThanosClient};
 
 pub use crate::launcher::process::CHILD_COMMAND;
 
@@ -27,27 +28,28 @@ const EXIT_NOT_FOUND: u8 = 127;
 /// Keeps one Thanos Store Gateway on its published time window.
 #[derive(Debug, Parser)]
 #[command(name = "timeshard-agent", version = version::text())]
-struct Cli {
+struct AgentCli {
     #[command(subcommand)]
-    command: Command,
+    command: AgentCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Watch the mounted `ConfigMap`, drain, have thanos restarted with a new window, verify, report.
+enum AgentCommand {
+    /// Watch the mounted `ConfigMap`, drain, have thanos restarted with a new window, verify,
+    /// report.
     Sidecar(Box<SidecarArgs>),
     /// Run thanos as PID 1 of its container and restart it in place when the window changes.
     ///
-    /// Ends with thanos' own exit code; 127 if COMMAND was not found.
+    /// Exits with thanos' own exit code; 127 if COMMAND was not found.
     Launch(LaunchArgs),
     #[command(name = process::CHILD_COMMAND, hide = true)]
     ExecChild {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<OsString>,
+        args: Vec<OsString>,
     },
 }
 
-/// Durations everywhere: whole numbers with units, such as 60s, 5m, 1h30m; 0s is none.
+/// Durations are whole numbers with units, such as 60s, 5m, 1h30m; 0s is none.
 #[derive(Debug, Args)]
 struct SidecarArgs {
     /// This pod's name; its entry is the file NAME.yaml.
@@ -67,7 +69,7 @@ struct SidecarArgs {
         default_value = "/etc/timeshard"
     )]
     config_dir: PathBuf,
-    /// Directory shared with the launcher, writable.
+    /// Writable directory shared with the launcher.
     #[arg(
         long,
         env = "TIMESHARD_SHARED_DIR",
@@ -75,7 +77,7 @@ struct SidecarArgs {
         default_value = "/run/timeshard"
     )]
     shared_dir: PathBuf,
-    /// Where thanos' --http-address is reached from here.
+    /// URL of thanos' --http-address from this container.
     #[arg(
         long,
         env = "TIMESHARD_THANOS_URL",
@@ -83,7 +85,8 @@ struct SidecarArgs {
         default_value = "http://127.0.0.1:10902"
     )]
     thanos_url: String,
-    /// Where thanos' --grpc-address is reached from here; used when its HTTP port does not tell whether it is ready.
+    /// Address of thanos' --grpc-address from this container; used when the HTTP port does not
+    /// reveal whether thanos is ready.
     #[arg(
         long,
         env = "TIMESHARD_GRPC_ADDRESS",
@@ -91,7 +94,7 @@ struct SidecarArgs {
         default_value = "127.0.0.1:10901"
     )]
     grpc_address: String,
-    /// Where to serve /status, /readyz, /livez and /metrics; 0.0.0.0 is every address, IPv6 too.
+    /// Address for /status, /readyz, /livez and /metrics; 0.0.0.0 is every address, including IPv6.
     #[arg(
         long,
         env = "TIMESHARD_LISTEN",
@@ -99,38 +102,44 @@ struct SidecarArgs {
         default_value = "0.0.0.0:10908"
     )]
     listen: SocketAddr,
-    /// How long to be unready before thanos is restarted, so that queriers let go; the entry may say otherwise (at most 1h).
+    /// How long to be unready before thanos is restarted, so that queriers drop the pod; the entry
+    /// may override it (at most 1h).
     #[arg(long, env = "TIMESHARD_DRAIN", value_name = "DURATION", default_value = "90s", value_parser = duration)]
     drain: Duration,
-    /// How long thanos may take to become ready with a new window before it is given up; 0s is for ever.
+    /// How long thanos may take to become ready with a new window before the window is given up;
+    /// 0s: no limit.
     #[arg(long, env = "TIMESHARD_READY_TIMEOUT", value_name = "DURATION", default_value = "0s", value_parser = duration)]
     ready_timeout: Duration,
-    /// For how long thanos is started again before the pod turns Ready when it could not load all its blocks; 0s is never.
+    /// How long to restart thanos, before the pod turns Ready, while it could not load all its
+    /// blocks; 0s: never.
     ///
-    /// Needs --reload=exec. Blocks that the pod lacked before the restart, too, are not waited for.
+    /// Needs --reload=exec. Blocks that the pod already lacked before the restart are not waited
+    /// for.
     #[arg(long, env = "TIMESHARD_LOAD_RETRY", value_name = "DURATION", default_value = "2m", value_parser = duration)]
     load_retry: Duration,
-    /// Copy this program into the shared directory first, for the launcher.
+    /// First copy this program into the shared directory, for the launcher.
     #[arg(long, env = "TIMESHARD_INSTALL")]
     install: bool,
-    /// Install, write the window file if the entry is mounted, and end (init container of the classic form).
+    /// Install, write the window file if the entry is mounted, and exit (init container of the
+    /// classic form).
     #[arg(long, env = "TIMESHARD_INSTALL_ONLY")]
     install_only: bool,
-    /// How thanos takes over a new window.
+    /// How thanos switches to a new window.
     #[arg(
         long,
         env = "TIMESHARD_RELOAD",
         value_name = "MODE",
         default_value = "exec"
     )]
-    reload: Reload,
+    reload: ReloadMode,
     /// With --reload=signal: HUP, INT, QUIT, TERM, USR1, USR2 or WINCH.
     #[arg(long, env = "TIMESHARD_RELOAD_SIGNAL", value_name = "SIGNAL", default_value = "HUP", value_parser = signal_name)]
     reload_signal: rustix::process::Signal,
     /// With --reload=signal: how long thanos may take to change its flags.
     #[arg(long, env = "TIMESHARD_SIGNAL_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     signal_timeout: Duration,
-    /// With --reload=signal: the program's file name; only its processes with the word `store` get the signal.
+    /// With --reload=signal: the program's file name; only its processes with the argument `store`
+    /// are signalled.
     #[arg(
         long,
         env = "TIMESHARD_PROCESS_NAME",
@@ -138,27 +147,34 @@ struct SidecarArgs {
         default_value = "thanos"
     )]
     process_name: String,
-    /// How often to look whether a serving thanos still serves.
+    /// How often to check whether a serving thanos still serves.
     #[arg(long, env = "TIMESHARD_CHECK_INTERVAL", value_name = "DURATION", default_value = "10s", value_parser = positive)]
     check_interval: Duration,
-    /// How often to look at both directories when no change was notified.
+    /// How often to read both directories without a change notification.
     #[arg(long, env = "TIMESHARD_POLL_INTERVAL", value_name = "DURATION", default_value = "60s", value_parser = positive)]
     poll_interval: Duration,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Reload {
-    /// The launcher restarts it in place (works with every thanos).
-    Exec,
-    /// A signal, for builds of thanos that honour one; needs a shared process namespace.
-    Signal,
-    /// Not at all: thanos keeps its admission window, the sidecar only reports.
-    Off,
+impl ValueEnum for ReloadMode {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Exec, Self::Signal, Self::Off]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Exec => "The launcher restarts thanos in place (works with every thanos)",
+            Self::Signal => {
+                "A signal, for builds of thanos that reload on one; needs a shared process namespace"
+            }
+            Self::Off => "Never: thanos keeps its admission window, the sidecar only reports",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
 }
 
 #[derive(Debug, Args)]
 struct LaunchArgs {
-    /// Directory shared with the sidecar, writable.
+    /// Writable directory shared with the sidecar.
     #[arg(
         long,
         env = "TIMESHARD_SHARED_DIR",
@@ -166,48 +182,51 @@ struct LaunchArgs {
         default_value = "/run/timeshard"
     )]
     shared_dir: PathBuf,
-    /// How long thanos goes on serving after SIGTERM; a second SIGTERM or a SIGINT ends it at once.
+    /// How long thanos goes on serving after SIGTERM; a second SIGTERM or a SIGINT ends it
+    /// immediately.
     #[arg(long, env = "TIMESHARD_TERMINATION_DRAIN", value_name = "DURATION", default_value = "0s", value_parser = duration)]
     termination_drain: Duration,
     /// How long thanos may take to stop for a restart before it is killed.
     #[arg(long, env = "TIMESHARD_STOP_GRACE", value_name = "DURATION", default_value = "120s", value_parser = positive)]
     stop_grace: Duration,
+    /// How long after a change of the window the index headers of the previous one stay on disk, so
+    /// that going back downloads nothing again; 0s: no longer than thanos keeps them.
+    #[arg(long, env = "TIMESHARD_KEEP_HEADERS", value_name = "DURATION", default_value = "1d", value_parser = duration)]
+    keep_headers: Duration,
     /// Where COMMAND is looked up if it has no slash.
     #[arg(long, env = "PATH", hide = true)]
     path: Option<OsString>,
-    /// Thanos and its arguments; the values of --min-time and --max-time are replaced by the current window's.
+    /// Thanos and its arguments; the values of --min-time and --max-time are replaced by the
+    /// current window.
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-/// Runs the command that the arguments ask for.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Before anything else is set up: this process is about to be thanos.
-    let mut words = std::env::args_os().skip(1);
-    if words
-        .next()
-        .is_some_and(|word| word == process::CHILD_COMMAND)
-    {
+    // First of all: this process becomes thanos.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|arg| arg == process::CHILD_COMMAND) {
         logfmt::init("timeshard-launcher");
-        error!("cannot start thanos: {}", process::become_child(words));
+        error!(error = %process::become_child(args), "cannot start thanos");
         return ExitCode::from(EXIT_NOT_FOUND);
     }
-    match Cli::parse().command {
-        Command::Sidecar(args) => sidecar_main(*args),
-        Command::Launch(args) => launch_main(args),
-        Command::ExecChild { .. } => ExitCode::from(EXIT_USAGE),
+    match AgentCli::parse().command {
+        AgentCommand::Sidecar(args) => sidecar_main(*args),
+        AgentCommand::Launch(args) => launch_main(args),
+        AgentCommand::ExecChild { .. } => ExitCode::from(EXIT_USAGE),
     }
 }
 
 fn launch_main(args: LaunchArgs) -> ExitCode {
     logfmt::init("timeshard-launcher");
-    let settings = launcher::Settings {
+    let settings = launcher::LauncherSettings {
         shared_dir: args.shared_dir,
         termination_drain: args.termination_drain,
         stop_grace: args.stop_grace,
         command: args.command,
         path: args.path,
+        keep_headers: args.keep_headers,
     };
     let ended = block_on(async {
         launcher::run(&settings)
@@ -222,24 +241,20 @@ fn launch_main(args: LaunchArgs) -> ExitCode {
 
 fn sidecar_main(args: SidecarArgs) -> ExitCode {
     logfmt::init("timeshard-sidecar");
-    let thanos = match Thanos::new(&args.thanos_url, &args.grpc_address) {
+    let thanos = match ThanosClient::new(&args.thanos_url, &args.grpc_address) {
         Ok(thanos) => thanos,
         Err(error) => {
-            error!("{error}");
+            error!(%error, "cannot use the addresses of thanos");
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let settings = sidecar::Settings {
-        core: reload::Settings {
+    let settings = sidecar::SidecarSettings {
+        core: decisions::DecisionSettings {
             pod: args.pod,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             namespace: args.namespace.filter(|namespace| !namespace.is_empty()),
             uid: args.uid.filter(|uid| !uid.is_empty()),
-            reload: match args.reload {
-                Reload::Exec => ReloadMode::Exec,
-                Reload::Signal => ReloadMode::Signal,
-                Reload::Off => ReloadMode::Off,
-            },
+            reload: args.reload,
             drain: args.drain,
             ready_timeout: args.ready_timeout,
             signal_timeout: args.signal_timeout,
@@ -284,7 +299,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, Strin
 }
 
 fn failed(why: &str) -> ExitCode {
-    error!("{why}");
+    error!(error = why, "the agent ends");
     ExitCode::from(EXIT_FAILED)
 }
 
@@ -299,7 +314,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn positive(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|duration| {
         if duration.is_zero() {
-            Err("this duration must be longer than nothing".to_owned())
+            Err("this duration must be greater than zero".to_owned())
         } else {
             Ok(duration)
         }
@@ -318,12 +333,12 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        AgentCli::command().debug_assert();
     }
 
     #[test]
     fn every_flag_is_an_environment_variable() {
-        for command in Cli::command()
+        for command in AgentCli::command()
             .get_subcommands()
             .filter(|command| !command.is_hide_set())
         {

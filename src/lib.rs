@@ -1,22 +1,25 @@
-//! Time-sharded Thanos Store Gateways by admission.
+//! Time-sharded Thanos Store Gateways by admission. ARCHITECTURE.md describes the modules.
 //!
-//! The map of the house; ARCHITECTURE.md walks through it. Imports flow one way:
-//! `main -> cli -> {webhook, refresher, page, sidecar, launcher} -> adapters -> core`.
+//! Imports flow one way: `main -> cli -> {webhook, controller, page, sidecar, launcher} -> adapters
+//! -> core`.
 
 pub mod adapters;
 #[cfg(feature = "agent")]
 pub mod agent_cli;
-#[cfg(feature = "server")]
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "server")]
+pub mod controller;
 pub mod core;
 #[cfg(feature = "agent")]
 pub mod launcher;
 #[cfg(feature = "server")]
 pub mod page;
-#[cfg(feature = "server")]
-pub mod refresher;
 #[cfg(feature = "agent")]
 pub mod sidecar;
+#[cfg(feature = "agent")]
 pub mod stand_in;
-#[cfg(feature = "server")]
+#[cfg(test)]
+mod testing;
+#[cfg(feature = "cli")]
 pub mod webhook;

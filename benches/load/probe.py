@@ -56,7 +56,7 @@ def hey():
 
 
 def cells(path):
-    """Rows by (load, body) and target, and both in the order of the file."""
+    """Rows by (load, body) and target, both in the order of the file."""
     cell = collections.defaultdict(list)
     for r in csv.DictReader(open(path)):
         cell[(r["load"], r["body"]), r["target"]].append(r)
@@ -64,7 +64,7 @@ def cells(path):
 
 
 def quiet(rows, max_noise):
-    """The undisturbed rounds, or all where none was."""
+    """The undisturbed rounds, or all rounds if none was undisturbed."""
     return [r for r in rows if float(r["noise"]) <= float(max_noise)] or rows
 
 
@@ -92,7 +92,7 @@ def report(path, facts, max_noise="0.10"):
 
 
 def ratios(path, ours, floor, max_noise="0.10"):
-    """CPU per request of every target, and how many times the floor's ours is."""
+    """CPU per request of every target, and the ratio of ours to the floor."""
     cell, order, names = cells(path)
     print(f"\n| load | body | {' | '.join(f'{n}, us' for n in names)} | {ours} / {floor} |\n|-|-|{'-|' * len(names)}-|")
     for k in order:

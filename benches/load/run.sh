@@ -34,7 +34,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Go servers and OpenSSL clients would settle on different ciphers: offer only the API server's first choice.
+# Go servers and OpenSSL clients would agree on different ciphers: offer only the API server's first choice.
 cat >"$OUT/openssl.cnf" <<'CNF'
 openssl_conf = a
 [a]
@@ -82,12 +82,12 @@ keepalive() { # CONNS URL BODY SECONDS
   BODY=$3 OPENSSL_CONF=$OUT/openssl.cnf on_load_cpu wrk -t1 -c"$1" -d"${4}s" --timeout 10s --latency -s "$here/post.lua" "$2" |
     awk '$1 == "RESULT" {print $2, $3, $4, $5, $6}'
 }
-secs() { if [ "$1" -ge 64 ] && [ "$2" = 250k ]; then echo $((SECONDS_EACH * 4)); else echo "$SECONDS_EACH"; fi; } # else few requests finish
+secs() { if [ "$1" -ge 64 ] && [ "$2" = 250k ]; then echo $((SECONDS_EACH * 4)); else echo "$SECONDS_EACH"; fi; } # otherwise few requests finish
 burst() { # REQUESTS URL BODY [HEY_FLAG]: 64 workers; new connections are full handshakes (wrk would resume sessions, the API server does not)
   on_load_cpu "$HEY" -n "$1" -c 64 ${4:+"$4"} -t 30 -host localhost -m POST -T application/json -D "$3" -o csv "$2" |
     on_load_cpu python3 "$here/probe.py" hey
 }
-quota() { # on|off PID: CPU limit of $QUOTA millicores, as a pod would have
+quota() { # on|off PID: CPU limit of $QUOTA millicores, like a pod's
   if [ "$1" = on ]; then
     mkdir -p "$cg"
     if [ -f "$cg/cpu.cfs_quota_us" ]; then echo $((QUOTA * 100)) >"$cg/cpu.cfs_quota_us"; else echo "$((QUOTA * 100)) 100000" >"$cg/cpu.max"; fi
@@ -98,7 +98,7 @@ quota() { # on|off PID: CPU limit of $QUOTA millicores, as a pod would have
 }
 measure() { # ROUND LOAD BODY NAME CMD...
   local r=$1 load=$2 b=$3 n=$4 c0 c1 k0 k1 t0 t1 res cpu noise; shift 4
-  for _ in $(seq "$TRIES"); do # repeat a cell that something else disturbed
+  for _ in $(seq "$TRIES"); do # repeat a cell disturbed by other load
     c0=$(cpu_ticks "${pid[$n]}") k0=$(core_ticks) t0=$EPOCHREALTIME
     res=$("$@")
     t1=$EPOCHREALTIME c1=$(cpu_ticks "${pid[$n]}") k1=$(core_ticks)

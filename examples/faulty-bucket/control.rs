@@ -1,5 +1,5 @@
-//! The second endpoint, which takes the rules: `GET /faults` lists them with what they did, `PUT` replaces them, `POST` adds
-//! some, `DELETE` removes all. Rules are a JSON list.
+//! The endpoint for the rules: `GET /faults` lists them with their counts, `PUT` replaces them, `POST`
+//! adds some, `DELETE` removes all. Rules are a JSON list.
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -9,12 +9,11 @@ use tokio::time::Instant;
 use crate::Bucket;
 use crate::faults::Rule;
 
-/// The longest list of rules. Bytes.
 const MAX_RULES_BYTES: usize = 1024 * 1024;
 
 pub(crate) async fn answer(bucket: &Bucket, request: Request<Incoming>) -> Response<Full<Bytes>> {
     if request.uri().path() != "/faults" {
-        return text(StatusCode::NOT_FOUND, "there is only /faults\n");
+        return text(StatusCode::NOT_FOUND, "the only path is /faults\n");
     }
     let method = request.method().clone();
     let rules = match method {
@@ -46,7 +45,8 @@ async fn rules(body: Incoming) -> Result<Vec<Rule>, String> {
         .await
         .map_err(|error| error.to_string())?
         .to_bytes();
-    serde_json::from_slice(&bytes).map_err(|error| format!("the body is no list of rules: {error}"))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| format!("the body is not a list of rules: {error}"))
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -9,42 +9,41 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// Clients that are counted apart; requests of further ones are not counted.
+/// How many clients are counted; requests of others are not counted.
 const MAX_CLIENTS: usize = 1024;
 
-/// What happens to a request instead of its answer, or before it.
+/// What happens to a request instead of, or before, its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Fault {
-    /// This HTTP status.
     Status(u16),
-    /// No answer while the client waits.
+    /// No response while the client waits.
     Hang,
-    /// The connection ends without an answer.
+    /// The connection ends without a response.
     Reset,
-    /// The right answer, so many milliseconds late.
+    /// The correct response, after a delay.
     DelayMs(u64),
 }
 
-/// A fault, and the requests that it applies to.
+/// A fault and its conditions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
-    /// Requests from this address; from any, if absent.
+    /// The client's address; any, if absent.
     #[serde(default)]
     client: Option<IpAddr>,
-    /// Requests with this method. thanos asks for the size of an index (HEAD) before it loads the block, and never while it
-    /// serves, so that a rule on HEAD breaks loading alone.
+    /// thanos requests the size of an index (HEAD) before it loads a block, and never while it serves,
+    /// so a rule on HEAD breaks only loading.
     #[serde(default)]
     method: Option<String>,
-    /// Keys that begin with one of these; all, if there are none.
+    /// Prefixes of the key; any, if empty.
     #[serde(default)]
     prefixes: Vec<String>,
-    /// Keys that end so.
+    /// The key's suffix.
     #[serde(default)]
     suffix: String,
     fault: Fault,
-    /// The rule holds for so many seconds; until it is replaced, if absent.
+    /// How long the rule applies; until it is replaced, if absent.
     #[serde(default)]
     seconds: Option<u64>,
 }
@@ -69,14 +68,12 @@ struct Active {
     applied: u64,
 }
 
-/// Requests of one client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Count {
     pub(crate) requests: u64,
     pub(crate) faults: u64,
 }
 
-/// A rule as the control endpoint shows it.
 #[derive(Serialize)]
 struct Listed<'a> {
     #[serde(flatten)]
@@ -85,14 +82,14 @@ struct Listed<'a> {
     applied: u64,
 }
 
-/// The answer to `GET /faults`.
+/// The response to `GET /faults`.
 #[derive(Serialize)]
 pub(crate) struct Listing<'a> {
     rules: Vec<Listed<'a>>,
     clients: &'a BTreeMap<IpAddr, Count>,
 }
 
-/// The rules in force, and what they did. Counts survive a change of the rules.
+/// The current rules and counts. Counts survive a change of the rules.
 #[derive(Default)]
 pub(crate) struct Faults {
     rules: Vec<Active>,
@@ -113,8 +110,8 @@ impl Faults {
         }));
     }
 
-    /// The fault of this request, if any; counts both.
-    pub(crate) fn judge(
+    /// Returns the fault of this request; counts the request and the fault.
+    pub(crate) fn apply(
         &mut self,
         client: IpAddr,
         method: &str,

@@ -1,11 +1,13 @@
-//! A bucket that fails on command: serves a directory over the part of the S3 protocol that thanos reads with, and breaks
-//! requests as rules say. For end-to-end scenarios in which the object store fails for one pod, or for all of them.
+//! A bucket that fails on command: serves a directory over the part of the S3 protocol that thanos
+//! reads with, and breaks requests by rules. For end-to-end scenarios in which the object store fails
+//! for one pod, or for all of them.
 //!
 //!     faulty-bucket --directory DIR --listen 10.111.0.1:9000 --control 127.0.0.1:9001
 //!     curl -X PUT 127.0.0.1:9001/faults -d '[{"client": "10.111.0.7", "method": "HEAD", "suffix": "/index", "fault": {"status": 500}}]'
 //!
-//! The first path component of a request is the bucket's name, and any name will do. Signatures are not checked.
-//! Deliberately absent: writes (answered with 403), TLS, multipart, versions, and every listing but `ListObjectsV2`.
+//! The first path component of a request is the bucket's name, and can be any name. Signatures are
+//! not checked. Deliberately absent: writes (answered with 403), TLS, multipart, versions, and
+//! every listing but `ListObjectsV2`.
 
 mod control;
 mod faults;
@@ -34,7 +36,7 @@ use tokio::time::{Instant, sleep};
 use faults::{Fault, Faults};
 use objects::{Directory, Reply};
 
-/// Waits before accepting again after a failure, such as too many open files.
+/// The pause after a failed accept, such as with too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Parser)]
@@ -45,22 +47,22 @@ struct Args {
     /// Address of the S3 endpoint.
     #[arg(long)]
     listen: SocketAddr,
-    /// Address of the endpoint that takes the rules: GET, PUT, POST, DELETE /faults.
+    /// Address of the endpoint for rules: GET, PUT, POST, DELETE /faults.
     #[arg(long)]
     control: SocketAddr,
-    /// Delay of every answer. Milliseconds.
+    /// Delay of every response, in milliseconds.
     #[arg(long, default_value_t = 0)]
     latency_ms: u64,
 }
 
-/// What both endpoints share.
+/// Shared by both endpoints.
 struct Bucket {
     directory: Directory,
     latency: Duration,
     faults: Mutex<Faults>,
 }
 
-/// Ends a connection without an answer.
+/// Ends a connection without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("reset by a rule")]
 struct Reset;
@@ -86,7 +88,7 @@ impl Bucket {
         sleep(self.latency).await;
         let key = objects::key(request.uri().path());
         match self.with_faults(|faults| {
-            faults.judge(client, request.method().as_str(), &key, Instant::now())
+            faults.apply(client, request.method().as_str(), &key, Instant::now())
         }) {
             None => {}
             Some(Fault::DelayMs(ms)) => sleep(Duration::from_millis(ms)).await,
@@ -103,7 +105,7 @@ impl Bucket {
     }
 }
 
-/// Accepts connections for ever, each served by `answer` with its client's address.
+/// Accepts connections forever; `answer` gets the client's address.
 async fn serve<F, A, E>(listener: TcpListener, answer: F)
 where
     F: Fn(Request<Incoming>, IpAddr) -> A + Clone + Send + Sync + 'static,
@@ -127,7 +129,7 @@ where
 {
     drop(stream.set_nodelay(true));
     let service = service_fn(|request| answer(request, client));
-    // An error here is the client's, or a reset that a rule asked for.
+    // An error here is the client's, or a rule's reset.
     drop(
         http1::Builder::new()
             .serve_connection(TokioIo::new(stream), service)
@@ -156,7 +158,7 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     anyhow::ensure!(
         args.directory.is_dir(),
-        "{} is no directory",
+        "{} is not a directory",
         args.directory.display()
     );
     let listen = |address: SocketAddr| async move {

@@ -1,5 +1,5 @@
-//! The bucket's objects, read from a directory, in the form that S3 clients expect: `GetBucketLocation`, `ListObjectsV2`, HEAD
-//! and GET of an object, the latter with one range.
+//! The bucket's objects, read from a directory, in the form that S3 clients expect:
+//! `GetBucketLocation`, `ListObjectsV2`, HEAD and GET of an object, the latter with one range.
 //!
 //! A key never leaves the directory: components `..`, `.` and empty ones name no object.
 
@@ -16,9 +16,9 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-/// Keys in one page of a listing, as with S3.
+/// How many keys a page of a listing has, as in S3.
 const MAX_KEYS: usize = 1000;
-/// The largest part of an object that is read at once. Bytes.
+/// The largest part of an object that is read at once, in bytes.
 const MAX_READ_BYTES: u64 = 512 * 1024 * 1024;
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 /// The format of S3's times in XML: RFC 3339 with milliseconds.
@@ -26,7 +26,7 @@ const XML_TIME: &str = "%Y-%m-%dT%H:%M:%S%.3fZ";
 /// The format of times in headers: RFC 9110.
 const HEADER_TIME: &str = "%a, %d %b %Y %H:%M:%S GMT";
 
-/// The key in a request's path: what follows the bucket's name.
+/// Returns the key in a request's path: the part after the bucket's name.
 pub(crate) fn key(path: &str) -> String {
     unescape(
         path.trim_start_matches('/')
@@ -35,7 +35,7 @@ pub(crate) fn key(path: &str) -> String {
     )
 }
 
-/// Undoes percent escapes; what is no valid one stays as it is.
+/// Decodes percent escapes; invalid ones stay unchanged.
 fn unescape(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((&byte, after)) = rest.split_first() {
@@ -59,7 +59,7 @@ fn escape_xml(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-/// One answer. hyper leaves out its body if the request was HEAD.
+/// A response. hyper omits its body if the request was HEAD.
 pub(crate) struct Reply {
     pub(crate) response: Response<Full<Bytes>>,
 }
@@ -82,7 +82,7 @@ impl Reply {
         )
     }
 
-    /// An error as S3 words it.
+    /// An error in S3's format.
     pub(crate) fn error(status: StatusCode, code: &str) -> Self {
         let body = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{code}</Message></Error>"
@@ -90,7 +90,7 @@ impl Reply {
         Self::new(status, "application/xml", body)
     }
 
-    /// Adds a header; a value that no header can have is left out.
+    /// Adds a header, unless its value is invalid.
     fn with(mut self, name: header::HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.response.headers_mut().insert(name, value);
@@ -129,7 +129,7 @@ impl Object {
         Ok(bytes)
     }
 
-    /// The object, or the part that `range` asks for.
+    /// The object, or the part in `range`.
     fn get(&self, range: Option<&str>) -> Reply {
         let whole = (0, self.size);
         let Some((start, length)) = range.map_or(Some(whole), |range| part(range, self.size))
@@ -167,7 +167,8 @@ impl Object {
     }
 }
 
-/// Where a range begins and how long it is; `None` if the object has no such part. Only one range, as thanos asks.
+/// Returns offset and length of a range; `None` if the object has no such part. Only a single range,
+/// as thanos requests.
 fn part(range: &str, size: u64) -> Option<(u64, u64)> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let (start, end) = match (first, last) {
@@ -218,7 +219,7 @@ fn answer(root: &Path, method: &Method, key: &str, query: &str, range: Option<&s
             Reply::xml(&format!("<LocationConstraint xmlns=\"{NAMESPACE}\"/>"))
         }
         (&Method::GET, "") => list(root, query),
-        // That the bucket exists.
+        // The bucket exists.
         (&Method::HEAD, "") => Reply::new(StatusCode::OK, "application/xml", Bytes::new()),
         (&Method::GET | &Method::HEAD, key) => {
             let Some(object) = inside(root, key).and_then(Object::find) else {
@@ -241,7 +242,7 @@ fn answer(root: &Path, method: &Method, key: &str, query: &str, range: Option<&s
     }
 }
 
-/// The file that a key names, if it can be in the directory at all.
+/// Returns a key's file, if the key stays within the directory.
 fn inside(root: &Path, key: &str) -> Option<PathBuf> {
     let plain = key
         .split('/')
@@ -259,7 +260,8 @@ fn parameter(query: &str, name: &str) -> Option<String> {
         .next()
 }
 
-/// `ListObjectsV2`: one page, with `/` as delimiter or none. A page continues after the last name of the one before.
+/// `ListObjectsV2`: one page, with `/` as delimiter or none. A page continues after the last name of
+/// the previous one.
 fn list(root: &Path, query: &str) -> Reply {
     let prefix = parameter(query, "prefix").unwrap_or_default();
     let delimited = match parameter(query, "delimiter").as_deref() {
@@ -322,9 +324,10 @@ fn list(root: &Path, query: &str) -> Reply {
     Reply::xml(&xml)
 }
 
-/// Adds the keys below a folder whose own key is `prefix`; of its folders only their names with a final `/`, if `delimited`.
+/// Adds the keys below a folder whose own key is `prefix`; of its folders only their names with a
+/// final `/`, if `delimited`.
 fn gather(folder: &Path, prefix: &str, delimited: bool, names: &mut BTreeSet<String>) {
-    // A folder that is not there is a prefix without objects.
+    // A missing folder is a prefix without objects.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         match (entry.path().is_dir(), delimited) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// A bucket with two blocks, served: addresses of both endpoints.
+/// Serves a bucket with two blocks. Returns the addresses of both endpoints.
 async fn bucket(folder: &std::path::Path) -> (SocketAddr, SocketAddr) {
     for (key, content) in [
         ("01A/meta.json", "{}"),
@@ -29,14 +29,14 @@ async fn bucket(folder: &std::path::Path) -> (SocketAddr, SocketAddr) {
     addresses
 }
 
-/// All that the server sends for one request; it is cut off after `wait`.
+/// Reads everything that the server sends for one request, for at most `wait`.
 async fn ask_for(address: SocketAddr, wait: Duration, request: String) -> String {
     let asked = tokio::task::spawn_blocking(move || {
         let mut stream = StdStream::connect(address).unwrap();
         stream.set_read_timeout(Some(wait)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
-        // A timeout or reset keeps what came before.
+        // A timeout or reset keeps the data received before.
         drop(stream.read_to_end(&mut answer));
         String::from_utf8(answer).unwrap()
     });
@@ -221,7 +221,7 @@ async fn rules_break_what_they_name_and_nothing_else() {
     let before = Instant::now();
     assert!(index().await.starts_with("HTTP/1.1 200"));
     assert!(before.elapsed() >= Duration::from_millis(50));
-    // It is over before it began.
+    // It expires immediately.
     put(r#"[{"fault": {"status": 500}, "seconds": 0}]"#).await;
     assert!(index().await.starts_with("HTTP/1.1 200"));
     put(r#"[{"fault": {"status": 500}}]"#).await;

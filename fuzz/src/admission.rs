@@ -1,4 +1,4 @@
-//! Reviews of pods and of StatefulSets, as the webhook reads them.
+//! Reviews of pods and of StatefulSets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -7,20 +7,21 @@ use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use thanos_timeshard::core::admission::notice::{MAX_WARNING_CHARS, MAX_WARNINGS_CHARS};
 use thanos_timeshard::core::config::Config;
-use thanos_timeshard::core::entry::Entry;
-use thanos_timeshard::core::fleet::{Fleet, StatefulSetFacts};
-use thanos_timeshard::core::notice::{MAX_WARNING_CHARS, MAX_WARNINGS_CHARS};
-use thanos_timeshard::webhook::{Outcome, Reviewer, Verdict};
+use thanos_timeshard::core::gateways::Gateways;
+use thanos_timeshard::core::kube::statefulset::StatefulSetFacts;
+use thanos_timeshard::core::model::entry::Entry;
+use thanos_timeshard::webhook::{GuardOutcome, ReviewVerdict, Reviewer};
 
 use crate::now;
 
-/// What an answer may have beyond what it repeats of its request. Bytes.
+/// Of a response, besides what it repeats of its request.
 const MAX_OWN_BYTES: usize = 64 * 1024;
-/// A patch writes lists of the request a second time, escaped and in base64.
+/// A patch repeats lists of the request, escaped and in base64. Bytes for each byte of the request.
 const MAX_GROWTH: usize = 16;
 
-/// A server that knows `monitoring/store`, with six pods and their published windows.
+/// A server that has observed `monitoring/store`, with six pods and their published windows.
 static REVIEWER: LazyLock<Reviewer> = LazyLock::new(|| {
     let annotations = BTreeMap::from([(
         "thanos-timeshard.io/total-shards".to_owned(),
@@ -37,7 +38,7 @@ static REVIEWER: LazyLock<Reviewer> = LazyLock::new(|| {
         partition: Some(0),
         ..StatefulSetFacts::default()
     };
-    let fleet = Fleet::new(Arc::new(Config::default()))
+    let fleet = Gateways::new(Arc::new(Config::default()))
         .with_statefulset(facts)
         .expect("a new StatefulSet");
     let plan = fleet.known("monitoring", "store").plan.clone();
@@ -54,7 +55,7 @@ static REVIEWER: LazyLock<Reviewer> = LazyLock::new(|| {
     Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet)), now)
 });
 
-/// Reads an answer and checks what holds for each: its uid, its size, and its warnings.
+/// Reads a response and checks its uid, size and warnings.
 fn checked(input: &[u8], answer: &[u8]) -> Value {
     assert!(
         answer.len() <= MAX_OWN_BYTES + MAX_GROWTH * input.len(),
@@ -62,13 +63,14 @@ fn checked(input: &[u8], answer: &[u8]) -> Value {
         answer.len(),
         input.len()
     );
-    let answer: Value = serde_json::from_slice(answer).expect("an answer is JSON");
+    let answer: Value = serde_json::from_slice(answer).expect("a response is JSON");
     assert_eq!(
         (&answer["kind"], &answer["apiVersion"]),
         (&json!("AdmissionReview"), &json!("admission.k8s.io/v1"))
     );
     let response = answer["response"].clone();
-    // What the reader skips need not be JSON that a strict reader accepts, such as a number that no type holds.
+    // Parts that the reader skips may be refused by a strict reader, such as a number that no type
+    // can represent.
     if let Ok(review) = serde_json::from_slice::<Value>(input) {
         assert_eq!(response["uid"], review["request"]["uid"]);
     }
@@ -77,7 +79,7 @@ fn checked(input: &[u8], answer: &[u8]) -> Value {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|said| said.as_str().expect("a text").chars().count())
+        .map(|warning| warning.as_str().expect("a text").chars().count())
         .collect();
     assert!(
         warnings
@@ -96,13 +98,14 @@ fn is_a_sentence(why: &str) {
     assert!(!why.is_empty() && why.len() <= 2_000, "{why}");
 }
 
-/// A review of a pod: the answer has its uid, its patch applies, and nothing is left to inject in what it makes.
+/// A review of a pod: the response has its uid, the patch applies, and the patched pod needs no
+/// further patch.
 pub fn review(input: &[u8]) {
     let answer = REVIEWER.review(input);
     let body = match &answer.body {
         Ok(body) => body,
         Err(why) => {
-            assert_eq!(answer.verdict, Verdict::Error);
+            assert_eq!(answer.verdict, ReviewVerdict::Error);
             return is_a_sentence(why);
         }
     };
@@ -110,20 +113,20 @@ pub fn review(input: &[u8]) {
     assert!(answer.notices.len() <= 8);
     assert_eq!(
         response["allowed"],
-        json!(answer.verdict != Verdict::Denied)
+        json!(answer.verdict != ReviewVerdict::Denied)
     );
     let Some(patch) = response["patch"].as_str() else {
-        assert_ne!(answer.verdict, Verdict::Injected);
+        assert_ne!(answer.verdict, ReviewVerdict::Injected);
         return;
     };
-    assert_eq!(answer.verdict, Verdict::Injected);
+    assert_eq!(answer.verdict, ReviewVerdict::Injected);
     let patch = STANDARD.decode(patch).expect("base64");
     let patch: json_patch::Patch = serde_json::from_slice(&patch).expect("a JSON patch");
     let Ok(mut review) = serde_json::from_slice::<Value>(input) else {
         return;
     };
     json_patch::patch(&mut review["request"]["object"], &patch)
-        .expect("a patch applies to the object that was sent");
+        .expect("a patch applies to its object");
     let again = REVIEWER.review(review.to_string().as_bytes());
     let response: Value =
         serde_json::from_slice(&again.body.expect("an injected pod is answered")).expect("JSON");
@@ -137,13 +140,14 @@ pub fn review(input: &[u8]) {
     );
 }
 
-/// A review of a StatefulSet or its scale: the answer has its uid and no patch, and is the same the second time.
+/// A review of a StatefulSet or its scale: the response has its uid and no patch, and is the same a
+/// second time.
 pub fn statefulset_review(input: &[u8]) {
     let answer = REVIEWER.guard(input);
     let body = match &answer.body {
         Ok(body) => body,
         Err(why) => {
-            assert_eq!(answer.outcome, Outcome::Error);
+            assert_eq!(answer.outcome, GuardOutcome::Error);
             return is_a_sentence(why);
         }
     };
@@ -151,15 +155,15 @@ pub fn statefulset_review(input: &[u8]) {
     assert!(response.get("patch").is_none());
     assert_eq!(
         response["allowed"],
-        json!(!matches!(answer.outcome, Outcome::Denied(_)))
+        json!(!matches!(answer.outcome, GuardOutcome::Denied(_)))
     );
-    if let Outcome::Denied(_) = answer.outcome {
+    if let GuardOutcome::Denied(_) = answer.outcome {
         assert_eq!(response["status"]["code"], 403);
         let message = response["status"]["message"]
             .as_str()
             .expect("a refusal has a message");
         assert!(!message.is_empty() && message.len() <= MAX_OWN_BYTES);
-        // Only what is published can be lost.
+        // Only published windows can be lost.
         let review: Option<Value> = serde_json::from_slice(input).ok();
         assert!(
             review.is_none_or(|review| review["request"]["namespace"] == "monitoring"),

@@ -1,16 +1,16 @@
-//! What the agent reads and what is read of it: entries, the files between sidecar and launcher, `/status`.
+//! Input and output of the agent: entries, the files between sidecar and launcher, `/status`.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thanos_timeshard::core::agent_status::AgentStatus;
-use thanos_timeshard::core::entry::Entry;
-use thanos_timeshard::core::shared_files::{
-    BlockList, Inspect, Record, Verdict, WindowFile, decode, encode,
+use thanos_timeshard::core::agent::handoff::{
+    BlockList, Inspect, LaunchRecord, LaunchVerdict, WindowFile, decode, encode,
 };
+use thanos_timeshard::core::agent::status::AgentStatus;
+use thanos_timeshard::core::model::entry::Entry;
 
 use crate::{now, text};
 
-/// A pod's entry in the ConfigMap: what was read is written so that it reads the same, and no window is inverted.
+/// A pod's entry in the ConfigMap: it reads back as written, and no window is inverted.
 pub fn entry(input: &[u8]) {
     let Some(text) = text(input) else { return };
     match Entry::parse(text, now()) {
@@ -38,7 +38,8 @@ pub fn entry(input: &[u8]) {
     }
 }
 
-/// A sidecar's `/status`, as the poller reads it: written again it reads the same, and no text is long or has two lines.
+/// A sidecar's `/status`, as the leader reads it: it reads back as written, and every text is one short
+/// line.
 pub fn agent_status(input: &[u8]) {
     let Ok(status) = AgentStatus::read(input) else {
         return;
@@ -68,7 +69,7 @@ pub fn agent_status(input: &[u8]) {
     assert_eq!(again, status);
 }
 
-/// The files between sidecar and launcher: each that is read is written so that it reads the same.
+/// The files between sidecar and launcher: each reads back as written.
 pub fn shared_files(input: &[u8]) {
     fn one<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(input: &[u8]) {
         let Some(file) = decode::<T>(input) else {
@@ -83,10 +84,10 @@ pub fn shared_files(input: &[u8]) {
         );
     }
     one::<WindowFile>(input);
-    one::<Verdict>(input);
+    one::<LaunchVerdict>(input);
     one::<Inspect>(input);
     one::<BlockList>(input);
-    one::<Record>(input);
+    one::<LaunchRecord>(input);
     if let Some(WindowFile {
         accepted: Some(accepted),
         generation,

@@ -1,19 +1,20 @@
 //! The configuration file and the annotations of a StatefulSet.
 
 use thanos_timeshard::core::config::{Config, Refusal, Sharding};
+use thanos_timeshard::core::model::window::Bound;
 use thanos_timeshard::core::plan::Plan;
-use thanos_timeshard::core::window::Bound;
 
 use crate::{now, text};
 
-/// Pods that plans are made for: none, fewer than fit, about what fits, more.
+/// Pods to plan for: none, too few, about enough, too many.
 const PODS: [u32; 5] = [0, 1, 5, 6, 100];
-/// What a refusal may have beyond what it repeats. Bytes.
+/// Of a refusal, besides what it repeats.
 const MAX_OWN_BYTES: usize = 4_000;
-/// What one mistake may take: a short value is told with all that would be right. Bytes for each byte of the input.
+/// Of a refusal, for each byte of the input: a short value is reported with all accepted ones.
 const MAX_GROWTH: usize = 1_000;
 
-/// Windows are in order and leave no gap, whatever the number of pods; each bound reads back as written.
+/// Checks that windows are in order and leave no gap for any number of pods, and that bounds read back
+/// as written.
 fn gives_windows_without_a_gap(sharding: &Sharding) {
     for pods in PODS.map(Some).into_iter().chain([None]) {
         let plan = Plan::new(sharding, pods);
@@ -47,8 +48,8 @@ fn gives_windows_without_a_gap(sharding: &Sharding) {
     }
 }
 
-/// Each mistake has a sentence and a place within the text that was read.
-fn is_told(refusal: &Refusal, texts: &[&str], bytes: usize) {
+/// Checks that each mistake has a message, and a place within the text.
+fn is_reported(refusal: &Refusal, texts: &[&str], bytes: usize) {
     assert!(!refusal.0.is_empty());
     let whole = refusal.to_string();
     assert!(
@@ -62,7 +63,7 @@ fn is_told(refusal: &Refusal, texts: &[&str], bytes: usize) {
             continue;
         }
         let within = |text: &&str| {
-            // A document that ends too early is told behind its last character.
+            // A document that ends too early is reported after its last character.
             let lines: Vec<&str> = text.split(['\n', '\r']).collect();
             let longest = lines
                 .iter()
@@ -75,16 +76,16 @@ fn is_told(refusal: &Refusal, texts: &[&str], bytes: usize) {
     }
 }
 
-/// The file: accepted, its plan has no gap; refused, every mistake is told with its place.
+/// The file: either its plan has no gap, or every mistake is reported with its place.
 pub fn configuration(input: &[u8]) {
     let Some(text) = text(input) else { return };
     match Config::parse(text, "config.yaml") {
         Ok(config) => gives_windows_without_a_gap(&config.sharding),
-        Err(refusal) => is_told(&refusal, &[text], text.len()),
+        Err(refusal) => is_reported(&refusal, &[text], text.len()),
     }
 }
 
-/// Annotations, each `key value`, with a NUL between them. As for the file, on top of the defaults.
+/// Annotations, each `key value`, separated by NUL: the same, on top of the defaults.
 pub fn annotations(input: &[u8]) {
     let Some(text) = text(input) else { return };
     let pairs: Vec<(String, &str)> = text
@@ -95,7 +96,7 @@ pub fn annotations(input: &[u8]) {
     let given = || pairs.iter().map(|(key, value)| (key.as_str(), *value));
     match Config::default().sharding_for(given()) {
         Ok(sharding) => gives_windows_without_a_gap(&sharding),
-        Err(refusal) => is_told(
+        Err(refusal) => is_reported(
             &refusal,
             &given().map(|(_, value)| value).collect::<Vec<_>>(),
             text.len(),

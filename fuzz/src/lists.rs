@@ -1,14 +1,18 @@
-//! What thanos writes: lists of blocks, `meta.json`, `/metrics`.
+//! Output of Thanos: lists of blocks, `meta.json`, `/metrics`, lists of stores; arguments of queriers.
 
-use thanos_timeshard::core::blocks::{
-    Balance, Inventory, Reader, Shares, Unreadable, Weights, suggest,
-};
+use std::collections::BTreeMap;
+
+use thanos_timeshard::core::agent::loading::meta::{BlockMeta, BlockRange, Ulid, range_at_front};
+use thanos_timeshard::core::agent::loading::reading::{MAX_LINE_BYTES, Parser};
 use thanos_timeshard::core::config::Config;
-use thanos_timeshard::core::loading::meta::{Block, Meta, Ulid, range_at_front};
-use thanos_timeshard::core::loading::reading::{MAX_LINE_BYTES, Parser};
 use thanos_timeshard::core::plan::Plan;
+use thanos_timeshard::core::plan::bucket::{
+    Balance, Inventory, Reader, ShardShares, Unreadable, Weights, suggest,
+};
+use thanos_timeshard::core::thanos::query::{asks_set, read_arguments};
+use thanos_timeshard::core::thanos::stores::{StoreStatus, StoresError, StoresReader};
 
-use crate::now;
+use crate::{now, text};
 
 fn read(pieces: &[&[u8]]) -> Result<Inventory, Unreadable> {
     let mut reader = Reader::default();
@@ -16,7 +20,8 @@ fn read(pieces: &[&[u8]]) -> Result<Inventory, Unreadable> {
     reader.finish()
 }
 
-/// A list of blocks: the same however it is cut into pieces (the first two bytes say where), refused with a place within it.
+/// A list of blocks: the same in any pieces (the first two bytes are the cut), or refused with a place
+/// within it.
 pub fn block_list(input: &[u8]) {
     let Some((cut, list)) = input.split_first_chunk::<2>() else {
         return;
@@ -29,10 +34,10 @@ pub fn block_list(input: &[u8]) {
             assert_eq!(whole.blocks(), cut.blocks());
             uses(whole);
         }
-        // Of a wrong list the mistake that is seen first is told, so pieces may tell another one.
+        // The first mistake that is found is reported, which depends on the pieces.
         (Err(whole), Err(cut)) => [whole, cut]
             .into_iter()
-            .for_each(|wrong| is_told(wrong, list)),
+            .for_each(|wrong| is_reported(wrong, list)),
         _ => panic!(
             "whole: {:?}, cut: {:?}",
             whole.as_ref().err(),
@@ -41,7 +46,7 @@ pub fn block_list(input: &[u8]) {
     }
 }
 
-fn is_told(wrong: &Unreadable, list: &[u8]) {
+fn is_reported(wrong: &Unreadable, list: &[u8]) {
     let why = &wrong.why;
     assert!(
         !why.is_empty()
@@ -59,11 +64,11 @@ fn is_told(wrong: &Unreadable, list: &[u8]) {
     );
 }
 
-/// Shares and better boundaries are found for any blocks.
+/// Checks shares and better boundaries.
 fn uses(inventory: &Inventory) {
     let config = Config::default();
     let plan = Plan::new(&config.sharding, Some(6));
-    let shares = Shares::new(inventory, &plan, now());
+    let shares = ShardShares::new(inventory, &plan, now());
     let blocks = inventory.blocks().len() as u64;
     assert_eq!(
         shares.loaded.blocks + shares.older.blocks + shares.future.blocks,
@@ -83,7 +88,7 @@ fn uses(inventory: &Inventory) {
     }
 }
 
-/// thanos' `/metrics`: the same however it is cut into pieces.
+/// thanos' `/metrics`: the same in any pieces.
 pub fn thanos_metrics(input: &[u8]) {
     let Some((cut, text)) = input.split_first_chunk::<2>() else {
         return;
@@ -95,7 +100,7 @@ pub fn thanos_metrics(input: &[u8]) {
         parser.finish(0)
     };
     let whole = read(&[text]);
-    // A line that came in one piece is read at any length.
+    // A line in one piece is read at any length.
     if text
         .split(|byte| *byte == b'\n')
         .all(|line| line.len() <= MAX_LINE_BYTES)
@@ -110,26 +115,70 @@ pub fn thanos_metrics(input: &[u8]) {
     }
 }
 
-/// A block's `meta.json`: a range at its front is the range of the whole document, and a ULID is written as it was read.
+/// A block's `meta.json`: a range at its front is the range of the document, and a ULID reads back as
+/// written.
 pub fn block_meta(input: &[u8]) {
     let front = range_at_front(input);
-    if let Some(meta) = Meta::parse(input) {
+    if let Some(meta) = BlockMeta::parse(input) {
         assert!(front.is_none_or(|front| front == meta.range));
         assert!(meta.sources.is_sorted() && meta.covers(&meta));
         for ulid in meta.sources {
             assert_eq!(Ulid::parse(&ulid.to_string()), Some(ulid));
-            let told = Block {
+            let range = BlockRange {
                 ulid,
                 min: meta.range.0,
                 max: meta.range.1,
             }
             .to_ref();
-            let written = serde_json::to_string(&told).expect("plain data");
+            let written = serde_json::to_string(&range).expect("plain data");
             assert_eq!(
-                serde_json::from_str::<thanos_timeshard::core::loaded::BlockRef>(&written)
+                serde_json::from_str::<thanos_timeshard::core::agent::loaded::BlockRef>(&written)
                     .expect(&written),
-                told
+                range
             );
         }
     }
+}
+
+/// A querier's list of stores: the same in any pieces (the first two bytes are the cut), and nothing
+/// that is kept of it is longer than the answer.
+pub fn querier_stores(input: &[u8]) {
+    let Some((cut, answer)) = input.split_first_chunk::<2>() else {
+        return;
+    };
+    let cut = usize::from(u16::from_le_bytes(*cut)).min(answer.len());
+    let (head, tail) = answer.split_at(cut);
+    let read = |pieces: &[&[u8]]| {
+        let mut reader = StoresReader::default();
+        pieces.iter().try_for_each(|piece| reader.push(piece))?;
+        let stores = reader.finish()?.0;
+        let owned = |store: StoreStatus<'_>| (store.name.into_owned(), store.error);
+        Ok::<_, StoresError>(stores.into_iter().map(owned).collect::<Vec<_>>())
+    };
+    let whole = read(&[answer]);
+    assert_eq!(whole, read(&[head, tail]));
+    if let Ok(stores) = whole {
+        let kept: usize = stores.iter().map(|(name, _)| name.len()).sum();
+        assert!(kept <= answer.len() && stores.len() <= answer.len());
+        assert!(
+            stores
+                .iter()
+                .all(|(_, error)| error.is_none_or(|fault| fault.0.len() < 30))
+        );
+    }
+}
+
+/// Arguments of `thanos query`, one a line: what is asked is a plain path, whatever they say.
+pub fn querier_arguments(input: &[u8]) {
+    let Some(input) = text(input) else { return };
+    let args: Vec<&str> = input.lines().take(200).collect();
+    let read = read_arguments(&args);
+    assert!(read.endpoints.len() <= args.len() && read.endpoints.len() <= 16);
+    if let Some(prefix) = &read.prefix {
+        let path = format!("http://10.0.0.1:10902{prefix}/api/v1/stores");
+        assert!(
+            path.bytes().all(|byte| byte.is_ascii_graphic()) && !path.contains(['?', '#', '%'])
+        );
+    }
+    let _ = asks_set(&read, ("a", "b"), &BTreeMap::new(), |_| true);
 }

@@ -1,18 +1,20 @@
-//! An error with all that is behind it: the outer words of a client error name the step, the inner ones the cause.
+//! An error with its causes: the outer message of a client error names the step, the inner ones the
+//! reason.
 
 use std::error::Error;
 use std::fmt::Write as _;
 
-/// The error's own words and those of its sources, outermost first; words that an outer one has already are left out.
+/// Joins the messages of an error and its sources, outermost first. Leaves out messages that an
+/// outer one already contains.
 #[must_use]
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
+        let message = cause.to_string();
+        if !text.contains(&message) {
             // Writing into a String does not fail.
-            let _ = write!(text, ": {words}");
+            let _ = write!(text, ": {message}");
         }
         source = cause.source();
     }
@@ -24,16 +26,16 @@ mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("{words}")]
+    #[error("{message}")]
     struct Outer {
-        words: &'static str,
+        message: &'static str,
         source: std::io::Error,
     }
 
     #[test]
-    fn the_cause_is_told_once() {
-        let outer = |words| Outer {
-            words,
+    fn a_cause_appears_once() {
+        let outer = |message| Outer {
+            message,
             source: std::io::Error::other("connection refused"),
         };
         assert_eq!(

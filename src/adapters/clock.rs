@@ -1,10 +1,11 @@
-//! The wall clock. Everything else takes time as a value, so that tests can simulate it.
+//! The wall clock, and waiting for a deadline that may be absent.
 //!
-//! Deliberately absent: monotonic time. Timeouts use tokio's clock, which tests can pause.
+//! Everything else takes time as a value, so that tests can simulate it. Deadlines use tokio's
+//! clock, which tests can pause.
 
 use chrono::{DateTime, Utc};
+use tokio::time::{Instant, sleep_until};
 
-/// The current time.
 #[must_use]
 #[allow(
     clippy::disallowed_methods,
@@ -18,4 +19,12 @@ pub fn now() -> DateTime<Utc> {
 #[must_use]
 pub fn unix_seconds() -> i64 {
     now().timestamp()
+}
+
+/// Waits until the deadline; for ever without one.
+pub async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }

@@ -1,37 +1,32 @@
-//! The configuration file as it is now: reloaded when it changes, the last good one kept when it is bad.
+//! The configuration file: reloaded when it changes; a bad edit keeps the last good one.
 //!
-//! Invariants: a bad edit is logged once and counted, and changes nothing; an unchanged file changes nothing. A mounted
-//! `ConfigMap` swaps its directory, so the directory is watched, not the file.
+//! Invariants: a bad edit is logged and counted once, and changes nothing; an unchanged file
+//! changes nothing. A mounted `ConfigMap` swaps its directory, so the directory is watched, not the
+//! file.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::clock;
 use super::dir_watch::DirWatch;
+use super::reload::{ReloadResult, Reloaded};
 use crate::core::config::{Config, MAX_CONFIG_BYTES, Refusal};
 
-/// Why there is no configuration to start with.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigFileError {
-    /// The file cannot be read.
     #[error("{path}: cannot be read: {why}")]
-    Read {
-        /// Its path.
-        path: PathBuf,
-        /// The system's words.
-        why: io::Error,
-    },
-    /// The file is wrong.
+    Read { path: PathBuf, why: io::Error },
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
@@ -40,111 +35,87 @@ pub enum ConfigFileError {
 #[derive(Debug)]
 pub struct ConfigFile {
     path: PathBuf,
-    text: Mutex<String>,
-    last_failure: Mutex<Option<String>>,
-    reloads: AtomicU64,
-    failed: AtomicU64,
-    /// Unix seconds; 0 before the first.
-    taken_over_at: AtomicI64,
+    loaded: Reloaded<LoadedConfig>,
+    /// Unix seconds.
+    swapped_at: AtomicI64,
+    /// Unix seconds; 0 before the first failure.
     failed_at: AtomicI64,
 }
 
-/// Bits of the hash that is shown: as many as a metric's value holds exactly.
+/// A configuration and its text, which decides whether another one is the same.
+#[derive(Debug)]
+struct LoadedConfig {
+    text: String,
+    config: Arc<Config>,
+}
+
+impl PartialEq for LoadedConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// Bits of the hash that the metric shows: as many as its value holds exactly.
 const HASH_BITS: u32 = 52;
 
 impl ConfigFile {
-    /// Loads the file.
-    ///
     /// # Errors
-    /// [`ConfigFileError`], which names the file and, where there is one, the place.
+    /// Names the file and, for a bad value, line and column.
     pub fn load(path: &Path) -> Result<(Arc<Self>, Arc<Config>), ConfigFileError> {
-        let (text, config) = read(path)?;
+        let loaded = read(path)?;
+        let config = Arc::clone(&loaded.config);
         let file = Self {
             path: path.to_owned(),
-            text: Mutex::new(text),
-            last_failure: Mutex::new(None),
-            reloads: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            taken_over_at: AtomicI64::new(clock::unix_seconds()),
+            loaded: Reloaded::new("configuration", loaded),
+            swapped_at: AtomicI64::new(clock::unix_seconds()),
             failed_at: AtomicI64::new(0),
         };
-        Ok((Arc::new(file), Arc::new(config)))
+        Ok((Arc::new(file), config))
     }
 
-    /// Reads the file again. `Some` when it holds another good configuration.
+    /// Reads the file again. Returns the configuration if it is a good one that differs.
     pub fn reload(&self) -> Option<Arc<Config>> {
-        let mut last = self
-            .last_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match read(&self.path) {
-            Ok((text, config)) => {
-                *last = None;
-                let mut known = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-                if *known == text {
-                    return None;
-                }
-                *known = text;
-                self.reloads.fetch_add(1, Relaxed);
-                self.taken_over_at.store(clock::unix_seconds(), Relaxed);
+        match self.loaded.publish(read(&self.path)) {
+            ReloadResult::Unchanged => None,
+            ReloadResult::Swapped => {
+                self.swapped_at.store(clock::unix_seconds(), Relaxed);
                 tracing::info!(path = %self.path.display(), "configuration reloaded");
-                Some(Arc::new(config))
+                Some(Arc::clone(&self.loaded.current().config))
             }
-            Err(error) => {
+            ReloadResult::Kept => {
                 self.failed_at.store(clock::unix_seconds(), Relaxed);
-                let failure = error.to_string();
-                if last.as_deref() != Some(failure.as_str()) {
-                    self.failed.fetch_add(1, Relaxed);
-                    tracing::warn!(
-                        error = failure,
-                        "configuration not reloaded, the last good one stays in force"
-                    );
-                    *last = Some(failure);
-                }
                 None
             }
         }
     }
 
-    /// Follows the file for as long as it is polled, handing each new configuration to `apply`.
+    /// Follows the file, and hands each new configuration to `apply`.
     pub async fn follow(self: Arc<Self>, poll: Duration, apply: impl Fn(Arc<Config>)) {
-        let dir = self
-            .path
-            .parent()
-            .filter(|dir| !dir.as_os_str().is_empty())
-            .unwrap_or(Path::new("."))
-            .to_owned();
-        let mut watch = DirWatch::new(&dir, poll);
-        loop {
-            // Before the first wait too: the file may have changed between loading and watching.
-            if let Some(config) = self.reload() {
-                apply(config);
-            }
-            watch.changed().await;
-        }
+        let watch = DirWatch::of_file(&self.path, poll);
+        watch
+            .follow(|| {
+                if let Some(config) = self.reload() {
+                    apply(config);
+                }
+            })
+            .await;
     }
 
-    /// The same for the same text in force, in every process of this version.
+    /// Hashes the text in force; equal in every process of this version that has the same text.
     fn hash(&self) -> i64 {
         let mut hasher = DefaultHasher::new();
-        self.text
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .hash(&mut hasher);
+        self.loaded.current().text.hash(&mut hasher);
         i64::try_from(hasher.finish() >> (u64::BITS - HASH_BITS)).unwrap_or(0)
     }
 
-    /// Why the last reload failed; `None` once one has succeeded.
+    /// Returns the error of the last reload; `None` once one has succeeded.
     #[must_use]
     pub fn last_failure(&self) -> Option<String> {
-        self.last_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.loaded.last_failure()
     }
 }
 
-fn read(path: &Path) -> Result<(String, Config), ConfigFileError> {
+fn read(path: &Path) -> Result<LoadedConfig, ConfigFileError> {
     let failed = |why| ConfigFileError::Read {
         path: path.to_owned(),
         why,
@@ -154,60 +125,57 @@ fn read(path: &Path) -> Result<(String, Config), ConfigFileError> {
     file.take(MAX_CONFIG_BYTES as u64 + 1)
         .read_to_string(&mut text)
         .map_err(failed)?;
-    let config = Config::parse(&text, &path.display().to_string())?;
-    Ok((text, config))
+    let config = Arc::new(Config::parse(&text, &path.display().to_string())?);
+    Ok(LoadedConfig { text, config })
 }
 
-/// Registered as a collector, so that the values are those of the scrape.
+/// A collector, so that values are those at the time of the scrape.
 #[derive(Debug)]
 pub struct ConfigFileMetrics(pub Arc<ConfigFile>);
 
 impl Collector for ConfigFileMetrics {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let reloads = ConstCounter::new(self.0.reloads.load(Relaxed));
-        let help = "Configurations taken over while running";
-        reloads.encode(encoder.encode_descriptor(
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let file = &*self.0;
+        let counts = file.loaded.counts();
+        let mut counter = |name, help, value: u64| {
+            let counter = ConstCounter::new(value);
+            let kind = counter.metric_type();
+            counter.encode(encoder.encode_descriptor(name, help, None, kind)?)
+        };
+        counter(
             "timeshard_config_reloads",
-            help,
-            None,
-            reloads.metric_type(),
-        )?)?;
-        let failed = ConstCounter::new(self.0.failed.load(Relaxed));
-        let help = "Edits of the configuration that were refused; the log and /status say why";
-        failed.encode(encoder.encode_descriptor(
+            "Configurations that came into force while running",
+            counts.swapped,
+        )?;
+        counter(
             "timeshard_config_reloads_failed",
-            help,
-            None,
-            failed.metric_type(),
-        )?)?;
-        let good = ConstGauge::new(i64::from(self.0.last_failure().is_none()));
-        let help = "1 when the file as it is now is in force; 0 means that the last good one is, and /status says why";
-        good.encode(encoder.encode_descriptor(
-            "timeshard_config_last_reload_successful",
-            help,
-            None,
-            good.metric_type(),
-        )?)?;
-        let mut gauge = |name, help, unit, value| {
+            "Edits of the configuration that were refused; the log and /status name the problem",
+            counts.distinct_failures,
+        )?;
+        let mut gauge = |name, help, unit, value: i64| {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
         };
-        let help = "When the configuration in force was read, as a Unix time";
+        gauge(
+            "timeshard_config_last_reload_successful",
+            "1 while the file's current content is in force; 0: it was refused, the last good one is in force, and /status names the problem",
+            None,
+            i64::from(file.last_failure().is_none()),
+        )?;
         gauge(
             "timeshard_config_last_reload_success_timestamp",
-            help,
+            "When the configuration in force was read, as a Unix time",
             Some(&Unit::Seconds),
-            self.0.taken_over_at.load(Relaxed),
+            file.swapped_at.load(Relaxed),
         )?;
-        let help = "When the file was last read and refused, as a Unix time; 0 when it never was";
         gauge(
             "timeshard_config_last_reload_failure_timestamp",
-            help,
+            "When the file was last read and refused, as a Unix time; 0 if never",
             Some(&Unit::Seconds),
-            self.0.failed_at.load(Relaxed),
+            file.failed_at.load(Relaxed),
         )?;
         let help = "Hash of the configuration in force; replicas with different values have read different files: kubelet needs up to two minutes";
-        gauge("timeshard_config_hash", help, None, self.0.hash())
+        gauge("timeshard_config_hash", help, None, file.hash())
     }
 }
 
@@ -226,9 +194,9 @@ mod tests {
         let hash = file.hash();
         std::fs::write(&path, "sharding: {total_shards: 0}").unwrap();
         assert!(file.reload().is_none() && file.reload().is_none());
-        assert_eq!(file.failed.load(Relaxed), 1, "counted once");
+        assert_eq!(file.loaded.counts().distinct_failures, 1, "counted once");
         assert!(
-            file.failed_at.load(Relaxed) >= file.taken_over_at.load(Relaxed),
+            file.failed_at.load(Relaxed) >= file.swapped_at.load(Relaxed),
             "the last failure is the later one"
         );
         assert_eq!(file.hash(), hash, "what is in force is the same");

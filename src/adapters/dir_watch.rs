@@ -1,11 +1,13 @@
-//! Tells when a directory's content may have changed: inotify on the directory, and a slow poll as a safety net.
+//! Watches a directory for changes: inotify on the directory, and a slow poll as a safety net.
 //!
-//! kubelet updates a mounted volume by swapping its `..data` symlink, so a watch on a file dies at the first swap; a watch
-//! on the directory sees every one. Invariants: the watch is armed again *before* [`DirWatch::changed`] returns, so a
-//! caller that reads after it misses nothing; nothing wakes up between events except the poll. A directory that is
-//! missing, vanishes or is replaced is no error: its nearest existing parent is watched until it is there again.
+//! kubelet updates a mounted volume by swapping its `..data` symlink, so a watch on a file dies at
+//! the first swap; a watch on the directory sees every one. Invariants: the watch is armed again
+//! *before* [`DirWatch::changed`] returns, so a caller that reads after it misses nothing; between
+//! events only the poll wakes the process. A missing, deleted or replaced directory is no error:
+//! its nearest existing parent is watched until it exists again.
 //!
-//! Deliberately absent: what changed. Callers read everything again and compare, because events coalesce and overflow.
+//! Deliberately absent: what changed. Callers read everything again and compare, because events
+//! coalesce and overflow.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,42 +19,44 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-/// How often to look while there is no inotify: nodes run out of instances (128 per user by default).
+use super::clock;
+
+/// The poll interval without inotify: nodes run out of instances (128 per user by default).
 const UNARMED_POLL: Duration = Duration::from_secs(2);
 
-/// Room for a burst of events; what does not fit stays in the kernel's queue. Bytes.
+/// Room for a burst of events; the rest stays in the kernel's queue.
 const EVENT_BUFFER_BYTES: usize = 4096;
 
-/// Watches one directory. Make it first, read second, then wait with [`DirWatch::changed`].
+/// Watches one directory. Create it, then read, then wait with [`DirWatch::changed`].
 #[derive(Debug)]
 pub struct DirWatch {
     dir: PathBuf,
     poll: Duration,
     next_poll: Option<Instant>,
-    queue: Queue,
-    watched: Watched,
+    queue: EventQueueFd,
+    watched: WatchTarget,
 }
 
-/// The kernel's event queue. It needs a runtime to be waited on, which `new` may not have yet.
+/// The kernel's event queue. Waiting on it needs a runtime, which `new` may not have yet.
 #[derive(Debug)]
-enum Queue {
+enum EventQueueFd {
     Idle(OwnedFd),
     Registered(AsyncFd<OwnedFd>),
     Unavailable,
 }
 
-/// Which watch descriptor is in force.
+/// The active watch descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Watched {
+enum WatchTarget {
     Directory(i32),
-    /// The directory does not exist; this is a parent's descriptor.
+    /// The directory does not exist; the descriptor of a parent.
     Parent(i32),
     Nothing,
 }
 
 impl DirWatch {
     /// Arms the watch. `poll` is the longest time between two returns of [`DirWatch::changed`];
-    /// [`Duration::MAX`] means events only.
+    /// [`Duration::MAX`]: events only.
     #[must_use]
     pub fn new(dir: &Path, poll: Duration) -> Self {
         let mut watch = Self {
@@ -60,14 +64,21 @@ impl DirWatch {
             poll,
             next_poll: None,
             queue: open(),
-            watched: Watched::Nothing,
+            watched: WatchTarget::Nothing,
         };
         watch.arm();
         watch
     }
 
-    /// Resolves when the directory's content may have changed: something happened in it, it came, went or was replaced,
-    /// or the poll interval passed. Dropping the future loses nothing.
+    /// Arms the watch on the directory of a file.
+    #[must_use]
+    pub fn of_file(path: &Path, poll: Duration) -> Self {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        Self::new(dir.unwrap_or(Path::new(".")), poll)
+    }
+
+    /// Resolves when the content may have changed: an event in the directory, its creation,
+    /// deletion or replacement, or the poll. Dropping the future loses nothing.
     pub async fn changed(&mut self) {
         if self.next_poll.is_none() {
             self.next_poll = Instant::now().checked_add(self.interval());
@@ -76,12 +87,12 @@ impl DirWatch {
             let due = self.next_poll;
             let polled = tokio::select! {
                 () = wait(&mut self.queue) => false,
-                () = at(due) => true,
+                () = clock::at(due) => true,
             };
             let before = self.watched;
             self.arm();
-            let still_missing = !matches!(before, Watched::Directory(_))
-                && !matches!(self.watched, Watched::Directory(_));
+            let still_missing = !matches!(before, WatchTarget::Directory(_))
+                && !matches!(self.watched, WatchTarget::Directory(_));
             if polled {
                 self.next_poll = None;
             } else if still_missing {
@@ -91,23 +102,32 @@ impl DirWatch {
         }
     }
 
-    fn interval(&self) -> Duration {
-        match self.watched {
-            Watched::Nothing => self.poll.min(UNARMED_POLL),
-            Watched::Directory(_) | Watched::Parent(_) => self.poll,
+    /// Calls `reload` now and after every change, for as long as this is polled.
+    pub async fn follow(mut self, mut reload: impl FnMut()) {
+        loop {
+            // Before the first wait too: files may have changed between loading and watching.
+            reload();
+            self.changed().await;
         }
     }
 
-    /// Watches the directory, or else its nearest existing parent. Repeating it is harmless: the kernel gives the same
-    /// descriptor for the same directory.
+    fn interval(&self) -> Duration {
+        match self.watched {
+            WatchTarget::Nothing => self.poll.min(UNARMED_POLL),
+            WatchTarget::Directory(_) | WatchTarget::Parent(_) => self.poll,
+        }
+    }
+
+    /// Watches the directory, or its nearest existing parent. Repeating it is harmless: the kernel
+    /// returns the same descriptor for the same directory.
     fn arm(&mut self) {
-        if matches!(self.queue, Queue::Unavailable) {
+        if matches!(self.queue, EventQueueFd::Unavailable) {
             self.queue = open();
         }
         let fd = match &self.queue {
-            Queue::Idle(fd) => fd,
-            Queue::Registered(fd) => fd.get_ref(),
-            Queue::Unavailable => return,
+            EventQueueFd::Idle(fd) => fd,
+            EventQueueFd::Registered(fd) => fd.get_ref(),
+            EventQueueFd::Unavailable => return,
         };
         let content = WatchFlags::CREATE
             | WatchFlags::MOVE
@@ -116,8 +136,8 @@ impl DirWatch {
             | WatchFlags::DELETE_SELF
             | WatchFlags::MOVE_SELF;
         let add = |dir: &Path| inotify::add_watch(fd, dir, content | WatchFlags::ONLYDIR);
-        let mut now = add(&self.dir).map_or(Watched::Nothing, Watched::Directory);
-        if now == Watched::Nothing {
+        let mut now = add(&self.dir).map_or(WatchTarget::Nothing, WatchTarget::Directory);
+        if now == WatchTarget::Nothing {
             let parents = self
                 .dir
                 .ancestors()
@@ -126,47 +146,40 @@ impl DirWatch {
             now = parents
                 .map(add)
                 .find_map(Result::ok)
-                .map_or(Watched::Nothing, Watched::Parent);
-            // It may have come while its parent was being armed.
-            now = add(&self.dir).map_or(now, Watched::Directory);
+                .map_or(WatchTarget::Nothing, WatchTarget::Parent);
+            // The directory may have appeared while its parent was being armed.
+            now = add(&self.dir).map_or(now, WatchTarget::Directory);
         }
-        if let Watched::Directory(old) | Watched::Parent(old) = self.watched
-            && !matches!(now, Watched::Directory(new) | Watched::Parent(new) if new == old)
+        if let WatchTarget::Directory(old) | WatchTarget::Parent(old) = self.watched
+            && !matches!(now, WatchTarget::Directory(new) | WatchTarget::Parent(new) if new == old)
         {
-            // Already gone when the directory is; that is the usual case.
+            // Fails if the directory is gone, which is the usual case.
             let _ = inotify::remove_watch(fd, old);
         }
         self.watched = now;
     }
 }
 
-fn open() -> Queue {
+fn open() -> EventQueueFd {
     inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
-        .map_or(Queue::Unavailable, Queue::Idle)
-}
-
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
+        .map_or(EventQueueFd::Unavailable, EventQueueFd::Idle)
 }
 
 #[allow(
     deprecated,
     reason = "deprecated for types whose descriptor can change under the reactor; an OwnedFd's cannot, and the successor is an unsafe function"
 )]
-fn register(fd: OwnedFd) -> Queue {
-    AsyncFd::new(fd).map_or(Queue::Unavailable, Queue::Registered)
+fn register(fd: OwnedFd) -> EventQueueFd {
+    AsyncFd::new(fd).map_or(EventQueueFd::Unavailable, EventQueueFd::Registered)
 }
 
 /// Waits for at least one event and empties the queue; never resolves without inotify.
-async fn wait(queue: &mut Queue) {
-    *queue = match std::mem::replace(queue, Queue::Unavailable) {
-        Queue::Idle(fd) => register(fd),
+async fn wait(queue: &mut EventQueueFd) {
+    *queue = match std::mem::replace(queue, EventQueueFd::Unavailable) {
+        EventQueueFd::Idle(fd) => register(fd),
         other => other,
     };
-    let Queue::Registered(fd) = queue else {
+    let EventQueueFd::Registered(fd) = queue else {
         return std::future::pending().await;
     };
     loop {
@@ -179,7 +192,7 @@ async fn wait(queue: &mut Queue) {
     }
 }
 
-/// Reads all events; whether there was one.
+/// Reads all events; returns whether there was one.
 fn drain(fd: &OwnedFd) -> io::Result<bool> {
     let mut buffer = [0_u8; EVENT_BUFFER_BYTES];
     let mut any = false;
@@ -198,7 +211,8 @@ fn drain(fd: &OwnedFd) -> io::Result<bool> {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::symlink;
+
+    use crate::adapters::files;
 
     const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -216,27 +230,12 @@ mod tests {
         );
     }
 
-    /// What kubelet's atomic writer does, in its order.
-    fn swap(dir: &Path, name: &str, content: &str) {
-        let fresh = dir.join(format!("..{name}"));
-        fs::create_dir(&fresh).unwrap();
-        fs::write(fresh.join("key"), content).unwrap();
-        let old = fs::read_link(dir.join("..data")).ok();
-        symlink(format!("..{name}"), dir.join("..data_tmp")).unwrap();
-        fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
-        if let Some(old) = old {
-            fs::remove_dir_all(dir.join(old)).unwrap();
-        } else {
-            symlink("..data/key", dir.join("key")).unwrap();
-        }
-    }
-
     #[tokio::test]
     async fn every_kubelet_swap_is_seen_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let mut watch = DirWatch::new(dir.path(), Duration::MAX);
         for round in 0..5 {
-            swap(dir.path(), &format!("v{round}"), &round.to_string());
+            files::swap_volume(dir.path(), [("key", round.to_string().as_str())]).unwrap();
             soon(&mut watch).await;
             assert_eq!(
                 fs::read_to_string(dir.path().join("key")).unwrap(),

@@ -1,25 +1,25 @@
-//! Metrics as text for a scrape: `OpenMetrics` for whoever asks for it, else the older Prometheus text format.
+//! Metrics as text for a scrape: `OpenMetrics` on request, else the older Prometheus text format.
 //!
-//! The registry writes `OpenMetrics` only. The two differ in what a family is called (a counter's has no `_total` there), in
-//! the types, and in the lines UNIT and EOF; samples are the same. Deliberately absent: exemplars and timestamps, of which
-//! we have none, and the binary format.
+//! The registry writes `OpenMetrics` only. The formats differ in family names (those of counters
+//! lack `_total` there), in types, and in the lines UNIT and EOF; samples are the same.
+//! Deliberately absent: exemplars and timestamps, which timeshard does not have, and the binary
+//! format.
 
 use std::fmt;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-/// How a scrape is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ExpositionFormat {
     /// `OpenMetrics` 1.0.0.
     OpenMetrics,
     /// Prometheus' text format 0.0.4.
     Text,
 }
 
-impl Format {
-    /// What a request's `Accept` header asks for; whoever does not name `OpenMetrics` gets text.
+impl ExpositionFormat {
+    /// Parses a request's `Accept` header; without `OpenMetrics` in it the answer is text.
     #[must_use]
     pub fn accepted(accept: Option<&str>) -> Self {
         let (mut openmetrics, mut text) = (0.0, 0.0);
@@ -48,7 +48,6 @@ impl Format {
         }
     }
 
-    /// The answer's `Content-Type`.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -57,7 +56,7 @@ impl Format {
         }
     }
 
-    /// The values of now.
+    /// Encodes the current values.
     ///
     /// # Errors
     /// When a collector fails.
@@ -67,7 +66,7 @@ impl Format {
         Ok(self.write(openmetrics))
     }
 
-    /// What was encoded as `OpenMetrics`, in this format.
+    /// Converts text that was encoded as `OpenMetrics`.
     #[must_use]
     pub fn write(self, openmetrics: String) -> String {
         match self {
@@ -87,7 +86,7 @@ fn text(openmetrics: &str) -> String {
             continue;
         };
         match comment.split_once(' ') {
-            // What the family is called depends on its type, which comes next.
+            // The family name depends on the type, which follows.
             Some(("HELP", rest)) => help = rest.split_once(' ').map_or("", |(_, help)| help),
             Some(("TYPE", rest)) => {
                 let (name, kind) = rest.split_once(' ').unwrap_or((rest, "unknown"));
@@ -121,23 +120,29 @@ mod tests {
     fn openmetrics_is_for_those_who_ask_for_it() {
         let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         for (accept, want) in [
-            (None, Format::Text),
-            (Some(""), Format::Text),
-            (Some("*/*"), Format::Text),
-            (Some("text/plain"), Format::Text),
-            (Some(prometheus), Format::OpenMetrics),
-            (Some("Application/OpenMetrics-Text"), Format::OpenMetrics),
+            (None, ExpositionFormat::Text),
+            (Some(""), ExpositionFormat::Text),
+            (Some("*/*"), ExpositionFormat::Text),
+            (Some("text/plain"), ExpositionFormat::Text),
+            (Some(prometheus), ExpositionFormat::OpenMetrics),
+            (
+                Some("Application/OpenMetrics-Text"),
+                ExpositionFormat::OpenMetrics,
+            ),
             (
                 Some("text/plain;version=0.0.4, application/openmetrics-text; q=0.4"),
-                Format::Text,
+                ExpositionFormat::Text,
             ),
-            (Some("application/openmetrics-text;q=0"), Format::Text),
+            (
+                Some("application/openmetrics-text;q=0"),
+                ExpositionFormat::Text,
+            ),
             (
                 Some("application/openmetrics-text;q=x, ;;,q="),
-                Format::OpenMetrics,
+                ExpositionFormat::OpenMetrics,
             ),
         ] {
-            assert_eq!(Format::accepted(accept), want, "{accept:?}");
+            assert_eq!(ExpositionFormat::accepted(accept), want, "{accept:?}");
         }
     }
 
@@ -154,9 +159,9 @@ mod tests {
                     # HELP x_build_info Version.\n# TYPE x_build_info gauge\nx_build_info{version=\"1\"} 1\n\
                     # HELP x_took_seconds Time.\n# TYPE x_took_seconds histogram\nx_took_seconds_sum 0.1\nx_took_seconds_count 1\n\
                     x_took_seconds_bucket{le=\"0.5\"} 1\nx_took_seconds_bucket{le=\"+Inf\"} 1\n";
-        assert_eq!(Format::Text.encode(&registry).unwrap(), want);
+        assert_eq!(ExpositionFormat::Text.encode(&registry).unwrap(), want);
         assert!(
-            Format::OpenMetrics
+            ExpositionFormat::OpenMetrics
                 .encode(&registry)
                 .unwrap()
                 .contains("# TYPE x_requests counter\n")

@@ -1,55 +1,72 @@
-//! An accept loop for endpoints whose answers are small and ready: the sidecar's, and the server's probes.
+//! An accept loop for endpoints with small, prepared answers: the sidecar's, and the server's
+//! probes.
 //!
-//! Invariants: connections are bounded in number, in all and per peer, and a new one always gets a place: the peer that holds most
-//! gives one up at once ([`Places`]), since nothing tells kubelet's probes from others before their header is there. Deliberately
-//! absent: TLS, waiting for a place, and a drain; `adapters/serve` has these.
+//! Invariants: connections are limited in total and per peer, and a new one always gets a place:
+//! the peer with the most connections immediately loses one ([`Places`]), because kubelet's probes
+//! cannot be recognised before their header arrives. Deliberately absent: TLS, waiting for a place,
+//! and a drain; `adapters/https/serve` has these.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use super::listen;
-use crate::core::peer::Peer;
-use crate::core::places::Places;
+use super::lock::lock;
+use crate::core::fairness::peer::Peer;
+use crate::core::fairness::places::Places;
 
-/// After an accept error, such as too many open files, before the next try.
+/// The wait after an accept error, such as too many open files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// How many connections there may be.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// In all.
+    /// In total.
     pub connections: usize,
-    /// Of one peer address.
+    /// Per peer address.
     pub of_peer: usize,
+    /// The longest wait for a complete request header, also for that of the next request.
+    pub header: Duration,
+    /// The longest life of a connection.
+    pub life: Duration,
+    /// Whether a connection takes more than one request.
+    pub keep_alive: bool,
 }
 
+/// The largest request header; hyper requires at least 8 KiB.
+const HEADER_BYTES: usize = 8 << 10;
+
 #[derive(Debug)]
-struct Open {
+struct OpenConnection {
     places: Places<Peer>,
     tasks: HashMap<u64, AbortHandle>,
 }
 
-/// A connection's place, free again when this is dropped.
+/// A connection's place; dropping it frees the place.
 #[derive(Debug)]
-pub struct Place {
+struct ConnectionPlace {
     number: u64,
-    open: Arc<Mutex<Open>>,
+    open: Arc<Mutex<OpenConnection>>,
 }
 
-/// Serves for ever: `connection` is run for each connection, and dropped where its place is taken.
-pub async fn serve<F>(
+/// Serves HTTP/1 for ever. A connection ends when its place is taken.
+pub async fn serve(
     listener: TcpListener,
     bounds: Bounds,
-    connection: impl Fn(TcpStream, Place) -> F,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let open = Arc::new(Mutex::new(Open {
+    answer: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
+) {
+    let open = Arc::new(Mutex::new(OpenConnection {
         places: Places::new(bounds.connections, bounds.of_peer),
         tasks: HashMap::new(),
     }));
@@ -61,40 +78,48 @@ pub async fn serve<F>(
         let evicted = {
             let mut opened = lock(&open);
             let (number, evicted) = opened.places.take(listen::peer(address));
-            let task = tokio::spawn(connection(
-                stream,
-                Place {
-                    number,
-                    open: open.clone(),
-                },
-            ));
+            let place = ConnectionPlace {
+                number,
+                open: open.clone(),
+            };
+            let task = tokio::spawn(connection(stream, bounds, place, answer.clone()));
             opened.tasks.insert(number, task.abort_handle());
             evicted.and_then(|number| opened.tasks.remove(&number))
         };
         if let Some(task) = evicted {
             task.abort();
         }
-        // The next one may take this one's place: it must have had the time to say something.
+        // The next connection may take the place of this one, which must first have had time to
+        // send something.
         tokio::task::yield_now().await;
     }
 }
 
-impl Place {
-    /// Notes that something was asked for on this connection.
-    pub fn used(&self) {
-        lock(&self.open).places.used(self.number);
-    }
+async fn connection(
+    stream: TcpStream,
+    bounds: Bounds,
+    place: ConnectionPlace,
+    answer: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
+) {
+    let service = service_fn(|request| {
+        lock(&place.open).places.used(place.number);
+        let response = answer(&request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.header)
+        .max_buf_size(HEADER_BYTES)
+        .keep_alive(bounds.keep_alive)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that fails or leaves is not logged.
+    let _ = timeout(bounds.life, connection).await;
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut open = lock(&self.open);
         open.places.leave(self.number);
         open.tasks.remove(&self.number);
     }
-}
-
-/// What is shared is consistent after every statement, so a panic elsewhere does not spoil it.
-fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,32 +1,32 @@
-//! Small files, replaced as a whole and read with a limit.
+//! Small files, replaced atomically and read with a limit.
 //!
-//! Invariant: a reader sees the old content or the new content, also after a crash; and it may have another UID than the
-//! writer, so modes are set whatever the umask is.
+//! Invariant: a reader sees the old or the new content, even after a crash. The reader may have
+//! another UID than the writer, so modes are set whatever the umask is.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
-/// Readable for everyone: the two containers of a pod may run as different users.
+/// Readable for all: the two containers of a pod may run as different users.
 pub const MODE_DATA: u32 = 0o644;
-/// Executable for everyone, for the same reason.
+/// Executable for all, for the same reason.
 pub const MODE_PROGRAM: u32 = 0o755;
 
 /// Replaces `dir/name`: temporary file, fsync, rename, fsync of the directory.
 ///
 /// # Errors
-/// Whatever the file system says; the old content is still there then.
-pub fn replace(dir: &Path, name: &str, content: impl Read, mode: u32) -> io::Result<()> {
+/// The file system's. The old content is then still there.
+pub fn replace<R: Read>(dir: &Path, name: &str, content: R, mode: u32) -> io::Result<()> {
     rename_into_place(dir, name, content, mode, File::sync_all)?;
     File::open(dir)?.sync_all()
 }
 
-/// Replaces `dir/name` in one step, too, but an end of the whole node may take it back.
+/// Replaces `dir/name` atomically, but a crash of the node may restore the old content.
 ///
 /// # Errors
-/// Whatever the file system says; the old content is still there then.
-pub fn replace_unsynced(dir: &Path, name: &str, content: impl Read, mode: u32) -> io::Result<()> {
+/// The file system's. The old content is then still there.
+pub fn replace_unsynced<R: Read>(dir: &Path, name: &str, content: R, mode: u32) -> io::Result<()> {
     rename_into_place(dir, name, content, mode, |_| Ok(()))
 }
 
@@ -39,7 +39,7 @@ fn rename_into_place(
 ) -> io::Result<()> {
     let temporary = dir.join(format!(".{name}.new"));
     let written = (|| {
-        // One that a crash left behind may belong to another user.
+        // A file that a crash left behind may belong to another user.
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -57,17 +57,17 @@ fn rename_into_place(
         fs::rename(&temporary, dir.join(name))
     })();
     if written.is_err() {
-        // It would only take room; there is nothing to do about it if that fails, too.
+        // Best effort: the file only takes room.
         let _ = fs::remove_file(&temporary);
     }
     written
 }
 
-/// Reads a regular file of at most `most` bytes; `None` if there is none.
+/// Reads a regular file of at most `max` bytes; `None` if it does not exist.
 ///
 /// # Errors
-/// Whatever the file system says, and when the file is larger or not a regular file.
-pub fn read(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
+/// The file system's. A larger file, or one that is not regular.
+pub fn read(path: &Path, max: usize) -> io::Result<Option<Vec<u8>>> {
     let absent = |error: &io::Error| {
         matches!(
             error.kind(),
@@ -85,11 +85,46 @@ pub fn read(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
         opened => opened?,
     };
     let mut content = Vec::new();
-    file.take(most as u64 + 1).read_to_end(&mut content)?;
-    if content.len() > most {
-        return Err(io::Error::other(format!("it is larger than {most} bytes")));
+    file.take(max as u64 + 1).read_to_end(&mut content)?;
+    if content.len() > max {
+        return Err(io::Error::other(format!("it is larger than {max} bytes")));
     }
     Ok(Some(content))
+}
+
+/// Replaces the content of a mounted volume as kubelet does, for `demo` and tests: writes a new
+/// directory, moves the link `..data` to it, removes the old directory.
+///
+/// # Errors
+/// The file system's.
+pub fn swap_volume<'a>(
+    volume: &Path,
+    files: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> io::Result<()> {
+    let data = volume.join("..data");
+    let old = fs::read_link(&data).ok();
+    let generation = old
+        .as_ref()
+        .and_then(|old| old.to_str()?.rsplit_once('.')?.1.parse::<u32>().ok());
+    let name = format!(
+        "..2026_11_21_08_00_00.{:09}",
+        generation.map_or(0, |last| last + 1)
+    );
+    let fresh = volume.join(&name);
+    fs::create_dir(&fresh)?;
+    let mut links = Vec::new();
+    for (file, content) in files {
+        fs::write(fresh.join(file), content)?;
+        links.push(file);
+    }
+    symlink(&name, volume.join("..data_tmp"))?;
+    fs::rename(volume.join("..data_tmp"), &data)?;
+    for file in links {
+        if !volume.join(file).is_symlink() {
+            symlink(Path::new("..data").join(file), volume.join(file))?;
+        }
+    }
+    old.map_or(Ok(()), |old| fs::remove_dir_all(volume.join(old)))
 }
 
 #[cfg(test)]
@@ -97,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_is_replaced_with_the_mode_asked_for() {
+    fn content_is_replaced_with_the_requested_mode() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(".a.new"), "left behind").unwrap();
         for content in ["one", "two"] {

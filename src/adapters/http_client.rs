@@ -1,118 +1,32 @@
-//! Clients without a pool: HTTPS, how `demo` plays the API server, and plain HTTP, how agents are asked.
+//! A plain HTTP/1.1 client for single GETs: each on its own connection, with a limit in time and
+//! size.
+//!
+//! Deliberately absent: redirects, proxies, TLS, connection pools.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::SendRequest;
-use hyper::{Request, header};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-/// A whole exchange takes at most this long.
+/// The default limit of an exchange.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// The largest answer that is read, in bytes.
-const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
-/// What a plain answer's head may take, and what is read of its body at once, in bytes.
+/// The default limit of a body. Bytes.
+pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// The largest header of an answer; also the largest read from the socket. Bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// What went wrong, in words.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ClientError(String);
-
-/// One connection that trusts one CA.
-#[derive(Debug)]
-pub struct HttpsClient {
-    sender: SendRequest<Full<Bytes>>,
-}
-
-fn failed(what: &str, error: impl std::fmt::Display) -> ClientError {
-    ClientError(format!("{what}: {error}"))
-}
-
-impl HttpsClient {
-    /// Connects and shakes hands, over HTTP/1.1 as the API server does. `ca` is the authority's certificate in DER.
-    ///
-    /// # Errors
-    /// [`ClientError`] says which step failed.
-    pub async fn connect(
-        address: SocketAddr,
-        name: &'static str,
-        ca: &[u8],
-    ) -> Result<Self, ClientError> {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from(ca.to_vec()))
-            .map_err(|error| failed("the CA is not usable", error))?;
-        let config =
-            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|error| failed("TLS", error))?
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|error| failed("the webhook is not reachable", error))?;
-        let name = ServerName::try_from(name).map_err(|error| failed("server name", error))?;
-        let tls = TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
-            .map_err(|error| failed("TLS handshake", error))?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
-            .await
-            .map_err(|error| failed("HTTP", error))?;
-        tokio::spawn(connection);
-        Ok(Self { sender })
-    }
-
-    /// Posts JSON and gives the answer's status and body.
-    ///
-    /// # Errors
-    /// [`ClientError`], also when the exchange takes longer than [`DEADLINE`].
-    pub async fn post(
-        &mut self,
-        path: &str,
-        host: &str,
-        body: Vec<u8>,
-    ) -> Result<(u16, Bytes), ClientError> {
-        let request = Request::post(path)
-            .header(header::HOST, host)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| failed("request", error))?;
-        let exchange = async {
-            let response = self
-                .sender
-                .send_request(request)
-                .await
-                .map_err(|error| failed("request", error))?;
-            let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-                .collect()
-                .await
-                .map_err(|error| failed("answer", error))?;
-            Ok((status, body.to_bytes()))
-        };
-        tokio::time::timeout(DEADLINE, exchange)
-            .await
-            .map_err(|_| failed("answer", "not within 10 s"))?
-    }
-}
-
-/// What a plain exchange may take.
 #[derive(Clone, Copy, Debug)]
 pub struct GetLimits {
-    /// For connecting, asking and reading together.
+    /// For connecting, the request and the whole answer together.
     pub deadline: Duration,
-    /// The largest body, in bytes.
+    /// The largest body. Bytes.
     pub max_answer_bytes: usize,
-    /// Whether nothing is said to an address of this machine.
+    /// Refuse addresses of this machine.
     pub not_own_machine: bool,
 }
 
@@ -126,11 +40,10 @@ impl Default for GetLimits {
     }
 }
 
-/// A plain GET; the answer's status and body, or why there is none. Redirects are not followed and no proxy is used; when
-/// it is dropped, its connection is.
+/// Returns the status and body of a GET. Dropping the future closes the connection.
 ///
 /// # Errors
-/// Says which step failed.
+/// Names the URL and the step that failed.
 pub async fn get(
     address: SocketAddr,
     path: &str,
@@ -143,18 +56,30 @@ pub async fn get(
 /// As [`get`], from a host by name or address.
 ///
 /// # Errors
-/// Says which step failed, without the address.
+/// Names the step that failed, without the URL.
 pub async fn get_from(
     host: &str,
     port: u16,
     path: &str,
     limits: GetLimits,
 ) -> Result<(u16, Bytes), String> {
-    let named = if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    };
+    get_with((host, port), path, limits, async |status, body| {
+        let body = collect(body, limits.max_answer_bytes).await?;
+        Ok((status.as_u16(), body))
+    })
+    .await
+}
+
+/// As [`get_from`]; `read` receives the body as it arrives and limits its size.
+///
+/// # Errors
+/// Names the step that failed, without the URL; or that of `read`.
+pub async fn get_with<T>(
+    (host, port): (&str, u16),
+    path: &str,
+    limits: GetLimits,
+    read: impl AsyncFnOnce(StatusCode, Incoming) -> Result<T, String>,
+) -> Result<T, String> {
     let exchange = async {
         let stream = TcpStream::connect((host, port))
             .await
@@ -163,41 +88,76 @@ pub async fn get_from(
         if limits.not_own_machine && is_own(&stream) {
             return Err("it is an address of the server's own machine: not asked".to_owned());
         }
-        let mut builder = hyper::client::conn::http1::Builder::new();
-        let (mut sender, connection) = builder
-            .max_buf_size(MAX_HEAD_BYTES)
-            .handshake(TokioIo::new(stream))
+        exchange(stream, (host, port), path, read).await
+    };
+    within(limits.deadline, exchange).await
+}
+
+/// Sends one GET over `stream`; `read` receives the body as it arrives. `host` and `port` are for
+/// the Host header.
+///
+/// # Errors
+/// The client's error, or that of `read`.
+pub async fn exchange<T>(
+    stream: TcpStream,
+    (host, port): (&str, u16),
+    path: &str,
+    read: impl AsyncFnOnce(StatusCode, Incoming) -> Result<T, String>,
+) -> Result<T, String> {
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    let host = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
+    let request = Request::get(path)
+        .header(header::HOST, host)
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let answer = async {
+        let response = sender
+            .send_request(request)
             .await
             .map_err(|error| error.to_string())?;
-        let request = Request::get(path)
-            .header(header::HOST, named)
-            .header(header::CONNECTION, "close")
-            .body(Full::new(Bytes::new()))
-            .map_err(|error| error.to_string())?;
-        let ask = async {
-            let response = sender
-                .send_request(request)
-                .await
-                .map_err(|error| error.to_string())?;
-            let status = response.status().as_u16();
-            Ok((
-                status,
-                collect(response.into_body(), limits.max_answer_bytes).await?,
-            ))
-        };
-        // The connection may end before its last bytes are taken up; what it has to say about its end is said to `ask`.
-        let drive = async {
-            let _ = connection.await;
-            std::future::pending().await
-        };
-        tokio::select! {
-            answer = ask => answer,
-            never = drive => never,
-        }
+        read(response.status(), response.into_body()).await
     };
-    tokio::time::timeout(limits.deadline, exchange)
+    // The connection may end before `answer` has taken its last bytes. Its error reaches `answer`.
+    let drive = async {
+        let _ = connection.await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        answer = answer => answer,
+        never = drive => never,
+    }
+}
+
+/// Limits an exchange in time.
+///
+/// # Errors
+/// That of the exchange, or that it took too long.
+pub async fn within<T>(
+    deadline: Duration,
+    exchange: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    tokio::time::timeout(deadline, exchange)
         .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s", limits.deadline.as_secs())))
+        .unwrap_or_else(|_| Err(no_answer(deadline)))
+}
+
+/// The text for an exchange that exceeds its deadline.
+#[must_use]
+pub fn no_answer(deadline: Duration) -> String {
+    if deadline.subsec_millis() == 0 {
+        format!("no answer within {} s", deadline.as_secs())
+    } else {
+        format!("no answer within {} ms", deadline.as_millis())
+    }
 }
 
 fn is_own(stream: &TcpStream) -> bool {
@@ -207,19 +167,19 @@ fn is_own(stream: &TcpStream) -> bool {
     canonical(stream.local_addr()) == canonical(stream.peer_addr())
 }
 
-/// Reads a body of at most `most` bytes.
+/// Reads a body of at most `max` bytes.
 ///
 /// # Errors
-/// Says whether it is too long or broke off.
-pub async fn collect<B>(body: B, most: usize) -> Result<Bytes, String>
+/// The body is longer, or broke off.
+pub async fn collect<B>(body: B, max: usize) -> Result<Bytes, String>
 where
     B: hyper::body::Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match Limited::new(body, most).collect().await {
+    match Limited::new(body, max).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            Err(format!("the answer is longer than {most} bytes"))
+            Err(format!("the answer is longer than {max} bytes"))
         }
         Err(error) => Err(error.to_string()),
     }

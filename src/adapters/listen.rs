@@ -1,17 +1,18 @@
-//! Where this program listens.
+//! Listening sockets, and the peers of their connections.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::core::peer::Peer;
+use crate::core::fairness::peer::Peer;
 
-/// Connections that may wait to be accepted; the kernel allows fewer where `net.core.somaxconn` does. A flood that fills it delays
-/// newcomers by the second after which they try again, so it is as large as most kernels allow.
+/// The limit of connections waiting to be accepted; `net.core.somaxconn` may lower it. A flood that
+/// fills it delays newcomers by the second after which they retry, so it is as large as most
+/// kernels allow.
 const BACKLOG: u16 = 4096;
 
-/// The peer that an address belongs to.
+/// Returns the peer that an address belongs to.
 #[must_use]
 pub fn peer(address: SocketAddr) -> Peer {
     match address.ip() {
@@ -20,11 +21,12 @@ pub fn peer(address: SocketAddr) -> Peer {
     }
 }
 
-/// Raises the limit of open files to `wanted`, as far as the system allows. Fewer are no error: accepting backs off then.
+/// Raises the limit of open files to `wanted`, as far as the system allows. A lower limit is no
+/// error: accepting then backs off.
 pub fn allow_descriptors(wanted: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);
-    let wanted = now.maximum.map_or(wanted, |most| most.min(wanted));
+    let wanted = now.maximum.map_or(wanted, |max| max.min(wanted));
     if now.current.is_some_and(|current| current < wanted) {
         let _ = setrlimit(
             Resource::Nofile,
@@ -36,11 +38,11 @@ pub fn allow_descriptors(wanted: u64) {
     }
 }
 
-/// Listens. The address 0.0.0.0 means every address, those of IPv6 too where there are any: pods of an IPv6 cluster have
-/// no other.
+/// Listens. The address 0.0.0.0 means every address, including IPv6 where available: pods of an
+/// IPv6 cluster have no other.
 ///
 /// # Errors
-/// Whatever the kernel says, usually that the port is taken.
+/// The kernel's, usually that the port is in use.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let everywhere = address.is_ipv4() && address.ip().is_unspecified();
     if everywhere && let Ok(listener) = bind_both(address.port()) {
@@ -56,7 +58,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(u32::from(BACKLOG))
 }
 
-/// One socket for IPv4 and IPv6, whatever the node's `bindv6only` says.
+/// Listens on IPv4 and IPv6 with one socket, whatever the node's `bindv6only` is.
 fn bind_both(port: u16) -> io::Result<TcpListener> {
     use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

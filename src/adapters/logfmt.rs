@@ -1,6 +1,6 @@
-//! The agent's log: one logfmt line per event on stderr, so that it reads like the thanos log it stands beside.
+//! The agent's log: one logfmt line per event on stderr, like the thanos log next to it.
 //!
-//! Deliberately absent: spans, colours, filters; the agent says a line when something changes and nothing otherwise.
+//! Deliberately absent: spans, colours, filters. The agent logs changes only.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -12,15 +12,15 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::clock;
 
-/// Writes events as logfmt.
 #[derive(Debug)]
 struct Logfmt {
     caller: &'static str,
 }
 
-/// Sends events of level info and above to stderr; `caller` names the program's part. Later calls do nothing.
+/// Sends events of level info and above to stderr; `caller` names the part of the program. Later
+/// calls do nothing.
 pub fn init(caller: &'static str) {
-    // A second call is a test's; the first one's subscriber stays.
+    // Only tests call it twice; the first subscriber stays.
     let _ = tracing::subscriber::set_global_default(Logfmt { caller });
 }
 
@@ -46,10 +46,10 @@ impl Subscriber for Logfmt {
             Level::WARN => "warn",
             _ => "info",
         };
-        let mut line = Line(format!("ts={time} caller={} level={level}", self.caller));
+        let mut line = LogfmtLine(format!("ts={time} caller={} level={level}", self.caller));
         event.record(&mut line);
         line.0.push('\n');
-        // There is nobody to tell when the log itself is gone.
+        // A failure of the log itself cannot be reported.
         let _ = std::io::stderr().write_all(line.0.as_bytes());
     }
 
@@ -58,9 +58,9 @@ impl Subscriber for Logfmt {
     fn exit(&self, _: &Id) {}
 }
 
-struct Line(String);
+struct LogfmtLine(String);
 
-impl Visit for Line {
+impl Visit for LogfmtLine {
     fn record_str(&mut self, field: &Field, value: &str) {
         let key = if field.name() == "message" {
             "msg"

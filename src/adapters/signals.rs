@@ -1,51 +1,50 @@
-//! One watcher for SIGTERM and SIGINT, fanned out to every part of the program.
+//! One watcher for SIGTERM and SIGINT, shared by every part of the program.
 //!
-//! Invariants: the stage only moves forward. The first signal begins the drain, the second one aborts it, further
-//! ones change nothing. Losing the watcher never looks like a signal.
+//! Invariants: the stage only moves forward. The first signal begins the drain, the second aborts
+//! it, later ones change nothing. Losing the watcher never counts as a signal.
 //!
-//! Deliberately absent: SIGHUP (files are watched instead) and what each part does at a stage, which is its own matter.
+//! Deliberately absent: SIGHUP (files are watched instead), and the actions of each part at a
+//! stage.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// How far the shutdown has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// No signal yet.
+pub enum ShutdownStage {
     Running,
-    /// First signal: fail readiness, keep serving for the drain period, then finish what is in flight.
+    /// First signal: fail readiness, keep serving for the drain period, then finish the requests in
+    /// flight.
     Draining,
     /// Second signal: stop now.
     Abort,
 }
 
-/// A view of the stage; clones see the same one.
+/// A view of the stage; clones share it.
 #[derive(Debug, Clone)]
-pub struct Shutdown(watch::Receiver<Stage>);
+pub struct Shutdown(watch::Receiver<ShutdownStage>);
 
 impl Shutdown {
-    /// A shutdown that never comes, for parts that serve until the process ends (the admin port).
+    /// Returns a shutdown that never comes, for parts that serve until the process ends (the admin
+    /// port).
     #[must_use]
     pub fn never() -> Self {
         channel().1
     }
 
-    /// The stage now.
     #[must_use]
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> ShutdownStage {
         *self.0.borrow()
     }
 
-    /// Whether the drain has begun.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.stage() >= Stage::Draining
+        self.stage() >= ShutdownStage::Draining
     }
 
     /// Waits until the stage is reached or passed.
-    pub async fn reached(&mut self, stage: Stage) {
+    pub async fn reached(&mut self, stage: ShutdownStage) {
         if self.0.wait_for(|now| *now >= stage).await.is_err() {
             // The sender is gone: no signal can come any more.
             std::future::pending::<()>().await;
@@ -53,30 +52,29 @@ impl Shutdown {
     }
 }
 
-/// Moves the stage forward; tests and `demo` hold one instead of a signal.
+/// Moves the stage forward; tests and `demo` use it instead of a signal.
 #[derive(Debug)]
-pub struct Trigger(watch::Sender<Stage>);
+pub struct Trigger(watch::Sender<ShutdownStage>);
 
 impl Trigger {
-    /// Does what one more signal does.
+    /// Acts as one more signal.
     pub fn signal(&self) {
         self.0.send_modify(|stage| {
             *stage = match stage {
-                Stage::Running => Stage::Draining,
-                Stage::Draining | Stage::Abort => Stage::Abort,
+                ShutdownStage::Running => ShutdownStage::Draining,
+                ShutdownStage::Draining | ShutdownStage::Abort => ShutdownStage::Abort,
             }
         });
     }
 }
 
-/// A stage and the means to move it.
 #[must_use]
 pub fn channel() -> (Trigger, Shutdown) {
-    let (sender, receiver) = watch::channel(Stage::Running);
+    let (sender, receiver) = watch::channel(ShutdownStage::Running);
     (Trigger(sender), Shutdown(receiver))
 }
 
-/// Starts the watcher for SIGTERM and SIGINT. Call it once, inside the runtime.
+/// Starts the watcher. Call it once, inside the runtime.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
@@ -108,12 +106,12 @@ mod tests {
         let (trigger, mut shutdown) = channel();
         assert!(!shutdown.is_draining());
         trigger.signal();
-        shutdown.reached(Stage::Draining).await;
-        assert_eq!(shutdown.stage(), Stage::Draining);
+        shutdown.reached(ShutdownStage::Draining).await;
+        assert_eq!(shutdown.stage(), ShutdownStage::Draining);
         trigger.signal();
         trigger.signal();
-        shutdown.reached(Stage::Draining).await;
-        assert_eq!(shutdown.stage(), Stage::Abort);
+        shutdown.reached(ShutdownStage::Draining).await;
+        assert_eq!(shutdown.stage(), ShutdownStage::Abort);
     }
 
     #[tokio::test]
@@ -122,7 +120,7 @@ mod tests {
         drop(trigger);
         let waited = tokio::time::timeout(
             std::time::Duration::from_millis(20),
-            shutdown.reached(Stage::Draining),
+            shutdown.reached(ShutdownStage::Draining),
         )
         .await;
         assert!(waited.is_err(), "the wait must not end without a signal");

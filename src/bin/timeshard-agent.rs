@@ -1,6 +1,7 @@
-//! `timeshard-agent`: what runs in a store gateway's pod.
+//! `timeshard-agent`: the program in a store gateway's pod.
 //!
-//! Only dispatch and exit codes: 0 done, 1 failed, 2 usage or invalid input; `launch` ends with thanos' own code.
+//! Only dispatch and exit codes: 0 done, 1 failed, 2 usage or invalid input; `launch` exits with
+//! thanos' own code.
 
 use std::process::ExitCode;
 

@@ -1,42 +1,42 @@
-//! What a rollout costs before anyone starts it: how long its steps take, and who holds what meanwhile.
+//! Estimates a rollout before it starts: how long its steps take, and how many pods serve each
+//! instant meanwhile.
 //!
-//! A step takes its drain, one load (its pods load side by side), the delay in which queriers learn of the pods again, and
-//! what the server and kubelet take around that. What only happens once somebody looks (a pod that fails) is not here.
+//! A step takes its drain, one load (its pods load in parallel), the discovery delay, and the
+//! overhead of the server and kubelet. Failures of pods are not considered.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::core::config::Sharding;
-use crate::core::duration::PromDuration;
-use crate::core::rollout::{Change, Member, coverage};
-use crate::core::window::Window;
+use crate::core::model::duration::PromDuration;
+use crate::core::model::text::counted;
+use crate::core::model::window::Window;
+use crate::core::rollout::forecast::STEP_OVERHEAD;
+use crate::core::rollout::planner::{Member, WindowChange, coverage};
 
-/// Around a step's drain, load and delay: budgets closed and seen closed, the ConfigMap written and brought to the pods,
-/// the flags read back, the next look. Measured in changes of 4 steps on a real cluster: 4.25 s with the default periods,
-/// 3.75 s with short ones.
-const AROUND_A_STEP: PromDuration = PromDuration::from_secs(4);
-
-/// How long a step takes.
-#[derive(Clone, Copy, Debug)]
+/// How long the steps take.
+#[derive(Clone, Debug)]
 pub(super) struct StepTime {
     drain: PromDuration,
-    load: PromDuration,
     discovery_delay: PromDuration,
+    /// The longest load of each step.
+    loads: Vec<PromDuration>,
+    /// What the loads rest on.
+    basis: String,
 }
 
-/// The whole rollout and what one step is made of, in seconds.
+/// The complete rollout and the parts of one step, in seconds.
 #[derive(Debug, Serialize)]
 pub(super) struct Duration {
     seconds: i64,
-    each_step: Parts,
+    each_step: StepParts,
+    /// What the loads rest on.
+    loads: String,
 }
 
-#[allow(
-    clippy::struct_field_names,
-    reason = "the unit stands in each name of the document"
-)]
+#[allow(clippy::struct_field_names, reason = "each JSON key ends in its unit")]
 #[derive(Debug, Serialize)]
-struct Parts {
+struct StepParts {
     drain_seconds: i64,
     load_time_seconds: i64,
     discovery_delay_seconds: i64,
@@ -44,47 +44,60 @@ struct Parts {
 }
 
 impl StepTime {
-    pub(super) fn new(sharding: &Sharding, load: PromDuration) -> Self {
+    pub(super) fn new(sharding: &Sharding, basis: String) -> Self {
         Self {
             drain: sharding.drain(),
-            load,
             discovery_delay: sharding.discovery_delay(),
+            loads: Vec::new(),
+            basis,
         }
     }
 
-    pub(super) fn load(self) -> PromDuration {
-        self.load
+    pub(super) fn add_step(&mut self, load: PromDuration) {
+        self.loads.push(load);
     }
 
-    /// What this many steps take.
-    pub(super) fn of(self, steps: usize) -> PromDuration {
-        times(
-            self.drain + self.load + self.discovery_delay + AROUND_A_STEP,
-            steps,
-        )
+    pub(super) fn load_of(&self, step: usize) -> PromDuration {
+        self.loads.get(step).copied().unwrap_or(PromDuration::ZERO)
     }
 
-    /// What they take if nothing else took any time.
-    pub(super) fn least(self, steps: usize) -> PromDuration {
+    pub(super) fn longest_load(&self) -> PromDuration {
+        let longest = self.loads.iter().copied().max();
+        longest.unwrap_or(PromDuration::ZERO)
+    }
+
+    /// The time of the first steps.
+    pub(super) fn of(&self, steps: usize) -> PromDuration {
+        let waits = times(self.drain + self.discovery_delay + STEP_OVERHEAD, steps);
+        let loads = self.loads.iter().take(steps);
+        loads.fold(waits, |sum, load| sum + *load)
+    }
+
+    /// The configured periods alone, without load and overhead.
+    pub(super) fn minimum(&self, steps: usize) -> PromDuration {
         times(self.drain + self.discovery_delay, steps)
     }
 
-    pub(super) fn duration(self, steps: usize) -> Duration {
+    pub(super) fn duration(&self, steps: usize) -> Duration {
         Duration {
             seconds: self.of(steps).as_secs(),
-            each_step: Parts {
+            each_step: StepParts {
                 drain_seconds: self.drain.as_secs(),
-                load_time_seconds: self.load.as_secs(),
+                load_time_seconds: self.longest_load().as_secs(),
                 discovery_delay_seconds: self.discovery_delay.as_secs(),
-                overhead_seconds: AROUND_A_STEP.as_secs(),
+                overhead_seconds: STEP_OVERHEAD.as_secs(),
             },
+            loads: self.basis.clone(),
         }
     }
 
-    pub(super) fn sentence(self) -> String {
+    pub(super) fn sentence(&self) -> String {
         format!(
-            "each step: {} drain, {} load (--load-time), {} discovery_delay, {AROUND_A_STEP} for what is around them",
-            self.drain, self.load, self.discovery_delay
+            "each step: {} drain, at most {} load ({}), {} discovery_delay, {STEP_OVERHEAD} overhead",
+            self.drain,
+            self.longest_load(),
+            self.basis,
+            self.discovery_delay
         )
     }
 }
@@ -96,11 +109,11 @@ fn times(each: PromDuration, count: usize) -> PromDuration {
     )
 }
 
-/// The fewest confirmed pods that any instant has, step by step.
+/// The fewest confirmed pods that serve any instant, step by step.
 #[derive(Debug)]
 pub(super) struct Holders {
     windows: Vec<Window>,
-    /// What both configurations serve: a retention that grows is held by nobody yet.
+    /// The range that both configurations serve; no pod serves an extended retention yet.
     both: Window,
     now: DateTime<Utc>,
     before: u32,
@@ -129,8 +142,8 @@ impl Holders {
         }
     }
 
-    /// These pods are away, then they are back with their new windows.
-    pub(super) fn step(&mut self, changes: &[Change]) {
+    /// Counts without these pods, then gives them their new windows.
+    pub(super) fn step(&mut self, changes: &[WindowChange]) {
         let mut stays = vec![true; self.windows.len()];
         for change in changes
             .iter()
@@ -138,20 +151,20 @@ impl Holders {
         {
             stays[change.member] = false;
         }
-        let held: Vec<Window> = self
+        let served: Vec<Window> = self
             .windows
             .iter()
             .zip(&stays)
             .filter(|(_, stays)| **stays)
             .map(|(window, _)| *window)
             .collect();
-        self.during.push(coverage(&held, self.both, self.now).0);
+        self.during.push(coverage(&served, self.both, self.now).0);
         for change in changes {
             self.windows[change.member] = change.to.window;
         }
     }
 
-    /// The last step restarts nobody, so it is none.
+    /// Drops the last step, which restarts no pod.
     pub(super) fn forget_step(&mut self) {
         self.during.pop();
     }
@@ -171,7 +184,7 @@ impl Holders {
     pub(super) fn sentence(&self) -> String {
         let fewest = self.during.iter().copied().min().unwrap_or(self.before);
         format!(
-            "each instant that both configurations serve is held by at least {} before, {fewest} in every step, {} after",
+            "each instant that both configurations serve is served by at least {} before, {fewest} in every step, {} after",
             pods(self.before),
             self.after()
         )
@@ -179,5 +192,5 @@ impl Holders {
 }
 
 fn pods(count: u32) -> String {
-    format!("{count} confirmed pod{}", if count == 1 { "" } else { "s" })
+    counted(count, "confirmed pod")
 }

@@ -1,4 +1,4 @@
-//! What the page and `/status` say of a StatefulSet, from what this replica knows and what the leader among them found.
+//! The page's and `/status`' view of a StatefulSet: this replica's plan with the leader's report.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,40 +7,41 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::core::duration::PromDuration;
-use crate::core::fleet::{Fleet, Known};
-use crate::core::report::SetReport;
-use crate::core::window::Bound;
-use crate::page::feed::{Set, Shard};
-use crate::refresher::reports::Reports;
-use crate::refresher::seen::SetName;
+use crate::controller::cache::SetName;
+use crate::controller::reports::Reports;
+use crate::core::gateways::{Gateway, Gateways};
+use crate::core::model::duration::PromDuration;
+use crate::core::model::window::Bound;
+use crate::core::plan::Shard;
+use crate::core::rollout::report::SetReport;
+use crate::page::feed::{PageSet, PageShard};
 
-/// Shards of a plan that are told of one StatefulSet; further ones are counted.
+/// How many shards of a plan are listed; the rest are counted.
 const MAX_SHARDS: usize = 256;
 
-/// Every store gateway that is known: its plan, and what the leader last said.
+/// Returns every known store gateway with its plan and the leader's latest report.
 pub(super) fn sets(
-    fleet: &Fleet,
+    fleet: &Gateways,
     reports: &BTreeMap<SetName, Arc<SetReport>>,
     now: DateTime<Utc>,
-) -> Vec<Set> {
-    let one = |known: &Known| {
+) -> Vec<PageSet> {
+    let one = |known: &Gateway| {
         let facts = known.facts();
         let reported = reports.get(&(facts.namespace.clone(), facts.name.clone()));
-        let shard = |(i, shard): (u32, &crate::core::plan::Shard)| Shard {
+        let shard = |(i, shard): (u32, &Shard)| PageShard {
             replicas: shard.replicas,
             window: known.plan.window(i, now),
         };
-        Set {
+        PageSet {
             shards: (0..)
-                .zip(known.plan.shards())
+                .zip(planned(known))
                 .take(MAX_SHARDS)
                 .map(shard)
                 .collect(),
             problem: known.problem.clone(),
             report: reported
                 .cloned()
-                .unwrap_or_else(|| Arc::new(without_a_look(fleet, known))),
+                .unwrap_or_else(|| Arc::new(unreconciled(fleet, known))),
         }
     };
     fleet
@@ -50,19 +51,17 @@ pub(super) fn sets(
         .collect()
 }
 
-/// The document of `/status`: the server's own part, and each StatefulSet, written one after the other.
+/// The document of `/status`, serialised one StatefulSet at a time.
 #[derive(Serialize)]
-pub(super) struct Status<'a> {
-    /// The server itself; an object.
+pub(super) struct PageStatus<'a> {
     #[serde(flatten)]
     pub(super) head: Map<String, Value>,
     pub(super) statefulsets: Sets<'a>,
 }
 
-/// Every store gateway that is known.
 pub(super) struct Sets<'a> {
-    pub(super) fleet: &'a Fleet,
-    /// What the leader found, if this replica may lead.
+    pub(super) fleet: &'a Gateways,
+    /// `None` if this replica cannot lead.
     pub(super) reports: Option<&'a Reports>,
     pub(super) now: DateTime<Utc>,
 }
@@ -72,14 +71,14 @@ struct SetStatus<'a> {
     #[serde(flatten)]
     report: SetReport,
     shards: Shards<'a>,
-    /// How many there are, where only the first are told.
+    /// Only if [`MAX_SHARDS`] truncates the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     shards_total: Option<usize>,
     problem: &'a Option<String>,
 }
 
-/// The plan's shards, with their windows now.
-struct Shards<'a>(&'a Known, DateTime<Utc>);
+/// The plan's shards with their current windows.
+struct Shards<'a>(&'a Gateway, DateTime<Utc>);
 
 #[derive(Serialize)]
 struct ShardStatus {
@@ -92,7 +91,7 @@ struct ShardStatus {
 impl Serialize for Shards<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(known, now) = self;
-        let one = |(shard, planned): (u32, &crate::core::plan::Shard)| {
+        let one = |(shard, planned): (u32, &Shard)| {
             let window = known.plan.window(shard, *now);
             ShardStatus {
                 shard,
@@ -101,21 +100,21 @@ impl Serialize for Shards<'_> {
                 max_time: window.max,
             }
         };
-        serializer.collect_seq((0..).zip(known.plan.shards()).take(MAX_SHARDS).map(one))
+        serializer.collect_seq((0..).zip(planned(known)).take(MAX_SHARDS).map(one))
     }
 }
 
 impl<'a> Serialize for Sets<'a> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let one = |known: &'_ Known| {
+        let one = |known: &'_ Gateway| {
             let facts = known.facts();
             let reported = self
                 .reports
                 .and_then(|reports| reports.aged(&(facts.namespace.clone(), facts.name.clone())));
-            reported.unwrap_or_else(|| without_a_look(self.fleet, known))
+            reported.unwrap_or_else(|| unreconciled(self.fleet, known))
         };
-        let set = |known: &'a Known| {
-            let all = known.plan.shards().len();
+        let set = |known: &'a Gateway| {
+            let all = planned(known).len();
             let shards_total = Some(all).filter(|all| *all > MAX_SHARDS);
             SetStatus {
                 report: one(known),
@@ -133,8 +132,17 @@ impl<'a> Serialize for Sets<'a> {
     }
 }
 
-/// What is known of one that no leader has looked at.
-pub(super) fn without_a_look(fleet: &Fleet, known: &Known) -> SetReport {
+/// The shards of the plan; none for a StatefulSet that is opted out.
+fn planned(known: &Gateway) -> &[Shard] {
+    if known.opted_out() {
+        &[]
+    } else {
+        known.plan.shards()
+    }
+}
+
+/// A report before the leader's first reconciliation.
+pub(super) fn unreconciled(fleet: &Gateways, known: &Gateway) -> SetReport {
     let facts = known.facts();
     SetReport {
         namespace: facts.namespace.clone(),
@@ -149,6 +157,7 @@ pub(super) fn without_a_look(fleet: &Fleet, known: &Known) -> SetReport {
             .retention()
             .limit()
             .map(PromDuration::as_secs),
+        opted_out: known.opted_out(),
         warnings: known
             .remarks()
             .into_iter()

@@ -1,40 +1,49 @@
-//! `timeshard plan`: which pod serves what, as a table and picture for people, or as data.
+//! `timeshard plan`: each pod's window, as a table and picture or as data.
 
 use std::path::Path;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use super::{ConfigArgs, Failure, blocks, input, print, say, steps, svg, timeline};
+use super::{ConfigArgs, Failure, blocks, input, output, print, say, steps, svg, timeline};
 use crate::adapters::clock;
 use crate::core::config::{Config, MAX_PODS, Sharding};
-use crate::core::duration::PromDuration;
+use crate::core::model::duration::PromDuration;
+use crate::core::model::text::counted;
+use crate::core::model::window::{Bound, Window};
 use crate::core::plan::Plan;
-use crate::core::text::counted;
-use crate::core::window::{Bound, Window};
 
-/// Show the windows and pods of a configuration, with --blocks what they load of a bucket, or with --from and --to the steps
-/// of the rollout between two, without a cluster.
+/// Show the windows and pods of a configuration, or the rollout between two, without a cluster
 ///
-/// The pods of one step change together, and the next step starts when they are confirmed. The steps are those that the
-/// background task takes while every pod is healthy; a pod that fails makes it wait.
+/// With --blocks also the blocks of a bucket in each window; with --from and --to the steps of the
+/// rollout instead. The pods of one step change together, and the next step starts when they are confirmed. The
+/// steps are the leader's if every pod is healthy; the leader waits for pods that fail.
 #[derive(Debug, clap::Args)]
-#[command(after_help = super::NAMES_HELP)]
+#[command(after_help = super::with_names("\
+Examples:
+  timeshard plan
+  timeshard plan --config config.yaml --replicas 6 --exit-code
+  timeshard plan --from config.yaml --to new.yaml --replicas 6
+  timeshard plan --config config.yaml -o svg > plan.svg
+  thanos tools bucket ls -o json --objstore.config-file bucket.yaml | timeshard plan --config config.yaml --blocks -"))]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
     change: steps::Between,
     #[command(flatten)]
-    blocks: blocks::Bucket,
-    /// Number of pods (the StatefulSet's spec.replicas). Default: as many as fill the plan, with --from and --to the larger
-    /// of both
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_PODS)))]
+    blocks: blocks::BucketArgs,
+    /// Number of pods (the StatefulSet's spec.replicas). Default: as many as the plan needs; with
+    /// --from and --to the larger number
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_replicas)]
     replicas: Option<u32>,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Output,
-    /// The moment that windows are resolved at, in RFC 3339. Default: now
+    /// Exit with 3 if the plan has a gap or a warning, or its rollout is blocked; for CI
+    #[arg(long)]
+    exit_code: bool,
+    /// Time at which windows are resolved, in RFC 3339. Default: now
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     at: Option<DateTime<Utc>>,
 }
@@ -43,23 +52,28 @@ pub(super) struct Args {
 enum Output {
     /// A table, and a timeline of one configuration
     Table,
+    /// The same with times to the second and every pod, without the timeline
+    Wide,
     /// One JSON document
     Json,
     /// One YAML document
     Yaml,
-    /// A picture for a page (of one configuration)
+    /// A picture (of one configuration)
     Svg,
 }
 
+/// Kind of the document.
+const KIND: &str = "Plan";
+
 /// The document of `-o json` and `-o yaml`.
 #[derive(Debug, Serialize)]
-struct Document {
+struct PlanDocument {
     pods: Vec<PodRow>,
-    /// `None` for ever.
+    /// `None` for `retention: forever`.
     retention_seconds: Option<i64>,
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    blocks: Option<blocks::Document>,
+    blocks: Option<blocks::BlocksDocument>,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,6 +86,11 @@ struct PodRow {
     max_time: Bound,
     from: String,
     to: String,
+}
+
+/// Reads a number of pods, which may be none.
+fn parse_replicas(text: &str) -> Result<u32, String> {
+    super::whole_number(text, 0, MAX_PODS)
 }
 
 pub(super) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
@@ -90,7 +109,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     if args.replicas.is_none() && config.sharding.nominal_pods().is_none() {
         return Err(Failure::Invalid(
-            "total_shards is auto, which derives the shards from the number of pods: give it with --replicas N".to_owned(),
+            "total_shards is auto, which derives the shards from the number of pods: set --replicas N".to_owned(),
         ));
     }
     let plan = Plan::new(&config.sharding, args.replicas);
@@ -113,7 +132,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Some(list) => Some(args.blocks.find(list, &config, plan.clone(), now)?),
         None => None,
     };
-    let document = || Document {
+    let document = || PlanDocument {
         blocks: found.as_ref().map(|found| found.document(now)),
         ..document(&config, &plan, pods, now)
     };
@@ -128,13 +147,37 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
                     .map_or_else(|| table(&config, &plan, pods, now), |found| found.text(now)),
             )
         }
-        Output::Json => print(&to_json(&document())?),
-        Output::Yaml => print(&to_yaml(&document())?),
+        Output::Wide => {
+            for note in plan.notes() {
+                say(&format!("warning: {note}"));
+            }
+            let blocks = found.as_ref().map(|found| found.text(now));
+            let blocks = blocks.map_or_else(String::new, |blocks| format!("\n{blocks}"));
+            print(&(wide(&document(), now) + &blocks))
+        }
+        Output::Json => print(&output::json(KIND, &document())?),
+        Output::Yaml => print(&output::yaml(KIND, &document())?),
         Output::Svg => print(&found.as_ref().map_or_else(
             || svg::timeline(&rows(&plan, pods, now), &config.sharding, now),
             |found| found.picture(now),
         )),
+    }?;
+    let gap = pods > 0 && timeline::fewest_pods(&rows(&plan, pods, now), now) == 0;
+    let gap = gap.then_some("some instant is served by no pod");
+    verdict(args, gap, plan.notes().len())
+}
+
+/// With --exit-code, fails for a gap and for warnings.
+fn verdict(args: &Args, gap: Option<&str>, warnings: usize) -> Result<(), Failure> {
+    let mut found: Vec<String> = gap.into_iter().map(str::to_owned).collect();
+    if warnings > 0 {
+        let count = u64::try_from(warnings).unwrap_or(u64::MAX);
+        found.push(counted(count, "warning"));
     }
+    if args.exit_code && !found.is_empty() {
+        return Err(Failure::Found(format!("--exit-code: {}", found.join(", "))));
+    }
+    Ok(())
 }
 
 fn show_change(args: &Args, old: &Path, new: &Path) -> Result<(), Failure> {
@@ -152,28 +195,43 @@ fn show_change(args: &Args, old: &Path, new: &Path) -> Result<(), Failure> {
         args.at.unwrap_or_else(clock::now),
     )?;
     match args.output {
-        Output::Json => print(&to_json(&rollout.document())?),
-        Output::Yaml => print(&to_yaml(&rollout.document())?),
-        Output::Table | Output::Svg => {
+        Output::Json => print(&output::json("Rollout", &rollout.document())?),
+        Output::Yaml => print(&output::yaml("Rollout", &rollout.document())?),
+        Output::Table | Output::Wide | Output::Svg => {
             for warning in rollout.warnings() {
                 say(&format!("warning: {warning}"));
             }
-            print(&rollout.table())
+            print(&rollout.table(args.output == Output::Wide))
         }
+    }?;
+    let gap = rollout
+        .is_unsafe()
+        .then_some("the rollout would leave a gap");
+    verdict(args, gap, rollout.warnings().len())
+}
+
+/// A table of every pod, with times to the second.
+fn wide(document: &PlanDocument, now: DateTime<Utc>) -> String {
+    let stamp = |bound: Bound| bound.at(now).to_rfc3339_opts(SecondsFormat::Secs, true);
+    let mut table = timeline::plain_table(&[
+        "POD", "ORDINAL", "SHARD", "REPLICA", "MIN TIME", "MAX TIME", "FROM", "TO",
+    ]);
+    for row in &document.pods {
+        table.add_row([
+            row.pod.clone(),
+            row.ordinal.to_string(),
+            row.shard.to_string(),
+            row.replica.to_string(),
+            row.min_time.to_string(),
+            row.max_time.to_string(),
+            stamp(row.min_time),
+            stamp(row.max_time),
+        ]);
     }
+    format!("{table}\n")
 }
 
-fn to_json(document: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(document)
-        .map(|text| text + "\n")
-        .map_err(|error| Failure::Failed(error.to_string()))
-}
-
-fn to_yaml(document: &impl Serialize) -> Result<String, Failure> {
-    serde_saphyr::to_string(document).map_err(|error| Failure::Failed(error.to_string()))
-}
-
-fn document(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> Document {
+fn document(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> PlanDocument {
     let stamp = |bound: Bound| bound.at(now).to_rfc3339_opts(SecondsFormat::AutoSi, true);
     let row = |ordinal| {
         let place = plan.assign(ordinal);
@@ -190,7 +248,7 @@ fn document(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> Docu
             to: stamp(max),
         }
     };
-    Document {
+    PlanDocument {
         pods: (0..pods).map(row).collect(),
         retention_seconds: config
             .sharding
@@ -202,11 +260,11 @@ fn document(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> Docu
     }
 }
 
-/// The shards with their pods, for pictures.
-pub(super) fn rows(plan: &Plan, pods: u32, now: DateTime<Utc>) -> Vec<timeline::Row> {
-    let mut rows: Vec<timeline::Row> = (0..)
+/// Returns the shards with their pods, for pictures.
+pub(super) fn rows(plan: &Plan, pods: u32, now: DateTime<Utc>) -> Vec<timeline::TimelineRow> {
+    let mut rows: Vec<timeline::TimelineRow> = (0..)
         .zip(plan.shards())
-        .map(|(shard, _)| timeline::Row {
+        .map(|(shard, _)| timeline::TimelineRow {
             label: format!("shard {shard}"),
             pods: 0,
             window: plan.window(shard, now),
@@ -220,9 +278,8 @@ pub(super) fn rows(plan: &Plan, pods: u32, now: DateTime<Utc>) -> Vec<timeline::
     rows
 }
 
-/// The table and the picture that people read.
 pub(super) fn table(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>) -> String {
-    const MANY_PODS: u32 = 200;
+    const MAX_ROWS: u32 = 200;
     let mut table = timeline::plain_table(&[
         "POD", "SHARD", "REPLICA", "MIN TIME", "MAX TIME", "FROM", "TO",
     ]);
@@ -234,7 +291,7 @@ pub(super) fn table(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>)
             at.to_string()
         }
     };
-    for ordinal in 0..pods.min(MANY_PODS) {
+    for ordinal in 0..pods.min(MAX_ROWS) {
         let place = plan.assign(ordinal);
         let Window { min, max } = plan.window(place.shard, now);
         let surplus = if place.surplus { " (extra)" } else { "" };
@@ -248,10 +305,10 @@ pub(super) fn table(config: &Config, plan: &Plan, pods: u32, now: DateTime<Utc>)
             stamp(max),
         ]);
     }
-    let more = if pods > MANY_PODS {
+    let more = if pods > MAX_ROWS {
         format!(
             "… and {} more pods; -o json has them all\n",
-            pods - MANY_PODS
+            pods - MAX_ROWS
         )
     } else {
         String::new()

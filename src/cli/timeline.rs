@@ -1,16 +1,18 @@
-//! Windows as a picture in the terminal: one line a shard, the past on the left, every instant's shards above each other.
+//! Windows as a picture in the terminal: one line per shard, the past on the left.
 
 use std::fmt::Write as _;
+use std::iter::repeat_n;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use comfy_table::{Table, presets};
 
 use crate::core::config::Retention;
-use crate::core::window::Window;
+use crate::core::model::text::counted;
+use crate::core::model::window::Window;
+use crate::core::rollout::planner;
 
-/// One line of the picture.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
+pub(super) struct TimelineRow {
     pub(super) label: String,
     pub(super) pods: u32,
     pub(super) window: Window,
@@ -18,8 +20,8 @@ pub(super) struct Row {
 
 /// Width of the bars, in characters.
 const WIDTH: usize = 72;
-/// Lines of the picture; more would not be looked at.
-const MOST_ROWS: usize = 60;
+/// How many lines are drawn.
+const MAX_ROWS: usize = 60;
 
 /// A table without lines, as `kubectl get` prints them.
 pub(super) fn plain_table(header: &[&str]) -> Table {
@@ -30,11 +32,11 @@ pub(super) fn plain_table(header: &[&str]) -> Table {
     table
 }
 
-/// What stands at the left end of the picture where the oldest row has no end.
+/// Labels the left end if the oldest row has no end.
 pub(super) const OLDER: &str = "older";
 
 /// Whether some row has no older end.
-pub(super) fn is_open(rows: &[Row], now: DateTime<Utc>) -> bool {
+pub(super) fn is_open(rows: &[TimelineRow], now: DateTime<Utc>) -> bool {
     rows.iter()
         .any(|row| is_open_end(row.window.min.at(now), now))
 }
@@ -43,8 +45,9 @@ fn is_open_end(end: DateTime<Utc>, now: DateTime<Utc>) -> bool {
     end < now - Retention::Forever.covered().to_chrono()
 }
 
-/// The span of time that all rows together take, up to now at least. A row without an older end is drawn a quarter beyond the last end that there is.
-pub(super) fn span(rows: &[Row], now: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
+/// Returns the time from the oldest to the newest end, at least up to now. A row without an older end
+/// extends a quarter beyond the oldest finite end.
+pub(super) fn span(rows: &[TimelineRow], now: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
     let mut from = rows
         .iter()
         .map(|row| row.window.min.at(now))
@@ -67,74 +70,60 @@ pub(super) fn span(rows: &[Row], now: DateTime<Utc>) -> (DateTime<Utc>, DateTime
     (from, to.max(from + TimeDelta::seconds(1)))
 }
 
-/// The fewest pods over any instant that the rows span together. One sweep over the sorted edges: both edges of a
-/// window belong to it, and between two windows that do not touch there is a gap.
-pub(super) fn fewest_pods(rows: &[Row], now: DateTime<Utc>) -> u32 {
-    let mut edges: Vec<(DateTime<Utc>, bool, u32)> = rows
-        .iter()
-        .filter(|row| row.window.min.at(now) <= row.window.max.at(now))
-        .flat_map(|row| {
-            [
-                (row.window.min.at(now), false, row.pods),
-                (row.window.max.at(now), true, row.pods),
-            ]
-        })
+/// Returns the fewest pods that serve any instant between the oldest and newest end.
+pub(super) fn fewest_pods(rows: &[TimelineRow], now: DateTime<Utc>) -> u32 {
+    let ends = |row: &TimelineRow| (row.window.min.at(now), row.window.max.at(now));
+    let rows = || rows.iter().filter(|row| ends(row).0 <= ends(row).1);
+    let oldest = rows().min_by_key(|row| ends(row).0);
+    let newest = rows().max_by_key(|row| ends(row).1);
+    let (Some(oldest), Some(newest)) = (oldest, newest) else {
+        return 0;
+    };
+    let all = Window {
+        min: oldest.window.min,
+        max: newest.window.max,
+    };
+    let windows: Vec<Window> = rows()
+        .flat_map(|row| repeat_n(row.window, row.pods as usize))
         .collect();
-    // At one instant windows begin before others end.
-    edges.sort_unstable();
-    let (mut pods, mut fewest) = (0, u32::MAX);
-    let last = edges.len().saturating_sub(1);
-    for (i, (at, ends, of)) in edges.iter().enumerate() {
-        if *ends {
-            pods -= of;
-        } else {
-            pods += of;
-        }
-        // Only where time passes until the next edge, and not behind the last one.
-        if i < last && edges[i + 1].0 > *at {
-            fewest = fewest.min(pods);
-        }
-    }
-    if fewest == u32::MAX { pods } else { fewest }
+    planner::coverage(&windows, all, now).0
 }
 
-/// The picture.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
     reason = "positions on a line of 72 characters"
 )]
-pub(super) fn text(rows: &[Row], now: DateTime<Utc>) -> String {
+pub(super) fn text(rows: &[TimelineRow], now: DateTime<Utc>) -> String {
     if rows.is_empty() {
         return String::new();
     }
     let (from, to) = span(rows, now);
-    let whole = (to - from).num_seconds().max(1) as f64;
+    let total = (to - from).num_seconds().max(1) as f64;
     let cell = |instant: DateTime<Utc>| {
-        ((instant - from).num_seconds() as f64 / whole * WIDTH as f64).clamp(0.0, WIDTH as f64)
+        ((instant - from).num_seconds() as f64 / total * WIDTH as f64).clamp(0.0, WIDTH as f64)
     };
     let left = rows.iter().map(|row| row.label.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for row in rows.iter().take(MOST_ROWS).rev() {
+    for row in rows.iter().take(MAX_ROWS).rev() {
         let start = (cell(row.window.min.at(now)).floor() as usize).min(WIDTH - 1);
         let end = (cell(row.window.max.at(now)).ceil() as usize).clamp(start + 1, WIDTH);
         let _ = writeln!(
             text,
-            "{:left$}  {}{}{}  {} pod{}",
+            "{:left$}  {}{}{}  {}",
             row.label,
             "·".repeat(start),
             "█".repeat(end - start),
             "·".repeat(WIDTH - end),
-            row.pods,
-            if row.pods == 1 { "" } else { "s" }
+            counted(row.pods, "pod")
         );
     }
-    if rows.len() > MOST_ROWS {
+    if rows.len() > MAX_ROWS {
         let _ = writeln!(
             text,
             "… and {} older shards; -o json has them all",
-            rows.len() - MOST_ROWS
+            rows.len() - MAX_ROWS
         );
     }
     let day = |instant: DateTime<Utc>| instant.format("%Y-%m-%d").to_string();
@@ -158,8 +147,8 @@ pub(super) fn text(rows: &[Row], now: DateTime<Utc>) -> String {
     } else {
         writeln!(
             text,
-            "every instant is served by at least {fewest} pod{}",
-            if fewest == 1 { "" } else { "s" }
+            "every instant is served by at least {}",
+            counted(fewest, "pod")
         )
     };
     text

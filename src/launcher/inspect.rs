@@ -1,91 +1,91 @@
-//! Lists the blocks in thanos' data directory, when the sidecar asks.
+//! Lists the blocks in thanos' data directory when the sidecar requests it.
 //!
-//! Invariants: the disk is read on a thread of its own, one list at a time, so that a disk that hangs delays neither a signal
-//! nor the end of thanos; nothing happens without a wish. A block's time range is read once and then remembered (blocks are
-//! immutable), so that a list of ten thousand blocks costs one directory and one `stat` for each block of the window.
-//! What lies in the directory is not trusted: only small regular files are read, links are not followed, and everything has
-//! a limit.
+//! Invariants: a separate thread reads the disk, one list at a time, so that a hanging disk delays
+//! neither a signal nor the end of thanos; without a request nothing happens. A block's time range
+//! is read once and then remembered (blocks are immutable), so that a list of ten thousand blocks
+//! costs one directory and one `stat` for each block of the window.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::oneshot;
 
-use crate::core::loaded::MAX_MISSING;
-use crate::core::loading::args;
-use crate::core::loading::candidates::{self, Range};
-use crate::core::loading::meta::{self, Block, MAX_META_BYTES, Meta, PREFIX_BYTES, Ulid};
-use crate::core::loading::narrow::{Metas, Narrowed, narrow};
-use crate::core::names::CONTRACT;
-use crate::core::shared_files::{BlockList, Inspect};
+use super::data_dir::{self, META_DIR, details};
+use super::kept;
+use crate::core::agent::handoff::{BlockList, Inspect};
+use crate::core::agent::loaded::MAX_MISSING;
+use crate::core::agent::loading::args;
+use crate::core::agent::loading::candidates::{self, CandidateRange};
+use crate::core::agent::loading::meta::{BlockMeta, BlockRange, Ulid};
+use crate::core::agent::loading::narrow::{Metas, Narrowed, narrow};
+use crate::core::model::names::CONTRACT;
 
-/// Beyond this many names in thanos' cache of `meta.json` files nothing is told.
-const MAX_BLOCKS: usize = 200_000;
-/// So many `meta.json` files are read as a whole for one list.
+/// The limit of complete `meta.json` files read for one list.
 const MAX_DETAILS: usize = 4096;
-/// A block that is younger may be too fresh for thanos now and wanted tomorrow, so its absence is not remembered. Milliseconds.
+/// A younger block may be too fresh for thanos now and wanted tomorrow, so its absence is not
+/// remembered. Milliseconds.
 const SETTLED_MILLIS: i64 = 48 * 3600 * 1000;
-/// Thanos' cache of the `meta.json` of every block in the bucket.
-const META_DIR: &str = "meta-syncer";
-const META_FILE: &str = "meta.json";
-const HEADER_FILE: &str = "index-header";
-/// Enough for reading JSON; there may be many launchers on a node. Bytes.
+/// Enough to parse JSON; a node may run many launchers.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// What one list leaves for the next.
+/// Kept from one list to the next.
 #[derive(Debug, Default)]
-struct Memory {
+struct InspectorMemory {
     /// Sorted by id.
-    blocks: Vec<Block>,
-    /// Blocks of the window that thanos does not load though it lacks nothing.
+    blocks: Vec<BlockRange>,
+    /// Blocks of the window that thanos did not load although it lacked none.
     filtered: BTreeSet<Ulid>,
 }
 
-/// Lists on request.
 #[derive(Debug)]
 pub(super) struct Inspector {
     dir: Result<PathBuf, &'static str>,
-    memory: Option<Memory>,
-    running: Option<oneshot::Receiver<(BlockList, Memory)>>,
-    /// Launch and number of the last wish.
+    memory: Option<InspectorMemory>,
+    running: Option<oneshot::Receiver<(BlockList, InspectorMemory)>>,
+    /// Launch and number of the last request.
     last: Option<(u64, u64)>,
 }
 
 impl Inspector {
-    /// For a thanos with these arguments.
     pub(super) fn new(args: &[OsString]) -> Self {
         Self {
             dir: args::data_dir(args),
-            memory: Some(Memory::default()),
+            memory: Some(InspectorMemory::default()),
             running: None,
             last: None,
         }
     }
 
-    /// Begins a list if the wish is a new one and about this start of thanos.
-    pub(super) fn start(&mut self, wish: Option<Inspect>, launch: u64) {
-        let Some(wish) = wish
-            .filter(|wish| wish.launch == launch && self.last != Some((wish.launch, wish.number)))
-        else {
+    /// Begins a list if the request is new and about this start of thanos. `drop_kept`: no window
+    /// change is recent enough to be taken back.
+    pub(super) fn start(&mut self, request: Option<Inspect>, launch: u64, drop_kept: bool) {
+        let Some(request) = request.filter(|request| {
+            request.launch == launch && self.last != Some((request.launch, request.number))
+        }) else {
             return;
         };
         let Some(mut memory) = self.memory.take() else {
-            // A list is being made; its end brings the next look at the wish.
+            // A list is being made; the request is read again when it ends.
             return;
         };
-        self.last = Some((wish.launch, wish.number));
+        self.last = Some((request.launch, request.number));
         let (send, receive) = oneshot::channel();
         let dir = self.dir.clone();
         let list = move || {
             let list = dir
                 .map_err(str::to_owned)
-                .and_then(|dir| list(&wish, &dir, &mut memory))
-                .unwrap_or_else(|why| unknown(&wish, why));
+                .and_then(|dir| {
+                    let list = list(&request, &dir, &mut memory)?;
+                    if drop_kept || kept::takes_too_much(&dir) {
+                        kept::drop_all(&dir);
+                    } else {
+                        kept::drop_vanished(&dir, &memory.blocks);
+                    }
+                    Ok(list)
+                })
+                .unwrap_or_else(|why| unknown(&request, why));
             // The launcher may be gone.
             let _ = send.send((list, memory));
         };
@@ -95,12 +95,12 @@ impl Inspector {
             .spawn(list)
         {
             Ok(_) => self.running = Some(receive),
-            // Out of processes; the next wish tries again.
-            Err(_) => self.memory = Some(Memory::default()),
+            // Out of processes; the next request tries again.
+            Err(_) => self.memory = Some(InspectorMemory::default()),
         }
     }
 
-    /// The next list; never while none is being made.
+    /// Returns the next list; never resolves while none is being made.
     pub(super) async fn done(&mut self) -> BlockList {
         loop {
             let Some(running) = &mut self.running else {
@@ -113,40 +113,45 @@ impl Inspector {
                     self.memory = Some(memory);
                     return list;
                 }
-                Err(_) => self.memory = Some(Memory::default()),
+                Err(_) => self.memory = Some(InspectorMemory::default()),
             }
         }
     }
 }
 
-fn unknown(wish: &Inspect, why: String) -> BlockList {
+fn unknown(request: &Inspect, why: String) -> BlockList {
     BlockList {
         contract: CONTRACT,
-        number: wish.number,
-        launch: wish.launch,
+        number: request.number,
+        launch: request.launch,
         unknown: Some(why),
         ..BlockList::default()
     }
 }
 
-fn list(wish: &Inspect, dir: &Path, memory: &mut Memory) -> Result<BlockList, String> {
+fn list(request: &Inspect, dir: &Path, memory: &mut InspectorMemory) -> Result<BlockList, String> {
     let metas = dir.join(META_DIR);
-    let ids = ids(&metas)?;
+    let ids = data_dir::ids(&metas).map_err(|error| {
+        format!(
+            "thanos' data directory cannot be listed: {}: {error}",
+            metas.display()
+        )
+    })?;
     refresh(&mut memory.blocks, &ids, &metas);
-    let range = Range::of(wish.window, wish.synced_unix_seconds);
-    let split = |range: Range| -> (Vec<Block>, Vec<Block>) {
+    let range = CandidateRange::of(request.window, request.synced_unix_seconds);
+    let split = |range: CandidateRange| -> (Vec<BlockRange>, Vec<BlockRange>) {
         memory
             .blocks
             .iter()
             .filter(|block| range.holds(**block))
-            .partition(|block| has_header(dir, block.ulid))
+            .partition(|block| data_dir::inode(&data_dir::header(dir, block.ulid)).is_some())
     };
     let (loaded, mut candidates) = split(range);
-    if (candidates.len() as u64) < wish.missing {
+    if (candidates.len() as u64) < request.missing {
         candidates = split(range.widened()).1;
     }
-    let mut found = if wish.missing == 0 {
-        let settled = wish
+    let mut found = if request.missing == 0 {
+        let settled = request
             .synced_unix_seconds
             .saturating_mul(1000)
             .saturating_sub(SETTLED_MILLIS);
@@ -161,7 +166,7 @@ fn list(wish: &Inspect, dir: &Path, memory: &mut Memory) -> Result<BlockList, St
             candidates,
             &loaded,
             &memory.filtered,
-            wish.missing,
+            request.missing,
             &mut Details {
                 dir: metas,
                 known: BTreeMap::new(),
@@ -173,8 +178,8 @@ fn list(wish: &Inspect, dir: &Path, memory: &mut Memory) -> Result<BlockList, St
         .sort_unstable_by_key(|block| Reverse((block.max, block.ulid)));
     Ok(BlockList {
         contract: CONTRACT,
-        number: wish.number,
-        launch: wish.launch,
+        number: request.number,
+        launch: request.launch,
         unknown: None,
         bucket: candidates::count(&memory.blocks, range),
         candidates_total: found.candidates.len() as u64,
@@ -188,44 +193,16 @@ fn list(wish: &Inspect, dir: &Path, memory: &mut Memory) -> Result<BlockList, St
     })
 }
 
-/// The blocks that thanos' cache names, sorted.
-fn ids(metas: &Path) -> Result<Vec<Ulid>, String> {
-    let cannot = |error: io::Error| {
-        format!(
-            "thanos' data directory cannot be listed: {}: {error}",
-            metas.display()
-        )
-    };
-    let mut ids = Vec::new();
-    for (seen, entry) in std::fs::read_dir(metas).map_err(cannot)?.enumerate() {
-        if seen >= MAX_BLOCKS {
-            return Err(format!(
-                "{} has more than {MAX_BLOCKS} entries",
-                metas.display()
-            ));
-        }
-        ids.extend(
-            entry
-                .map_err(cannot)?
-                .file_name()
-                .to_str()
-                .and_then(Ulid::parse),
-        );
-    }
-    ids.sort_unstable();
-    Ok(ids)
-}
-
-/// Brings the remembered blocks to what `ids` says; only new ones are read. What has no readable `meta.json` is no block to
-/// thanos either.
-fn refresh(blocks: &mut Vec<Block>, ids: &[Ulid], metas: &Path) {
+/// Updates the remembered blocks to `ids`; only new ones are read. A block without a readable
+/// `meta.json` is no block to thanos either.
+fn refresh(blocks: &mut Vec<BlockRange>, ids: &[Ulid], metas: &Path) {
     let before = std::mem::replace(blocks, Vec::with_capacity(ids.len()));
     let mut before = before.into_iter().peekable();
     for ulid in ids {
         while before.next_if(|block| block.ulid < *ulid).is_some() {}
         let known = before.next_if(|block| block.ulid == *ulid);
         blocks.extend(known.or_else(|| {
-            range(metas, *ulid).map(|(min, max)| Block {
+            data_dir::range(metas, *ulid).map(|(min, max)| BlockRange {
                 ulid: *ulid,
                 min,
                 max,
@@ -234,52 +211,14 @@ fn refresh(blocks: &mut Vec<Block>, ids: &[Ulid], metas: &Path) {
     }
 }
 
-fn range(metas: &Path, ulid: Ulid) -> Option<(i64, i64)> {
-    let mut file = open(metas, ulid)?;
-    let mut prefix = [0; PREFIX_BYTES];
-    let read = file.read(&mut prefix).ok()?;
-    meta::range_at_front(&prefix[..read]).or_else(|| details(metas, ulid).map(|meta| meta.range))
-}
-
-fn details(metas: &Path, ulid: Ulid) -> Option<Meta> {
-    let mut bytes = Vec::new();
-    open(metas, ulid)?
-        .take(MAX_META_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .ok()?;
-    (bytes.len() <= MAX_META_BYTES).then(|| Meta::parse(&bytes))?
-}
-
-/// Opens a block's `meta.json`, if it is a regular file; a pipe or a device could block, and a link could lead anywhere.
-fn open(metas: &Path, ulid: Ulid) -> Option<File> {
-    let path = metas.join(ulid.to_string()).join(META_FILE);
-    let file: File = rustix::fs::open(
-        &path,
-        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?
-    .into();
-    file.metadata()
-        .is_ok_and(|metadata| metadata.is_file())
-        .then_some(file)
-}
-
-fn has_header(dir: &Path, ulid: Ulid) -> bool {
-    dir.join(ulid.to_string())
-        .join(HEADER_FILE)
-        .symlink_metadata()
-        .is_ok_and(|metadata| metadata.is_file())
-}
-
-/// Details of blocks, each read once for a list.
+/// Details of blocks, each read at most once per list.
 struct Details {
     dir: PathBuf,
-    known: BTreeMap<Ulid, Option<Meta>>,
+    known: BTreeMap<Ulid, Option<BlockMeta>>,
 }
 
 impl Metas for Details {
-    fn meta(&mut self, ulid: Ulid) -> Option<Meta> {
+    fn meta(&mut self, ulid: Ulid) -> Option<BlockMeta> {
         if self.known.len() >= MAX_DETAILS && !self.known.contains_key(&ulid) {
             return None;
         }
@@ -292,7 +231,10 @@ impl Metas for Details {
 
 #[cfg(test)]
 mod tests {
+    use super::super::data_dir::{HEADER_FILE, META_FILE};
     use super::*;
+    use crate::core::agent::loading::meta::MAX_META_BYTES;
+    use rustix::fs::Mode;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -330,12 +272,12 @@ mod tests {
             fs::write(self.0.path().join(name).join(HEADER_FILE), "x").unwrap();
         }
 
-        fn list(&self, missing: u64, memory: &mut Memory) -> Result<BlockList, String> {
-            let window = crate::core::window::Window {
+        fn list(&self, missing: u64, memory: &mut InspectorMemory) -> Result<BlockList, String> {
+            let window = crate::core::model::window::Window {
                 min: "-10d".parse().unwrap(),
                 max: "-1d".parse().unwrap(),
             };
-            let wish = Inspect {
+            let request = Inspect {
                 contract: 2,
                 number: 1,
                 launch: 1,
@@ -343,12 +285,12 @@ mod tests {
                 synced_unix_seconds: NOW,
                 missing,
             };
-            list(&wish, self.0.path(), memory)
+            list(&request, self.0.path(), memory)
         }
     }
 
     fn name(age: i64) -> String {
-        // The time is all that matters of a ULID here.
+        // Only the time of a ULID matters here.
         let millis = u128::try_from(NOW * 1000 - age * DAY).unwrap();
         let digits = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
         (0..26)
@@ -366,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_block_of_the_window_without_an_index_header_is_named() {
-        let (bucket, mut memory) = (Bucket::new(), Memory::default());
+        let (bucket, mut memory) = (Bucket::new(), InspectorMemory::default());
         for age in 0..15 {
             let name = bucket.block(age, &[age]);
             if age != 4 {
@@ -390,7 +332,7 @@ mod tests {
 
     #[test]
     fn what_thanos_filtered_while_it_lacked_nothing_is_not_named_later() {
-        let (bucket, mut memory) = (Bucket::new(), Memory::default());
+        let (bucket, mut memory) = (Bucket::new(), InspectorMemory::default());
         bucket.block(3, &[3]);
         // Too fresh to be remembered.
         bucket.block(1, &[1]);
@@ -407,8 +349,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_block_neither_blocks_nor_counts() {
-        let (bucket, mut memory) = (Bucket::new(), Memory::default());
+    fn other_files_neither_block_nor_count() {
+        let (bucket, mut memory) = (Bucket::new(), InspectorMemory::default());
         bucket.block(2, &[2]);
         let metas = bucket.0.path().join(META_DIR);
         let odd = |age: i64| {
@@ -447,7 +389,7 @@ mod tests {
 
     #[test]
     fn many_are_counted_and_the_newest_are_named() {
-        let (bucket, mut memory) = (Bucket::new(), Memory::default());
+        let (bucket, mut memory) = (Bucket::new(), InspectorMemory::default());
         for n in 0..300 {
             let name = Ulid::parse(&bucket.block(2, &[2])).unwrap().to_string();
             let metas = bucket.0.path().join(META_DIR);

@@ -1,58 +1,70 @@
 //! PID 1 of the thanos container: runs thanos as its child and restarts it in place.
 //!
-//! This is the outside of [`crate::core::launch`]: it turns signals, ended children, changed files and elapsed timers
-//! into events, and does what comes back, in order. Invariants: the only reaper of this process is [`process::reap`];
-//! with nothing to do the process sleeps without a timer; stdin, stdout and stderr are thanos' own.
+//! This is the I/O around [`crate::core::agent::launcher`]. In: signals, ended children, changed
+//! files, elapsed timers, and what happened on the disk; each becomes an event (`happened`). Out:
+//! its actions, carried out in order (`act`). Stopping and starting thanos only begin there; that
+//! they are done arrives as an event. Next for a window: `core/agent/launcher/mod.rs`.
+//!
+//! Invariants: only [`process::reap`] reaps children of this process; an idle launcher has no timer;
+//! thanos has the container's own stdin, stdout and stderr.
 
+mod data_dir;
 mod inspect;
+mod kept;
+mod loads;
 pub mod process;
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::adapters::clock;
 use crate::adapters::dir_watch::DirWatch;
-use crate::adapters::files;
-use crate::core::launch::{Action, Event, Launcher, Options, Signal, Timer};
-use crate::core::names;
-use crate::core::shared_files::{
-    self, BLOCKS_FILE, BlockList, INSPECT_FILE, LaunchState, MAX_FILE_BYTES, RECORD_FILE, Record,
-    VERDICT_FILE, WINDOW_FILE,
+use crate::adapters::handoff_files::{Durability, read, write};
+use crate::core::agent::handoff::{
+    BLOCKS_FILE, BlockList, INSPECT_FILE, LaunchRecord, LaunchState, RECORD_FILE, VERDICT_FILE,
+    WINDOW_FILE,
 };
-use crate::core::time_flags;
-use crate::core::window::Window;
+use crate::core::agent::launcher::{
+    Launcher, LauncherAction, LauncherEvent, LauncherNote, LauncherOptions, Signal, Timer,
+};
+use crate::core::agent::loading::args;
+use crate::core::model::names;
+use crate::core::model::window::Window;
+use crate::core::thanos::flags;
 
 use inspect::Inspector;
+use loads::{DiskEvent, Loads};
 use process::Child;
 
-/// Exit code of shells for a program that does not exist.
+/// As shells exit for a missing program.
 const EXIT_NOT_FOUND: i32 = 127;
-/// A record that could not be written is tried again after this long.
+/// The wait before a failed write of the record is repeated.
 const RECORD_RETRY: Duration = Duration::from_secs(1);
-/// Exit code of a start that the kernel refused.
+/// As shells exit for a program that the kernel does not start.
 const EXIT_NOT_STARTED: i32 = 126;
 
-/// What to run and how.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The directory shared with the sidecar.
+pub struct LauncherSettings {
     pub shared_dir: PathBuf,
     /// How long thanos goes on serving after the first SIGTERM.
     pub termination_drain: Duration,
     /// How long thanos may take to stop for a restart.
     pub stop_grace: Duration,
-    /// Thanos and its arguments, the initial window among them.
+    /// Thanos and its arguments, including the initial window.
     pub command: Vec<OsString>,
     /// The image's `PATH`.
     pub path: Option<OsString>,
+    /// How long index headers of the previous window stay on disk after a start; zero: no longer
+    /// than thanos keeps them.
+    pub keep_headers: Duration,
 }
 
-/// Why nothing could be launched.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The kernel refused a signal handler.
@@ -60,32 +72,33 @@ pub enum LaunchError {
     Signals(#[source] io::Error),
 }
 
-/// Runs thanos until it or the pod ends; the exit code is thanos' own.
+/// Runs thanos until it or the pod ends; returns thanos' exit code.
 ///
 /// # Errors
-/// [`LaunchError`] before anything was started.
-pub async fn run(settings: &Settings) -> Result<i32, LaunchError> {
+/// Before anything was started.
+pub async fn run(settings: &LauncherSettings) -> Result<i32, LaunchError> {
     let Some((word, args)) = settings.command.split_first() else {
         warn!("there is no command to launch");
         return Ok(EXIT_NOT_FOUND);
     };
     let Some(program) = process::find(word, settings.path.as_deref()) else {
         warn!(
-            "program {word:?} was not found in PATH or the usual places; set the pod's annotation {} to a JSON array such as [\"/bin/thanos\"]",
-            names::COMMAND_ANNOTATION
+            program = ?word,
+            annotation = names::COMMAND_ANNOTATION,
+            "program not found in PATH and the usual places; set the pod's annotation to a JSON array such as [\"/bin/thanos\"]"
         );
         return Ok(EXIT_NOT_FOUND);
     };
     let mut inbox = Inbox::new(settings, args)?;
     process::adopt_orphans();
     let (launcher, actions) = Launcher::begin(
-        Options {
+        LauncherOptions {
             drains: !settings.termination_drain.is_zero(),
         },
         read(&settings.shared_dir, RECORD_FILE),
         read(&settings.shared_dir, VERDICT_FILE),
         read(&settings.shared_dir, WINDOW_FILE),
-        time_flags::initial_window(args),
+        flags::initial_window(args),
     );
     let mut runner = Runner {
         settings,
@@ -95,49 +108,52 @@ pub async fn run(settings: &Settings) -> Result<i32, LaunchError> {
         child: None,
         timer: None,
         unwritten: None,
+        loads: Loads::new(args::data_dir(args).ok(), settings.keep_headers),
     };
     let mut code = runner.act(actions);
     loop {
         if let Some(code) = code {
             return Ok(code);
         }
-        let happened = inbox.next(runner.due()).await;
+        let (due, launch) = (runner.due(), runner.launcher.record().launch);
+        let happened = inbox.next(due, &mut runner.loads, launch).await;
         code = runner.happened(&happened);
         if matches!(happened, Happened::FilesChanged | Happened::Listed(_)) {
             inbox.inspector.start(
                 read(&settings.shared_dir, INSPECT_FILE),
                 runner.launcher.record().launch,
+                runner.loads.is_settled(),
             );
         }
     }
 }
 
-/// Something woke the launcher.
 enum Happened {
     ChildrenEnded,
     FilesChanged,
     Signal(Signal),
     TimerElapsed,
     Listed(BlockList),
+    Disk(DiskEvent),
 }
 
-/// Everything that can wake the launcher.
+/// All sources of events.
 struct Inbox {
     files: DirWatch,
     child: Signals,
     hangup: Signals,
-    handed_on: [(Signal, Signals); 5],
+    forwarded: [(Signal, Signals); 5],
     inspector: Inspector,
 }
 
 impl Inbox {
-    fn new(settings: &Settings, args: &[OsString]) -> Result<Self, LaunchError> {
+    fn new(settings: &LauncherSettings, args: &[OsString]) -> Result<Self, LaunchError> {
         let on = |kind| signal(kind).map_err(LaunchError::Signals);
         Ok(Self {
             files: DirWatch::new(&settings.shared_dir, Duration::MAX),
             child: on(SignalKind::child())?,
             hangup: on(SignalKind::hangup())?,
-            handed_on: [
+            forwarded: [
                 (Signal::Term, on(SignalKind::terminate())?),
                 (Signal::Int, on(SignalKind::interrupt())?),
                 (Signal::Quit, on(SignalKind::quit())?),
@@ -148,8 +164,9 @@ impl Inbox {
         })
     }
 
-    async fn next(&mut self, due: Option<Instant>) -> Happened {
-        let [term, int, quit, usr1, usr2] = &mut self.handed_on;
+    /// `launch` is the number of the current start.
+    async fn next(&mut self, due: Option<Instant>, loads: &mut Loads, launch: u64) -> Happened {
+        let [term, int, quit, usr1, usr2] = &mut self.forwarded;
         tokio::select! {
             biased;
             _ = self.child.recv() => Happened::ChildrenEnded,
@@ -158,37 +175,25 @@ impl Inbox {
             _ = quit.1.recv() => Happened::Signal(quit.0),
             _ = usr1.1.recv() => Happened::Signal(usr1.0),
             _ = usr2.1.recv() => Happened::Signal(usr2.0),
-            () = sleep_until(due) => Happened::TimerElapsed,
+            () = clock::at(due) => Happened::TimerElapsed,
             _ = self.hangup.recv() => Happened::FilesChanged,
             () = self.files.changed() => Happened::FilesChanged,
             list = self.inspector.done() => Happened::Listed(list),
+            event = loads.done(launch) => Happened::Disk(event),
         }
     }
 }
 
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn read<T: for<'de> serde::Deserialize<'de>>(dir: &Path, name: &str) -> Option<T> {
-    let bytes = files::read(&dir.join(name), MAX_FILE_BYTES)
-        .ok()
-        .flatten()?;
-    shared_files::decode(&bytes)
-}
-
 struct Runner<'a> {
-    settings: &'a Settings,
+    settings: &'a LauncherSettings,
     launcher: Launcher,
     program: PathBuf,
     args: &'a [OsString],
     child: Option<Child>,
     timer: Option<(Timer, Instant)>,
-    /// A record that could not be written, and when to try again: the sidecar waits for it.
-    unwritten: Option<(Record, Instant)>,
+    /// A record that could not be written, and when to retry: the sidecar waits for it.
+    unwritten: Option<(LaunchRecord, Instant)>,
+    loads: Loads,
 }
 
 impl Runner<'_> {
@@ -206,12 +211,14 @@ impl Runner<'_> {
             Happened::ChildrenEnded => {
                 let code = process::reap(self.child.as_ref())?;
                 self.child = None;
-                self.event(&Event::Exited(code))
+                self.event(&LauncherEvent::Exited(code))
             }
             Happened::FilesChanged => {
-                // The verdict first: a window that was ready stays the one to go back to.
-                let verdict = read(&self.settings.shared_dir, VERDICT_FILE).map(Event::Judged);
-                let order = read(&self.settings.shared_dir, WINDOW_FILE).map(Event::Ordered);
+                // The verdict first: a window that was ready stays the fallback.
+                let verdict =
+                    read(&self.settings.shared_dir, VERDICT_FILE).map(LauncherEvent::Verdict);
+                let order =
+                    read(&self.settings.shared_dir, WINDOW_FILE).map(LauncherEvent::Ordered);
                 [verdict, order]
                     .iter()
                     .flatten()
@@ -221,76 +228,83 @@ impl Runner<'_> {
                 self.write_list(list);
                 None
             }
-            Happened::Signal(signal) => self.event(&Event::Signalled(*signal)),
+            Happened::Disk(DiskEvent::Prepared(window)) => self.start(*window),
+            Happened::Disk(DiskEvent::Counted(launch, load)) => {
+                info!(
+                    seconds = load.millis / 1000,
+                    blocks = load.blocks,
+                    downloaded = load.blocks_new,
+                    "thanos has loaded its window"
+                );
+                self.event(&LauncherEvent::Loaded(*launch, *load))
+            }
+            Happened::Signal(signal) => self.event(&LauncherEvent::Signalled(*signal)),
             Happened::TimerElapsed => {
                 let now = Instant::now();
                 if let Some((record, _)) = self.unwritten.clone().filter(|(_, due)| *due <= now) {
                     self.record(&record);
                 }
                 let (timer, _) = self.timer.take_if(|(_, due)| *due <= now)?;
-                self.event(&Event::Elapsed(timer))
+                self.event(&LauncherEvent::Elapsed(timer))
             }
         }
     }
 
-    fn event(&mut self, event: &Event) -> Option<i32> {
+    fn event(&mut self, event: &LauncherEvent) -> Option<i32> {
         let actions = self.launcher.on(event);
+        let record = self.launcher.record();
+        if record.ready {
+            self.loads.ready(record.launch);
+        }
         self.act(actions)
     }
 
-    /// Does it all, in order; the exit code once there is one.
-    fn act(&mut self, actions: Vec<Action>) -> Option<i32> {
+    /// Carries out the actions in order, without waiting for thanos to stop or start; returns the
+    /// exit code, if one is due.
+    fn act(&mut self, actions: Vec<LauncherAction>) -> Option<i32> {
+        let mut never_started = None;
         for action in actions {
             match action {
-                Action::Record(record) => self.record(&record),
-                Action::Start(window) => {
-                    if let Err(error) = self.start(window) {
-                        warn!("cannot start {}: {error}", self.program.display());
-                        return self.event(&Event::Exited(EXIT_NOT_STARTED));
-                    }
-                }
-                Action::Send(signal) => {
-                    if let Some(child) = &self.child {
-                        child.send(signal);
-                    }
-                }
-                Action::Arm(timer) => {
+                LauncherAction::Record(record) => self.record(&record),
+                // Only begins: `DiskEvent::Prepared` follows in `happened`, which starts thanos.
+                LauncherAction::Start { window, changed } => self.loads.prepare(window, changed),
+                // Only sends: `ChildrenEnded` follows when thanos has ended.
+                LauncherAction::Send(signal) => match &self.child {
+                    Some(child) => child.send(signal),
+                    None => never_started = signal.exit_code().filter(|_| self.loads.cancel()),
+                },
+                LauncherAction::Arm(timer) => {
                     let after = match timer {
                         Timer::StopGrace => self.settings.stop_grace,
                         Timer::TerminationDrain => self.settings.termination_drain,
                     };
                     self.timer = Instant::now().checked_add(after).map(|due| (timer, due));
                 }
-                Action::Disarm => self.timer = None,
-                Action::Say(line) => info!("{line}"),
-                Action::Exit(code) => return Some(code),
+                LauncherAction::Disarm => self.timer = None,
+                LauncherAction::Log(note) => log(&note),
+                LauncherAction::Exit(code) => return Some(code),
             }
         }
-        None
+        // As if thanos had been started and had ended by this signal.
+        self.event(&LauncherEvent::Exited(never_started?))
     }
 
-    fn record(&mut self, record: &Record) {
+    fn record(&mut self, record: &LaunchRecord) {
         let dir = &self.settings.shared_dir;
-        // Attempts and ready marks must outlive even the node. The other two states are stages on the way, where waiting
-        // for the disk would only make a restart longer.
-        let durable = record.state == LaunchState::Started;
-        let written = shared_files::encode(record)
-            .map_err(io::Error::from)
-            .and_then(|bytes| {
-                if durable {
-                    files::replace(dir, RECORD_FILE, &bytes[..], files::MODE_DATA)
-                } else {
-                    files::replace_unsynced(dir, RECORD_FILE, &bytes[..], files::MODE_DATA)
-                }
-            });
+        // Attempts and ready marks must survive even a crash of the node. The other two states are
+        // transient; syncing the disk would only lengthen a restart.
+        let durability = if record.state == LaunchState::Started {
+            Durability::Synced
+        } else {
+            Durability::Unsynced
+        };
+        let written = write(dir, RECORD_FILE, record, durability);
         let failed_before = self.unwritten.take().is_some();
         if let Err(error) = written {
-            // Serving comes first; until it is there, a crash has lost the way back and the sidecar waits.
+            // Serving comes first. Until the record is written, a crash loses the fallback, and the
+            // sidecar waits.
             if !failed_before {
-                warn!(
-                    "cannot record in {}: {error}; it is tried again",
-                    dir.display()
-                );
+                warn!(dir = %dir.display(), %error, "cannot write the record; it is tried again");
             }
             self.unwritten = Some((record.clone(), Instant::now() + RECORD_RETRY));
         }
@@ -298,25 +312,49 @@ impl Runner<'_> {
 
     fn write_list(&self, list: &BlockList) {
         let dir = &self.settings.shared_dir;
-        let written = shared_files::encode(list)
-            .map_err(io::Error::from)
-            .and_then(|bytes| {
-                files::replace_unsynced(dir, BLOCKS_FILE, &bytes[..], files::MODE_DATA)
-            });
-        if let Err(error) = written {
-            warn!("cannot write {}: {error}", dir.join(BLOCKS_FILE).display());
+        if let Err(error) = write(dir, BLOCKS_FILE, list, Durability::Unsynced) {
+            warn!(dir = %dir.display(), %error, "cannot write the list of blocks");
         }
     }
 
-    fn start(&mut self, window: Window) -> io::Result<()> {
-        // As the user wrote them, as long as no other window is asked for.
-        let args = if window == time_flags::initial_window(self.args) {
+    /// Starts thanos, now that the disk is prepared; returns the exit code, if one is due.
+    fn start(&mut self, window: Window) -> Option<i32> {
+        // As the user wrote them, unless another window is ordered.
+        let args = if window == flags::initial_window(self.args) {
             self.args.to_vec()
         } else {
-            time_flags::with_window(self.args, window)
+            flags::with_window(self.args, window)
         };
         let word = &self.settings.command[0];
-        self.child = Some(Child::start(&self.program, word, &args)?);
-        Ok(())
+        match Child::start(&self.program, word, &args) {
+            Ok(child) => {
+                self.child = Some(child);
+                None
+            }
+            Err(error) => {
+                warn!(program = %self.program.display(), %error, "cannot start thanos");
+                self.event(&LauncherEvent::Exited(EXIT_NOT_STARTED))
+            }
+        }
+    }
+}
+
+fn log(note: &LauncherNote) {
+    match note {
+        LauncherNote::GaveUp {
+            window,
+            back_to,
+            reason,
+        } => info!(%window, %back_to, reason, "window given up"),
+        LauncherNote::Restarts { from, to } if from == to => {
+            info!(window = %to, "restarting thanos in place to load its blocks again");
+        }
+        LauncherNote::Restarts { from, to } => info!(%from, %to, "restarting thanos in place"),
+        LauncherNote::Drains => {
+            info!("the pod is being deleted: thanos goes on serving for the termination drain");
+        }
+        LauncherNote::StopGraceOver => {
+            info!("thanos did not stop within the stop grace: killing it");
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! Thanos as a process: found, started, signalled, reaped.
 //!
-//! Invariants: thanos dies with the launcher, however that ends (a second thanos would find the ports taken), and
-//! whatever thanos leaves behind is reaped. The first needs a step between fork and exec, which is a program of its own
-//! here ([`become_child`]), because only unsafe code can run anything in a forked child.
+//! In: the program, and its arguments with the new window. Out: a child of the launcher, later its
+//! exit code. Next for a window: `sidecar/verify.rs`.
+//!
+//! Invariants: thanos dies with the launcher, however the launcher ends (a second thanos would find
+//! the ports in use), and all orphans of thanos are reaped. The former needs a step between fork
+//! and exec. Only unsafe code can run anything in a forked child, so this step is a program of its
+//! own ([`become_child`]).
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -14,9 +18,9 @@ use std::process::Command;
 
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
-use crate::core::launch::Signal;
+use crate::core::agent::launcher::Signal;
 
-/// Where images keep thanos when their `PATH` does not say.
+/// Where images have thanos if `PATH` does not include it.
 const USUAL_PLACES: [&str; 4] = [
     "/bin",
     "/usr/bin",
@@ -27,15 +31,14 @@ const USUAL_PLACES: [&str; 4] = [
 /// The hidden subcommand that becomes thanos.
 pub const CHILD_COMMAND: &str = "exec-child";
 
-/// This program; it stays what it is when the file is replaced by a newer one.
+/// This program, even if its file was replaced.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// A running thanos.
 #[derive(Debug)]
 pub struct Child(Pid);
 
 impl Child {
-    /// Starts `program`, which sees itself called `word`.
+    /// Starts `program` with `word` as its argv[0].
     ///
     /// # Errors
     /// When the kernel refuses a new process.
@@ -48,7 +51,7 @@ impl Child {
             .arg(word)
             .args(args)
             .spawn()?;
-        // It is reaped with all others, never through this handle.
+        // Reaped by `reap`, never through this handle.
         Pid::from_raw(i32::try_from(child.id()).unwrap_or_default())
             .map(Self)
             .ok_or_else(|| io::Error::other("the kernel gave no process id"))
@@ -69,13 +72,14 @@ impl Child {
     }
 }
 
-/// The second half of [`Child::start`]: ties this process to the launcher's life and becomes thanos. Returns only the
-/// reason why it could not. `words`: the launcher's process id, the program, its name for itself, its arguments.
-pub fn become_child(mut words: impl Iterator<Item = OsString>) -> io::Error {
-    let launcher = words
+/// The second half of [`Child::start`]: ties this process to the launcher's life and becomes
+/// thanos. Returns only on failure. `args`: the launcher's process id, the program, its argv[0],
+/// its arguments.
+pub fn become_child(mut args: impl Iterator<Item = OsString>) -> io::Error {
+    let launcher = args
         .next()
         .and_then(|word| word.to_str()?.parse::<i32>().ok());
-    let (Some(launcher), Some(program), Some(word)) = (launcher, words.next(), words.next()) else {
+    let (Some(launcher), Some(program), Some(word)) = (launcher, args.next(), args.next()) else {
         return io::Error::new(
             io::ErrorKind::InvalidInput,
             "this command is for the launcher only",
@@ -90,20 +94,22 @@ pub fn become_child(mut words: impl Iterator<Item = OsString>) -> io::Error {
     if rustix::process::getppid().map(Pid::as_raw_pid) != Some(launcher) {
         return io::Error::other("the launcher is gone");
     }
-    Command::new(program).arg0(word).args(words).exec()
+    Command::new(program).arg0(word).args(args).exec()
 }
 
-/// Makes orphans of thanos ours to reap where this is not PID 1 already.
+/// Makes this process the reaper of orphans if it is not PID 1.
 pub fn adopt_orphans() {
-    // Old kernels refuse; then the orphans go to PID 1 as they would without us.
+    // Old kernels refuse; PID 1 then reaps the orphans.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 
-/// Reaps everything that has ended; the exit code if `child` was among it (128 + n for signal n).
+/// Reaps all ended processes; returns the exit code if `child` was among them (128 + n for signal
+/// n).
 #[must_use]
 pub fn reap(child: Option<&Child>) -> Option<i32> {
     let mut code = None;
-    // Any child: `waitpid` without a process waits for this process group only, and thanos may run under `setsid`.
+    // Any child: `waitpid` without a process waits for this process group only, and thanos may run
+    // under `setsid`.
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         if child.is_some_and(|child| child.0 == pid) {
             code = Some(exit_code(status));
@@ -119,7 +125,7 @@ fn exit_code(status: WaitStatus) -> i32 {
         .unwrap_or(1)
 }
 
-/// Finds the program: a word with a slash is a path, any other is looked up.
+/// Finds the program as a shell does: a word with a slash is a path, any other is looked up.
 #[must_use]
 pub fn find(word: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
     if word.is_empty() {

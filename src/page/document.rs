@@ -1,28 +1,27 @@
-//! What a browser is told of a StatefulSet: its report, with what goes without saying left out, since there may be
-//! thousands of pods.
+//! A StatefulSet as the browser gets it: its report without defaults, since there may be thousands
+//! of pods.
 
 use serde::Serialize;
 
-use super::feed::{Set, Shard};
-use crate::core::report::{
-    BlocksReport, ChangeReport, CoverageReport, GapReport, PodReport, PodState, RolloutReport,
-    State, StepReport,
+use super::facts::{PageSet, PageShard};
+use crate::core::model::window::Window;
+use crate::core::rollout::report::{
+    BlocksReport, ChangeReport, CoverageReport, ForecastReport, GapReport, PodReport, PodState,
+    QuerierReport, RolloutReport, RolloutState, SettingChange, StepReport,
 };
-use crate::core::window::Window;
 
-/// A window that is told because it is not the one before; `null` is none.
+/// A window that differs from the previous one; `null` is none.
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Other(Option<Window>);
+struct OtherWindow(Option<Window>);
 
-/// The report with its pods as lines.
 #[derive(Serialize)]
-struct Document<'a> {
+struct PageDocument<'a> {
     namespace: &'a str,
     name: &'a str,
     configmap: &'a str,
     replicas: u32,
-    state: State,
+    state: RolloutState,
     message: &'a str,
     moves_left: u32,
     steps_left: u32,
@@ -32,23 +31,29 @@ struct Document<'a> {
     gap_since: Option<&'a str>,
     not_asked: u32,
     least: u32,
+    least_confirmed: u32,
     warnings: &'a [String],
     problem: Option<&'a str>,
     required: Option<Window>,
-    shards: &'a [Shard],
+    shards: &'a [PageShard],
     coverage: &'a [CoverageReport],
     steps: &'a [StepReport],
     rollout: Option<&'a RolloutReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forecast: Option<&'a ForecastReport>,
     changes: &'a [ChangeReport],
+    setting_changes: &'a [SettingChange],
     #[serde(skip_serializing_if = "Option::is_none")]
     blocks: Option<&'a BlocksReport>,
-    pods: Vec<Line<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queriers: Option<&'a [QuerierReport]>,
+    pods: Vec<PodLine<'a>>,
 }
 
-/// A pod. Left out is: its name's beginning, that it is confirmed and serves, what the plan says of its shard, and each
-/// window that is the same as the one before: desired, published, applied.
+/// A pod. Omits the prefix of its name, the states `confirmed` and `serving`, its shard's planned
+/// window, and each window equal to the previous one, in the order desired, published, applied.
 #[derive(Serialize)]
-struct Line<'a> {
+struct PodLine<'a> {
     ordinal: u32,
     shard: u32,
     replica: u32,
@@ -57,15 +62,21 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     desired: Option<Window>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    published: Option<Other>,
+    published: Option<OtherWindow>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    applied: Option<Other>,
+    applied: Option<OtherWindow>,
     #[serde(skip_serializing_if = "is_false")]
     unverified: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<PodState>,
     #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<&'a str>,
+    /// Blocks in its window, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocks: Option<u64>,
+    /// Of these, blocks that are not loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<u64>,
     since: i64,
     #[serde(skip_serializing_if = "is_zero")]
     restarts: u64,
@@ -75,23 +86,23 @@ struct Line<'a> {
     why: Option<&'a str>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
-/// As one line of JSON.
+/// Returns one line of JSON.
 ///
 /// # Errors
-/// serde's; a report always serialises.
-pub(super) fn json(set: &Set) -> Result<String, serde_json::Error> {
+/// serde's, though a report always serialises.
+pub(super) fn json(set: &PageSet) -> Result<String, serde_json::Error> {
     let report = &*set.report;
-    serde_json::to_string(&Document {
+    serde_json::to_string(&PageDocument {
         namespace: &report.namespace,
         name: &report.name,
         configmap: &report.configmap,
@@ -106,6 +117,7 @@ pub(super) fn json(set: &Set) -> Result<String, serde_json::Error> {
         gap_since: report.gap_since.as_deref(),
         not_asked: report.not_asked,
         least: report.minimum_ready_replicas,
+        least_confirmed: report.minimum_confirmed_replicas,
         warnings: &report.warnings,
         problem: set.problem.as_deref(),
         required: report.required,
@@ -113,8 +125,11 @@ pub(super) fn json(set: &Set) -> Result<String, serde_json::Error> {
         coverage: &report.coverage,
         steps: &report.steps,
         rollout: report.rollout.as_ref(),
+        forecast: report.forecast.as_ref(),
         changes: &report.changes,
+        setting_changes: &report.setting_changes,
         blocks: Some(&report.blocks).filter(|blocks| **blocks != BlocksReport::default()),
+        queriers: Some(report.queriers.as_slice()).filter(|queriers| !queriers.is_empty()),
         pods: report
             .pods
             .iter()
@@ -123,12 +138,12 @@ pub(super) fn json(set: &Set) -> Result<String, serde_json::Error> {
     })
 }
 
-fn line<'a>(pod: &'a PodReport, shards: &[Shard]) -> Line<'a> {
+fn line<'a>(pod: &'a PodReport, shards: &[PageShard]) -> PodLine<'a> {
     let planned = usize::try_from(pod.shard)
         .ok()
         .and_then(|shard| shards.get(shard))
         .map(|shard| shard.window);
-    Line {
+    PodLine {
         ordinal: pod.ordinal,
         shard: pod.shard,
         replica: pod.replica,
@@ -136,13 +151,15 @@ fn line<'a>(pod: &'a PodReport, shards: &[Shard]) -> Line<'a> {
         desired: Some(pod.desired).filter(|desired| Some(*desired) != planned),
         published: Some(pod.published)
             .filter(|published| *published != Some(pod.desired))
-            .map(Other),
+            .map(OtherWindow),
         applied: Some(pod.applied)
             .filter(|applied| *applied != pod.published)
-            .map(Other),
+            .map(OtherWindow),
         unverified: pod.applied.is_some() && !pod.verified,
         state: Some(pod.state).filter(|state| *state != PodState::Confirmed),
         phase: pod.phase.as_deref().filter(|phase| *phase != "serving"),
+        blocks: pod.blocks_expected,
+        missing: pod.blocks_missing.filter(|missing| *missing > 0),
         since: pod.since_unix_seconds,
         restarts: pod.restarts,
         agent: pod

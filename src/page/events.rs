@@ -1,9 +1,9 @@
-//! One browser's stream (server-sent events): everything first, then what changed.
+//! One browser's stream (server-sent events): the complete state first, then changes.
 //!
-//! `set` is a StatefulSet, `gone` one that is no more, `head` the server, and `shown` says that all of a look has been told,
-//! with the server's time; `beat` is the time alone, when nothing changed; `bye` is the end. The stream is asked for its next
-//! event when there is room to send it, so a slow browser skips states and holds at most one look; one that takes nothing for
-//! [`STALLED`] is let go of, with all that it holds.
+//! `set` is a StatefulSet, `gone` a deleted one, `head` the server; `shown` ends a state and has the
+//! server's time; `beat` is only the time, when nothing changed; `bye` ends the stream. Events are
+//! produced only when there is room to send them, so a slow browser skips states and occupies the
+//! memory of one. A browser that accepts nothing for [`STALLED`] is disconnected.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,49 +20,50 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::X_CONTENT_TYPE_OPTIONS;
-use super::feed::{Feed, LOOK_EVERY, MOST_STREAMS, Snapshot, event};
+use super::feed::{Feed, MAX_STREAMS, PageSnapshot, RENDER_EVERY, event};
 use crate::adapters::clock;
-use crate::adapters::signals::{Shutdown, Stage as Stages};
+use crate::adapters::signals::{self, Shutdown};
 
-/// With nothing to say, the browser is told that the stream lives; it doubts it after two and a half of these.
+/// How often an idle stream sends `beat`; the browser gives up after 2.5 times this.
 const BEAT_EVERY: Duration = Duration::from_secs(10);
 
-/// A browser that takes no event for this long does not look any more.
+/// A browser that accepts no event for this long is disconnected.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// What a stream needs.
 #[derive(Clone)]
-pub(super) struct Stage {
+pub(super) struct EventStream {
     pub(super) feed: Arc<Feed>,
     pub(super) shutdown: Shutdown,
 }
 
-/// What one browser was told, and what it is about to be told.
+/// One browser's state: what was sent, and what is pending.
 struct Stream {
-    stage: Stage,
-    looks: tokio::time::Interval,
-    told: Arc<Snapshot>,
+    stage: EventStream,
+    ticks: tokio::time::Interval,
+    sent: Arc<PageSnapshot>,
     pending: VecDeque<Bytes>,
     last: Instant,
     ended: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-pub(super) async fn events(State(stage): State<Stage>) -> Response {
+pub(super) async fn events(State(stage): State<EventStream>) -> Response {
     if stage.shutdown.is_draining() {
-        return refused("this replica of the server is about to end: ask another one\n".to_owned());
+        return refused(
+            "this replica of the server is shutting down; use another one\n".to_owned(),
+        );
     }
     let Ok(permit) = stage.feed.streams.clone().try_acquire_owned() else {
         return refused(format!(
-            "{MOST_STREAMS} pages are open already, which is the most that one server keeps up: close one, or use timeshard status\n"
+            "{MAX_STREAMS} pages are already open, the limit of one server: close one, or use timeshard status\n"
         ));
     };
-    let mut looks = interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = interval(RENDER_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream = Stream {
         stage,
-        looks,
-        told: Arc::default(),
+        ticks,
+        sent: Arc::default(),
         pending: VecDeque::new(),
         last: Instant::now(),
         ended: false,
@@ -80,7 +81,7 @@ pub(super) async fn events(State(stage): State<Stage>) -> Response {
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // A proxy that collects answers first would show nothing.
+        // A proxy that buffers responses would show nothing.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     (headers, Body::from_stream(body)).into_response()
@@ -99,7 +100,7 @@ fn refused(why: String) -> Response {
 }
 
 impl Stream {
-    /// Sends events until the end, or until nobody takes them.
+    /// Sends events until the end, or until the browser accepts no more.
     async fn run(mut self, events: mpsc::Sender<Bytes>) {
         loop {
             let event = tokio::select! {
@@ -124,33 +125,33 @@ impl Stream {
             }
             tokio::select! {
                 biased;
-                () = self.stage.shutdown.reached(Stages::Draining) => {
+                () = self.stage.shutdown.reached(signals::ShutdownStage::Draining) => {
                     self.ended = true;
                     self.pending.push_back(timed("bye"));
                 }
-                _ = self.looks.tick() => self.look(),
+                _ = self.ticks.tick() => self.queue_changes(),
             }
         }
     }
 
-    /// Puts in line what is not as it was told.
-    fn look(&mut self) {
+    /// Queues an event for everything that changed since the last state.
+    fn queue_changes(&mut self) {
         let now = self.stage.feed.latest();
-        let told = &self.told;
+        let sent = &self.sent;
         let fresh = now.sets.iter().filter(|(key, set)| {
-            told.sets
+            sent.sets
                 .get(*key)
                 .is_none_or(|before| !Arc::ptr_eq(before, set))
         });
         self.pending.extend(fresh.map(|(_, set)| set.event.clone()));
-        let gone = told.sets.keys().filter(|key| !now.sets.contains_key(*key));
+        let gone = sent.sets.keys().filter(|key| !now.sets.contains_key(*key));
         self.pending.extend(gone.map(|(namespace, name)| {
             event(
                 "gone",
                 &json!({"namespace": namespace, "name": name}).to_string(),
             )
         }));
-        if told.head != now.head {
+        if sent.head != now.head {
             self.pending.push_back(now.head.clone());
         }
         if !self.pending.is_empty() {
@@ -158,7 +159,7 @@ impl Stream {
         } else if self.last.elapsed() >= BEAT_EVERY {
             self.pending.push_back(timed("beat"));
         }
-        self.told = now;
+        self.sent = now;
     }
 }
 

@@ -1,70 +1,40 @@
-//! What all browsers see now: rendered once for each change, and only while somebody looks.
+//! The current state for all browsers: rendered once per change, and only while a page is open.
 //!
-//! Whoever looks asks for the latest; the first one in a while has it made from what the program knows, the others share
-//! it. A StatefulSet about which nothing changed keeps its bytes.
+//! The first stream to ask renders the state, the others share it. An unchanged StatefulSet keeps
+//! its bytes.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::document;
-use crate::core::report::SetReport;
-use crate::core::window::Window;
+pub use super::facts::{PageFacts, PageSet, PageShard};
+use crate::adapters::lock::lock;
 
-/// What is known is looked at this often at most, whoever and however many look.
-pub const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Streams at once; a browser tab holds one. Well below the admin port's connections, which probes and scrapes need.
-pub const MOST_STREAMS: usize = 16;
+/// The state is rendered at most this often, however many streams are open.
+pub const RENDER_EVERY: Duration = Duration::from_secs(1);
+/// Concurrent streams; a browser tab has one. Well below the admin port's limit of connections,
+/// which probes and scrapes need.
+pub const MAX_STREAMS: usize = 16;
 
-/// What the program knows, without copying reports.
-#[derive(Clone, Debug)]
-pub struct Known {
-    /// The server itself: version, leader, what is wrong; an object.
-    pub head: Value,
-    /// Every StatefulSet.
-    pub sets: Vec<Set>,
-}
+/// Reads the current facts.
+pub type PageSource = Box<dyn Fn() -> PageFacts + Send + Sync>;
 
-/// A StatefulSet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Set {
-    /// Its plan.
-    pub shards: Vec<Shard>,
-    /// What is wrong with its annotations.
-    pub problem: Option<String>,
-    /// What the leader says of it; of state `Unknown` on others, and before the first look.
-    pub report: Arc<SetReport>,
-}
-
-/// A shard of a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Shard {
-    /// Pods that it is planned for.
-    pub replicas: u32,
-    /// What they serve.
-    pub window: Window,
-}
-
-/// Looks at what the program knows.
-pub type Source = Box<dyn Fn() -> Known + Send + Sync>;
-
-/// Who wants to see.
 pub struct Feed {
-    source: Source,
-    latest: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+    source: PageSource,
+    latest: Mutex<Option<(Instant, Arc<PageSnapshot>)>>,
     pub(super) streams: Arc<Semaphore>,
 }
 
-/// What is seen at one moment, as events.
+/// The state at one moment, as events.
 #[derive(Debug, Default)]
-pub(super) struct Snapshot {
+pub(super) struct PageSnapshot {
     pub(super) head: Bytes,
     head_value: Value,
     pub(super) sets: BTreeMap<(String, String), Arc<Rendered>>,
@@ -73,7 +43,7 @@ pub(super) struct Snapshot {
 /// A StatefulSet and its event.
 #[derive(Debug)]
 pub(super) struct Rendered {
-    set: Set,
+    set: PageSet,
     pub(super) event: Bytes,
 }
 
@@ -86,21 +56,20 @@ impl fmt::Debug for Feed {
 }
 
 impl Feed {
-    /// Shows what `source` gives.
     #[must_use]
-    pub fn new(source: Source) -> Arc<Self> {
+    pub fn new(source: PageSource) -> Arc<Self> {
         Arc::new(Self {
             source,
             latest: Mutex::new(None),
-            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         })
     }
 
-    /// What is to be seen now, at most [`LOOK_EVERY`] old.
-    pub(super) fn latest(&self) -> Arc<Snapshot> {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns the state, at most [`RENDER_EVERY`] old.
+    pub(super) fn latest(&self) -> Arc<PageSnapshot> {
+        let mut latest = lock(&self.latest);
         let before = match &*latest {
-            Some((at, snapshot)) if at.elapsed() < LOOK_EVERY => return snapshot.clone(),
+            Some((at, snapshot)) if at.elapsed() < RENDER_EVERY => return snapshot.clone(),
             Some((_, snapshot)) => snapshot.clone(),
             None => Arc::default(),
         };
@@ -110,13 +79,13 @@ impl Feed {
     }
 }
 
-fn render(known: Known, before: &Snapshot) -> Snapshot {
-    let head = if known.head == before.head_value && !before.head.is_empty() {
+fn render(facts: PageFacts, before: &PageSnapshot) -> PageSnapshot {
+    let head = if facts.head == before.head_value && !before.head.is_empty() {
         before.head.clone()
     } else {
-        event("head", &known.head.to_string())
+        event("head", &facts.head.to_string())
     };
-    let one = |set: Set| {
+    let one = |set: PageSet| {
         let key = (set.report.namespace.clone(), set.report.name.clone());
         let rendered = match before.sets.get(&key).filter(|rendered| rendered.set == set) {
             Some(same) => same.clone(),
@@ -127,14 +96,14 @@ fn render(known: Known, before: &Snapshot) -> Snapshot {
         };
         Some((key, rendered))
     };
-    Snapshot {
+    PageSnapshot {
         head,
-        head_value: known.head,
-        sets: known.sets.into_iter().filter_map(one).collect(),
+        head_value: facts.head,
+        sets: facts.sets.into_iter().filter_map(one).collect(),
     }
 }
 
-/// As the event stream has it. JSON holds no line break.
+/// Formats a server-sent event. JSON contains no line break.
 pub(super) fn event(name: &str, data: &str) -> Bytes {
     format!("event: {name}\ndata: {data}\n\n").into()
 }
@@ -146,14 +115,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::core::rollout::report::SetReport;
 
-    fn set(name: &str, message: &str) -> Set {
+    fn set(name: &str, message: &str) -> PageSet {
         let report = SetReport {
             name: name.to_owned(),
             message: message.to_owned(),
             ..SetReport::default()
         };
-        Set {
+        PageSet {
             shards: Vec::new(),
             problem: None,
             report: Arc::new(report),
@@ -161,28 +131,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_share_what_is_rendered_once() {
-        static LOOKS: AtomicUsize = AtomicUsize::new(0);
+    async fn browsers_share_one_rendering() {
+        static READS: AtomicUsize = AtomicUsize::new(0);
         let feed = Feed::new(Box::new(|| {
-            let looks = LOOKS.fetch_add(1, Relaxed);
-            Known {
+            let reads = READS.fetch_add(1, Relaxed);
+            PageFacts {
                 head: json!({"version": 1}),
-                sets: vec![set("a", "stays"), set("b", &looks.to_string())],
+                sets: vec![set("a", "stays"), set("b", &reads.to_string())],
             }
         }));
         let first = feed.latest();
         assert!(
             Arc::ptr_eq(&first, &feed.latest()),
-            "a second browser has nothing computed"
+            "a second browser costs no rendering"
         );
-        tokio::time::advance(LOOK_EVERY).await;
+        tokio::time::advance(RENDER_EVERY).await;
         let second = feed.latest();
         let same = |name: &str| {
             let key = (String::new(), name.to_owned());
             Arc::ptr_eq(&first.sets[&key], &second.sets[&key])
         };
         assert_eq!(
-            (LOOKS.load(Relaxed), same("a"), same("b")),
+            (READS.load(Relaxed), same("a"), same("b")),
             (2, true, false)
         );
         assert_eq!(first.head.as_ptr(), second.head.as_ptr());

@@ -1,16 +1,19 @@
-//! The page at the admin port's `/`: whether coverage is whole, and what happens, followed live.
+//! The page at the admin port's `/`: live coverage and rollouts.
 //!
-//! `document` says what a browser is told of a StatefulSet, `feed` renders it once for everybody who looks, `events` is one
-//! browser's stream of it; `assets/` is what runs in the browser: hand-written, nothing from elsewhere, no build step.
-//! Invariants: nothing here changes state; without a browser that looks nothing is computed; streams are bounded in number
-//! and in what they hold, and end with the first signal.
+//! `facts` is the input, `document` a StatefulSet as the browser gets it, `feed` the state shared by
+//! all browsers, `events` one browser's stream, `leader` the leader's reports on another replica.
+//! `assets/` runs in the browser: hand-written, without dependencies or a build step.
 //!
-//! Deliberately absent: asking other replicas. A follower shows what it knows and names the leader, so that this port never
-//! becomes a way to have requests sent from inside the cluster.
+//! Invariants: nothing here changes state; nothing is rendered unless a page is open; streams are
+//! bounded in number and memory, and end with the first signal. Nothing in a request to this port
+//! chooses where the server connects to: a follower asks the pod that holds the Lease, and no other
+//! address.
 
 mod document;
 mod events;
+mod facts;
 pub mod feed;
+pub mod leader;
 
 use std::sync::Arc;
 
@@ -22,49 +25,43 @@ use axum::routing::get;
 use self::feed::Feed;
 use crate::adapters::signals::Shutdown;
 
-/// Everything from this server, no script or style in the document itself, nobody's frame.
+/// Allows only this server's resources, no inline script or style, and no framing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 const X_CONTENT_TYPE_OPTIONS: HeaderName = header::X_CONTENT_TYPE_OPTIONS;
 
-/// The page, its parts, and `/events`. Paths are relative in the browser, so it works behind a proxy's prefix too.
+/// Serves the page, its assets and `/events`. The page uses relative paths, so it also works behind a
+/// proxy's prefix.
 pub fn router(feed: Arc<Feed>, shutdown: Shutdown) -> Router {
+    let asset = |kind, text| get(async move || asset(kind, text));
+    let script = "text/javascript; charset=utf-8";
     Router::new()
         .route(
             "/",
-            get(async || asset("text/html; charset=utf-8", include_str!("assets/page.html"))),
+            asset("text/html; charset=utf-8", include_str!("assets/page.html")),
         )
         .route(
             "/page.css",
-            get(async || asset("text/css; charset=utf-8", include_str!("assets/page.css"))),
+            asset("text/css; charset=utf-8", include_str!("assets/page.css")),
         )
-        .route(
-            "/page.js",
-            get(async || {
-                asset(
-                    "text/javascript; charset=utf-8",
-                    include_str!("assets/page.js"),
-                )
-            }),
-        )
+        .route("/page.js", asset(script, include_str!("assets/page.js")))
         .route(
             "/timeline.js",
-            get(async || {
-                asset(
-                    "text/javascript; charset=utf-8",
-                    include_str!("assets/timeline.js"),
-                )
-            }),
+            asset(script, include_str!("assets/timeline.js")),
+        )
+        .route(
+            "/findings.js",
+            asset(script, include_str!("assets/findings.js")),
         )
         .route(
             "/icon.svg",
-            get(async || asset("image/svg+xml", include_str!("assets/icon.svg"))),
+            asset("image/svg+xml", include_str!("assets/icon.svg")),
         )
         .route("/events", get(events::events))
-        .with_state(events::Stage { feed, shutdown })
+        .with_state(events::EventStream { feed, shutdown })
 }
 
-/// Asked for anew each time: after an upgrade of the server the old page would not understand its events.
+/// Not cached: after an upgrade of the server, an old page would not understand its events.
 fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
     let headers = [
         (header::CONTENT_TYPE, kind),

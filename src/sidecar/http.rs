@@ -1,72 +1,47 @@
 //! The sidecar's HTTP endpoints: `/status`, `/readyz`, `/livez`, `/metrics`.
 //!
-//! Every answer is made before it is asked for, so a request can neither block the sidecar nor fail. Connections are
-//! bounded in number and in time, and a new one always gets a place ([`fair_accept`]). Deliberately absent: TLS, authentication,
-//! and anything that changes something.
+//! Every answer is prepared before a request comes, so a request can neither block the sidecar nor
+//! fail. Connections are limited in number and time, and a new one always gets a place
+//! ([`fair_accept`]). Deliberately absent: TLS, authentication, and any change of state.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::adapters::exposition::Format;
-use crate::adapters::fair_accept::{self, Bounds, Place};
+use crate::adapters::exposition::ExpositionFormat;
+use crate::adapters::fair_accept::{self, Bounds};
 
-/// Connections served at once; kubelet, the refresher and Prometheus need one each. Of a node's address come kubelet's, and those
-/// of its pods on the host network.
+/// Kubelet, the leader and Prometheus need one connection each. A node's address is shared by
+/// kubelet and the node's pods on the host network.
 const BOUNDS: Bounds = Bounds {
     connections: 64,
     of_peer: 16,
+    header: Duration::from_secs(1),
+    life: Duration::from_mins(5),
+    keep_alive: true,
 };
-/// The longest wait for a request's whole header, and for the next request on the same connection. Seconds.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest life of a connection. Seconds.
-const CONNECTION_TIMEOUT: Duration = Duration::from_mins(5);
-/// The largest request header. Bytes; hyper wants at least 8 KiB.
-const BUFFER_BYTES: usize = 8 * 1024;
 
-/// What the endpoints answer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answers {
-    /// Body of `/status`.
     pub(super) status: Bytes,
     /// Whether `/readyz` answers 200.
     pub(super) ready: bool,
-    /// Body of `/readyz`: the phase.
+    /// Body of `/readyz`.
     pub(super) phase: &'static str,
     /// Body of `/metrics`, as `OpenMetrics`.
     pub(super) metrics: String,
 }
 
-/// Serves for ever.
 pub(super) async fn serve(listener: TcpListener, answers: watch::Receiver<Answers>) {
-    fair_accept::serve(listener, BOUNDS, |stream, place| {
-        connection(stream, answers.clone(), place)
+    fair_accept::serve(listener, BOUNDS, move |request| {
+        answer(request, &answers.borrow())
     })
     .await;
-}
-
-async fn connection(stream: TcpStream, answers: watch::Receiver<Answers>, place: Place) {
-    let service = service_fn(|request| {
-        place.used();
-        let response = answer(&request, &answers.borrow());
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    // Clients come and go; what they do is not worth a line.
-    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
 fn answer(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes>> {
@@ -77,7 +52,7 @@ fn answer(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes
         "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, TEXT, answers.phase.into()),
         "/livez" => (StatusCode::OK, TEXT, "ok".into()),
         "/metrics" => {
-            let format = Format::accepted(
+            let format = ExpositionFormat::accepted(
                 request
                     .headers()
                     .get(ACCEPT)

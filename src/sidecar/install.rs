@@ -1,22 +1,21 @@
-//! Puts this program into the shared directory, where the launcher is started from.
+//! Copies this program into the shared directory, from which the launcher is started.
 //!
-//! Thanos' container may run as any user, so the copy is readable and executable for all; it appears in one step, so that
-//! a container which starts at the same moment finds all of it or none.
+//! Thanos' container may run as any user, so the copy is readable and executable for all. It is put
+//! there atomically, so that a container which starts at the same moment finds a complete copy or
+//! none.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use crate::adapters::files;
-use crate::core::names;
+use crate::core::model::names;
 
-/// This program, also when its file was replaced.
+/// This program, even if its file was replaced.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Copies this program into `dir`.
-///
 /// # Errors
-/// Whatever the file system says.
+/// The file system's.
 pub(super) fn install(dir: &Path) -> io::Result<()> {
     files::replace(
         dir,
@@ -26,7 +25,7 @@ pub(super) fn install(dir: &Path) -> io::Result<()> {
     )
 }
 
-/// Whether an agent is there. It was put there whole.
+/// Returns whether an agent is there. It was put there atomically, so it is complete.
 pub(super) fn is_installed(dir: &Path) -> bool {
     dir.join(names::AGENT)
         .metadata()

@@ -1,22 +1,22 @@
 //! Reads from thanos' `/metrics` how many blocks it has loaded.
 //!
-//! The page may have megabytes where thanos runs with many clients or caches: it is read in pieces and never kept. No
-//! compression is asked for, because thanos would have to compress, and this process to decompress, all of it.
+//! The page may have megabytes if thanos has many clients or caches, so it is parsed in pieces and
+//! never kept. No compression is requested: thanos would have to compress all of it, and this
+//! process to decompress it.
 
 use http_body_util::BodyExt as _;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 
-use super::Thanos;
+use super::ThanosClient;
 use crate::adapters::clock;
-use crate::core::loading::reading::{Parser, Reading};
+use crate::core::agent::loading::reading::{Parser, Reading};
 
-/// More than this is not read. Bytes.
+/// Reading stops with an error beyond this.
 const MAX_METRICS_BYTES: usize = 32 * 1024 * 1024;
 const PATH: &str = "/metrics";
 
-impl Thanos {
-    /// One reading.
+impl ThanosClient {
     pub(super) async fn reading(&self) -> Result<Reading, String> {
         self.exchange(PATH, read).await
     }

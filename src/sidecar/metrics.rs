@@ -1,4 +1,4 @@
-//! The sidecar's figures for Prometheus. Each help text says what to do when it moves.
+//! The sidecar's metrics. Each help text names the action to take.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -9,14 +9,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::core::agent_status::{AgentStatus, Phase};
-use crate::core::reload::Sidecar;
+use crate::core::agent::sidecar::Sidecar;
+use crate::core::agent::status::{AgentStatus, Phase};
 
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// All figures and where they are registered.
 #[derive(Debug, Default)]
-pub(super) struct Metrics {
+pub(super) struct SidecarMetrics {
     registry: Registry,
     phase: Family<[(&'static str, &'static str); 1], Gauge>,
     phase_start: Seconds,
@@ -28,13 +27,12 @@ pub(super) struct Metrics {
     orders: Counter,
     drained: Counter<f64, AtomicU64>,
     entry_errors: Counter,
-    blocks: Blocks,
+    blocks: BlockMetrics,
     last: Option<Phase>,
 }
 
-/// What thanos has loaded.
 #[derive(Debug, Default)]
-struct Blocks {
+struct BlockMetrics {
     known: Gauge,
     expected: Gauge,
     loaded: Gauge,
@@ -43,8 +41,7 @@ struct Blocks {
     load_retries: Counter,
 }
 
-impl Metrics {
-    /// Registers everything.
+impl SidecarMetrics {
     #[must_use]
     pub(super) fn new(version: &str) -> Self {
         let mut metrics = Self {
@@ -59,7 +56,7 @@ impl Metrics {
         );
         registry.register(
             "phase",
-            "1 for the phase that the pod is in. Long in starting or restarting: thanos is loading blocks. Failed: see last_error in /status",
+            "1 for the pod's phase. Long in starting or restarting: thanos is loading blocks. Failed: see last_error in /status",
             metrics.phase.clone(),
         );
         registry.register_with_unit(
@@ -70,7 +67,7 @@ impl Metrics {
         );
         registry.register(
             "applied_matches_published",
-            "1 when thanos serves the published window. 0 for longer than a drain and a load: look at /status",
+            "1 when thanos serves the published window. 0 for longer than a drain and a load: see /status",
             metrics.matches.clone(),
         );
         registry.register(
@@ -80,7 +77,7 @@ impl Metrics {
         );
         registry.register(
             "restarts",
-            "Restarts of thanos in place in this pod. Moves with each change of the published window, twice for one that is given up",
+            "Restarts of thanos in place in this pod. Increases with each change of the published window, twice for one that is given up",
             metrics.restarts.clone(),
         );
         registry.register(
@@ -113,7 +110,6 @@ impl Metrics {
         metrics
     }
 
-    /// Takes over the state as it is now.
     pub(super) fn observe(&mut self, sidecar: &Sidecar, status: &AgentStatus, unix_seconds: i64) {
         for phase in Phase::ALL {
             self.phase
@@ -147,12 +143,11 @@ impl Metrics {
         self.drained.inc_by((spent - self.drained.get()).max(0.0));
     }
 
-    /// An entry was refused.
     pub(super) fn entry_refused(&self) {
         self.entry_errors.inc();
     }
 
-    /// The text for a scrape.
+    /// Encodes the metrics as `OpenMetrics`.
     #[must_use]
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
@@ -162,38 +157,38 @@ impl Metrics {
     }
 }
 
-impl Blocks {
+impl BlockMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "blocks_known",
-            "1 when it is known which blocks thanos has loaded. 0 for long: blocks_unknown in /status says why; such a pod counts as complete",
+            "1 when the loaded blocks of thanos are known. 0 for long: see blocks_unknown in /status; such a pod counts as complete",
             self.known.clone(),
         );
         registry.register(
             "blocks_expected",
-            "Blocks that thanos' last sync found for its window and did not filter; 0 while that is not known",
+            "Blocks of its window that thanos' last sync found and did not filter; 0 while unknown",
             self.expected.clone(),
         );
         registry.register(
             "blocks_loaded",
-            "Blocks of these that thanos has loaded; 0 while that is not known",
+            "Expected blocks that thanos has loaded; 0 while unknown",
             self.loaded.clone(),
         );
         registry.register(
             "blocks_missing",
-            "Blocks of its window that thanos has not loaded. Above 0: queries may be incomplete; /status names the blocks, thanos' log says why",
+            "Blocks of its window that thanos has not loaded. Above 0: queries may be incomplete; /status names the blocks, thanos' log the reason",
             self.missing.clone(),
         );
         registry.register_with_unit(
             "last_sync_timestamp",
-            "When thanos last read the bucket without an error; 0 while that is not known. Older than a few times --sync-block-duration: look at \
+            "When thanos last read the bucket without an error; 0 while unknown. Older than a few times --sync-block-duration: see \
              thanos' log",
             Unit::Seconds,
             self.last_sync.clone(),
         );
         registry.register(
             "load_retries",
-            "Restarts of thanos before the pod turned Ready, because blocks were missing. Moves often: the object store fails now and then",
+            "Restarts of thanos before the pod turned Ready, because blocks were missing. Increases often: the object store fails now and then",
             self.load_retries.clone(),
         );
     }

@@ -1,15 +1,16 @@
-//! `--reload=signal`: finds thanos in a process namespace that the pod's containers share, and signals it.
+//! `--reload=signal`: finds thanos in the pod's shared process namespace and signals it.
 //!
-//! Needs `shareProcessNamespace: true` and the same user in both containers; each failure says so.
+//! Needs `shareProcessNamespace: true` and the same user in both containers; each error names what
+//! is missing.
 
 use std::path::Path;
 
 use rustix::process::{Pid, Signal};
 
-/// A command line is longer than this only if it is not thanos'. Bytes.
+/// A longer command line is not thanos'.
 const MAX_COMMAND_LINE_BYTES: usize = 128 * 1024;
 
-/// A signal by its name (`HUP`, `SIGHUP`, `hup`).
+/// Parses a signal name (`HUP`, `SIGHUP`, `hup`).
 #[must_use]
 pub fn by_name(name: &str) -> Option<Signal> {
     let name = name.to_ascii_uppercase();
@@ -28,7 +29,7 @@ pub fn by_name(name: &str) -> Option<Signal> {
 /// Signals every process that runs `program store ...`.
 ///
 /// # Errors
-/// A sentence that says what is missing.
+/// A sentence with the missing requirement.
 pub(super) fn send(proc: &Path, program: &str, signal: Signal) -> Result<(), String> {
     let found: Vec<Pid> = std::fs::read_dir(proc)
         .map_err(|error| format!("cannot list processes in {}: {error}", proc.display()))?
@@ -37,7 +38,7 @@ pub(super) fn send(proc: &Path, program: &str, signal: Signal) -> Result<(), Str
         .collect();
     if found.is_empty() {
         return Err(format!(
-            "no process runs {program:?} with the word store: does the pod set shareProcessNamespace: true?"
+            "no process runs {program:?} with the argument store: does the pod set shareProcessNamespace: true?"
         ));
     }
     found.into_iter().try_for_each(|pid| {
@@ -56,11 +57,11 @@ fn is_store(process: &Path, program: &str) -> bool {
     else {
         return false;
     };
-    let mut words = line.split(|b| *b == 0).map(String::from_utf8_lossy);
-    let called = words
+    let mut args = line.split(|b| *b == 0).map(String::from_utf8_lossy);
+    let called = args
         .next()
-        .is_some_and(|word| word.rsplit('/').next() == Some(program));
-    called && words.any(|word| word == "store")
+        .is_some_and(|arg| arg.rsplit('/').next() == Some(program));
+    called && args.any(|arg| arg == "store")
 }
 
 #[cfg(test)]

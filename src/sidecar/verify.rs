@@ -1,58 +1,56 @@
 //! Asks thanos whether it serves, and with which window.
 //!
-//! Ready is `/-/ready` with 200; 503 is not ready; anything else (authentication, TLS, an old version) leaves it to the
-//! gRPC port, which thanos opens only after its first sync. Every wait and every body has a limit. Deliberately absent:
-//! TLS and credentials; what cannot be read is reported as unverified, with the reason.
+//! In: the number of the start to probe. Out: a [`Probe`] for that start. Next for a window:
+//! `core/agent/sidecar/probe.rs`.
+//!
+//! `/-/ready` answers 200 if thanos is ready and 503 if not. With any other answer (authentication,
+//! TLS, an old version) the gRPC port decides, which thanos opens only after its first sync. Every
+//! wait and body has a limit. Deliberately absent: TLS and credentials; a window that cannot be
+//! read is reported as unverified, with the reason.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use hyper::{StatusCode, Uri};
 use tokio::net::TcpStream;
 
 use crate::adapters::files;
-use crate::core::reload::Probe;
-use crate::core::time_flags;
-use crate::core::window::Window;
+use crate::adapters::http_client::{collect, exchange, within};
+use crate::core::agent::sidecar::Probe;
+use crate::core::model::window::Window;
+use crate::core::thanos::flags;
 
-/// The longest wait for one answer. Seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Thanos has some 100 flags; their list is a few KiB.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// Where names of the pod stand.
 const HOSTS_FILE: &str = "/etc/hosts";
 
 /// Where thanos listens.
 #[derive(Clone, Debug)]
-pub struct Thanos {
+pub struct ThanosClient {
     host: String,
     http_port: u16,
     grpc: (String, u16),
     scheme: String,
 }
 
-/// Why an address is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// Not a URL with a host.
     #[error("--thanos-url {0:?} is not a URL such as http://127.0.0.1:10902")]
     Url(String),
-    /// Not host and port.
     #[error("--grpc-address {0:?} is not a host and a port such as 127.0.0.1:10901 or [::1]:10901")]
     Grpc(String),
 }
 
-impl Thanos {
-    /// From the two flags.
+impl ThanosClient {
+    /// Parses the two flags.
     ///
     /// # Errors
-    /// [`AddressError`], which names the flag and the value.
+    /// Names the flag and the value.
     pub fn new(url: &str, grpc_address: &str) -> Result<Self, AddressError> {
         let bad_url = || AddressError::Url(url.to_owned());
         let uri: Uri = bracketed(url).parse().map_err(|_| bad_url())?;
@@ -77,7 +75,6 @@ impl Thanos {
         })
     }
 
-    /// One look.
     pub async fn probe(&self) -> Probe {
         let unread = |why: String| Err(format!("thanos' effective flags cannot be read: {why}"));
         let (ready, reachable) = match self.get("/-/ready").await {
@@ -118,8 +115,7 @@ impl Thanos {
             let text = document["data"][flag]
                 .as_str()
                 .ok_or_else(|| format!("{PATH} has no {flag}"))?;
-            time_flags::effective_bound(text)
-                .ok_or_else(|| format!("{PATH} says {flag} is {text:?}"))
+            flags::effective_bound(text).ok_or_else(|| format!("{PATH} reports {flag} as {text:?}"))
         };
         Ok(Window {
             min: bound("min-time")?,
@@ -133,57 +129,61 @@ impl Thanos {
     }
 
     async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), String> {
-        self.exchange(path, |status, body| async move {
-            let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
-            Ok((status, body.map_err(|e| e.to_string())?.to_bytes()))
+        self.exchange(path, async |status, body| {
+            Ok((status, collect(body, MAX_BODY_BYTES).await?))
         })
         .await
     }
 
-    /// One GET; `take` gets the body as it arrives.
-    pub(super) async fn exchange<T, F>(
+    /// Sends one GET; `read` receives the body as it arrives.
+    pub(super) async fn exchange<T>(
         &self,
         path: &str,
-        take: impl FnOnce(StatusCode, Incoming) -> F,
-    ) -> Result<T, String>
-    where
-        F: Future<Output = Result<T, String>>,
-    {
+        read: impl AsyncFnOnce(StatusCode, Incoming) -> Result<T, String>,
+    ) -> Result<T, String> {
         if self.scheme == "https" {
             return Err("its HTTP port uses TLS".to_owned());
         }
-        let exchange = async {
+        within(ANSWER_TIMEOUT, async {
             let stream = connect(&self.host, self.http_port).await?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|e| e.to_string())?;
-            let request = Request::get(path)
-                .header("host", format!("{}:{}", self.host, self.http_port))
-                .header("connection", "close")
-                .body(Empty::<Bytes>::new())
-                .map_err(|e| e.to_string())?;
-            let answer = async {
-                let response = sender
-                    .send_request(request)
-                    .await
-                    .map_err(|e| e.to_string())?;
-                let status = response.status();
-                take(status, response.into_body()).await
-            };
-            tokio::pin!(answer);
-            tokio::select! {
-                answered = &mut answer => answered,
-                // The connection may end first, with the answer already read.
-                _ = connection => answer.await,
-            }
-        };
-        tokio::time::timeout(ANSWER_TIMEOUT, exchange)
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
+            exchange(stream, (&self.host, self.http_port), path, read).await
+        })
+        .await
     }
 }
 
-/// With an IPv6 address in brackets, which `$(POD_IP)` comes without: more than one colon can be nothing else.
+type ProbeFuture<'a> = Pin<Box<dyn Future<Output = Probe> + 'a>>;
+
+/// At most one probe of thanos at a time; it runs while other events are handled.
+pub(super) struct ProbeInFlight<'a> {
+    thanos: &'a ThanosClient,
+    running: Option<(u64, ProbeFuture<'a>)>,
+}
+
+impl<'a> ProbeInFlight<'a> {
+    pub(super) const fn new(thanos: &'a ThanosClient) -> Self {
+        Self {
+            thanos,
+            running: None,
+        }
+    }
+
+    pub(super) fn start(&mut self, launch: u64) {
+        self.running = Some((launch, Box::pin(self.thanos.probe())));
+    }
+
+    pub(super) async fn done(&mut self) -> (u64, Probe) {
+        let Some((launch, probe)) = &mut self.running else {
+            return std::future::pending().await;
+        };
+        let done = (*launch, probe.await);
+        self.running = None;
+        done
+    }
+}
+
+/// Adds the brackets around an IPv6 address, which `$(POD_IP)` lacks: a host with a colon is
+/// nothing else.
 fn bracketed(url: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Cow::Borrowed(url);
@@ -215,8 +215,8 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
         .map_err(|error| format!("{host} port {port}: {error}"))
 }
 
-/// Thanos is in the same pod, so its host is an address or a name that kubelet wrote into `/etc/hosts`. There is no other
-/// resolver: a static binary could not rely on one.
+/// Resolves the host. Thanos is in the same pod, so it is an address or a name that kubelet wrote
+/// into `/etc/hosts`. A static binary cannot rely on any other resolver.
 fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
@@ -239,9 +239,9 @@ fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
 
 fn named(hosts: &str, host: &str) -> Vec<IpAddr> {
     let entries = hosts.lines().filter_map(|line| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let address = words.next()?.parse().ok()?;
-        words
+        let mut fields = line.split('#').next()?.split_whitespace();
+        let address = fields.next()?.parse().ok()?;
+        fields
             .any(|name| name.eq_ignore_ascii_case(host))
             .then_some(address)
     });
@@ -270,21 +270,26 @@ mod tests {
 
     #[test]
     fn addresses_of_all_kinds() {
-        let thanos = Thanos::new("http://[::1]:19090", "[::1]:10901").unwrap();
+        let thanos = ThanosClient::new("http://[::1]:19090", "[::1]:10901").unwrap();
         assert_eq!((thanos.host.as_str(), thanos.http_port), ("::1", 19090));
         assert_eq!(thanos.grpc, ("::1".to_owned(), 10901));
-        assert_eq!(Thanos::new("http://store", ":10901").unwrap().http_port, 80);
+        assert_eq!(
+            ThanosClient::new("http://store", ":10901")
+                .unwrap()
+                .http_port,
+            80
+        );
         // As kubelet expands http://$(POD_IP):10902.
-        let thanos = Thanos::new("http://fd00::5:10902", "fd00::5:10901").unwrap();
+        let thanos = ThanosClient::new("http://fd00::5:10902", "fd00::5:10901").unwrap();
         assert_eq!(
             (thanos.host.as_str(), thanos.http_port, thanos.grpc),
             ("fd00::5", 10902, ("fd00::5".to_owned(), 10901))
         );
         for bad in ["127.0.0.1:10902", "", "ftp://x", "/x"] {
-            assert!(Thanos::new(bad, "127.0.0.1:1").is_err(), "{bad}");
+            assert!(ThanosClient::new(bad, "127.0.0.1:1").is_err(), "{bad}");
         }
         for bad in ["127.0.0.1", "x:y", ""] {
-            assert!(Thanos::new("http://x", bad).is_err(), "{bad}");
+            assert!(ThanosClient::new("http://x", bad).is_err(), "{bad}");
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The stand-in's bucket store: a folder of `<ULID>.json` files as bucket, loaded into a data directory as thanos does it.
+//! The stand-in's bucket store: a folder of `<ULID>.json` files as bucket, loaded into a data
+//! directory as thanos does it.
 //!
-//! Each file is the block's `meta.json`. A block whose `<ULID>.broken` lies beside it cannot be loaded as long as that is there.
+//! Each file is the block's `meta.json`. A block cannot be loaded while `<ULID>.broken` exists next
+//! to it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,16 +10,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::adapters::clock;
-use crate::core::loading::candidates::Range;
-use crate::core::loading::meta::{Block, Meta, Ulid};
-use crate::core::window::Window;
+use crate::core::agent::loading::candidates::CandidateRange;
+use crate::core::agent::loading::meta::{BlockMeta, BlockRange, Ulid};
+use crate::core::model::window::Window;
 
-/// Finding duplicates compares every block with every other; beyond this none are looked for.
+/// Finding duplicates compares every block with every other; with more blocks they are not
+/// searched.
 const MAX_COMPARED: usize = 1000;
 
-/// What is loaded, and the counts that thanos shows.
+/// The loaded blocks, and the counts that thanos reports.
 #[derive(Debug, Default)]
-pub(super) struct Bucket {
+pub(super) struct StandInBucket {
     dir: PathBuf,
     data: PathBuf,
     loaded: Vec<Ulid>,
@@ -27,7 +30,7 @@ pub(super) struct Bucket {
     failures: u64,
 }
 
-impl Bucket {
+impl StandInBucket {
     pub(super) fn new(dir: &Path, data: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -36,15 +39,15 @@ impl Bucket {
         }
     }
 
-    /// One sync, at once. What the disk refuses is left out.
+    /// Syncs immediately. Ignores errors of the disk.
     pub(super) fn sync(&mut self, window: Window) {
         self.syncs += 1;
-        let range = Range::of(window, clock::unix_seconds());
+        let range = CandidateRange::of(window, clock::unix_seconds());
         let metas = self.metas();
-        let mut wanted: Vec<(Ulid, &Meta)> =
+        let mut wanted: Vec<(Ulid, &BlockMeta)> =
             metas.iter().map(|(ulid, meta)| (*ulid, meta)).collect();
         wanted.retain(|(ulid, meta)| {
-            range.holds(Block {
+            range.holds(BlockRange {
                 ulid: *ulid,
                 min: meta.range.0,
                 max: meta.range.1,
@@ -83,10 +86,21 @@ impl Bucket {
             self.loaded.retain(|other| *other != ulid);
             let _ = fs::remove_dir_all(self.data.join(ulid.to_string()));
         }
+        self.clean_up();
+    }
+
+    /// Deletes folders of blocks that are not loaded, as thanos does after its first sync.
+    fn clean_up(&self) {
+        for entry in fs::read_dir(&self.data).into_iter().flatten().flatten() {
+            let block = entry.file_name().to_str().and_then(Ulid::parse);
+            if block.is_some_and(|block| !self.loaded.contains(&block)) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     /// Reads the bucket and keeps thanos' cache of it.
-    fn metas(&self) -> BTreeMap<Ulid, Meta> {
+    fn metas(&self) -> BTreeMap<Ulid, BlockMeta> {
         let cache = self.data.join("meta-syncer");
         let _ = fs::create_dir_all(&cache);
         let mut metas = BTreeMap::new();
@@ -101,7 +115,7 @@ impl Bucket {
             let Ok(bytes) = fs::read(entry.path()) else {
                 continue;
             };
-            let Some(meta) = Meta::parse(&bytes) else {
+            let Some(meta) = BlockMeta::parse(&bytes) else {
                 continue;
             };
             let folder = cache.join(ulid.to_string());
@@ -164,7 +178,7 @@ impl Bucket {
 }
 
 /// Whether thanos would drop `block` as a duplicate of `other`.
-fn replaces((other, theirs): (Ulid, &Meta), (block, ours): (Ulid, &Meta)) -> bool {
+fn replaces((other, theirs): (Ulid, &BlockMeta), (block, ours): (Ulid, &BlockMeta)) -> bool {
     let more = theirs.sources.len() > ours.sources.len()
         || (theirs.sources.len() == ours.sources.len() && other < block);
     other != block && more && theirs.covers(ours)

@@ -1,201 +1,184 @@
-//! One `AdmissionReview` of a StatefulSet or of its `Scale`, judged by `core::guard` and answered with the request's uid.
+//! A review of a StatefulSet or of its `Scale`, classified by `core::admission::guard`.
 //!
-//! What cannot be read is let through: a guard that does not know does not refuse.
+//! An object that cannot be read is allowed: a guard that does not know does not deny.
 
-use serde::de::IgnoredAny;
-
-use super::review::{
-    FORBIDDEN, MAX_NAME_CHARS, RequestView, ResponseOut, ReviewView, Reviewer, check, encode,
-    not_a_review,
+use super::envelope::{FORBIDDEN, Opened, RequestView, ResponseOut, open};
+use super::review::{MAX_NAME_CHARS, Reviewer};
+use crate::core::admission::guard::{
+    Concern, GuardContext, GuardVerdict, GuardedSet, PodSource, PodsSeen, SetView, classify,
 };
-use crate::core::fleet::{Fleet, Known, StatefulSetFacts};
-use crate::core::guard::{Concern, Facing, PodSource, PodsSeen, Set, SetView, Verdict, judge};
-use crate::core::notice::warning;
-use crate::core::printable::cut;
+use crate::core::admission::notice::warning;
+use crate::core::gateways::{Gateway, Gateways};
+use crate::core::kube::statefulset::StatefulSetFacts;
+use crate::core::model::text::truncate;
 
-/// What is logged of a refusal. Characters.
+/// Longest denial in the log. Characters.
 const MAX_LOGGED_CHARS: usize = 1_000;
 
-/// What the guard answers.
+/// The guard's answer to a review.
 #[derive(Debug)]
 pub struct Guarded {
     /// The `AdmissionReview` to send, or a sentence for an HTTP 400.
     pub body: Result<Vec<u8>, String>,
-    /// What happened.
-    pub outcome: Outcome,
+    pub outcome: GuardOutcome,
 }
 
-/// How a guarded request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It passed, and there was nothing to say.
+pub enum GuardOutcome {
+    /// Without warnings.
     Allowed,
-    /// It passed with warnings, perhaps although something stands against it.
+    /// Allowed with warnings; with a concern where mode `deny` would have denied.
     Warned(Option<Concern>),
-    /// It was refused.
     Denied(Concern),
-    /// There was nothing to judge.
+    /// The review or its object could not be read.
     Error,
 }
 
-/// What a request is about.
+/// Kind of a request's object.
 #[derive(Clone, Copy)]
-enum About {
+enum Subject {
     StatefulSet,
     Scale,
     Other,
 }
 
 impl Reviewer {
-    /// Judges one review's bytes.
+    /// Decides a review, given its bytes.
     #[must_use]
     pub fn guard(&self, body: &[u8]) -> Guarded {
-        let review: ReviewView<'_, SetView<'_>> = match serde_json::from_slice(body) {
-            Ok(review) => review,
-            Err(error) => return unreadable(body, &error),
+        let mut request: RequestView<'_, SetView<'_>> = match open(body) {
+            Ok(Opened::Request(request)) => request,
+            Ok(Opened::Unreadable(request, error)) => return unreadable(&request.uid.0, &error),
+            Err(why) => {
+                return Guarded {
+                    body: Err(why),
+                    outcome: GuardOutcome::Error,
+                };
+            }
         };
-        let request = match check(&review.api_version.0, &review.kind.0, review.request) {
-            Ok(request) => request,
-            Err(why) => return refuse(why),
-        };
-        let fleet = self.fleet.load();
-        let namespace = request
-            .namespace
-            .as_ref()
-            .map_or("", |namespace| &namespace.0);
-        let seen = Seen {
-            fleet: &fleet,
+        let (old, new) = (request.old_object.take(), request.object.take());
+        let gateways = self.gateways.load();
+        let (namespace, dry_run) = (request.namespace(), request.is_dry_run());
+        let facts = GuardFacts {
+            gateways: &gateways,
             namespace,
             now: (self.clock)(),
             pods: self.pods.as_ref(),
         };
-        let verdict = match about(&request) {
-            About::Other => Verdict::default(),
-            About::Scale => seen.scale(request.old_object.as_ref(), request.object.as_ref()),
-            // With its pods left there is nothing to lose.
-            About::StatefulSet if orphans(&request) => Verdict::default(),
-            About::StatefulSet => seen.set(request.old_object, request.object),
+        let verdict = match subject(&request) {
+            Subject::Other => GuardVerdict::default(),
+            Subject::Scale => facts.scale(old.as_ref(), new.as_ref()),
+            // The pods stay, so nothing is lost.
+            Subject::StatefulSet if orphans(&request) => GuardVerdict::default(),
+            Subject::StatefulSet => facts.set(old, new),
         };
-        if let Some(denial) = verdict
-            .denial
-            .as_ref()
-            .filter(|_| request.dry_run != Some(true))
-        {
-            let statefulset = cut(
-                request.name.as_ref().map_or("", |name| &name.0),
-                MAX_NAME_CHARS,
+        if let Some(denial) = verdict.denial.as_ref().filter(|_| !dry_run) {
+            let name = request.name.as_ref().map_or("", |name| &name.0);
+            let statefulset = &*truncate(name, MAX_NAME_CHARS);
+            let denial = &*truncate(denial.lines().next().unwrap_or_default(), MAX_LOGGED_CHARS);
+            tracing::info!(
+                namespace,
+                statefulset,
+                denial,
+                "denied a change of a StatefulSet"
             );
-            let denial = cut(denial.lines().next().unwrap_or_default(), MAX_LOGGED_CHARS);
-            tracing::info!(namespace, statefulset = &*statefulset, "refused: {denial}");
         }
         answer(&request.uid.0, verdict)
     }
 }
 
-/// What a request is judged by.
-struct Seen<'a> {
-    fleet: &'a Fleet,
+/// Everything that decides about a change besides the request.
+struct GuardFacts<'a> {
+    gateways: &'a Gateways,
     namespace: &'a str,
     now: chrono::DateTime<chrono::Utc>,
     pods: Option<&'a PodSource>,
 }
 
-impl Seen<'_> {
-    fn set(&self, old: Option<SetView<'_>>, new: Option<SetView<'_>>) -> Verdict {
+impl GuardFacts<'_> {
+    fn set(&self, old: Option<SetView<'_>>, new: Option<SetView<'_>>) -> GuardVerdict {
         let name = new
             .as_ref()
             .or(old.as_ref())
             .map_or_else(String::new, |set| set.name().to_owned());
-        let known = [&old, &new].map(|set| {
+        let gateways = [&old, &new].map(|set| {
             set.as_ref()
-                .map(|set| self.known(set.facts(self.namespace)))
+                .map(|set| self.gateway(set.facts(self.namespace)))
         });
         let pods = [old, new]
             .map(|set| set.map(|set| (set.template(), set.is_parallel(), set.into_first_pod())));
         let set = |which: usize| {
-            let (known, pod) = (known[which].as_ref()?, pods[which].as_ref());
-            let (template, parallel) = pod.map_or((None, false), |(template, parallel, _)| {
-                (*template, *parallel)
-            });
-            Some(Set {
-                known,
-                pod: pod.map(|(_, _, pod)| pod),
-                template,
-                parallel,
+            let (template, parallel, pod) = pods[which].as_ref()?;
+            Some(GuardedSet {
+                gateway: gateways[which].as_ref()?,
+                pod: Some(pod),
+                template: *template,
+                parallel: *parallel,
             })
         };
-        let pods = self.pods(&name);
-        judge(
-            set(0).as_ref(),
-            set(1).as_ref(),
-            &self.facing(&name, pods.as_ref()),
-        )
+        self.verdict(&name, set(0).as_ref(), set(1).as_ref())
     }
 
-    /// A `Scale` has the numbers alone; everything else about its StatefulSet is what was observed.
-    fn scale(&self, old: Option<&SetView<'_>>, new: Option<&SetView<'_>>) -> Verdict {
+    /// Decides a change of a `Scale`. It has only the number of pods; everything else about the
+    /// StatefulSet is as observed.
+    fn scale(&self, old: Option<&SetView<'_>>, new: Option<&SetView<'_>>) -> GuardVerdict {
         let (Some(old), Some(new)) = (old, new) else {
-            return Verdict::default();
+            return GuardVerdict::default();
         };
-        let observed = self.fleet.known(self.namespace, new.name()).facts();
-        if observed.name.is_empty() {
-            return Verdict::default();
-        }
+        let Some(observed) = self.gateways.get(self.namespace, new.name()) else {
+            return GuardVerdict::default();
+        };
         let [before, after] = [old, new].map(|scale| {
-            self.known(StatefulSetFacts {
+            self.gateway(StatefulSetFacts {
                 replicas: scale.scale(),
-                ..observed.clone()
+                ..observed.facts().clone()
             })
         });
-        let set = |known| Set {
-            known,
+        let set = |gateway| GuardedSet {
+            gateway,
             pod: None,
             template: None,
             parallel: false,
         };
-        let pods = self.pods(new.name());
-        judge(
-            Some(&set(&before)),
-            Some(&set(&after)),
-            &self.facing(new.name(), pods.as_ref()),
-        )
+        self.verdict(new.name(), Some(&set(&before)), Some(&set(&after)))
     }
 
-    fn known(&self, facts: StatefulSetFacts) -> Known {
-        // For the last good meaning of annotations that do not fit.
-        let observed = self.fleet.known(&facts.namespace, &facts.name);
-        let observed = Some(observed).filter(|known| !known.facts().name.is_empty());
-        Known::new(self.fleet.config(), facts, observed)
+    /// The gateway that these facts would make, with the last good meaning of invalid annotations.
+    fn gateway(&self, facts: StatefulSetFacts) -> Gateway {
+        let observed = self.gateways.get(&facts.namespace, &facts.name);
+        Gateway::new(self.gateways.config(), facts, observed)
     }
 
-    fn pods(&self, name: &str) -> Option<PodsSeen> {
-        self.pods.and_then(|pods| pods(self.namespace, name))
-    }
-
-    fn facing<'b>(&'b self, name: &str, pods: Option<&'b PodsSeen>) -> Facing<'b> {
-        Facing {
-            config: self.fleet.config(),
-            published: self.fleet.entries(self.namespace, name),
-            pods,
+    fn verdict(
+        &self,
+        name: &str,
+        before: Option<&GuardedSet<'_>>,
+        after: Option<&GuardedSet<'_>>,
+    ) -> GuardVerdict {
+        let pods: Option<PodsSeen> = self.pods.and_then(|pods| pods(self.namespace, name));
+        let context = GuardContext {
+            config: self.gateways.config(),
+            published: self.gateways.entries(self.namespace, name),
+            pods: pods.as_ref(),
             now: self.now,
-        }
+        };
+        classify(before, after, &context)
     }
 }
 
-fn about<O>(request: &RequestView<'_, O>) -> About {
-    let sub_resource = request.sub_resource.as_ref().map_or("", |sub| &sub.0);
+fn subject<O>(request: &RequestView<'_, O>) -> Subject {
     match (
         &*request.resource.group.0,
         &*request.resource.resource.0,
-        sub_resource,
+        request.sub_resource(),
     ) {
-        ("apps", "statefulsets", "") => About::StatefulSet,
-        ("apps", "statefulsets", "scale") => About::Scale,
-        _ => About::Other,
+        ("apps", "statefulsets", "") => Subject::StatefulSet,
+        ("apps", "statefulsets", "scale") => Subject::Scale,
+        _ => Subject::Other,
     }
 }
 
-/// Whether it is a deletion that leaves the pods.
+/// True for a deletion that keeps the pods.
 fn orphans<O>(request: &RequestView<'_, O>) -> bool {
     let policy = request
         .options
@@ -204,53 +187,35 @@ fn orphans<O>(request: &RequestView<'_, O>) -> bool {
     request.operation.0 == "DELETE" && policy.is_some_and(|policy| policy.0 == "Orphan")
 }
 
-fn answer(uid: &str, verdict: Verdict) -> Guarded {
+fn answer(uid: &str, verdict: GuardVerdict) -> Guarded {
     let outcome = match (verdict.concern, &verdict.denial) {
-        (Some(concern), Some(_)) => Outcome::Denied(concern),
-        (None, _) if verdict.warnings.is_empty() => Outcome::Allowed,
-        (concern, _) => Outcome::Warned(concern),
+        (Some(concern), Some(_)) => GuardOutcome::Denied(concern),
+        (None, _) if verdict.warnings.is_empty() => GuardOutcome::Allowed,
+        (concern, _) => GuardOutcome::Warned(concern),
     };
-    let denial = verdict.denial.map(|message| (FORBIDDEN, message));
+    let response = ResponseOut {
+        uid,
+        denial: verdict.denial.map(|message| (FORBIDDEN, message)),
+        warnings: verdict.warnings,
+        ..ResponseOut::default()
+    };
     Guarded {
-        body: encode(ResponseOut {
-            uid,
-            denial,
-            patch: None,
-            warnings: verdict.warnings,
-        }),
+        body: response.encode(),
         outcome,
     }
 }
 
-fn refuse(why: String) -> Guarded {
-    Guarded {
-        body: Err(why),
-        outcome: Outcome::Error,
-    }
-}
-
-/// The object inside may be what is unreadable: read the rest without it, so that the answer has a uid.
-fn unreadable(body: &[u8], error: &serde_json::Error) -> Guarded {
-    let Ok(review) = serde_json::from_slice::<ReviewView<'_, IgnoredAny>>(body) else {
-        return refuse(not_a_review(body, error));
+fn unreadable(uid: &str, error: &serde_json::Error) -> Guarded {
+    let response = ResponseOut {
+        uid,
+        warnings: vec![warning(format!(
+            "thanos-timeshard cannot read this object and did not check its gateways: {error}"
+        ))],
+        ..ResponseOut::default()
     };
-    match check(&review.api_version.0, &review.kind.0, review.request) {
-        Err(why) => refuse(why),
-        Ok(request) => {
-            let warnings = vec![warning(format!(
-                "thanos-timeshard cannot read this object, so nothing is known of its gateways: {error}"
-            ))];
-            let response = ResponseOut {
-                uid: &request.uid.0,
-                denial: None,
-                patch: None,
-                warnings,
-            };
-            Guarded {
-                body: encode(response),
-                outcome: Outcome::Error,
-            }
-        }
+    Guarded {
+        body: response.encode(),
+        outcome: GuardOutcome::Error,
     }
 }
 
@@ -263,19 +228,19 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::core::admission::guard::PodCondition;
     use crate::core::config::Config;
-    use crate::core::entry::Entry;
-    use crate::core::guard::PodCondition;
+    use crate::core::model::entry::Entry;
 
     /// A StatefulSet of three shards of two, everything published as planned.
-    fn fleet(now: chrono::DateTime<chrono::Utc>) -> Fleet {
+    fn fleet(now: chrono::DateTime<chrono::Utc>) -> Gateways {
         let facts = StatefulSetFacts {
             namespace: "ns".to_owned(),
             name: "store".to_owned(),
             replicas: 6,
             ..StatefulSetFacts::default()
         };
-        let fleet = Fleet::new(Arc::new(Config::default()))
+        let fleet = Gateways::new(Arc::new(Config::default()))
             .with_statefulset(facts)
             .unwrap();
         let plan = &fleet.known("ns", "store").plan;
@@ -290,7 +255,7 @@ mod tests {
         fleet.with_configmap("ns", "store-time-shards", entries)
     }
 
-    /// What is answered to scaling from 6 pods to 5, by a replica that knows this of its pods.
+    /// The response to scaling from 6 pods to 5, with this knowledge of the pods.
     fn scaled(pods: impl Fn(&str, &str) -> Option<PodsSeen> + Send + Sync + 'static) -> Value {
         let clock = || chrono::DateTime::UNIX_EPOCH;
         let reviewer = Reviewer::new(Arc::new(ArcSwap::from_pointee(fleet(clock()))), clock)
@@ -328,7 +293,7 @@ mod tests {
         assert_eq!(refused["allowed"], false);
         let words = refused["status"]["message"].as_str().unwrap();
         assert!(
-            words.contains("only store-5 does now, and store-4 is not ready"),
+            words.contains("today only store-5 does, and store-4 is not ready"),
             "{words}"
         );
         for answer in [

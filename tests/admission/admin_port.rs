@@ -1,4 +1,4 @@
-//! The admin port of the real program: when it says that it is ready, and under which names it answers.
+//! The admin port of the real program: readiness, and the host names that it accepts.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,6 @@
-//! `plan --blocks` on what Thanos 0.42.4 printed of a real bucket: 100 days of a growing number of series, compacted and
-//! downsampled by `thanos compact`, with a bar in a label. Counted here once more from the list alone.
+//! `plan --blocks` on what Thanos 0.42.4 printed of a real bucket: 100 days of a growing number of
+//! series, compacted and downsampled by `thanos compact`, with a bar in a label. Counted here once
+//! more from the list alone.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};

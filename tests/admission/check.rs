@@ -185,7 +185,7 @@ fn an_api_server_that_nobody_listens_for_is_told_with_url_and_cause() {
     );
     assert!(
         said.contains(&format!(
-            "the API server at http://127.0.0.1:{port} does not answer: "
+            "the API server at http://127.0.0.1:{port} (context a) does not answer: "
         )),
         "{said}"
     );
@@ -199,7 +199,7 @@ fn flags_are_checked_before_anything_is_asked() {
         vec!["check", "--wait", "soon"],
         vec!["check", "--namespace", "../x"],
         vec!["check", "--pre", "--namespace", "x"],
-        vec!["check", "-o", "yaml"],
+        vec!["check", "-o", "svg"],
         vec!["check", "--no-color=maybe"],
         vec!["check", "--config", "/nonexistent"],
     ] {

@@ -1,4 +1,5 @@
-//! The command line as scripts see it: exit codes, what goes where, and an independent check of plans.
+//! The command line as scripts see it: exit codes, what goes where, and an independent check of
+//! plans.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -8,12 +9,12 @@ use rand::RngExt as _;
 use serde_json::Value;
 
 use thanos_timeshard::core::config::{Config, SHARDING_KEYS};
-use thanos_timeshard::core::names;
+use thanos_timeshard::core::model::names;
 use thanos_timeshard::core::plan::Plan;
 
 use crate::server::TIMESHARD;
 
-/// Of the random configurations, how many are planned by the program, too; the others by the library alone.
+/// Random configurations that the program plans as well; the library plans all.
 const PRINTED_SEEDS: u8 = 6;
 
 pub(crate) fn timeshard(args: &[&str], input: &str) -> Output {
@@ -62,7 +63,8 @@ fn seconds(stamp: &Value) -> i64 {
         .timestamp()
 }
 
-/// From the JSON alone: every instant from `now - retention` to `now + buffer` has at least `least` pods.
+/// From the JSON alone: every instant from `now - retention` to `now + buffer` has at least `least`
+/// pods.
 fn assert_covered(plan: &Value, buffer: i64, least: usize) {
     let windows: Vec<(i64, i64)> = plan["pods"]
         .as_array()
@@ -86,7 +88,8 @@ fn now() -> chrono::DateTime<chrono::Utc> {
     "2026-11-21T00:00:00Z".parse().unwrap()
 }
 
-/// Every instant of the retention, and of the buffer after now, lies in at least `least` of the windows.
+/// Every instant of the retention, and of the buffer after now, lies in at least `least` of the
+/// windows.
 fn assert_held(windows: &[(i64, i64)], retention: i64, buffer: i64, least: usize, what: &str) {
     let now = now().timestamp();
     let (from, to) = (now - retention, now + buffer);
@@ -288,8 +291,17 @@ fn other_outputs_hold_the_same_plan() {
     );
 }
 
+/// Expects exit code 2, this text on standard error and nothing on standard output.
+fn assert_refused(args: &[&str], input: &str, words: &str) {
+    let output = timeshard(args, input);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+    assert!(said.contains(words), "{args:?}: {said}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+}
+
 #[test]
-fn bad_input_exits_with_2_and_a_sentence() {
+fn bad_input_of_plan_exits_with_2_and_a_sentence() {
     for (args, input, words) in [
         (
             vec!["plan", "--config=-"],
@@ -331,16 +343,28 @@ fn bad_input_exits_with_2_and_a_sentence() {
             "sharding: {future_buffer: -371d, total_shards: auto}",
             "the newest window would begin",
         ),
+        (vec!["plan", "--at", "yesterday"], "", "RFC 3339"),
+        (vec!["plan", "--replicas", "-1"], "", "--replicas"),
+        (vec!["plan", "--from", "x"], "", "--from"),
+    ] {
+        assert_refused(&args, input, words);
+    }
+}
+
+#[test]
+fn bad_input_of_other_commands_exits_with_2_and_a_sentence() {
+    for (args, input, words) in [
         (
             vec!["inject", "-f", "-"],
             "kind: StatefulSet\nmetadata: {name: x, annotations: {thanos-timeshard.io/retention: forever}}",
             "annotation thanos-timeshard.io/retention:1:1: retention: forever cannot be split",
         ),
-        (vec!["plan", "--at", "yesterday"], "", "RFC 3339"),
-        (vec!["plan", "--replicas", "-1"], "", "--replicas"),
-        (vec!["plan", "--from", "x"], "", "--from"),
         (vec!["inject"], "", "--filename"),
-        (vec!["inject", "-f", "-"], "", "holds no Kubernetes object"),
+        (
+            vec!["inject", "-f", "-"],
+            "",
+            "contains no Kubernetes object",
+        ),
         (vec!["inject", "-f", "-"], "a: [", "standard input:"),
         (vec!["inject", "-f", "-"], "just text", "has no kind"),
         (
@@ -365,20 +389,83 @@ fn bad_input_exits_with_2_and_a_sentence() {
         ),
         (vec!["frobnicate"], "", "frobnicate"),
     ] {
-        let output = timeshard(&args, input);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
-        assert!(said.contains(words), "{args:?}: {said}");
-        assert!(output.stdout.is_empty(), "{args:?}");
+        assert_refused(&args, input, words);
     }
 }
 
 #[test]
+fn the_exit_code_of_plan_is_for_gaps_and_warnings() {
+    for (args, config, code, words) in [
+        (vec![], "sharding: {total_shards: 3}", 0, ""),
+        (
+            vec!["--replicas=2"],
+            "sharding: {total_shards: 3}",
+            3,
+            "--exit-code: 2 warnings",
+        ),
+        (
+            vec!["-o", "json"],
+            "sharding: {replicas_per_shard: 1}",
+            3,
+            "--exit-code: 1 warning",
+        ),
+    ] {
+        let all = [&["plan", "--config=-", "--exit-code"], &args[..]].concat();
+        let output = timeshard(&all, config);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(
+            said.contains(words) && !output.stdout.is_empty(),
+            "{args:?}: {said}"
+        );
+        let without = timeshard(&[&["plan", "--config=-"], &args[..]].concat(), config);
+        assert_eq!(without.status.code(), Some(0), "{args:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let old = file(
+        "old.yaml",
+        "sharding: {total_shards: 2, replicas_per_shard: 1}",
+    );
+    let new = file(
+        "new.yaml",
+        "sharding: {total_shards: 3, replicas_per_shard: 1}",
+    );
+    let blocked = timeshard(&["plan", "--from", &old, "--to", &new, "--exit-code"], "");
+    let said = text(&blocked.stderr);
+    assert_eq!(blocked.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("--exit-code: the rollout would leave a gap, "),
+        "{said}"
+    );
+}
+
+#[test]
 fn every_command_has_help() {
-    for command in ["plan", "inject", "demo", "status", "serve"] {
+    for command in [
+        "plan",
+        "inject",
+        "demo",
+        "status",
+        "check",
+        "dashboard",
+        "reshard",
+        "pause",
+        "resume",
+        "scale-down",
+        "version",
+        "completion",
+        "serve",
+    ] {
         let output = timeshard(&[command, "--help"], "");
         assert!(
-            output.status.success() && text(&output.stdout).contains("Usage: timeshard"),
+            output.status.success()
+                && text(&output.stdout).contains(&format!("Usage: timeshard {command}"))
+                && text(&output.stdout).contains("Examples:\n"),
             "{command}"
         );
     }

@@ -1,4 +1,5 @@
-//! `timeshard demo` on a machine without thanos: what it shows, and that nothing outlives it, however it ends.
+//! `timeshard demo` on a machine without thanos: what it prints, and that nothing outlives it,
+//! however it ends.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::Path;
@@ -43,18 +44,14 @@ fn files_in(tmp: &Path) -> usize {
     std::fs::read_dir(tmp).unwrap().count()
 }
 
-/// Reads what the demo prints until a line holds `words`.
-fn read_until(child: &mut Child, words: &str) -> BufReader<std::process::ChildStdout> {
+/// Reads what the demo prints until a line contains `text`.
+fn read_until(child: &mut Child, text: &str) -> BufReader<std::process::ChildStdout> {
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut shown = String::new();
-    while !shown
-        .lines()
-        .last()
-        .is_some_and(|line| line.contains(words))
-    {
+    while !shown.lines().last().is_some_and(|line| line.contains(text)) {
         assert!(
             output.read_line(&mut shown).unwrap() > 0,
-            "{words:?} never came:\n{shown}"
+            "{text:?} was never printed:\n{shown}"
         );
     }
     output
@@ -87,17 +84,18 @@ fn admission_alone_is_shown() {
     assert!(!shown.contains("serving"), "{shown}");
 }
 
-/// The whole of it, with the page for whoever wants to see that before there is a cluster. Without a page the demo ends by
-/// itself: see [`one_replica_of_each_shard_is_left_alone_rather_than_missed`].
+/// The whole demo, with the page. Without a page the demo ends by itself: see
+/// [`shards_of_one_replica_stop_the_change_within_two_screens`].
 #[test]
 fn a_reshard_runs_through_the_injected_pods_and_the_page_shows_it_until_ctrl_c() {
     let tmp = tempfile::tempdir().unwrap();
-    let mut child = demo(tmp.path(), &["--page", "127.0.0.1:0"]);
+    let mut child = demo(tmp.path(), &["--verbose", "--page", "127.0.0.1:0"]);
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut shown = String::new();
     let address = page_address(&mut child, &mut output, &mut shown);
     watch_a_rollout(&address);
-    while !shown.ends_with("Ctrl-C ends it all.\n") {
+    reads_the_admin_port(&address);
+    while !shown.ends_with("Ctrl-C ends the demo.\n") {
         assert!(output.read_line(&mut shown).unwrap() > 0, "{shown}");
     }
     signal(&child, Signal::INT);
@@ -107,10 +105,10 @@ fn a_reshard_runs_through_the_injected_pods_and_the_page_shows_it_until_ctrl_c()
         "{shown}"
     );
     assert_eq!((left(tmp.path()), files_in(tmp.path())), (vec![], 0));
-    tells_a_reshard(&shown);
+    shows_a_reshard(&shown);
 }
 
-/// Reads what is shown until the page is there, and gives its address.
+/// Reads the output until the page is served, and returns its address.
 fn page_address(child: &mut Child, output: &mut impl BufRead, shown: &mut String) -> String {
     loop {
         let mut line = String::new();
@@ -125,29 +123,76 @@ fn page_address(child: &mut Child, output: &mut impl BufRead, shown: &mut String
             panic!("{shown}{why}");
         }
         shown.push_str(&line);
-        if let Some((_, url)) = line.trim_end().split_once("from here on: http://") {
+        if let Some((_, url)) = line.trim_end().split_once("served from now on: http://") {
             return url.trim_end_matches('/').to_owned();
         }
     }
 }
 
-/// Listens to the page's stream until it has told a rollout from beginning to end.
+/// The admin port answers as a server's, so that `timeshard status` can be learned with it.
+fn reads_the_admin_port(address: &str) {
+    let get = |path: &str| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(get("/readyz").starts_with("HTTP/1.1 200"));
+    let metrics = get("/metrics");
+    for metric in [
+        "timeshard_admission_requests_total",
+        "timeshard_rollout_state{",
+    ] {
+        assert!(metrics.contains(metric), "{metric}: {metrics}");
+    }
+    let status = |args: &[&str]| {
+        let server = format!("http://{address}");
+        let output = Command::new(TIMESHARD)
+            .args(args)
+            .args(["--server", &server])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        (
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (table, said) = status(&["status"]);
+    assert!(table.contains("/thanos-store-gateway: "), "{table}");
+    assert_eq!(said, "");
+    let (versions, _) = status(&["version"]);
+    assert!(
+        versions.contains(&format!("server      {}, http", env!("CARGO_PKG_VERSION"))),
+        "{versions}"
+    );
+    let (settled, _) = status(&["status", "--until-settled", "--timeout", "2m"]);
+    assert!(settled.contains("settled"), "{settled}");
+}
+
+/// Reads the page's stream until a rollout has begun and settled.
 fn watch_a_rollout(address: &str) {
     let mut events = std::net::TcpStream::connect(address).unwrap();
     events.set_read_timeout(Some(DEADLINE)).unwrap();
     write!(events, "GET /events HTTP/1.1\r\nhost: {address}\r\n\r\n").unwrap();
     let mut events = BufReader::new(events);
     let mut heard = String::new();
-    let at = |heard: &str, words: &str| heard.find(words);
-    while at(&heard, "\"state\":\"rolling\"")
+    while heard
+        .find("\"state\":\"rolling\"")
         .is_none_or(|rolls| !heard[rolls..].contains("\"state\":\"settled\""))
     {
         assert!(events.read_line(&mut heard).unwrap() > 0, "{heard}");
     }
 }
 
-/// From three shards of two to four, each pod once, and nothing was missed.
-fn tells_a_reshard(shown: &str) {
+/// From three shards of two to four: each pod once, and no gap.
+fn shows_a_reshard(shown: &str) {
     assert!(shown.contains("thanos is NOT the real one"), "{shown}");
     assert!(
         shown.contains("kubectl scale statefulset thanos-store-gateway --replicas=8"),
@@ -183,66 +228,51 @@ fn tells_a_reshard(shown: &str) {
         // In the table: both windows, and the process of the launcher that stayed.
         assert_eq!(lines(&[&pod, old, new, "(same)"]), 1, "{pod}{shown}");
     }
-    // It takes a third of a second, which a busy machine may oversee in some of the pods.
+    // A restart takes a third of a second, so a busy machine may miss some.
     assert!(lines(&["restarting in place"]) >= 1, "{shown}");
     assert_eq!(
-        (lines(&["   Step "]), lines(&[" of 4: "])),
-        (4, 4),
+        (lines(&["   Step "]), lines(&[" of 2: "])),
+        (2, 2),
         "{shown}"
     );
     assert!(
-        shown.contains("-5 waits: nobody would serve -370d .. -247d16h meanwhile"),
+        lines(&["PDBs of these shards would block evictions"]) >= 1,
         "{shown}"
     );
     assert!(
-        shown.contains("8 pods serve what is planned now, after 4 steps"),
+        shown.contains("8 pods serve the new windows after 2 steps"),
         "{shown}"
     );
     assert!(
-        shown.contains("the stand-in's own flags say so in each of them"),
+        shown.contains("the stand-in's own flags confirm each window"),
         "{shown}"
     );
     assert!(
-        shown.contains("every instant of the retention was served by a ready pod"),
+        shown.contains("samples, one every 100 ms: the whole retention was always served by at least 1 ready pod."),
         "{shown}"
     );
     assert!(
-        shown.contains("No thanos was restarted more than once and no pod at all"),
+        shown.contains("Thanos restarted in place, at most once in a pod; no pod restarted"),
         "{shown}"
     );
 }
 
 #[test]
-fn pods_run_the_agent_that_is_named() {
+fn an_agent_that_does_not_exist_is_refused() {
     let tmp = tempfile::tempdir().unwrap();
-    let agent = env!("CARGO_BIN_EXE_timeshard-agent");
-    let mut child = demo(tmp.path(), &["--agent", agent]);
-    let mut output = read_until(&mut child, " serving ");
-    let programs = std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| std::fs::read_link(entry.ok()?.path().join("exe")).ok());
-    let sidecars = programs
-        .filter(|program| program == Path::new(agent))
-        .count();
-    assert!(sidecars >= 6, "{sidecars} processes run {agent}");
-    signal(&child, Signal::INT);
-    let mut rest = String::new();
-    output.read_to_string(&mut rest).unwrap();
-    child.wait().unwrap();
-
-    let nowhere = demo(tmp.path(), &["--agent", "/nowhere/timeshard-agent"])
+    let output = demo(tmp.path(), &["--agent", "/nowhere/timeshard-agent"])
         .wait_with_output()
         .unwrap();
-    assert_eq!(nowhere.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(2));
     assert!(
-        String::from_utf8_lossy(&nowhere.stderr)
+        String::from_utf8_lossy(&output.stderr)
             .contains("--agent /nowhere/timeshard-agent: No such file"),
-        "{nowhere:?}"
+        "{output:?}"
     );
 }
 
 #[test]
-fn one_replica_of_each_shard_is_left_alone_rather_than_missed() {
+fn shards_of_one_replica_stop_the_change_within_two_screens() {
     let tmp = tempfile::tempdir().unwrap();
     let config = tmp.path().join("config.yaml");
     std::fs::write(
@@ -263,15 +293,16 @@ fn one_replica_of_each_shard_is_left_alone_rather_than_missed() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        shown.contains("The change ends here, as it should:") && shown.contains("alone serves"),
+        shown.contains("The change stops here, as it should:") && shown.contains("alone serves"),
         "{shown}"
     );
     assert!(
-        shown.contains("every instant of the retention was served by a ready pod"),
+        shown.contains("samples, one every 100 ms: the whole retention was always served by at least 1 ready pod."),
         "{shown}"
     );
+    assert!(shown.lines().count() <= 60, "{shown}");
     assert!(
-        !shown.contains("draining") && shown.contains("Nothing is left behind."),
+        !shown.contains("Step 1") && shown.contains("Nothing is left behind."),
         "{shown}"
     );
     assert_eq!(
@@ -282,15 +313,22 @@ fn one_replica_of_each_shard_is_left_alone_rather_than_missed() {
 }
 
 #[test]
-fn an_interrupted_demo_leaves_nothing_behind() {
+fn an_interrupted_demo_with_another_agent_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
-    let mut child = demo(tmp.path(), &[]);
+    let agent = env!("CARGO_BIN_EXE_timeshard-agent");
+    let mut child = demo(tmp.path(), &["--verbose", "--agent", agent]);
     let mut output = read_until(&mut child, "draining");
     assert!(
         left(tmp.path()).len() >= 24,
         "8 sidecars, launchers and stand-ins: {:?}",
         left(tmp.path())
     );
+    let sidecars = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path().join("exe")).ok())
+        .filter(|program| program == Path::new(agent))
+        .count();
+    assert!(sidecars >= 6, "{sidecars} processes run {agent}");
     signal(&child, Signal::INT);
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
@@ -306,8 +344,8 @@ fn an_interrupted_demo_leaves_nothing_behind() {
 #[test]
 fn a_killed_demo_takes_its_processes_along() {
     let tmp = tempfile::tempdir().unwrap();
-    let mut child = demo(tmp.path(), &[]);
-    read_until(&mut child, "draining");
+    let mut child = demo(tmp.path(), &["--verbose"]);
+    read_until(&mut child, " serving ");
     signal(&child, Signal::KILL);
     child.wait().unwrap();
     let deadline = Instant::now() + DEADLINE;

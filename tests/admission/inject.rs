@@ -1,11 +1,11 @@
-//! `timeshard inject` as scripts see it: what is read, what is left alone, what is refused.
+//! `timeshard inject` as scripts see it: accepted, skipped and refused input.
 
 use serde_json::Value;
 
 use crate::command_line::{plan, text, timeshard};
 
 #[test]
-fn inject_takes_lists_and_names_what_it_leaves_alone() {
+fn inject_takes_lists_and_names_skipped_objects() {
     let input = r#"{"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}},
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "query"}, "spec": {}},
@@ -52,7 +52,7 @@ fn inject_takes_lists_and_names_what_it_leaves_alone() {
         patches.lines().all(|line| line.ends_with("\"patch\":[]}")),
         "{patches}"
     );
-    let yaml = timeshard(&["inject", "-f", "-", "--namespace", "obs"], input);
+    let yaml = timeshard(&["inject", "-f", "-", "-n", "obs", "-o", "yaml"], input);
     let again = timeshard(&["inject", "-f", "-", "-o", "json"], &text(&yaml.stdout));
     assert_eq!(
         serde_json::from_slice::<Value>(&again.stdout).unwrap(),
@@ -88,7 +88,7 @@ fn inject_reads_what_kubectl_reads() {
     );
     let said = text(&output.stderr);
     assert!(
-        said.contains("standard input:4:1: a key is given twice; the last one is taken"),
+        said.contains("standard input:4:1: duplicate key; the last value applies, as in kubectl"),
         "{said}"
     );
     assert_eq!(text(&output.stdout).lines().count(), 1, "{said}");
@@ -98,7 +98,10 @@ fn inject_reads_what_kubectl_reads() {
 
 #[test]
 fn yaml_that_begins_with_a_tab_is_quoted() {
-    let output = timeshard(&["inject", "-f", "-"], &store_yaml("", r#""\tx\ny""#));
+    let output = timeshard(
+        &["inject", "-f", "-", "-o", "yaml"],
+        &store_yaml("", r#""\tx\ny""#),
+    );
     let yaml = text(&output.stdout);
     assert!(yaml.contains(r#""\tx\ny""#), "{yaml}");
     let read: Value = serde_saphyr::from_str(&yaml).unwrap();
@@ -108,7 +111,7 @@ fn yaml_that_begins_with_a_tab_is_quoted() {
 #[test]
 fn a_statefulset_of_another_group_is_named() {
     let output = timeshard(
-        &["inject", "-f", "-"],
+        &["inject", "-f", "-", "-o", "yaml"],
         &store_yaml("", "x").replace("apps/v1", "apps.kruise.io/v1beta1"),
     );
     assert!(
@@ -136,7 +139,7 @@ fn numbers_that_the_api_server_refuses_are_refused() {
 }
 
 #[test]
-fn values_that_are_no_texts_are_refused_at_their_place_in_the_file() {
+fn values_that_are_no_strings_are_refused_at_their_place_in_the_file() {
     let set = |metadata: &str, template: &str, args: &str| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\n---\n# a comment\napiVersion: apps/v1\nkind: StatefulSet\nmetadata:\n  \
@@ -145,13 +148,13 @@ fn values_that_are_no_texts_are_refused_at_their_place_in_the_file() {
         )
     };
     for (input, places) in [
-        (set("{thanos-timeshard.io/total-shards: 2}", "{}", "[store]"), vec!["10:51: StatefulSet/gw: metadata.annotations[thanos-timeshard.io/total-shards] is 2,"]),
-        (set("{}", "{thanos-timeshard.io/inject: false}", "[store]"), vec!["14:49: StatefulSet/gw: spec.template.metadata.annotations[thanos-timeshard.io/inject] is false,"]),
+        (set("{thanos-timeshard.io/total-shards: 2}", "{}", "[store]"), vec!["10:51: StatefulSet/gw: metadata.annotations[thanos-timeshard.io/total-shards] is 2, but"]),
+        (set("{}", "{thanos-timeshard.io/inject: false}", "[store]"), vec!["14:49: StatefulSet/gw: spec.template.metadata.annotations[thanos-timeshard.io/inject] is false, but"]),
         (set("{thanos-timeshard.io/pause: true}", "{}", "[store]"), vec!["10:44: "]),
-        (set("{thanos-timeshard.io/overlap: 1.5}", "{}", "[store, --x, 10]"), vec!["10:46: ", "17:53: StatefulSet/gw: spec.template.spec.containers[0].args[2] is 10,"]),
+        (set("{thanos-timeshard.io/overlap: 1.5}", "{}", "[store, --x, 10]"), vec!["10:46: ", "17:53: StatefulSet/gw: spec.template.spec.containers[0].args[2] is 10, but"]),
         (
             "{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": [\n {\"kind\": \"Pod\", \"metadata\": {\"name\": \"p\", \"labels\": {\"a\": 1}}}]}".to_owned(),
-            vec!["2:60: Pod/p: metadata.labels.a is 1,"],
+            vec!["2:60: Pod/p: metadata.labels.a is 1, but"],
         ),
     ] {
         let output = timeshard(&["inject", "-f", "-"], &input);
@@ -159,7 +162,7 @@ fn values_that_are_no_texts_are_refused_at_their_place_in_the_file() {
         assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true), "{said}");
         assert_eq!(said.lines().count(), places.len(), "{said}");
         for place in places {
-            assert!(said.contains(&format!("standard input:{place}")) && said.contains("write it in quotes"), "{place}: {said}");
+            assert!(said.contains(&format!("standard input:{place}")) && said.contains("Kubernetes requires a string: quote it"), "{place}: {said}");
         }
     }
     let many = set(
@@ -214,7 +217,7 @@ fn one_warning_for_all_pods_of_a_statefulset_and_one_pod_is_no_pods() {
 }
 
 #[test]
-fn what_is_no_workload_yet_is_named_with_the_step_before() {
+fn objects_that_are_not_a_workload_yet_are_named_with_the_first_step() {
     for (api, kind, words) in [
         ("template.openshift.io/v1", "Template", "oc process"),
         ("helm.toolkit.fluxcd.io/v2", "HelmRelease", "helm template"),
@@ -239,11 +242,11 @@ fn what_is_no_workload_yet_is_named_with_the_step_before() {
     for (config, words) in [
         (
             "apiVersion: v1\nkind: ConfigMap\ndata: {config.yaml: \"sharding: {}\"}\n",
-            "this is a ConfigMap: write the configuration in it to a file",
+            "a Kubernetes manifest with 1 object (ConfigMap); its ConfigMap has a configuration in the key config.yaml",
         ),
         (
             "apiVersion: apps/v1\nkind: StatefulSet\n",
-            "this is a Kubernetes object (StatefulSet)",
+            "this is a Kubernetes manifest with 1 object (StatefulSet), which timeshard inject -f reads",
         ),
         (
             "replicas: 2\nconfig:\n  sharding: {total_shards: 3}\n",
@@ -262,7 +265,7 @@ fn what_is_no_workload_yet_is_named_with_the_step_before() {
 }
 
 #[test]
-fn inject_names_annotations_that_mean_nothing() {
+fn inject_names_annotations_without_effect() {
     let set = store_yaml("", "x")
         .replace("{name: store}", "{name: store, annotations: {thanos-timeshard.io/total-shard: '4', thanos-timeshard.io/pause: 'true'}}");
     let output = timeshard(&["inject", "-f", "-"], &set);
@@ -270,5 +273,100 @@ fn inject_names_annotations_that_mean_nothing() {
     assert!(output.status.success(), "{said}");
     let want = "warning: StatefulSet/store: annotation thanos-timeshard.io/total-shard is unknown and has no effect; did you mean \
                 thanos-timeshard.io/total-shards?\n";
-    assert!(said.contains(want) && !said.contains("pause"), "{said}");
+    assert_eq!(said.matches(want).count(), 1, "{said}");
+    assert!(!said.contains("pause"), "{said}");
+}
+
+#[test]
+fn what_inject_prints_by_default_is_no_manifest() {
+    let set = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: store}\nspec: {replicas: 6, template: {spec: {containers: \
+        [{name: t, image: thanos, args: [store]}]}}}\n";
+    for args in [vec![], vec!["-o", "wide"]] {
+        let output = timeshard(&[&["inject", "-f", "-"], &args[..]].concat(), set);
+        let preview = text(&output.stdout);
+        assert!(
+            preview.starts_with("Preview of 6 pods: ") && preview.contains("Not a manifest"),
+            "{preview}"
+        );
+        for words in [
+            "store-5",
+            "-370d",
+            "+    - --min-time=-124d8h",
+            "--- store-0, as created\n",
+        ] {
+            assert!(preview.contains(words), "{words}: {preview}");
+        }
+        // kubectl splits documents at lines that begin with ---.
+        for document in preview.split("\n---") {
+            let object = serde_saphyr::from_str::<Value>(document);
+            assert!(
+                object.is_err() || object.is_ok_and(|object| object.get("kind").is_none()),
+                "{document}"
+            );
+        }
+        let again = timeshard(&["inject", "-f", "-"], &preview);
+        assert_eq!(again.status.code(), Some(2), "{}", text(&again.stderr));
+    }
+}
+
+#[test]
+fn the_last_of_several_manifests_of_one_object_applies() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (store_yaml("", "first"), store_yaml("", "second"));
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: store}\n";
+    std::fs::write(dir.path().join("a.yaml"), &first).unwrap();
+    std::fs::write(
+        dir.path().join("b.yaml"),
+        format!(
+            "{service}---\n{second}---\n{}",
+            second.replace("{name: store}", "{name: store, namespace: other}")
+        ),
+    )
+    .unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let output = timeshard(&["inject", "-f", folder, "-o", "json"], "");
+    let said = text(&output.stderr);
+    for line in [
+        "a.yaml:1: StatefulSet/store: DIR/b.yaml:5 has the same kind, namespace and name, and the last one applies",
+        "b.yaml:1: Service/store: not a workload",
+    ] {
+        let line = format!("skipped {folder}/{}\n", line.replace("DIR", folder));
+        assert_eq!(said.matches(&line).count(), 1, "{line}: {said}");
+    }
+    let pods: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |pod: &Value| {
+        let env = &pod["spec"]["containers"][0]["env"];
+        let own = env
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["name"] == "A");
+        (
+            pod["metadata"]["namespace"].clone(),
+            own.unwrap()["value"].clone(),
+        )
+    };
+    let found: Vec<(Value, Value)> = pods["items"].as_array().unwrap().iter().map(of).collect();
+    assert_eq!(
+        found,
+        [("default", "second"), ("other", "second")].map(|(a, b)| (a.into(), b.into()))
+    );
+    // A single file is not repeated in each line.
+    let file = format!("{folder}/b.yaml");
+    let said = text(&timeshard(&["inject", "-f", &file], "").stderr);
+    assert!(
+        said.contains("skipped Service/store: not a workload\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn built_in_defaults_are_reported_once() {
+    let set = store_yaml("", "x").replace("replicas: 1", "replicas: 6");
+    let said = text(&timeshard(&["inject", "-f", "-"], &set).stderr);
+    let line = "no --config: using the built-in defaults\n";
+    assert_eq!(said.matches(line).count(), 1, "{said}");
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/config.yaml");
+    let said = text(&timeshard(&["inject", "-f", "-", "--config", config], &set).stderr);
+    assert!(!said.contains("no --config"), "{said}");
 }

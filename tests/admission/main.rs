@@ -1,4 +1,5 @@
-//! The whole admission path on real sockets: the `timeshard` binary serves, a TLS client plays the API server.
+//! The complete admission path on real sockets: the `timeshard` binary serves, a TLS client plays
+//! the API server.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,11 +13,12 @@ mod bad_requests;
 mod blocks;
 mod check;
 mod command_line;
-mod cost;
 mod demo;
 mod golden;
 mod guard;
 mod inject;
+mod mistakes;
+mod recipes;
 mod server;
 mod status;
 mod steps;

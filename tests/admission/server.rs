@@ -95,7 +95,7 @@ impl Server {
         post_on(&mut self.tls(), body)
     }
 
-    /// Has a pod reviewed and gives the `response`.
+    /// Has a pod reviewed and returns the `response`.
     pub(crate) fn review(&self, pod: &Value) -> Value {
         let (status, body) = self.post(review_of(pod).to_string().as_bytes());
         assert_eq!(status, 200, "{body}");
@@ -126,7 +126,8 @@ impl Drop for Server {
     }
 }
 
-/// Reads the log until the server says where it listens; the rest is read away so that the pipe never fills.
+/// Reads the log until the server reports its address, and discards the rest so that the pipe never
+/// fills.
 fn listening(child: &mut Child) -> SocketAddr {
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut seen = String::new();
@@ -159,7 +160,8 @@ pub(crate) fn post_to(stream: &mut Tls, path: &str, body: &[u8]) -> (u16, String
         "POST {path} HTTP/1.1\r\nhost: {NAME}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    // A server that refuses early may close before it has read everything; its answer is there all the same.
+    // A server that refuses early may close before it has read everything; its answer is there all
+    // the same.
     let _ = stream
         .write_all(head.as_bytes())
         .and_then(|()| stream.write_all(body))

@@ -1,4 +1,5 @@
-//! `timeshard status` against servers that answer this and that, directly and behind an API server's proxy.
+//! `timeshard status` against servers that answer this and that, directly and behind an API
+//! server's proxy.
 
 use std::process::{Command, Output};
 
@@ -99,7 +100,7 @@ fn a_rollout_is_shown() {
     let want = "\
 monitoring/store: rolling: store-2 is given another window
   1 move in 1 step left, at least 5 min; every instant is served by at least 1 pod; 4 replicas, ConfigMap store-time-shards
-  agents of another version than the server's 0.1.0, until these pods are recreated: store-2 (unknown), store-3 (0.0.9)
+  agents with another version than the server's 0.1.0, until these pods are recreated: store-2 (unknown), store-3 (0.0.9)
   POD      SHARD  STATE      PHASE     PUBLISHED          APPLIED                       DESIRED            AGE    RESTARTS  WHY
   store-0  0      confirmed  serving   -93d12h .. 1d      =                             =                  0s     0
   store-1  0      joining    serving   -93d12h .. 1d      =                             =                  3m20s  1         queriers learn of it within 12 s
@@ -119,7 +120,7 @@ monitoring/store: settled: every pod serves its planned window
 }
 
 #[test]
-fn what_is_wrong_stands_out_and_is_no_failure() {
+fn problems_stand_out_and_exit_with_0() {
     let mut all = document(&[blocked()]);
     all["config_error"] = json!("config.yaml:2:3: no");
     let block =
@@ -132,11 +133,11 @@ fn what_is_wrong_stands_out_and_is_no_failure() {
     for words in [
         "monitoring/store: BLOCKED: store-0 alone serves that range\n",
         "SOME INSTANTS ARE SERVED BY NO POD",
-        "  GAP: nobody serves 2026-01-01T00:00:00Z .. 2026-01-02T00:00:00Z (24h0m in all)\n",
+        "  GAP: no ready pod serves 2026-01-01T00:00:00Z .. 2026-01-02T00:00:00Z (24h0m in all)\n",
         "  warning: one replica serves shard 0\n",
         "  BLOCK: no confirmed pod has loaded 01X (A .. B), missing on store-0\n",
-        "  blocks outside every window: 14 of 511 in the bucket; no query finds their samples (retention)\n",
-        "  loaded blocks are not known for 1 pod\n",
+        "  blocks outside every window: 14 of 511 in the bucket; queries do not find their samples (retention)\n",
+        "  loaded blocks are unknown for 1 pod\n",
         "0 (extra)  UNREACHABLE  -      -370d .. -246d16h  -        -370d .. -277d12h",
         "port 10908 [31m xxx",
         "x…\n",
@@ -148,28 +149,28 @@ fn what_is_wrong_stands_out_and_is_no_failure() {
         "{table}"
     );
     assert!(
-        text(&output.stderr).contains("the last good one in force: config.yaml:2:3: no"),
+        text(&output.stderr).contains("the last valid one stays in force: config.yaml:2:3: no"),
         "{}",
         text(&output.stderr)
     );
 }
 
 #[test]
-fn a_server_that_does_not_lead_says_so_and_claims_nothing() {
+fn a_server_that_does_not_lead_reports_that_and_claims_nothing() {
     let mut all = document(&[set("unknown", "", &[])]);
     all["statefulsets"][0]["minimum_ready_replicas"] = json!(0);
     for (leader, words) in [
         (
             json!({"holder": "timeshard-b", "self": false, "error": "late"}),
-            "does not lead, so its reports may be empty or old; the leader is timeshard-b",
+            "is not the leader, so its reports may be empty or old; the leader is timeshard-b",
         ),
-        (json!(null), "says nothing of a leader"),
+        (json!(null), "reports no leader"),
     ] {
         all["leader"] = leader;
         let output = Server::of(&all).status(&[]);
         let table = text(&output.stdout);
         assert!(
-            table.contains("monitoring/store: unknown\n  no leader has looked at it yet")
+            table.contains("monitoring/store: unknown\n  no leader has reconciled it yet")
                 && !table.contains("SOME"),
             "{table}"
         );
@@ -182,25 +183,30 @@ fn a_server_that_does_not_lead_says_so_and_claims_nothing() {
 }
 
 #[test]
-fn what_nobody_was_asked_about_is_no_gap() {
+fn unpolled_sidecars_are_not_a_gap() {
     let mut set = blocked();
     set["not_asked"] = json!(6);
     let table = text(&Server::of(&document(&[set])).status(&[]).stdout);
     assert!(
-        table.contains("what is served is not known yet: 6 sidecars not asked")
-            && !table.contains("GAP"),
+        table.contains("coverage is unknown: 6 sidecars not polled yet") && !table.contains("GAP"),
         "{table}"
     );
 }
 
 #[test]
-fn json_holds_the_reports_as_they_are() {
+fn json_has_the_reports_unchanged() {
     let all = document(&[rolling()]);
     let output = Server::of(&all).status(&["-o", "json", "monitoring/store"]);
     let got: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         got,
-        json!({"statefulsets": all["statefulsets"], "leader": all["leader"], "version": all["version"]})
+        json!({"apiVersion": "cli.thanos-timeshard.io/v1", "kind": "Status",
+            "statefulsets": all["statefulsets"], "leader": all["leader"], "version": all["version"]})
+    );
+    let yaml = Server::of(&all).status(&["-o", "yaml"]);
+    assert_eq!(
+        serde_saphyr::from_str::<Value>(&text(&yaml.stdout)).unwrap(),
+        got
     );
 }
 
@@ -228,4 +234,16 @@ fn a_thousand_pods_are_not_listed() {
             && table.lines().count() < 10,
         "{table}"
     );
+    let wide = text(
+        &Server::of(&document(&[set(
+            "waiting",
+            "for store-777",
+            &[rolling()["pods"][2].clone()],
+        )]))
+        .status(&["-o", "wide"])
+        .stdout,
+    );
+    for column in ["REPLICA", "BLOCKS", "AGENT", "WHY", "DESIRED"] {
+        assert!(wide.contains(column), "{column}: {wide}");
+    }
 }

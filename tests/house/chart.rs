@@ -1,16 +1,16 @@
-//! The Helm chart's values, their schema, their table and the program say the same. What its templates become is compared with
-//! `deploy/` by `tests/e2e/scenarios/chart.sh`, which has a Helm.
+//! The Helm chart's values, their schema, their table and the program agree. With Helm,
+//! `tests/e2e/scenarios/chart.sh` lints the chart and compares the rendered templates with `deploy/`.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test house chart` writes the table in `deploy/chart/README.md` anew, from `values.yaml`.
+//! `UPDATE_GOLDEN=1 cargo test --test house chart` updates the table in `deploy/chart/README.md`
+//! from `values.yaml`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 use thanos_timeshard::core::config::{Config, SHARDING_KEYS};
-use thanos_timeshard::core::names;
 
-use crate::at;
+use crate::{at, files};
 
 const BEGIN: &str = "<!-- values: written by UPDATE_GOLDEN=1 cargo test --test house chart -->\n";
 const END: &str = "<!-- end of values -->\n";
@@ -27,7 +27,7 @@ fn schema() -> Value {
     serde_json::from_str(&read("deploy/chart/values.schema.json")).unwrap()
 }
 
-/// A key of `values.yaml` with the description before it, in the order of the file.
+/// A key of `values.yaml` with the description above it, in the order of the file.
 struct Described {
     path: Vec<String>,
     text: String,
@@ -94,7 +94,7 @@ fn table() -> String {
 }
 
 #[test]
-fn the_table_of_values_is_that_of_the_file() {
+fn the_readme_has_the_table_of_values() {
     let readme = read("deploy/chart/README.md");
     let (before, rest) = readme
         .split_once(BEGIN)
@@ -110,50 +110,8 @@ fn the_table_of_values_is_that_of_the_file() {
     } else {
         assert_eq!(
             now, want,
-            "write it anew: UPDATE_GOLDEN=1 cargo test --test house chart"
+            "update it: UPDATE_GOLDEN=1 cargo test --test house chart"
         );
-    }
-}
-
-/// Every leaf of the values, as a path.
-fn leaves(value: &Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
-    match value.as_object().filter(|map| !map.is_empty()) {
-        None => found.push(path.clone()),
-        Some(map) => {
-            for (key, value) in map {
-                path.push(key.clone());
-                leaves(value, path, found);
-                path.pop();
-            }
-        }
-    }
-}
-
-#[test]
-fn every_value_is_described_and_in_the_schema() {
-    let (described, schema) = (described(), schema());
-    let mut found = Vec::new();
-    leaves(
-        &yaml("deploy/chart/values.yaml"),
-        &mut Vec::new(),
-        &mut found,
-    );
-    assert!(found.len() > 30, "{found:?}");
-    for path in found {
-        let name = path.join(".");
-        assert!(
-            described.iter().any(|d| path.starts_with(&d.path)),
-            "{name}: no `# --` before it or a key above it"
-        );
-        let mut at = &schema;
-        for key in &path {
-            let Some(properties) = at.get("properties") else {
-                break;
-            };
-            at = properties
-                .get(key)
-                .unwrap_or_else(|| panic!("{name}: not in values.schema.json"));
-        }
     }
 }
 
@@ -174,11 +132,11 @@ fn strict(schema: &Value, path: &str) {
 }
 
 #[test]
-fn the_schema_lets_no_unknown_key_pass() {
+fn the_schema_rejects_unknown_keys() {
     strict(&schema(), "");
 }
 
-/// The keys that the program names when it is given one that it does not know.
+/// The keys that the program lists when it rejects an unknown one.
 fn known_keys(block: &str) -> BTreeSet<String> {
     let refusal = Config::parse(&format!("{block}:\n  qqqqqqqqqqqqqqqqqqqq: 1\n"), "x")
         .unwrap_err()
@@ -220,87 +178,67 @@ fn the_chart_is_of_this_version() {
     );
 }
 
-/// A template as it is rendered where all its conditions hold: without the lines that are Helm's alone.
-fn unconditional(template: &str) -> String {
-    template
-        .lines()
-        .filter(|line| !(line.starts_with("{{-") && line.ends_with("}}")))
-        .map(|line| format!("{line}\n"))
-        .collect()
+/// The paths of the schema's leaves. Lists, free-form objects and the configuration, which
+/// `docs/configuration.md` documents key by key, are leaves.
+fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let Some(properties) = properties.filter(|_| !path.starts_with("config.")) else {
+        return found.push(path.to_owned());
+    };
+    for (key, value) in properties {
+        let below = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        leaves(value, &below, found);
+    }
 }
 
-/// Rights have their reasons in `deploy/`, where they are compared with the code; the chart's are the same text.
+/// Blocks that the templates copy as a whole.
+const WHOLE: [&str; 4] = ["affinity", "config", "resources", "strategy"];
+
+fn templates() -> Vec<String> {
+    let mut paths = files("deploy/chart/templates", "yaml");
+    paths.extend(files("deploy/chart/templates", "tpl"));
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+    paths.into_iter().map(read).collect()
+}
+
+/// Whether `text` has the word `.key`.
+fn mentions(text: &str, key: &str) -> bool {
+    let word = format!(".{key}");
+    text.match_indices(&word).any(|(at, _)| {
+        !text[at + word.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
+    })
+}
+
 #[test]
-fn rights_and_service_are_those_of_the_base() {
-    let namespace = format!("namespace: {}\n", names::SYSTEM_NAMESPACE);
-    for file in [
-        "clusterrole",
-        "clusterrolebinding",
-        "role",
-        "rolebinding",
-        "service",
-        "serviceaccount",
-    ] {
-        let base = read(&format!("deploy/base/{file}.yaml"))
-            .replace(&namespace, "namespace: {{ .Release.Namespace }}\n");
-        assert_eq!(
-            unconditional(&read(&format!("deploy/chart/templates/{file}.yaml"))),
-            base,
-            "{file}.yaml"
+fn every_value_has_a_default_and_a_description_and_is_used() {
+    let (values, templates) = (yaml("deploy/chart/values.yaml"), templates());
+    let documented: Vec<Vec<String>> = described().into_iter().map(|key| key.path).collect();
+    let mut all = Vec::new();
+    leaves(&schema(), "", &mut all);
+    assert!(all.len() > 80, "{all:?}");
+    for leaf in all.iter().filter(|leaf| *leaf != "global") {
+        let path: Vec<String> = leaf.split('.').map(str::to_owned).collect();
+        // Of an object with a description of its own, such as a security context, single keys may
+        // be absent.
+        let own = documented.iter().any(|known| path.starts_with(known));
+        assert!(own, "values.yaml has no description of {leaf}");
+        if documented.contains(&path) {
+            default(&values, &path);
+        }
+        // A helper gets a block as its argument, so its last key may be in another file.
+        let whole = path.len() == 1 || WHOLE.contains(&path[0].as_str());
+        let block = format!(".Values.{}", path[0]);
+        assert!(
+            templates.iter().any(|template| template.contains(&block))
+                && (whole
+                    || templates
+                        .iter()
+                        .any(|template| mentions(template, &path[path.len() - 1]))),
+            "no template uses {leaf}"
         );
     }
-    let own = read("deploy/self-signed/rights.yaml")
-        .replace(&namespace, "namespace: {{ .Release.Namespace }}\n");
-    let own = format!("{{{{- if include \"timeshard.selfSigned\" . }}}}\n{own}{{{{- end }}}}\n");
-    assert_eq!(read("deploy/chart/templates/self-signed.yaml"), own);
-    let without_comments = |text: &str| {
-        text.lines()
-            .filter(|line| !line.starts_with('#'))
-            .map(|line| format!("{line}\n"))
-            .collect::<String>()
-    };
-    let component = |file: &str| {
-        without_comments(&read(&format!(
-            "deploy/components/namespaced/gateways/{file}.yaml"
-        )))
-    };
-    let gateways = format!(
-        "---\n{}---\n{}",
-        component("role"),
-        component("rolebinding")
-    )
-    .replace("namespace: default\n", "namespace: {{ . }}\n")
-    .replace(&namespace, "namespace: {{ $.Release.Namespace }}\n");
-    assert_eq!(
-        without_comments(&unconditional(&read(
-            "deploy/chart/templates/gateways.yaml"
-        ))),
-        gateways
-    );
-}
-
-/// The policies name the server's namespace, and the ConfigMap that the configuration names.
-#[test]
-fn policies_are_those_of_the_component() {
-    let operator = Config::default().operator;
-    let of_base = |text: &str| {
-        text.replace("{{ .Release.Namespace }}", names::SYSTEM_NAMESPACE)
-            .replace(
-                "{{ .Values.config.operator.namespace }}",
-                &operator.namespace,
-            )
-            .replace(
-                "{{ .Values.config.operator.configmap_name }}",
-                &operator.configmap_name,
-            )
-    };
-    let template = read("deploy/chart/templates/policies.yaml");
-    assert!(
-        template.contains("{{ .Release.Namespace }}")
-            && template.contains("{{ .Values.config.operator.configmap_name }}")
-    );
-    assert_eq!(
-        of_base(&unconditional(&template)),
-        read("deploy/components/policy/policies.yaml")
-    );
 }

@@ -1,10 +1,10 @@
-//! `timeshard check` knows the rights and names of `deploy/`, and every check is explained.
+//! `timeshard check` has the rights and names of `deploy/`, and every check is documented.
 
 use std::collections::BTreeSet;
 
 use thanos_timeshard::core::check::rights::{Right, Where, install, server};
 use thanos_timeshard::core::check::{INSTALLED, ids};
-use thanos_timeshard::core::names;
+use thanos_timeshard::core::model::names;
 
 use crate::at;
 use crate::deploy::{documents, granted, the};
@@ -19,7 +19,7 @@ fn every_check_has_its_entry_and_every_entry_its_check() {
     let wanted: Vec<&str> = ids::ALL.iter().map(|check| check.id).collect();
     assert_eq!(
         anchors, wanted,
-        "the entries stand in the order of the checks"
+        "the entries are in the order of the checks"
     );
     for check in ids::ALL {
         let (_, entry) = document
@@ -27,7 +27,7 @@ fn every_check_has_its_entry_and_every_entry_its_check() {
             .unwrap();
         assert!(
             entry.lines().next().is_some_and(|line| line.len() > 20),
-            "{} is not explained",
+            "{} is not documented",
             check.id
         );
     }
@@ -51,7 +51,7 @@ fn listed(rights: &[Right], holds: impl Fn(&Right) -> bool) -> BTreeSet<String> 
 }
 
 #[test]
-fn the_rights_that_are_checked_are_those_that_are_granted() {
+fn the_checked_rights_are_the_granted_ones() {
     let rights = server();
     assert_eq!(
         listed(&rights, |right| right.place != Where::System),
@@ -64,7 +64,7 @@ fn the_rights_that_are_checked_are_those_that_are_granted() {
 }
 
 #[test]
-fn what_an_installation_makes_is_known_before() {
+fn the_check_before_installation_knows_every_object() {
     let mut made: BTreeSet<(String, String)> = documents("deploy/base")
         .iter()
         .filter(|object| {
@@ -77,7 +77,7 @@ fn what_an_installation_makes_is_known_before() {
             )
         })
         .collect();
-    // The Deployment mounts it; somebody else makes it.
+    // The Deployment mounts it; cert-manager or the server creates it.
     made.insert(("Secret".to_owned(), "timeshard-tls".to_owned()));
     let known: BTreeSet<(String, String)> = INSTALLED
         .iter()
@@ -107,7 +107,7 @@ fn plural(kind: &str) -> String {
 }
 
 #[test]
-fn the_webhook_is_looked_for_by_its_name() {
+fn the_webhook_is_found_by_its_name() {
     assert_eq!(
         the("MutatingWebhookConfiguration")["webhooks"][0]["name"],
         names::WEBHOOK

@@ -1,6 +1,8 @@
-//! The reference of the configuration file is written from the chart's schema, which `chart.rs` holds to the program's own keys.
+//! The reference of the configuration file is generated from the chart's schema, which `chart.rs`
+//! compares with the program's keys.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test house configuration` writes the tables in `docs/configuration.md` anew.
+//! `UPDATE_GOLDEN=1 cargo test --test house configuration` updates the tables in
+//! `docs/configuration.md`.
 
 use std::fmt::Write as _;
 
@@ -12,9 +14,9 @@ use crate::at;
 const PAGE: &str = "docs/configuration.md";
 const SCHEMA: &str = "deploy/chart/values.schema.json";
 
-/// What is accepted, as a person writes it.
+/// The accepted values, as text.
 fn accepted(schema: &Value) -> String {
-    let whole = |low: &Value, high: &Value| format!("{low} to {high}");
+    let integer = |low: &Value, high: &Value| format!("{low} to {high}");
     if let Some(reference) = schema["$ref"].as_str() {
         return match reference.rsplit('/').next() {
             Some("duration") => "duration",
@@ -23,7 +25,7 @@ fn accepted(schema: &Value) -> String {
             Some("signed_amount") => "number, also negative",
             Some("name") => "name of an object",
             Some("quantity") => "quantity",
-            other => panic!("no words for {other:?} in {SCHEMA}"),
+            other => panic!("no text for {other:?} in {SCHEMA}"),
         }
         .to_owned();
     }
@@ -41,22 +43,31 @@ fn accepted(schema: &Value) -> String {
             .collect::<Vec<_>>()
             .join(" or ");
     }
-    if let Some(word) = schema["const"].as_str() {
-        return format!("`{word}`");
+    if let Some(value) = schema["const"].as_str() {
+        return format!("`{value}`");
     }
     match schema["type"].as_str() {
-        Some("integer") => whole(&schema["minimum"], &schema["maximum"]),
-        Some("array") => format!("list of {}", accepted(&schema["items"])),
+        Some("integer") => integer(&schema["minimum"], &schema["maximum"]),
+        Some("array") => match accepted(&schema["items"]).as_str() {
+            "name of an object" => "list of names of objects".to_owned(),
+            item => format!("list of {item}"),
+        },
         Some("boolean") => "`true`, `false`".to_owned(),
         Some("string") => "text".to_owned(),
-        other => panic!("no words for {other:?} in {SCHEMA}"),
+        other => panic!("no text for {other:?} in {SCHEMA}"),
     }
+}
+
+/// The keys of a block, or of each item of a list.
+fn properties(schema: &Value) -> &serde_json::Map<String, Value> {
+    let block = schema.get("items").unwrap_or(schema);
+    block["properties"].as_object().unwrap()
 }
 
 /// One block's table, its keys in the order of the file.
 fn table(block: &str, schema: &Value, text: &str) -> String {
     let from = text.find(&format!("\"{block}\": {{")).unwrap();
-    let mut keys: Vec<_> = schema["properties"].as_object().unwrap().iter().collect();
+    let mut keys: Vec<_> = properties(schema).iter().collect();
     keys.sort_by_key(|(key, _)| text[from..].find(&format!("\"{key}\": {{")));
     let mut table = "| key | accepted | default | meaning |\n|-|-|-|-|\n".to_owned();
     for (key, schema) in keys {
@@ -111,31 +122,35 @@ fn the_page_has_the_tables_of_the_schema() {
     } else {
         assert_eq!(
             before, page,
-            "write it anew: UPDATE_GOLDEN=1 cargo test --test house configuration"
+            "update it: UPDATE_GOLDEN=1 cargo test --test house configuration"
         );
     }
 }
 
-/// A default that is written down is the program's: a file that says nothing and one that says the default are the same to it.
+/// The schema's defaults are the program's: setting a key to its default changes nothing.
 #[test]
-fn a_default_of_the_schema_is_that_of_the_program() {
-    let nothing = Config::default();
+fn defaults_of_the_schema_are_those_of_the_program() {
+    let default_config = Config::default();
     let (blocks, _) = blocks();
-    let mut said = 0;
+    let mut checked = 0;
     for (block, schema) in blocks.as_object().unwrap() {
-        for (key, schema) in schema["properties"].as_object().unwrap() {
+        for (key, schema) in properties(schema) {
             let default = &schema["default"];
             if !default.is_null() {
                 let config = Config::parse(&format!("{block}:\n  {key}: {default}\n"), "x")
                     .unwrap_or_else(|why| panic!("{block}.{key}: {why}"));
                 assert_eq!(
                     (&config.operator, &config.sharding, &config.injection),
-                    (&nothing.operator, &nothing.sharding, &nothing.injection),
+                    (
+                        &default_config.operator,
+                        &default_config.sharding,
+                        &default_config.injection
+                    ),
                     "{block}.{key}"
                 );
-                said += 1;
+                checked += 1;
             }
         }
     }
-    assert!(said >= 20, "only {said} defaults");
+    assert!(checked >= 20, "only {checked} defaults");
 }

@@ -1,8 +1,8 @@
-//! The pages for people name what the program has: metrics, Events' reasons, annotations, files.
+//! The documentation names only existing metrics, Event reasons, annotations and labels.
 
 use std::collections::BTreeSet;
 
-use thanos_timeshard::core::names::PREFIX;
+use thanos_timeshard::core::model::names::PREFIX;
 
 use crate::{at, files};
 
@@ -27,7 +27,7 @@ fn sources() -> String {
         .collect()
 }
 
-/// What follows `mark` and consists of letters that `part` takes.
+/// The text after each `mark`, up to the first character that `part` rejects.
 fn after<'a>(
     text: &'a str,
     mark: &'a str,
@@ -38,9 +38,9 @@ fn after<'a>(
         .map(move |rest| &rest[..rest.find(|c| !part(c)).unwrap_or(rest.len())])
 }
 
-/// `docs/metrics.md` is written from what the programs answer, so a metric that is there is one that they have.
+/// `docs/metrics.md` is generated from the programs, so every metric in it exists.
 #[test]
-fn metrics_are_there() {
+fn metrics_exist() {
     let reference = std::fs::read_to_string(at("docs/metrics.md")).unwrap();
     let mut seen = 0;
     for (page, text) in pages() {
@@ -56,7 +56,7 @@ fn metrics_are_there() {
 }
 
 #[test]
-fn reasons_of_events_are_there() {
+fn reasons_of_events_exist() {
     let sources = sources();
     let mut seen = BTreeSet::new();
     for (page, text) in pages() {
@@ -72,7 +72,7 @@ fn reasons_of_events_are_there() {
 }
 
 #[test]
-fn annotations_and_labels_are_there() {
+fn annotations_and_labels_exist() {
     let sources = sources();
     for (page, text) in pages() {
         for key in after(&text, PREFIX, |c| c.is_ascii_lowercase() || c == '-') {
@@ -81,7 +81,7 @@ fn annotations_and_labels_are_there() {
                 "\"{}\"",
                 key.trim_end_matches('-').replace('-', "_")
             ));
-            // A key with a dash behind it is one that kubectl removes; without one, a placeholder follows.
+            // kubectl removes a key with a trailing dash; an empty key precedes a placeholder.
             assert!(
                 key.is_empty()
                     || is_name

@@ -1,11 +1,11 @@
-//! A link in a page leads somewhere: to a file of this checkout, and to a heading in it.
+//! Links in the documentation lead to existing files and headings.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::{at, files};
 
-/// What a heading is called in a link, by the rule that forges use.
+/// A heading's anchor, by GitHub's rule.
 fn anchor(heading: &str) -> String {
     let plain = heading.trim_start_matches('#').trim().to_lowercase();
     plain
@@ -20,7 +20,7 @@ fn anchor(heading: &str) -> String {
         .collect()
 }
 
-/// The lines of a page that are not in a code block.
+/// The lines of a page outside code blocks.
 fn prose(page: &str) -> impl Iterator<Item = &str> {
     let mut code = false;
     page.lines().filter(move |line| {
@@ -63,7 +63,7 @@ fn pages() -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     let (mut wrong, mut followed) = (Vec::new(), 0);
     for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap();
@@ -89,7 +89,7 @@ fn every_link_leads_somewhere() {
     }
     assert!(
         wrong.is_empty(),
-        "these links lead nowhere:\n{}",
+        "these links have no target:\n{}",
         wrong.join("\n")
     );
     assert!(followed > 0, "no link was found");

@@ -1,5 +1,5 @@
-//! The house rules that no lint knows: which way imports flow, what core may know, how long files are, and that the
-//! manifests in `deploy/` use the names that the program uses.
+//! House rules beyond lints: the direction of imports, core's purity, the length of files, and that
+//! manifests, chart and documentation agree with the program.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,24 +8,35 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod architecture;
 mod chart;
 mod checks;
+mod command_line;
 mod configuration;
+mod dashboard;
 mod deploy;
 mod docs;
+mod events;
+mod imports;
 mod layering;
+mod licence;
 mod links;
 mod monitoring;
+mod names;
+mod paths;
+mod portable;
+mod readme;
 mod release;
+mod words;
 
 use std::path::{Path, PathBuf};
 
-/// A file or folder of this checkout.
+/// A path in this checkout.
 fn at(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Every file below a folder that ends in `extension`.
+/// Every file below a folder with this extension.
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![at(folder)];

@@ -1,5 +1,6 @@
-//! What a release is made of is named by digest or commit, and a tag is the version it says. The workflow `release` runs this
-//! first, so nothing is published from a base image or an action that somebody could exchange.
+//! Base images and actions are pinned by digest or commit, and a tag is the package's version. The
+//! workflow `release` runs this first, so nothing is published from an image or action that could be
+//! exchanged.
 
 use serde_json::Value;
 
@@ -9,13 +10,13 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(at(path)).unwrap()
 }
 
-/// The first `digits` characters of `text` are hexadecimal, and there is no further one.
+/// Whether `text` begins with exactly `digits` hexadecimal digits.
 fn is_hex(text: &str, digits: usize) -> bool {
     let found = text.chars().take_while(char::is_ascii_hexdigit).count();
     found == digits && !text[digits..].starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
-/// What is not pinned in a Dockerfile.
+/// The images in a Dockerfile that are not pinned.
 fn loose_images(dockerfile: &str) -> Vec<&str> {
     let stages: Vec<&str> = dockerfile
         .lines()
@@ -25,7 +26,7 @@ fn loose_images(dockerfile: &str) -> Vec<&str> {
     let loose = |stage: &&str| {
         let image = stage
             .split(' ')
-            .find(|word| !word.starts_with("--"))
+            .find(|part| !part.starts_with("--"))
             .unwrap();
         image != "scratch"
             && !image
@@ -35,7 +36,7 @@ fn loose_images(dockerfile: &str) -> Vec<&str> {
     stages.into_iter().filter(loose).collect()
 }
 
-/// What is not pinned in a workflow: an action has its commit, and the release it stands for as a comment.
+/// The actions in a workflow that are not pinned by commit, with their release as a comment.
 fn loose_actions(workflow: &str) -> Vec<&str> {
     let used = workflow.lines().filter_map(|line| {
         line.trim_start()
@@ -53,7 +54,7 @@ fn loose_actions(workflow: &str) -> Vec<&str> {
 }
 
 #[test]
-fn what_is_not_pinned_is_found() {
+fn unpinned_images_and_actions_are_found() {
     let digest = "a".repeat(64);
     for (image, loose) in [
         (format!("rust@sha256:{digest}"), false),
@@ -97,11 +98,11 @@ fn base_images_and_actions_are_pinned() {
     for workflow in workflows {
         let text = std::fs::read_to_string(&workflow).unwrap();
         assert_eq!(loose_actions(&text), [""; 0], "{}", workflow.display());
-        // Whoever may write says so for one job, never for all of them.
+        // Write permissions are granted per job, never for all jobs.
         let permissions = serde_saphyr::from_str::<Value>(&text).unwrap()["permissions"].clone();
         let granted = permissions
             .as_object()
-            .unwrap_or_else(|| panic!("{}: permissions are named", workflow.display()));
+            .unwrap_or_else(|| panic!("{}: permissions are set", workflow.display()));
         assert!(
             granted.values().all(|right| right == "read"),
             "{}: {granted:?}",
@@ -110,7 +111,7 @@ fn base_images_and_actions_are_pinned() {
     }
 }
 
-/// The image is built by a Rust that the package accepts.
+/// The image is built with a Rust version that the package supports.
 #[test]
 fn the_builder_has_the_rust_that_the_package_needs() {
     let numbers = |version: &str| {
@@ -130,7 +131,7 @@ fn the_builder_has_the_rust_that_the_package_needs() {
     );
 }
 
-/// The workflow says which tag it releases; chart, manifests and programs agree with each other in `chart` and `deploy`.
+/// The workflow passes the tag; `chart` and `deploy` compare chart, manifests and programs.
 #[test]
 #[allow(
     clippy::disallowed_methods,

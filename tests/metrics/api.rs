@@ -1,5 +1,5 @@
-//! As much of an API server as a server needs to lead and to look at one StatefulSet, whose one pod was admitted without
-//! injection. Lists, watches that never tell anything, and one Lease.
+//! The parts of an API server that a server needs to lead and to reconcile one StatefulSet, whose
+//! only pod was admitted without injection: lists, watches without events, and one Lease.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-/// The port; it is served for as long as the test runs.
+/// Returns the port, served until the test ends.
 pub(crate) fn start() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -15,7 +15,7 @@ pub(crate) fn start() -> u16 {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let lease = lease.clone();
-            // A client that goes away is no concern of ours.
+            // Clients may leave at any time.
             std::thread::spawn(move || drop(answer(stream, &lease)));
         }
     });
@@ -41,13 +41,13 @@ fn answer(mut stream: TcpStream, lease: &Mutex<Option<Value>>) -> std::io::Resul
         stream.write_all(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n",
         )?;
-        // Until the other side has enough of it.
+        // Until the client closes the connection.
         return reader.read(&mut [0]).map(drop);
     }
-    let mut words = first.split(' ');
+    let mut fields = first.split(' ');
     let (method, path) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
+        fields.next().unwrap_or_default(),
+        fields.next().unwrap_or_default(),
     );
     let (code, value) = respond(
         method,

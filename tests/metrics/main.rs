@@ -1,7 +1,8 @@
-//! `docs/metrics.md` says what the two programs answer on `/metrics`: both run here as processes and are scraped.
+//! `docs/metrics.md` lists the metrics of both programs: here both run as processes and are
+//! scraped.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test metrics` writes the tables anew. What the answers look like on a real cluster, and that
-//! nothing is missing in the page there, is for `tests/e2e/scenarios/monitoring.sh`.
+//! `UPDATE_GOLDEN=1 cargo test --test metrics` rewrites the tables.
+//! `tests/e2e/scenarios/monitoring.sh` checks on a real cluster that the page is complete.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +28,7 @@ use support::{Pod, Process, wait_for};
 const PAGE: &str = "docs/metrics.md";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0";
 
-/// What `/metrics` answers.
+/// Scrapes `/metrics`.
 fn scrape(port: u16, accept: &str) -> Result<String, String> {
     let text = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(text)?;
@@ -46,7 +47,8 @@ fn scrape(port: u16, accept: &str) -> Result<String, String> {
     Ok(body.to_owned())
 }
 
-/// A server that leads, and looks at a StatefulSet of one pod. With certificates of its own it has some metrics more.
+/// A server that leads and reconciles a StatefulSet with one pod. With its own certificates it has
+/// a few more metrics.
 fn server(self_signed: bool) -> (Process, u16, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
@@ -109,7 +111,7 @@ fn server(self_signed: bool) -> (Process, u16, tempfile::TempDir) {
     )
 }
 
-/// A family as a scrape shows it.
+/// A metric family of a scrape.
 #[derive(Default)]
 struct Family {
     kind: String,
@@ -117,7 +119,7 @@ struct Family {
     labels: BTreeSet<String>,
 }
 
-/// The families of the text format, whose names are those in PromQL.
+/// The families of the text format, whose names are those of PromQL.
 fn families(text: &str) -> BTreeMap<String, Family> {
     let mut families = BTreeMap::<String, Family>::new();
     for line in text.lines() {
@@ -145,7 +147,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
         let family = families
             .get_mut(of)
             .unwrap_or_else(|| panic!("{line}: its family was not described"));
-        // No label value of ours has a comma, a brace or an equals sign in it.
+        // No label value here contains a comma, a brace or an equals sign.
         let labels = line
             .split_once('{')
             .map_or("", |(_, rest)| rest.split_once('}').unwrap().0);
@@ -172,7 +174,7 @@ fn unit(name: &str, family: &Family) -> &'static str {
     }
 }
 
-/// Metrics of a StatefulSet that have no series while no pod has said what they count, as here.
+/// Metrics of a StatefulSet without series while no pod has reported the counted state, as here.
 const WITHOUT_SERIES: [&str; 2] = [
     "timeshard_blocks_outside_windows",
     "timeshard_bucket_blocks",
@@ -206,7 +208,7 @@ fn table(mut families: BTreeMap<String, Family>) -> String {
     table
 }
 
-/// Replaces, or compares, what stands between the two marks of a program.
+/// Replaces or compares the text between the two marks of a program.
 fn keep(page: &str, program: &str, table: &str) -> String {
     let begin =
         format!("<!-- {program}: written by UPDATE_GOLDEN=1 cargo test --test metrics -->\n");
@@ -220,13 +222,13 @@ fn keep(page: &str, program: &str, table: &str) -> String {
     if std::env::var_os("UPDATE_GOLDEN").is_none() {
         assert_eq!(
             now, table,
-            "{PAGE} is out of date; write it anew: UPDATE_GOLDEN=1 cargo test --test metrics"
+            "{PAGE} is out of date; rewrite it: UPDATE_GOLDEN=1 cargo test --test metrics"
         );
     }
     format!("{before}{begin}{table}{end}{after}")
 }
 
-/// The linter of Prometheus' own tool, where it is installed; it must be in CI.
+/// Runs Prometheus' own linter if it is installed; it must be in CI.
 fn lint(text: &str) {
     let started = Command::new("promtool")
         .args(["check", "metrics"])

@@ -1,132 +1,39 @@
-//! What a browser shows of each scene: words, roles, widths, colours; pictures of it are in `target/page`.
+//! What a browser shows of each scene: texts, roles, widths, colours. Screenshots go to
+//! `target/page`.
 //!
-//! One browser for all scenes, since starting one takes longer than a scene; each that fails is named. With
-//! `TIMESHARD_AXE=FILE` (axe-core's `axe.min.js`) each is also given to axe.
+//! Two browsers share the scenes, since starting one takes longer than a scene; every failing scene
+//! is listed. With `TIMESHARD_AXE=FILE` (axe-core's `axe.min.js`), axe checks each scene, too.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::Mutex;
 
 use serde_json::json;
-use thanos_timeshard::core::report::BlocksReport;
-use thanos_timeshard::page::feed::Known;
-use tokio::runtime::Runtime;
+use thanos_timeshard::core::rollout::report::BlocksReport;
+use thanos_timeshard::page::feed::PageFacts;
 
-use crate::browser::Browser;
 use crate::scenes;
 use crate::server::Server;
 
 mod changes;
+mod followers;
 mod sizes;
+mod stage;
 
-/// Checks that hold for every scene, as a function's body that returns what is wrong.
-const SOUND: &str = include_str!("sound.js");
-
-/// What a scene is tried with.
-struct Stage {
-    browser: Browser,
-    runtime: Runtime,
-    pictures: PathBuf,
-    axe: Option<String>,
-}
-
-impl Stage {
-    fn serve(&self, known: Known) -> Server {
-        self.runtime.block_on(Server::start(known))
-    }
-
-    /// Opens the page and waits until it has been told everything.
-    fn open(&self, server: &Server) {
-        self.browser.open("about:blank");
-        self.browser.complaints();
-        self.browser.open(&format!("http://{}/", server.addr));
-        self.browser
-            .until("document.getElementById('live').dataset.state === 'on'");
-    }
-
-    fn text(&self, id: &str) -> String {
-        self.browser
-            .run(&format!(
-                "return document.getElementById('{id}').textContent"
-            ))
-            .as_str()
-            .unwrap()
-            .to_owned()
-    }
-
-    /// In every width and both colour schemes: nothing overflows, nothing is wrong, and a picture of it.
-    fn sound(&self, scene: &str) {
-        for (width, height, name) in [
-            (1_280, 900, ""),
-            (768, 900, "-tablet"),
-            (360, 2740, "-phone"),
-        ] {
-            self.browser.size(width, height);
-            for dark in [false, true] {
-                self.browser.dark(dark);
-                self.browser.until("[...document.querySelectorAll('svg.timeline')].every((svg) => Number(svg.dataset.width) === svg.parentNode.clientWidth)");
-                let wrong = self.browser.run(SOUND);
-                assert_eq!(wrong, json!([]), "{scene}, {width} px wide, dark: {dark}");
-                if let Some(axe) = &self.axe {
-                    self.axe(axe, scene);
-                }
-                if width == 1_280 || width == 360 {
-                    let suffix = if dark { "-dark" } else { "" };
-                    self.browser
-                        .picture(&self.pictures.join(format!("{scene}{name}{suffix}.png")));
-                }
-            }
-        }
-        self.browser.size(1_280, 900);
-        self.browser.dark(false);
-        assert_eq!(
-            self.browser.complaints(),
-            Vec::<String>::new(),
-            "{scene}: the console"
-        );
-    }
-
-    fn axe(&self, source: &str, scene: &str) {
-        self.browser.run(&format!("{source}; window.found = null; axe.run().then((all) => {{ window.found = all.violations; }})"));
-        self.browser.until("window.found");
-        let found = self.browser.run("return window.found.map((one) => one.id + ': ' + one.nodes.map((node) => node.html.slice(0, 200) + ' ' + node.failureSummary).slice(0, 3).join(' | '))");
-        assert_eq!(found, json!([]), "{scene}: axe");
-    }
-}
+use stage::Stage;
 
 type Scene = fn(&Stage);
 
 #[test]
 fn in_a_browser() {
-    let Some(browser) = Browser::start() else {
-        return;
-    };
-    let pictures = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .unwrap()
-        .join("page");
-    std::fs::create_dir_all(&pictures).unwrap();
-    let axe = std::env::var_os("TIMESHARD_AXE").map(|path| std::fs::read_to_string(path).unwrap());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let stage = Stage {
-        browser,
-        runtime,
-        pictures,
-        axe,
-    };
-    let scenes: [(&str, Scene); 14] = [
+    let scenes: [(&str, Scene); 15] = [
         ("healthy", healthy),
         ("for ever", for_ever),
         ("rolling", rolling),
         ("gap", gap),
         ("unserved block", unserved_block),
         ("empty", empty),
-        ("not looked", not_looked),
-        ("follower", follower),
+        ("not reconciled", not_reconciled),
+        ("follower", followers::follower),
+        ("follower alone", followers::follower_alone),
         ("hostile", hostile),
         ("200 pods", sizes::two_hundred_pods),
         ("5000 pods", sizes::five_thousand_pods),
@@ -134,19 +41,24 @@ fn in_a_browser() {
         ("live", changes::live),
         ("stale", changes::stale),
     ];
-    let mut failed = Vec::new();
-    for (name, scene) in scenes {
-        let began = Instant::now();
-        let went = catch_unwind(AssertUnwindSafe(|| scene(&stage)));
-        println!(
-            "{name}: {} in {:.1} s",
-            if went.is_ok() { "ok" } else { "FAILED" },
-            began.elapsed().as_secs_f32()
-        );
-        if went.is_err() {
-            failed.push(name);
+    let (left, failed) = (Mutex::new(scenes.into_iter()), Mutex::new(Vec::new()));
+    let play_all = || {
+        let Some(stage) = Stage::set_up() else {
+            return;
+        };
+        let next = || left.lock().unwrap().next();
+        while let Some((name, scene)) = next() {
+            if !stage.play(name, scene) {
+                failed.lock().unwrap().push(name);
+            }
         }
-    }
+    };
+    // Most of a scene is waiting: for the page's next update, for a picture.
+    std::thread::scope(|scope| {
+        scope.spawn(play_all);
+        play_all();
+    });
+    let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "these scenes failed: {failed:?}");
 }
 
@@ -155,29 +67,44 @@ fn healthy(stage: &Stage) {
     stage.open(&server);
     assert_eq!(
         stage.text("verdict-text"),
-        "Coverage is whole: every instant of 370d is held by at least 2 confirmed pods"
+        "Coverage is complete: every instant of 370d is served by at least 2 ready pods"
     );
     assert_eq!(
         stage.text("say"),
         stage.text("verdict-text"),
-        "it is said to screen readers"
+        "screen readers announce it"
     );
     assert!(
         stage
             .text("verdict-more")
-            .contains("2 StatefulSets, 10 pods")
+            .contains("2 StatefulSets, 10 pods. At each instant at least 2 pods are confirmed")
     );
     let browser = &stage.browser;
+    assert_eq!(stage.text("cluster"), "prod-eu");
+    assert_eq!(
+        browser.run("return document.title"),
+        json!("✓ prod-eu – thanos-timeshard")
+    );
+    let shards = browser.run("return [...document.querySelector('.shards table').rows].map((row) => [...row.cells].map((cell) => cell.textContent))");
+    assert_eq!(
+        (&shards[0][4], &shards[1][4], &shards[1][5], &shards[1][3]),
+        (
+            &json!("Blocks"),
+            &json!("130"),
+            &json!("0"),
+            &json!("2 of 2 pods")
+        )
+    );
     assert_eq!(
         browser.run("return document.querySelectorAll('.card[open]').length"),
         json!(2)
     );
     assert_eq!(
-        browser.run("return document.querySelectorAll('svg .hole, svg .held-0').length - document.querySelectorAll('.key .hole').length"),
+        browser.run("return document.querySelectorAll('svg .hole, svg .served-0').length - document.querySelectorAll('.key .hole').length"),
         json!(0)
     );
-    // The table says what the picture says.
-    let rows = browser.run("return [...document.querySelector('.card .body > div:not(.picture):not(.columns) table').rows].map((row) => [...row.cells].map((cell) => cell.textContent))");
+    // The table has the same data as the picture.
+    let rows = browser.run("return [...document.querySelector('.card .body > div:not(.picture):not(.columns):not(.shards) table').rows].map((row) => [...row.cells].map((cell) => cell.textContent))");
     assert_eq!(rows[1][0], "thanos-store-gateway-0");
     assert_eq!(
         (&rows[1][3], &rows[5][3]),
@@ -202,7 +129,7 @@ fn for_ever(stage: &Stage) {
     stage.open(&server);
     assert_eq!(
         stage.text("verdict-text"),
-        "Coverage is whole: every instant of all time is held by at least 2 confirmed pods"
+        "Coverage is complete: every instant of all time is served by at least 2 ready pods"
     );
     let browser = &stage.browser;
     let facts = browser.run("return document.querySelector('.card').textContent");
@@ -215,7 +142,8 @@ fn for_ever(stage: &Stage) {
             .contains("shard 2: 0000-01-01T00:00:00Z .. -90d, 2 pods"),
         "{described}"
     );
-    // The open window is drawn a quarter beyond the oldest end (91d), so that the others are to be seen.
+    // The open window is drawn a quarter beyond the oldest end (91d), so that the others stay
+    // visible.
     browser.run("document.querySelector('input[value=linear]').click()");
     browser.until("[...document.querySelectorAll('svg.timeline text')].some((text) => text.textContent === 'older')");
     let narrow = browser
@@ -233,28 +161,47 @@ fn rolling(stage: &Stage) {
     assert!(
         stage
             .text("verdict-text")
-            .starts_with("Coverage is whole: every instant of 370d is held by at least 1 "),
+            .starts_with("Coverage is complete: every instant of 370d is served by at least 1 "),
         "{}",
         stage.text("verdict-text")
     );
     let card = stage
         .browser
         .run("return document.querySelector('.card').textContent");
-    for words in [
+    for text in [
         "rolling",
         "Rollout: 2 of ",
         "now: thanos-store-gateway-5 draining",
         "then: ",
         "queriers learn of it within 12 s",
-        "A rollout begins: 8 moves in 4 steps",
+        "A rollout begins: 8 moves, expected in 4 steps",
+        "Rollout: 2 of 5 steps done, 4 expected when it began",
+        "What changed",
+        "total_shards: 3 → 4",
+        "Began ",
+        " UTC or later.",
+        "Fewest ready pods1",
+        "Fewest confirmed pods1",
     ] {
         assert!(
-            card.as_str().unwrap().contains(words),
-            "{words:?} is not in {card}"
+            card.as_str().unwrap().contains(text),
+            "{text:?} is not in {card}"
         );
     }
     assert_eq!(stage.browser.run("const p = document.querySelector('progress'); return [p.value, p.max >= 4, p.getAttribute('aria-label').startsWith('Rollout: 2 of')]"), json!([2, true, true]));
+    numbers_agree(stage);
     stage.sound("rolling");
+}
+
+/// The numbers of a rollout are the same in its heading, its bar and its list; each time has a zone.
+fn numbers_agree(stage: &Stage) {
+    let shown = stage.browser.run("
+        const card = document.querySelector('.card'), bar = card.querySelector('progress');
+        const [, over, all] = /Rollout: (\\d+) of (\\d+) steps/.exec(card.textContent).map(Number);
+        const signs = [...card.querySelectorAll('.steps .n')].map((sign) => sign.textContent);
+        return [over === bar.value && all === bar.max, signs.at(-1) === String(all), card.querySelector('.steps li').textContent.includes(`${over} steps done`),
+          [...card.querySelectorAll('.changes time')].every((time) => / UTC$/.test(time.textContent)), card.querySelectorAll('.changes time').length > 6]");
+    assert_eq!(shown, json!([true, true, true, true, true]));
 }
 
 fn gap(stage: &Stage) {
@@ -262,23 +209,39 @@ fn gap(stage: &Stage) {
     stage.open(&server);
     let verdict = stage.text("verdict-text");
     assert!(
-        verdict.starts_with("GAP: 246d16h ago .. 124d8h ago of monitoring/thanos-store-gateway is held by no confirmed pod"),
+        verdict.starts_with(
+            "GAP: no ready pod serves 246d16h ago .. 124d8h ago of monitoring/thanos-store-gateway"
+        ),
         "{verdict}"
     );
     assert!(
         stage
             .text("verdict-more")
-            .contains("It has been so for 3 min"),
+            .contains("This has lasted for 3 min"),
         "{}",
         stage.text("verdict-more")
     );
     let attention = stage.text("attention-list");
-    for words in [
-        "thanos-store-gateway-2 is not to be asked on port 10908",
+    for text in [
+        "thanos-store-gateway-2 is unreachable on port 10908",
         "thanos-store-gateway-5 is admitted without injection",
-        "thanos-store-gateway-3 is not serving what is published",
+        "thanos-store-gateway-3 is not serving the published window",
     ] {
-        assert!(attention.contains(words), "{words} is not in {attention}");
+        assert!(attention.contains(text), "{text} is not in {attention}");
+    }
+    // Each finding has the command that shows more, and its runbook.
+    let remedies = stage.browser.run("return [...document.querySelectorAll('#attention-list li')].map((one) => [one.querySelector('code')?.textContent, one.querySelector('a[rel]')?.getAttribute('href').split('#')[1]])");
+    for pair in [
+        json!(["timeshard check", "timeshardpodwithoutinjection"]),
+        json!([
+            "kubectl -n monitoring logs thanos-store-gateway-2 -c config-sidecar",
+            "timeshardrolloutstuck"
+        ]),
+    ] {
+        assert!(
+            remedies.as_array().unwrap().contains(&pair),
+            "{pair} is not in {remedies}"
+        );
     }
     // Not by colour alone.
     assert_eq!(
@@ -297,7 +260,7 @@ fn gap(stage: &Stage) {
 }
 
 fn unserved_block(stage: &Stage) {
-    let mut known = scenes::unserved_block();
+    let known = scenes::unserved_block();
     let server = stage.serve(known.clone());
     stage.open(&server);
     let verdict = stage.text("verdict-text");
@@ -307,33 +270,33 @@ fn unserved_block(stage: &Stage) {
         "{verdict}"
     );
     let more = stage.text("verdict-more");
-    for words in [
-        "lack its samples and say success",
-        "It has been so for 22 min",
+    for text in [
+        "succeed with missing samples",
+        "This has lasted for 22 min",
         "Not loaded on thanos-store-gateway-2, thanos-store-gateway-3",
     ] {
-        assert!(more.contains(words), "{words:?} is not in {more}");
+        assert!(more.contains(text), "{text:?} is not in {more}");
     }
     let attention = stage.text("attention-list");
-    for words in [
+    for text in [
         "no confirmed pod has loaded 01JDQ3Z8M4K7XW2ZV5T9R6B1CN (20",
-        "2 blocks are missing on some pod and served by another",
+        "2 blocks are missing on some pods but served by others",
     ] {
-        assert!(attention.contains(words), "{words:?} is not in {attention}");
+        assert!(attention.contains(text), "{text:?} is not in {attention}");
     }
     let card = stage
         .browser
         .run("return document.querySelector('.card').textContent");
-    for words in [
+    for text in [
         "1 unserved block",
         "Blocks outside the windows14 of 511",
         "Blocks that no confirmed pod has loaded01JDQ3Z8M4K7XW2ZV5T9R6B1CN 20",
-        "Blocks that some pod has not loaded, served by another01JDQ41XW2ZVM4K7T9R6B1CN3Z 20",
+        "Blocks missing on some pods but served by others01JDQ41XW2ZVM4K7T9R6B1CN3Z 20",
         "for 22 min, not on thanos-store-gateway-3",
     ] {
         assert!(
-            card.as_str().unwrap().contains(words),
-            "{words:?} is not in {card}"
+            card.as_str().unwrap().contains(text),
+            "{text:?} is not in {card}"
         );
     }
     assert!(
@@ -345,7 +308,11 @@ fn unserved_block(stage: &Stage) {
             .contains("BLOCKS")
     );
     stage.sound("unserved-block");
-    // It is loaded again, and one pod cannot say what it has.
+    loaded_again(stage, &server, known);
+}
+
+/// The block is loaded again; then one pod cannot report its blocks.
+fn loaded_again(stage: &Stage, server: &Server, mut known: PageFacts) {
     let mut report = (*known.sets[0].report).clone();
     report.blocks = BlocksReport {
         known_pods: 6,
@@ -355,7 +322,9 @@ fn unserved_block(stage: &Stage) {
     server.know(known.clone());
     stage.browser.until("document.getElementById('verdict-more').textContent.includes('Every block within the retention is served.')");
     assert!(
-        stage.text("verdict-text").starts_with("Coverage is whole"),
+        stage
+            .text("verdict-text")
+            .starts_with("Coverage is complete"),
         "{}",
         stage.text("verdict-text")
     );
@@ -366,7 +335,7 @@ fn unserved_block(stage: &Stage) {
     };
     known.sets[0].report = std::sync::Arc::new(report);
     server.know(known);
-    stage.browser.until("document.getElementById('verdict-more').textContent.includes('Which blocks are loaded is not known of 1 pod.')");
+    stage.browser.until("document.getElementById('verdict-more').textContent.includes('The loaded blocks of 1 pod are unknown.')");
 }
 
 fn empty(stage: &Stage) {
@@ -381,49 +350,27 @@ fn empty(stage: &Stage) {
     stage.sound("empty");
 }
 
-fn not_looked(stage: &Stage) {
-    let server = stage.serve(scenes::before_the_first_look());
+fn not_reconciled(stage: &Stage) {
+    let server = stage.serve(scenes::before_the_first_report());
     stage.open(&server);
-    assert_eq!(stage.text("verdict-text"), "Not looked yet");
+    assert_eq!(stage.text("verdict-text"), "Not reconciled yet");
     assert_eq!(
         stage
             .browser
             .run("return document.querySelectorAll('.card[data-level=gap]').length"),
         json!(0),
-        "nothing known is no gap"
+        "an unknown state is not a gap"
     );
-    stage.sound("not-looked");
-    // A new leader has looked, and not one sidecar was asked.
+    stage.sound("not-reconciled");
+    // A new leader has not polled a single sidecar.
     let mut known = scenes::gap();
     let mut report = (*known.sets[0].report).clone();
     report.not_asked = 6;
     known.sets[0].report = std::sync::Arc::new(report);
     server.know(known);
     stage.browser.until(
-        "document.getElementById('verdict-more').textContent.includes('6 sidecars not asked yet')",
+        "document.getElementById('verdict-more').textContent.includes('6 sidecars not polled yet')",
     );
-}
-
-fn follower(stage: &Stage) {
-    let server = stage.serve(scenes::follower());
-    stage.open(&server);
-    assert_eq!(
-        stage.text("verdict-text"),
-        "This replica does not lead, so it does not know what runs"
-    );
-    let more = stage.text("verdict-more");
-    assert!(
-        more.contains("kubectl -n timeshard-system port-forward pod/timeshard-6f7c9-x2x4q 8080"),
-        "{more}"
-    );
-    assert_eq!(
-        stage
-            .browser
-            .run("return document.querySelectorAll('svg .bar.planned').length"),
-        json!(5),
-        "what is planned is shown"
-    );
-    stage.sound("follower");
 }
 
 fn hostile(stage: &Stage) {
@@ -431,21 +378,30 @@ fn hostile(stage: &Stage) {
     stage.open(&server);
     assert!(
         stage.text("sets").contains(scenes::HOSTILE),
-        "it is shown as it is written"
+        "it is shown as text"
     );
     assert!(
         stage.text("attention-list").contains(scenes::HOSTILE)
             && stage.text("notes-list").contains(scenes::HOSTILE)
     );
     let made = stage.browser.run(
-        "return [document.querySelectorAll('main img, main script, #notes img, #attention img').length, document.title.includes('pwned')]",
+        "return [document.querySelectorAll('main img, main script, #notes img, #attention img').length, document.title === 'pwned']",
     );
     assert_eq!(made, json!([0, false]));
     stage.sound("hostile");
     let mut known = scenes::hostile();
     known.head["leader"]["self"] = json!(false);
+    known.head["relayed"] =
+        json!({"from": null, "error": scenes::HOSTILE, "as_of_unix_seconds": null});
     server.know(known);
-    stage.browser.until("document.getElementById('verdict-text').textContent.startsWith('This replica does not lead')");
+    stage.browser.until("document.getElementById('verdict-text').textContent.startsWith('This replica is not the leader')");
     assert!(stage.text("verdict-more").contains(scenes::HOSTILE));
+    assert_eq!(
+        stage
+            .browser
+            .run("return document.querySelectorAll('#verdict code').length"),
+        json!(0),
+        "a name that a shell would read as more than a name is in no command"
+    );
     assert_eq!(stage.browser.complaints(), Vec::<String>::new());
 }

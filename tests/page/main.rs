@@ -1,4 +1,4 @@
-//! The page: its stream on real sockets, and what a real browser makes of it.
+//! The page: its stream on real sockets, and in a real browser.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +9,7 @@
 
 mod browser;
 mod looks;
+mod relay;
 mod scenes;
 mod server;
 mod story;

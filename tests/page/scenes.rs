@@ -1,14 +1,16 @@
-//! What a server may have to tell.
+//! Facts of servers, one function per scene.
 
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use thanos_timeshard::adapters::clock;
-use thanos_timeshard::core::report::{
-    BlockReport, BlocksReport, ChangeKind, PodState, RolloutReport, SetReport, State,
+use thanos_timeshard::core::rollout::report::{
+    BlockReport, BlocksReport, ChangeKind, PodState, RolloutReport, RolloutState, SetReport,
+    SettingChange,
 };
-use thanos_timeshard::page::feed::{Known, Set};
+use thanos_timeshard::core::server_status::API_VERSION;
+use thanos_timeshard::page::feed::{PageFacts, PageSet};
 
 use crate::story::{Story, ago, plan, plan_of, rfc3339};
 
@@ -17,20 +19,20 @@ pub(crate) const HOSTILE: &str =
 
 fn head(leader: &Value) -> Value {
     json!({
-        "version": env!("CARGO_PKG_VERSION"), "webhook_only": false, "synced": true, "watch_error": null, "namespaces": ["monitoring"],
+        "api_version": API_VERSION, "version": env!("CARGO_PKG_VERSION"), "cluster_name": "prod-eu", "webhook_only": false, "synced": true, "watch_error": null, "namespaces": ["monitoring"],
         "leader": leader, "certificate_error": null, "config_error": null,
         "certificate_not_after_unix_seconds": clock::unix_seconds() + 90 * 86_400,
     })
 }
 
-pub(crate) fn led(sets: Vec<Set>) -> Known {
-    Known {
+pub(crate) fn led(sets: Vec<PageSet>) -> PageFacts {
+    PageFacts {
         head: head(&json!({"holder": "timeshard-6f7c9-x2x4q", "self": true, "error": null})),
         sets,
     }
 }
 
-pub(crate) fn healthy() -> Known {
+pub(crate) fn healthy() -> PageFacts {
     led(vec![
         Story::settled("monitoring", "thanos-store-gateway", 3, 6).set(),
         Story::settled("team-eu", "thanos-store", 2, 4).set(),
@@ -38,7 +40,7 @@ pub(crate) fn healthy() -> Known {
 }
 
 /// The oldest window has no older end, and the newest one ends before now.
-pub(crate) fn for_ever() -> Known {
+pub(crate) fn for_ever() -> PageFacts {
     let plan = plan_of(
         "retention: forever, boundaries: [14d, 90d], future_buffer: -22h",
         6,
@@ -48,14 +50,48 @@ pub(crate) fn for_ever() -> Known {
     ])
 }
 
-pub(crate) fn empty() -> Known {
+pub(crate) fn empty() -> PageFacts {
     let mut known = led(Vec::new());
     known.head["namespaces"] = json!([]);
     known
 }
 
+fn rolling_changes(story: &mut Story) {
+    story.report.changes.clear();
+    story.change(
+        6,
+        ChangeKind::Rollout,
+        "a rollout begins: 8 moves, expected in 4 steps",
+    );
+    story.change(
+        6,
+        ChangeKind::Step,
+        "another window is published for thanos-store-gateway-2, thanos-store-gateway-4",
+    );
+    story.change(
+        4,
+        ChangeKind::Confirmed,
+        "thanos-store-gateway-2, thanos-store-gateway-4 are confirmed: known to every querier",
+    );
+    story.change(
+        4,
+        ChangeKind::Step,
+        "another window is published for thanos-store-gateway-6, thanos-store-gateway-7",
+    );
+    story.change(
+        2,
+        ChangeKind::Confirmed,
+        "thanos-store-gateway-6 is confirmed: known to every querier",
+    );
+    story.change(
+        0,
+        ChangeKind::Step,
+        "another window is published for thanos-store-gateway-5",
+    );
+}
+
 /// From 3 to 4 shards: two steps are done, one pod of the third drains.
-pub(crate) fn rolling() -> Known {
+pub(crate) fn rolling() -> PageFacts {
     let (old, _) = plan(3, 8);
     let mut story = Story::settled("monitoring", "thanos-store-gateway", 4, 8);
     let now = clock::now();
@@ -84,45 +120,22 @@ pub(crate) fn rolling() -> Known {
     }
     let report = &mut story.report;
     (report.state, report.message) = (
-        State::Rolling,
+        RolloutState::Rolling,
         "waits for thanos-store-gateway-5: it is draining".to_owned(),
     );
     report.rollout = Some(RolloutReport {
         began: rfc3339(ago(6)),
         steps_done: 3,
         moves_done: 5,
+        steps_expected: 4,
     });
-    report.changes.clear();
-    story.change(
-        6,
-        ChangeKind::Rollout,
-        "a rollout begins: 8 moves in 4 steps",
-    );
-    story.change(
-        6,
-        ChangeKind::Step,
-        "another window is published for thanos-store-gateway-2, thanos-store-gateway-4",
-    );
-    story.change(
-        4,
-        ChangeKind::Confirmed,
-        "thanos-store-gateway-2, thanos-store-gateway-4 are confirmed: every querier knows",
-    );
-    story.change(
-        4,
-        ChangeKind::Step,
-        "another window is published for thanos-store-gateway-6, thanos-store-gateway-7",
-    );
-    story.change(
-        2,
-        ChangeKind::Confirmed,
-        "thanos-store-gateway-6 is confirmed: every querier knows",
-    );
-    story.change(
-        0,
-        ChangeKind::Step,
-        "another window is published for thanos-store-gateway-5",
-    );
+    report.setting_changes = vec![SettingChange {
+        at: rfc3339(ago(6)),
+        key: "total_shards".to_owned(),
+        old: "3".to_owned(),
+        new: "4".to_owned(),
+    }];
+    rolling_changes(&mut story);
     led(vec![
         story.set(),
         Story::settled("team-eu", "thanos-store", 2, 4).set(),
@@ -130,7 +143,7 @@ pub(crate) fn rolling() -> Known {
 }
 
 /// Both pods of the middle shard are lost, and one was admitted while the webhook was away.
-pub(crate) fn gap() -> Known {
+pub(crate) fn gap() -> PageFacts {
     let mut story = Story::settled("monitoring", "thanos-store-gateway", 3, 6);
     story.pod(2, |pod| {
         (pod.state, pod.phase, pod.applied) = (PodState::Unreachable, None, None);
@@ -145,12 +158,12 @@ pub(crate) fn gap() -> Known {
     story.pod(5, |pod| {
         (pod.state, pod.phase, pod.applied, pod.agent_version) = (PodState::NotInjected, None, None, None);
         pod.why = Some(
-            "admitted without injection: nothing is built on it; see timeshard check, then delete to have it admitted anew".to_owned(),
+            "admitted without injection, so the rollout ignores it; run timeshard check for the reason, then delete the pod to have it injected".to_owned(),
         );
     });
     let report = &mut story.report;
     (report.state, report.message) = (
-        State::Waiting,
+        RolloutState::Waiting,
         "waits for thanos-store-gateway-2: its sidecar does not answer on port 10908".to_owned(),
     );
     report.gap_since = Some(rfc3339(ago(3)));
@@ -162,7 +175,7 @@ pub(crate) fn gap() -> Known {
     story.change(
         3,
         ChangeKind::Trouble,
-        "thanos-store-gateway-2 is not to be asked: connection refused",
+        "thanos-store-gateway-2 is unreachable: connection refused",
     );
     story.change(3, ChangeKind::Gap, "no pod serves the middle shard");
     led(vec![
@@ -188,10 +201,14 @@ fn block(ulid: &str, days_ago: i64, missing_on: &[&str], served_by: u32) -> Bloc
     }
 }
 
-/// Both pods of the middle shard could not read one index, one of them two more; a part of the bucket is older than the retention.
-pub(crate) fn unserved_block() -> Known {
+/// Both pods of the middle shard could not read one index, one of them two more; a part of the
+/// bucket is older than the retention.
+pub(crate) fn unserved_block() -> PageFacts {
     let mut story = Story::settled("monitoring", "thanos-store-gateway", 3, 6);
     let both = ["thanos-store-gateway-2", "thanos-store-gateway-3"];
+    for (index, missing) in [(2, 1), (3, 3)] {
+        story.pod(index, |pod| pod.blocks_missing = Some(missing));
+    }
     story.report.blocks = BlocksReport {
         known_pods: 6,
         unknown_pods: 0,
@@ -216,12 +233,12 @@ pub(crate) fn unserved_block() -> Known {
     ])
 }
 
-pub(crate) fn two_hundred_pods() -> Known {
+pub(crate) fn two_hundred_pods() -> PageFacts {
     let mut story = Story::settled("monitoring", "thanos-store-gateway", 20, 200);
     for index in [17, 18, 140] {
         story.pod(index, |pod| {
             (pod.state, pod.phase, pod.why) =
-                (PodState::Settling, Some("restarting".to_owned()), None)
+                (PodState::Settling, Some("restarting".to_owned()), None);
         });
     }
     led(vec![
@@ -231,7 +248,7 @@ pub(crate) fn two_hundred_pods() -> Known {
 }
 
 /// As the largest cluster that the refresher is measured with.
-pub(crate) fn five_thousand_pods() -> Known {
+pub(crate) fn five_thousand_pods() -> PageFacts {
     led((0..200)
         .map(|i| {
             Story::settled(
@@ -245,17 +262,17 @@ pub(crate) fn five_thousand_pods() -> Known {
         .collect())
 }
 
-pub(crate) fn one_set_of_five_thousand() -> Known {
+pub(crate) fn one_set_of_five_thousand() -> PageFacts {
     let mut story = Story::settled("monitoring", "store", 2_500, 5_000);
     for index in (0..5_000).step_by(50) {
         story.pod(index, |pod| {
-            (pod.state, pod.phase) = (PodState::Settling, Some("draining".to_owned()))
+            (pod.state, pod.phase) = (PodState::Settling, Some("draining".to_owned()));
         });
     }
     led(vec![story.set()])
 }
 
-pub(crate) fn hostile() -> Known {
+pub(crate) fn hostile() -> PageFacts {
     let mut story = Story::settled(HOSTILE, HOSTILE, 2, 4);
     story.pod(1, |pod| {
         (pod.state, pod.phase, pod.why) = (
@@ -266,9 +283,18 @@ pub(crate) fn hostile() -> Known {
         pod.agent_version = Some(HOSTILE.to_owned());
     });
     story.change(0, ChangeKind::Trouble, HOSTILE);
+    story.report.setting_changes = vec![SettingChange {
+        at: HOSTILE.to_owned(),
+        key: HOSTILE.to_owned(),
+        old: HOSTILE.to_owned(),
+        new: HOSTILE.to_owned(),
+    }];
     let report = &mut story.report;
-    (report.state, report.message, report.configmap) =
-        (State::Blocked, HOSTILE.to_owned(), HOSTILE.to_owned());
+    (report.state, report.message, report.configmap) = (
+        RolloutState::Blocked,
+        HOSTILE.to_owned(),
+        HOSTILE.to_owned(),
+    );
     report.warnings = vec![HOSTILE.to_owned()];
     report.blocks.missing = vec![BlockReport {
         ulid: HOSTILE.to_owned(),
@@ -284,10 +310,13 @@ pub(crate) fn hostile() -> Known {
     known.head["leader"]["holder"] = json!(HOSTILE);
     known.head["config_error"] = json!(HOSTILE);
     known.head["version"] = json!(HOSTILE);
+    known.head["cluster_name"] = json!(HOSTILE);
+    known.head["not_taken_in"] = json!([HOSTILE]);
+    known.head["namespaces_without_rights"] = json!({HOSTILE: HOSTILE});
     known
 }
 
-fn not_looked(mut set: Set) -> Set {
+fn not_looked(mut set: PageSet) -> PageSet {
     let SetReport {
         namespace,
         name,
@@ -305,14 +334,32 @@ fn not_looked(mut set: Set) -> Set {
     set
 }
 
-pub(crate) fn follower() -> Known {
+/// The head of a replica that does not lead.
+fn follower_head(relayed: &Value) -> Value {
+    let mut head = head(&json!({"holder": "timeshard-6f7c9-x2x4q", "self": false, "error": null}));
+    head["relayed"] = relayed.clone();
+    head
+}
+
+/// A replica that does not lead, and cannot reach the leader.
+pub(crate) fn follower_alone() -> PageFacts {
     let mut known = healthy();
     known.sets = known.sets.into_iter().map(not_looked).collect();
-    known.head = head(&json!({"holder": "timeshard-6f7c9-x2x4q", "self": false, "error": null}));
+    let why = "http://10.8.1.7:8080/status: no answer within 5 s";
+    known.head = follower_head(&json!({"from": null, "error": why, "as_of_unix_seconds": null}));
     known
 }
 
-pub(crate) fn before_the_first_look() -> Known {
+/// A replica that does not lead, with the leader's reports.
+pub(crate) fn follower() -> PageFacts {
+    let mut known = rolling();
+    known.head = follower_head(
+        &json!({"from": "timeshard-6f7c9-x2x4q", "error": null, "as_of_unix_seconds": null}),
+    );
+    known
+}
+
+pub(crate) fn before_the_first_report() -> PageFacts {
     let mut known = healthy();
     known.sets = known.sets.into_iter().map(not_looked).collect();
     known

@@ -1,19 +1,21 @@
-//! A StatefulSet under way from one plan to another: what a leader tells of it, by the program's own plans and its own count of
-//! who serves what.
+//! A StatefulSet during a rollout, with the leader's report, computed by the program's own plans and
+//! coverage.
 
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use thanos_timeshard::adapters::clock;
 use thanos_timeshard::core::config::Config;
+use thanos_timeshard::core::model::window::Window;
 use thanos_timeshard::core::plan::Plan;
-use thanos_timeshard::core::report::{
-    ChangeKind, ChangeReport, GapReport, MoveReport, PodReport, PodState, SetReport, State,
+use thanos_timeshard::core::rollout::planner::{
+    self, Discovery, Member, MemberState, PlanTerms, Slot, Step,
+};
+use thanos_timeshard::core::rollout::report::{
+    ChangeKind, ChangeReport, GapReport, MoveReport, PodReport, PodState, RolloutState, SetReport,
     StepReport,
 };
-use thanos_timeshard::core::rollout::{self, Discovery, Member, Place, Standing, Step, Terms};
-use thanos_timeshard::core::window::Window;
-use thanos_timeshard::page::feed::{Set, Shard};
+use thanos_timeshard::page::feed::{PageSet, PageShard};
 
 pub(crate) fn rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
@@ -23,10 +25,9 @@ pub(crate) fn ago(minutes: i64) -> DateTime<Utc> {
     clock::now() - TimeDelta::minutes(minutes)
 }
 
-/// A StatefulSet under way from one plan to another.
 pub(crate) struct Story {
     pub(crate) report: SetReport,
-    shards: Vec<Shard>,
+    shards: Vec<PageShard>,
     required: Window,
 }
 
@@ -46,12 +47,12 @@ pub(crate) fn plan_of(keys: &str, replicas: u32) -> (Plan, Window) {
 }
 
 impl Story {
-    /// All of its pods are as planned.
+    /// Every pod is as planned.
     pub(crate) fn settled(namespace: &str, name: &str, total_shards: u32, replicas: u32) -> Self {
         Self::serving(namespace, name, plan(total_shards, replicas), replicas)
     }
 
-    /// All of its pods are as this plan wants them.
+    /// Every pod is as in this plan.
     pub(crate) fn serving(
         namespace: &str,
         name: &str,
@@ -59,7 +60,7 @@ impl Story {
         replicas: u32,
     ) -> Self {
         let now = clock::now();
-        let shards = (0..).zip(plan.shards()).map(|(i, shard)| Shard {
+        let shards = (0..).zip(plan.shards()).map(|(i, shard)| PageShard {
             replicas: shard.replicas,
             window: plan.window(i, now),
         });
@@ -86,16 +87,17 @@ impl Story {
                 blocks_expected: Some(130),
                 blocks_missing: Some(0),
                 blocks_unknown: None,
+                last_load: None,
                 why: None,
             }
         };
-        let shards: Vec<Shard> = shards.collect();
+        let shards: Vec<PageShard> = shards.collect();
         let report = SetReport {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             configmap: format!("{name}-time-shards"),
             replicas,
-            state: State::Settled,
+            state: RolloutState::Settled,
             message: "every pod serves its planned window".to_owned(),
             pods: (0..replicas).map(pod).collect(),
             required: Some(required),
@@ -109,7 +111,7 @@ impl Story {
         story.change(
             181,
             ChangeKind::Confirmed,
-            &format!("{name}-1 is confirmed: every querier knows"),
+            &format!("{name}-1 is confirmed: known to every querier"),
         );
         story.change(
             180,
@@ -123,7 +125,7 @@ impl Story {
         change(&mut self.report.pods[index]);
     }
 
-    /// Newer than those before it.
+    /// Prepends a change.
     pub(crate) fn change(&mut self, minutes_ago: i64, kind: ChangeKind, text: &str) {
         self.report.changes.insert(
             0,
@@ -135,8 +137,8 @@ impl Story {
         );
     }
 
-    /// What follows from its pods.
-    pub(crate) fn set(mut self) -> Set {
+    /// Derives the rest of the report from its pods.
+    pub(crate) fn set(mut self) -> PageSet {
         let now = clock::now();
         let ready = |pod: &&PodReport| matches!(pod.state, PodState::Confirmed | PodState::Joining);
         let serving: Vec<(Window, bool)> = self
@@ -146,7 +148,7 @@ impl Story {
             .filter(ready)
             .filter_map(|pod| Some((pod.applied?, pod.state == PodState::Confirmed)))
             .collect();
-        let (least, gaps) = rollout::coverage(
+        let (least, gaps) = planner::coverage(
             &serving
                 .iter()
                 .map(|(window, _)| *window)
@@ -155,7 +157,13 @@ impl Story {
             now,
         );
         let report = &mut self.report;
-        report.coverage = rollout::profile(&serving, self.required, now, 1_000);
+        let confirmed: Vec<Window> = serving
+            .iter()
+            .filter(|(_, confirmed)| *confirmed)
+            .map(|(window, _)| *window)
+            .collect();
+        report.minimum_confirmed_replicas = planner::coverage(&confirmed, self.required, now).0;
+        report.coverage = planner::profile(&serving, self.required, now, 1_000);
         report.minimum_ready_replicas = least;
         report.gap_seconds = u64::try_from(
             gaps.iter()
@@ -171,17 +179,17 @@ impl Story {
             })
             .collect();
         self.plan_steps(now);
-        Set {
+        PageSet {
             shards: self.shards,
             problem: None,
             report: Arc::new(self.report),
         }
     }
 
-    /// What is left to do, and in which steps.
+    /// Plans the remaining steps.
     fn plan_steps(&mut self, now: DateTime<Utc>) {
         let report = &mut self.report;
-        let place = |pod: &PodReport, window| Place {
+        let place = |pod: &PodReport, window| Slot {
             shard: pod.shard,
             replica: pod.replica,
             window,
@@ -190,7 +198,8 @@ impl Story {
             published: place(pod, pod.published.unwrap_or(pod.desired)),
             desired: place(pod, pod.desired),
             surplus: pod.surplus,
-            standing: Standing::Confirmed,
+            state: MemberState::Confirmed,
+            canary: false,
         };
         let members: Vec<Member> = report.pods.iter().map(member).collect();
         let mut at: Vec<Window> = members
@@ -205,16 +214,18 @@ impl Story {
         )
         .unwrap();
         if report.pods.len() <= 400 {
-            let terms = Terms {
+            let terms = PlanTerms {
                 required: self.required,
                 discovery: Discovery::Pods,
                 allow_gap: false,
+                max_unavailable: 1,
+                max_concurrent_restarts: report.pods.len().div_ceil(2),
                 now,
             };
-            let (steps, _) = rollout::preview(members, &terms);
+            let (steps, _) = planner::preview(members, &terms);
             let moves = |step: &Step| match step {
                 Step::Move { changes, .. } => {
-                    let one = |change: &rollout::Change| MoveReport {
+                    let one = |change: &planner::WindowChange| MoveReport {
                         pod: report.pods[change.member].pod.clone(),
                         from: std::mem::replace(&mut at[change.member], change.to.window),
                         to: change.to.window,
@@ -222,6 +233,7 @@ impl Story {
                     StepReport {
                         moves: changes.iter().map(one).collect(),
                         more: 0,
+                        load_seconds: None,
                     }
                 }
                 _ => StepReport::default(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use thanos_timeshard::page::feed::MOST_STREAMS;
+use thanos_timeshard::page::feed::MAX_STREAMS;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -53,7 +53,7 @@ impl Events {
         let mut line = String::new();
         let read = timeout(DEADLINE, self.0.read_line(&mut line))
             .await
-            .expect("the stream says something in time")
+            .expect("the stream sends an event in time")
             .unwrap();
         (read > 0).then_some(line)
     }
@@ -78,30 +78,30 @@ impl Events {
         Some((name, data))
     }
 
-    /// Everything until all of a look was told.
-    async fn look(&mut self) -> Vec<(String, Value)> {
-        let mut told = Vec::new();
+    /// Reads all events of one state.
+    async fn state(&mut self) -> Vec<(String, Value)> {
+        let mut state = Vec::new();
         loop {
             let (name, data) = self.next().await.expect("the stream goes on");
             if name == "shown" {
-                return told;
+                return state;
             }
             if name != "beat" {
-                told.push((name, serde_json::from_str(&data).unwrap()));
+                state.push((name, serde_json::from_str(&data).unwrap()));
             }
         }
     }
 }
 
-fn names(told: &[(String, Value)]) -> Vec<&str> {
-    told.iter().map(|(name, _)| name.as_str()).collect()
+fn names(events: &[(String, Value)]) -> Vec<&str> {
+    events.iter().map(|(name, _)| name.as_str()).collect()
 }
 
 #[tokio::test]
 async fn everything_first_and_then_what_changed() {
     let server = Server::start(scenes::healthy()).await;
     let mut events = Events::open(server.addr).await;
-    let first = events.look().await;
+    let first = events.state().await;
     assert_eq!(names(&first), ["set", "set", "head"]);
     let store = &first[0].1;
     assert_eq!(
@@ -112,8 +112,8 @@ async fn everything_first_and_then_what_changed() {
     let pod = store["pods"][0].as_object().unwrap();
     assert_eq!(
         pod.keys().collect::<Vec<_>>(),
-        ["ordinal", "shard", "replica", "since", "restarts"],
-        "what goes without saying is left out"
+        ["ordinal", "shard", "replica", "blocks", "since", "restarts"],
+        "defaults are omitted"
     );
 
     let mut known = scenes::rolling();
@@ -121,7 +121,7 @@ async fn everything_first_and_then_what_changed() {
     known.sets[1] = server.known.lock().unwrap().sets[1].clone();
     known.head = server.known.lock().unwrap().head.clone();
     server.know(known.clone());
-    let second = events.look().await;
+    let second = events.state().await;
     assert_eq!(names(&second), ["set"]);
     assert_eq!(
         (&second[0].1["state"], &second[0].1["rollout"]["steps_done"]),
@@ -131,14 +131,14 @@ async fn everything_first_and_then_what_changed() {
     known.sets.pop();
     known.head["config_error"] = "x".into();
     server.know(known);
-    assert_eq!(names(&events.look().await), ["gone", "head"]);
+    assert_eq!(names(&events.state().await), ["gone", "head"]);
 
     server.trigger.signal();
     assert_eq!(events.next().await.unwrap().0, "bye");
-    assert!(events.next().await.is_none(), "a drain is not held up");
+    assert!(events.next().await.is_none(), "a drain does not wait");
     let refused = get(server.addr, "/events").await;
     assert!(
-        refused.starts_with("HTTP/1.0 503") && refused.contains("about to end"),
+        refused.starts_with("HTTP/1.0 503") && refused.contains("shutting down"),
         "{refused}"
     );
 }
@@ -147,17 +147,17 @@ async fn everything_first_and_then_what_changed() {
 async fn streams_are_bounded_and_given_back() {
     let server = Server::start(scenes::healthy()).await;
     let mut open = Vec::new();
-    for _ in 0..MOST_STREAMS {
+    for _ in 0..MAX_STREAMS {
         open.push(Events::open(server.addr).await);
     }
     let refused = get(server.addr, "/events").await;
     assert!(
-        refused.starts_with("HTTP/1.0 503") && refused.contains("16 pages are open already"),
+        refused.starts_with("HTTP/1.0 503") && refused.contains("16 pages are already open"),
         "{refused}"
     );
     assert!(
         get(server.addr, "/livez").await.contains("200"),
-        "probes are answered all the same"
+        "probes are still answered"
     );
     open.pop();
     let start = Instant::now();
@@ -167,10 +167,7 @@ async fn streams_are_bounded_and_given_back() {
         again.read_line(&mut line).await.unwrap();
         !line.contains("200")
     } {
-        assert!(
-            start.elapsed() < DEADLINE,
-            "a stream that is gone leaves its place"
-        );
+        assert!(start.elapsed() < DEADLINE, "a closed stream frees its slot");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -179,25 +176,32 @@ async fn streams_are_bounded_and_given_back() {
 async fn five_thousand_pods_are_a_small_message_and_a_change_a_smaller_one() {
     let server = Server::start(scenes::five_thousand_pods()).await;
     let mut events = Events::open(server.addr).await;
-    let bytes = |told: &[(String, Value)]| {
-        told.iter()
+    let bytes = |events: &[(String, Value)]| {
+        events
+            .iter()
             .map(|(_, data)| data.to_string().len())
             .sum::<usize>()
     };
-    let first = events.look().await;
+    let first = events.state().await;
     assert_eq!(first.len(), 201);
     println!("200 StatefulSets of 25 pods: {} bytes", bytes(&first));
     assert!(bytes(&first) < 2_000_000, "{}", bytes(&first));
     let mut known = server.known.lock().unwrap().clone();
     known.sets[7] = Story::settled("team-01", "store-007", 12, 24).set();
     server.know(known);
-    let second = events.look().await;
+    let second = events.state().await;
     println!("one of them changes: {} bytes", bytes(&second));
     assert!(
         names(&second) == ["set"] && bytes(&second) < 10_000,
         "{}",
         bytes(&second)
     );
+}
+
+/// Whether every URL is of the documentation, which is only linked.
+fn only_documentation(text: &str) -> bool {
+    let docs = "https://github.com/thanos-timeshard/thanos-timeshard/blob/main/docs/";
+    text.matches("https://").count() == text.matches(docs).count()
 }
 
 #[tokio::test]
@@ -225,6 +229,7 @@ async fn the_page_needs_nothing_from_elsewhere() {
         ("/page.css", "text/css"),
         ("/page.js", "text/javascript"),
         ("/timeline.js", "text/javascript"),
+        ("/findings.js", "text/javascript"),
         ("/icon.svg", "image/svg+xml"),
     ] {
         let answer = get(server.addr, path).await;
@@ -236,14 +241,16 @@ async fn the_page_needs_nothing_from_elsewhere() {
             "{path}"
         );
         assert!(
-            !answer.contains("innerHTML") && !answer.contains("https://"),
+            !answer.contains("innerHTML") && only_documentation(&answer),
             "{path}"
         );
         assert!(
-            html.contains(path.trim_start_matches('/')) || path == "/timeline.js",
+            html.contains(path.trim_start_matches('/'))
+                || ["/timeline.js", "/findings.js"].contains(&path),
             "{path} is relative"
         );
     }
+    assert!(only_documentation(html));
     for method in ["POST", "PUT", "DELETE"] {
         for path in ["/", "/events"] {
             let mut socket = TcpStream::connect(server.addr).await.unwrap();

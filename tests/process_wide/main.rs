@@ -1,4 +1,5 @@
-//! What concerns the whole process: signals and file descriptors. One test, so that nothing runs beside it.
+//! State of the whole process: allocations, signals and file descriptors. One test, so that nothing
+//! runs next to it.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,6 +7,8 @@
     clippy::panic,
     reason = "a test stops at the first surprise"
 )]
+
+mod allocations;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,18 +19,19 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use rustix::process::{Resource, Signal, getpid, getrlimit, kill_process, setrlimit};
-use thanos_timeshard::adapters::serve::{Edge, Failure, Limits, ServeStats};
-use thanos_timeshard::adapters::signals::{self, Shutdown, Stage};
+use thanos_timeshard::adapters::https::serve::{ConnectionFailure, Edge, Limits, ServeStats};
+use thanos_timeshard::adapters::signals::{self, Shutdown, ShutdownStage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Few enough to use up, many enough for the runtime.
+/// Few enough to exhaust, enough for the runtime.
 const DESCRIPTORS: u64 = 40;
 
 #[test]
-fn signals_and_file_descriptors() {
+fn allocations_signals_and_file_descriptors() {
+    allocations::do_not_grow_with_skipped_fields();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -41,14 +45,14 @@ fn signals_and_file_descriptors() {
 async fn two_signals_drain_and_abort() {
     let mut shutdown = signals::install().unwrap();
     let mut elsewhere = shutdown.clone();
-    assert_eq!(shutdown.stage(), Stage::Running);
+    assert_eq!(shutdown.stage(), ShutdownStage::Running);
     kill_process(getpid(), Signal::TERM).unwrap();
-    timeout(DEADLINE, shutdown.reached(Stage::Draining))
+    timeout(DEADLINE, shutdown.reached(ShutdownStage::Draining))
         .await
         .expect("the first signal drains");
-    assert_eq!(elsewhere.stage(), Stage::Draining);
+    assert_eq!(elsewhere.stage(), ShutdownStage::Draining);
     kill_process(getpid(), Signal::INT).unwrap();
-    timeout(DEADLINE, elsewhere.reached(Stage::Abort))
+    timeout(DEADLINE, elsewhere.reached(ShutdownStage::Abort))
         .await
         .expect("the second one aborts, whichever it is");
 }
@@ -95,7 +99,7 @@ async fn out_of_descriptors_backs_off_and_recovers() {
     // Both ends are in this process, so the client runs out of descriptors as well.
     let mut sockets = Vec::new();
     let since = Instant::now();
-    while stats.failures(Failure::Accept) < 3 {
+    while stats.failures(ConnectionFailure::Accept) < 3 {
         assert!(
             since.elapsed() < DEADLINE,
             "accepting never failed: {stats:?}"
@@ -111,7 +115,7 @@ async fn out_of_descriptors_backs_off_and_recovers() {
         since.elapsed()
     );
     assert!(
-        stats.failures(Failure::Evicted) > 0,
+        stats.failures(ConnectionFailure::Evicted) > 0,
         "idle connections make room"
     );
 

@@ -8,17 +8,17 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use rustls::version::TLS13;
 use serde_json::json;
-use thanos_timeshard::adapters::admin::{self, Admin};
-use thanos_timeshard::adapters::serve::Limits;
+use thanos_timeshard::adapters::https::admin::{self, Admin};
+use thanos_timeshard::adapters::https::serve::Limits;
+use thanos_timeshard::adapters::https::tls::Certificates;
 use thanos_timeshard::adapters::signals::Shutdown;
-use thanos_timeshard::adapters::tls::Certificates;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::support::{Authority, DEADLINE, HTTP1, good_request, start};
 
-/// Status code, headers and body.
+/// Returns status code, headers and body.
 async fn get(addr: SocketAddr, path: &str) -> (u16, String, String) {
     get_as(addr, path, "*/*").await
 }
@@ -94,6 +94,17 @@ async fn probes_metrics_and_status() {
         "{text}"
     );
 
+    assert_metrics_in_both_formats(addr).await;
+
+    webhook.trigger.signal();
+    let (code, _, why) = get(addr, "/readyz").await;
+    assert!(code == 503 && why.contains("draining"), "{why}");
+    assert_eq!(get(addr, "/livez").await.0, 200, "alive while draining");
+    task.abort();
+}
+
+/// After one request to the webhook.
+async fn assert_metrics_in_both_formats(addr: SocketAddr) {
     let (code, head, text) = get(addr, "/metrics").await;
     assert!(
         code == 200 && head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"),
@@ -126,18 +137,12 @@ async fn probes_metrics_and_status() {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
-
-    webhook.trigger.signal();
-    let (code, _, why) = get(addr, "/readyz").await;
-    assert!(code == 503 && why.contains("draining"), "{why}");
-    assert_eq!(get(addr, "/livez").await.0, 200, "alive while draining");
-    task.abort();
 }
 
-/// Whoever asks and does not read: what is written of the document stays small, the others are told to come back, and a place is
-/// free again as soon as one goes.
+/// Readers that do not read: little of the document is written, other readers get 503, and a place
+/// is free again as soon as one leaves.
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_that_do_not_read_hold_little_and_not_everybody() {
+async fn readers_that_do_not_read_hold_little_and_block_only_readers() {
     const MIB: usize = 1024 * 1024;
     let (webhook, written) = (Shutdown::never(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&written);
@@ -163,7 +168,7 @@ async fn readers_that_do_not_read_hold_little_and_not_everybody() {
             .write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .await
             .unwrap();
-        // It has its place once the answer begins.
+        // A reader has its place once the answer begins.
         let mut byte = [0];
         timeout(DEADLINE, socket.read_exact(&mut byte))
             .await
@@ -179,7 +184,7 @@ async fn readers_that_do_not_read_hold_little_and_not_everybody() {
         );
     }
     assert_eq!(get(addr, "/livez").await.0, 200);
-    // What the sockets' buffers take, which is the kernel's.
+    // Held by the kernel's socket buffers.
     assert!(
         written.load(Relaxed) < 80 * MIB,
         "{} MiB",

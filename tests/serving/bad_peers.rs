@@ -1,12 +1,13 @@
-//! Peers that are slow, silent, mistaken or too many: closed within a limit, and the next good request succeeds.
+//! Peers that are slow, silent, mistaken or too many: closed within a limit, and the next good
+//! request succeeds.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustls::version::TLS13;
-use thanos_timeshard::adapters::serve::{Failure, Limits};
-use thanos_timeshard::adapters::tls::Certificates;
+use thanos_timeshard::adapters::https::serve::{ConnectionFailure, Limits};
+use thanos_timeshard::adapters::https::tls::Certificates;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -17,7 +18,7 @@ use crate::support::{
     Authority, Client, DEADLINE, HTTP1, HTTP2, Server, good_request, start, tls, until,
 };
 
-/// Short limits, far enough apart to tell which of them it was.
+/// Short limits, far enough apart to recognise which one applied.
 const LIMITS: Limits = Limits {
     handshake: Duration::from_millis(400),
     header_read: Duration::from_millis(400),
@@ -29,7 +30,7 @@ const LIMITS: Limits = Limits {
     ..Limits::DEFAULT
 };
 
-/// What a busy machine may add to a limit.
+/// The delay that a busy machine may add to a limit.
 const SLACK: Duration = Duration::from_secs(5);
 
 async fn server(limits: &Limits) -> (Server, Authority, TlsConnector) {
@@ -41,10 +42,10 @@ async fn server(limits: &Limits) -> (Server, Authority, TlsConnector) {
     (server, authority, connector)
 }
 
-/// Reads until the server closes; what came and how long it took.
+/// Reads until the server closes; returns the bytes and the time it took.
 async fn closed<I: AsyncRead + Unpin>(mut stream: I) -> (Vec<u8>, Duration) {
     let (mut answer, since) = (Vec::new(), Instant::now());
-    // A reset is a way to close, too.
+    // A reset counts as closing.
     let _ = timeout(DEADLINE, stream.read_to_end(&mut answer))
         .await
         .expect("the server closes the connection");
@@ -57,7 +58,7 @@ async fn raw(server: &Server, bytes: &[u8]) -> TcpStream {
     socket
 }
 
-async fn counted(server: &Server, failure: Failure, count: u64) {
+async fn counted(server: &Server, failure: ConnectionFailure, count: u64) {
     until(failure.reason(), async || {
         server.stats.failures(failure) == count
     })
@@ -81,9 +82,9 @@ async fn half_open_handshakes_end_at_the_limit() {
         within(LIMITS.handshake, took);
         good_request(server.addr, &connector).await.unwrap();
     }
-    counted(&server, Failure::HandshakeTimeout, 3).await;
+    counted(&server, ConnectionFailure::HandshakeTimeout, 3).await;
     drop(raw(&server, b"").await);
-    counted(&server, Failure::HandshakeGone, 1).await;
+    counted(&server, ConnectionFailure::HandshakeGone, 1).await;
 }
 
 #[tokio::test]
@@ -96,10 +97,10 @@ async fn plain_http_gets_a_hint_and_garbage_gets_nothing() {
         answer.starts_with("HTTP/1.1 400 ") && answer.contains("HTTPS"),
         "{answer}"
     );
-    // The hint comes at once; the socket is kept a little for the rest of the request.
+    // The hint comes immediately; the socket stays open a little for the rest of the request.
     assert!(took < LIMITS.handshake + SLACK);
-    counted(&server, Failure::HandshakeTimeout, 0).await;
-    counted(&server, Failure::PlainHttp, 1).await;
+    counted(&server, ConnectionFailure::HandshakeTimeout, 0).await;
+    counted(&server, ConnectionFailure::PlainHttp, 1).await;
     for garbage in [
         &b"\x00\x01\x02\x03"[..],
         &[0xff; 4096],
@@ -113,7 +114,7 @@ async fn plain_http_gets_a_hint_and_garbage_gets_nothing() {
         );
         assert!(took < LIMITS.handshake + SLACK);
     }
-    counted(&server, Failure::NotTls, 4).await;
+    counted(&server, ConnectionFailure::NotTls, 4).await;
     good_request(server.addr, &connector).await.unwrap();
 }
 
@@ -136,7 +137,7 @@ async fn slow_headers_end_at_the_limit_however_they_drip() {
     closed(reading).await;
     within(LIMITS.header_read, since.elapsed());
     drip.abort();
-    counted(&server, Failure::HeaderTimeout, 2).await;
+    counted(&server, ConnectionFailure::HeaderTimeout, 2).await;
     good_request(server.addr, &connector).await.unwrap();
 }
 
@@ -148,7 +149,7 @@ async fn a_body_that_stops_half_way_ends_at_the_limit() {
         .await
         .unwrap();
     within(LIMITS.stalled, closed(half).await.1);
-    counted(&server, Failure::Stalled, 1).await;
+    counted(&server, ConnectionFailure::Stalled, 1).await;
     good_request(server.addr, &connector).await.unwrap();
 }
 
@@ -188,7 +189,7 @@ async fn an_idle_connection_outlives_the_header_limit() {
         within(LIMITS.idle, since.elapsed());
     }
     assert!(
-        Failure::ALL
+        ConnectionFailure::ALL
             .into_iter()
             .all(|failure| server.stats.failures(failure) == 0),
         "closing an idle connection is no failure"
@@ -211,7 +212,7 @@ async fn at_the_cap_the_silent_make_room_for_the_next() {
     }
     until("the cap is reached", async || server.stats.open() == 4).await;
     good_request(server.addr, &connector).await.unwrap();
-    counted(&server, Failure::Evicted, 1).await;
+    counted(&server, ConnectionFailure::Evicted, 1).await;
     closed(silent.remove(0)).await;
     useful
         .echo("/", "the one that works is kept")
@@ -252,7 +253,7 @@ async fn at_the_cap_with_all_busy_the_next_waits() {
     }
 }
 
-/// A hundred peers of every bad kind at once, and good ones between them.
+/// A hundred peers of every bad kind concurrently, with good ones among them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn good_requests_succeed_among_bad_peers() {
     let (server, _, connector) = server(&Limits {

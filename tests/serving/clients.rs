@@ -1,6 +1,7 @@
 //! `--client-ca`: who may call the webhook, on real handshakes.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -8,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustls::version::{TLS12, TLS13};
-use thanos_timeshard::adapters::client_ca::ClientCa;
-use thanos_timeshard::adapters::serve::{Failure, Limits};
-use thanos_timeshard::adapters::tls::{Certificates, Reload};
+use thanos_timeshard::adapters::https::client_ca::ClientCa;
+use thanos_timeshard::adapters::https::serve::{ConnectionFailure, Limits};
+use thanos_timeshard::adapters::https::tls::Certificates;
+use thanos_timeshard::adapters::reload::ReloadResult;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
@@ -75,7 +77,7 @@ async fn only_a_client_with_the_right_certificate_is_served() {
             good_request(server.addr, &connector).await.unwrap_err();
             refused += 1;
             until("it is counted", async || {
-                server.stats.failures(Failure::ClientCertificate) == refused
+                server.stats.failures(ConnectionFailure::ClientCertificate) == refused
             })
             .await;
         }
@@ -96,45 +98,30 @@ async fn without_names_any_certificate_of_the_authority_will_do() {
     let server = server(&authority, &ca);
     good_request(
         server.addr,
-        &connector(&authority, Some(&clients.issue_client("whoever", &[]))),
+        &connector(&authority, Some(&clients.issue_client("anyone", &[]))),
     )
     .await
     .unwrap();
     good_request(
         server.addr,
-        &connector(&authority, Some(&authority.issue_client("whoever", &[]))),
+        &connector(&authority, Some(&authority.issue_client("anyone", &[]))),
     )
     .await
     .unwrap_err();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_authority_changes_under_load_and_no_good_client_fails() {
-    let (authority, old, new) = (Authority::new(), Authority::new(), Authority::new());
-    let dir = tempfile::tempdir().unwrap();
-    let bundle = dir.path().join("ca.crt");
-    let write = |content: &str| {
-        // As kubelet does: the file changes in one step.
-        fs::write(dir.path().join("next"), content).unwrap();
-        fs::rename(dir.path().join("next"), &bundle).unwrap();
-    };
-    write(&old.pem());
-    let ca = ClientCa::load(&bundle, vec!["kube-apiserver".to_owned()]).unwrap();
-    let server = server(&authority, &ca);
-    tokio::spawn(Arc::clone(&ca).follow(NO_POLL));
-    let (stop, done) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicU32::new(0)),
-    );
-    let [with_old, with_new] =
-        [&old, &new].map(|ca| connector(&authority, Some(&ca.issue_client("kube-apiserver", &[]))));
-    good_request(server.addr, &with_new).await.unwrap_err();
+/// Sends good requests, one after the other, until it is stopped.
+#[derive(Default)]
+struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU32>,
+}
 
-    let load = |connector: &TlsConnector| {
+impl Load {
+    fn start(&self, addr: SocketAddr, connector: &TlsConnector) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for _ in 0..2 {
-            let (addr, connector, stop, done) =
-                (server.addr, connector.clone(), stop.clone(), done.clone());
+            let (connector, stop, done) = (connector.clone(), self.stop.clone(), self.done.clone());
             tasks.spawn(async move {
                 while !stop.load(Relaxed) {
                     good_request(addr, &connector)
@@ -145,32 +132,53 @@ async fn the_authority_changes_under_load_and_no_good_client_fails() {
             });
         }
         tasks
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_authority_changes_under_load_and_no_good_client_fails() {
+    let (authority, old, new) = (Authority::new(), Authority::new(), Authority::new());
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("ca.crt");
+    let write = |content: &str| {
+        // As kubelet does: the file changes atomically.
+        fs::write(dir.path().join("next"), content).unwrap();
+        fs::rename(dir.path().join("next"), &bundle).unwrap();
     };
-    let mut old_clients = load(&with_old);
-    // First both, then the old one goes: the order in which a CA is changed.
+    write(&old.pem());
+    let ca = ClientCa::load(&bundle, vec!["kube-apiserver".to_owned()]).unwrap();
+    let server = server(&authority, &ca);
+    tokio::spawn(Arc::clone(&ca).follow(NO_POLL));
+    let load = Load::default();
+    let [with_old, with_new] =
+        [&old, &new].map(|ca| connector(&authority, Some(&ca.issue_client("kube-apiserver", &[]))));
+    good_request(server.addr, &with_new).await.unwrap_err();
+
+    let mut old_clients = load.start(server.addr, &with_old);
+    // First both, then only the new one: the order of a CA change.
     write(&(old.pem() + &new.pem()));
     until("both are trusted", async || {
         good_request(server.addr, &with_new).await.is_ok()
     })
     .await;
-    let mut new_clients = load(&with_new);
-    // What is no bundle changes nothing.
+    let mut new_clients = load.start(server.addr, &with_new);
+    // An invalid bundle changes nothing.
     for bad in ["", "hello", &authority.issue().key] {
-        let failed = ca.reloads().1;
+        let failed = ca.reloads().failed;
         write(bad);
-        until("it is refused", async || ca.reloads().1 > failed).await;
+        until("it is refused", async || ca.reloads().failed > failed).await;
         assert!(
             ca.last_failure().unwrap().contains("ca.crt"),
             "{:?}",
             ca.last_failure()
         );
     }
-    let before = done.load(Relaxed);
+    let before = load.done.load(Relaxed);
     until("the load goes on", async || {
-        done.load(Relaxed) > before + 50
+        load.done.load(Relaxed) > before + 50
     })
     .await;
-    stop.store(true, Relaxed);
+    load.stop.store(true, Relaxed);
     while let Some(client) = old_clients.join_next().await {
         client.unwrap();
     }
@@ -188,8 +196,8 @@ async fn the_authority_changes_under_load_and_no_good_client_fails() {
     kept.echo("/", "a connection that was made before stays")
         .await
         .unwrap();
-    assert_eq!(ca.reload(), Reload::Unchanged);
-    assert_eq!(ca.reloads().0, 2);
+    assert_eq!(ca.reload(), ReloadResult::Unchanged);
+    assert_eq!(ca.reloads().swapped, 2);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustls::version::TLS13;
-use thanos_timeshard::adapters::serve::Limits;
-use thanos_timeshard::adapters::tls::Certificates;
+use thanos_timeshard::adapters::https::serve::Limits;
+use thanos_timeshard::adapters::https::tls::Certificates;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -15,9 +15,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::{Authority, Client, DEADLINE, HTTP1, HTTP2, Server, start, tls, until};
 
-/// Long enough that clients on a busy machine hear of it in time.
+/// Long enough for clients on a busy machine to notice in time.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How many requests still go to a server that is no longer ready: API servers learn of it late.
+/// Requests that still go to a server after it became unready: API servers notice late.
 const LATE_REQUESTS: u32 = 100;
 
 async fn server(authority: &Authority, drain: Duration) -> Server {
@@ -26,7 +26,7 @@ async fn server(authority: &Authority, drain: Duration) -> Server {
     start(&certificates, &Limits::default(), drain).await
 }
 
-/// Where new connections go: to the first server until its unreadiness has reached everybody.
+/// Where new connections go: to the first server until every API server knows of its unreadiness.
 struct Endpoints {
     first: SocketAddr,
     second: SocketAddr,
@@ -56,7 +56,8 @@ impl Endpoints {
                 .await
                 .expect("a request while servers come and go");
             let Some(last) = answer else {
-                // What every client does: a connection that was said goodbye to takes no further request.
+                // As every client: after `Connection: close` or GOAWAY a connection takes no
+                // further request.
                 client = self.connect(connector).await;
                 continue;
             };
@@ -148,10 +149,7 @@ async fn the_answer_during_a_drain_says_that_it_is_the_last() {
     let connector = authority.client(HTTP2, &[&TLS13]);
     let mut late = Client::connect(server.addr, &connector).await.unwrap();
     late.echo("/", "new connection").await.unwrap();
-    until("HTTP/2 is told to go away", async || {
-        !late.is_usable().await
-    })
-    .await;
+    until("HTTP/2 gets GOAWAY", async || !late.is_usable().await).await;
     server.task.abort();
 }
 
@@ -167,7 +165,7 @@ async fn what_is_in_flight_when_the_drain_ends_is_answered() {
             server.gate.held.load(Relaxed) == 1
         })
         .await;
-        // Has asked for nothing yet, but may be about to.
+        // This connection has sent no request yet, but may be about to.
         let mut undecided = tls(server.addr, &authority.client(HTTP1, &[&TLS13]))
             .await
             .unwrap();

@@ -1,10 +1,10 @@
-//! What can be negotiated, and what cannot.
+//! Protocol negotiation: accepted and refused versions.
 
 use std::time::Duration;
 
 use rustls::version::{TLS12, TLS13};
-use thanos_timeshard::adapters::serve::{Failure, Limits};
-use thanos_timeshard::adapters::tls::Certificates;
+use thanos_timeshard::adapters::https::serve::{ConnectionFailure, Limits};
+use thanos_timeshard::adapters::https::tls::Certificates;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -60,7 +60,7 @@ async fn an_old_version_is_refused_with_an_alert() {
         "{answer:02x?}"
     );
     until("the refusal is counted", async || {
-        server.stats.failures(Failure::Tls) == 1
+        server.stats.failures(ConnectionFailure::Tls) == 1
     })
     .await;
     good_request(server.addr, &authority.client(HTTP1, &[&TLS13]))
@@ -68,7 +68,8 @@ async fn an_old_version_is_refused_with_an_alert() {
         .unwrap();
 }
 
-/// A client that does not ask for `TCP_NODELAY` waits for the acknowledgement of its handshake before it sends the request.
+/// A client without `TCP_NODELAY` waits for the acknowledgement of its handshake before it sends
+/// the request.
 #[tokio::test]
 async fn the_first_request_does_not_wait_for_a_delayed_acknowledgement() {
     let authority = Authority::new();
@@ -110,12 +111,16 @@ async fn a_client_that_does_not_trust_us_is_counted_as_such() {
         .await
         .unwrap_err();
     until("the rejection is counted", async || {
-        server.stats.failures(Failure::CertificateRejected) == 1
+        server
+            .stats
+            .failures(ConnectionFailure::CertificateRejected)
+            == 1
     })
     .await;
 }
 
-/// A `ClientHello` of TLS 1.1 (minor version 2): fixed random, two old ciphers, two signature algorithms.
+/// A `ClientHello` of TLS 1.1 (minor version 2): fixed random, two old ciphers, two signature
+/// algorithms.
 pub(crate) fn client_hello(minor: u8) -> Vec<u8> {
     let mut hello = vec![3, minor];
     hello.extend([7_u8; 32]);

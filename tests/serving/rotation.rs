@@ -1,4 +1,4 @@
-//! Certificates change under load, and nobody notices but the serial number.
+//! Certificates change under load, and clients notice only the new serial number.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustls::version::TLS13;
-use thanos_timeshard::adapters::serve::{Failure, Limits};
-use thanos_timeshard::adapters::tls::{CERT_FILE, Certificates, KEY_FILE, Reload};
+use thanos_timeshard::adapters::https::serve::{ConnectionFailure, Limits};
+use thanos_timeshard::adapters::https::tls::{CERT_FILE, Certificates, KEY_FILE};
+use thanos_timeshard::adapters::reload::ReloadResult;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
@@ -29,7 +30,8 @@ async fn until_served(addr: SocketAddr, connector: &TlsConnector, pair: &Pair) {
     .await;
 }
 
-/// Requests without a pause, on a new connection each or on kept ones, until told to stop. Every error is a failure.
+/// Sends requests without a pause, on new or on kept connections, until stopped. Every error is a
+/// failure.
 fn load(
     addr: SocketAddr,
     authority: &Authority,
@@ -59,7 +61,7 @@ fn load(
 async fn fifty_kubelet_swaps_under_load_fail_nothing() {
     let authority = Authority::new();
     let volume = tempfile::tempdir().unwrap();
-    let mut kubelet = Kubelet::new(volume.path().join("tls"));
+    let kubelet = Kubelet::new(volume.path().join("tls"));
     let first = authority.issue();
     kubelet.swap(&first.chain, &first.key);
     let certificates = Certificates::load_dir(&kubelet.dir).unwrap();
@@ -85,14 +87,17 @@ async fn fifty_kubelet_swaps_under_load_fail_nothing() {
         client.expect("no request and no handshake fails");
     }
     assert_eq!(
-        (certificates.reloads(), certificates.failed_reloads()),
+        (
+            certificates.reloads().swapped,
+            certificates.reloads().failed
+        ),
         (u64::from(SWAPS), 0)
     );
-    let failures: Vec<_> = Failure::ALL
+    let failures: Vec<_> = ConnectionFailure::ALL
         .into_iter()
         .filter(|failure| server.stats.failures(*failure) > 0)
         .collect();
-    // The probe that looks at the certificate closes right after the handshake, which is no failure either.
+    // The probe of the certificate closes right after the handshake, which is no failure either.
     assert!(failures.is_empty(), "{failures:?}");
     println!(
         "{SWAPS} swaps, {} requests, {} connections, 0 failed",
@@ -105,7 +110,7 @@ async fn fifty_kubelet_swaps_under_load_fail_nothing() {
 async fn a_half_rotated_pair_keeps_the_old_one() {
     let authority = Authority::new();
     let volume = tempfile::tempdir().unwrap();
-    let mut kubelet = Kubelet::new(volume.path().join("tls"));
+    let kubelet = Kubelet::new(volume.path().join("tls"));
     let (old, new) = (authority.issue(), authority.issue());
     kubelet.swap(&old.chain, &old.key);
     let certificates = Certificates::load_dir(&kubelet.dir).unwrap();
@@ -115,7 +120,7 @@ async fn a_half_rotated_pair_keeps_the_old_one() {
 
     kubelet.swap(&new.chain, &old.key);
     until("the pair is refused", async || {
-        certificates.failed_reloads() > 0
+        certificates.reloads().failed > 0
     })
     .await;
     assert_eq!(
@@ -127,12 +132,15 @@ async fn a_half_rotated_pair_keeps_the_old_one() {
         failure.contains(KEY_FILE) && failure.contains("does not fit"),
         "{failure}"
     );
-    assert_eq!(certificates.reload_dir(&kubelet.dir), Reload::Kept);
+    assert_eq!(certificates.reload_dir(&kubelet.dir), ReloadResult::Kept);
 
     kubelet.swap(&new.chain, &new.key);
     until_served(server.addr, &connector, &new).await;
     assert_eq!(certificates.last_failure(), None);
-    assert_eq!(certificates.reload_dir(&kubelet.dir), Reload::Unchanged);
+    assert_eq!(
+        certificates.reload_dir(&kubelet.dir),
+        ReloadResult::Unchanged
+    );
 }
 
 #[tokio::test]
@@ -140,7 +148,7 @@ async fn a_vanished_directory_keeps_the_old_one_until_it_is_back() {
     let authority = Authority::new();
     let volume = tempfile::tempdir().unwrap();
     let dir = volume.path().join("tls");
-    let mut kubelet = Kubelet::new(dir.clone());
+    let kubelet = Kubelet::new(dir.clone());
     let (old, new) = (authority.issue(), authority.issue());
     kubelet.swap(&old.chain, &old.key);
     let certificates = Certificates::load_dir(&dir).unwrap();
@@ -151,7 +159,7 @@ async fn a_vanished_directory_keeps_the_old_one_until_it_is_back() {
 
     fs::remove_dir_all(&dir).unwrap();
     until("the loss is seen", async || {
-        certificates.failed_reloads() > 0
+        certificates.reloads().failed > 0
     })
     .await;
     assert_eq!(
@@ -162,9 +170,10 @@ async fn a_vanished_directory_keeps_the_old_one_until_it_is_back() {
     until_served(server.addr, &connector, &new).await;
 }
 
-/// A watch on a directory that is reached through a link says nothing when the link is replaced: only the poll helps.
+/// A watch on a directory behind a link does not notice when the link is replaced: only the poll
+/// does.
 #[tokio::test]
-async fn the_poll_sees_what_the_watch_cannot() {
+async fn the_poll_sees_a_replaced_link() {
     let authority = Authority::new();
     let volume = tempfile::tempdir().unwrap();
     let (old, new) = (authority.issue(), authority.issue());
@@ -189,7 +198,7 @@ async fn the_poll_sees_what_the_watch_cannot() {
 }
 
 #[test]
-fn a_bad_start_names_the_file_and_what_is_wrong() {
+fn a_bad_start_names_the_file_and_the_problem() {
     let authority = Authority::new();
     let (one, two) = (authority.issue(), authority.issue());
     let refusal = |chain: Option<&str>, key: Option<&str>| {

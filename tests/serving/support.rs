@@ -1,10 +1,9 @@
-//! A small HTTPS service, a client that says what it saw, certificates, and a kubelet.
+//! A small HTTPS service, a client that reports what it saw, certificates, and a kubelet.
 
 use std::convert::Infallible;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
@@ -21,10 +20,11 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use thanos_timeshard::adapters::files::swap_volume;
+use thanos_timeshard::adapters::https::serve::{Edge, Limits, ServeStats};
+use thanos_timeshard::adapters::https::tls::{CERT_FILE, Certificates, KEY_FILE};
 use thanos_timeshard::adapters::listen;
-use thanos_timeshard::adapters::serve::{Edge, Limits, ServeStats};
 use thanos_timeshard::adapters::signals::{self, Shutdown, Trigger};
-use thanos_timeshard::adapters::tls::{CERT_FILE, Certificates, KEY_FILE};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -50,7 +50,7 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// A leaf and its key, as PEM, and the leaf as it is seen in a handshake.
+/// A leaf and its key as PEM, and the leaf as seen in a handshake.
 pub(crate) struct Pair {
     pub(crate) chain: String,
     pub(crate) key: String,
@@ -63,7 +63,7 @@ pub(crate) struct ClientPair {
     key: KeyPair,
 }
 
-/// An authority that numbers its leaves.
+/// A CA that numbers its leaves.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
@@ -101,7 +101,7 @@ impl Authority {
         }
     }
 
-    /// Its own certificate.
+    /// The CA's certificate.
     pub(crate) fn pem(&self) -> String {
         self.pem.clone()
     }
@@ -159,46 +159,29 @@ impl Authority {
             }
         };
         config.alpn_protocols = vec![alpn.to_vec()];
-        // Every handshake a full one: a resumed session would show no certificate.
+        // Every handshake is a full one: a resumed session would show no certificate.
         config.resumption = rustls::client::Resumption::disabled();
         TlsConnector::from(Arc::new(config))
     }
 }
 
-/// Writes a Secret volume the way kubelet's `AtomicWriter` does, step by step.
+/// A mounted Secret.
 pub(crate) struct Kubelet {
     pub(crate) dir: PathBuf,
-    generation: u32,
 }
 
 impl Kubelet {
     pub(crate) fn new(dir: PathBuf) -> Self {
         fs::create_dir_all(&dir).unwrap();
-        Self { dir, generation: 0 }
+        Self { dir }
     }
 
-    pub(crate) fn swap(&mut self, chain: &str, key: &str) {
-        self.generation += 1;
-        let name = format!("..2026_11_21_08_00_00.{:09}", self.generation);
-        let fresh = self.dir.join(&name);
-        fs::create_dir(&fresh).unwrap();
-        fs::write(fresh.join(CERT_FILE), chain).unwrap();
-        fs::write(fresh.join(KEY_FILE), key).unwrap();
-        let old = fs::read_link(self.dir.join("..data")).ok();
-        symlink(&name, self.dir.join("..data_tmp")).unwrap();
-        fs::rename(self.dir.join("..data_tmp"), self.dir.join("..data")).unwrap();
-        for file in [CERT_FILE, KEY_FILE] {
-            if !self.dir.join(file).is_symlink() {
-                symlink(Path::new("..data").join(file), self.dir.join(file)).unwrap();
-            }
-        }
-        if let Some(old) = old {
-            fs::remove_dir_all(self.dir.join(old)).unwrap();
-        }
+    pub(crate) fn swap(&self, chain: &str, key: &str) {
+        swap_volume(&self.dir, [(CERT_FILE, chain), (KEY_FILE, key)]).unwrap();
     }
 }
 
-/// Requests to `/hold` wait here, so that a test decides when they are answered.
+/// Requests to `/hold` wait here until the test lets them be answered.
 #[derive(Default)]
 pub(crate) struct Gate {
     pub(crate) held: AtomicU32,
@@ -272,7 +255,7 @@ async fn echo(
     Ok(Response::new(Full::new(body)))
 }
 
-/// A socket to `addr` from another loopback address, which is another peer to the server.
+/// Connects to `addr` from another loopback address, which is another peer to the server.
 pub(crate) async fn tcp_from(from: u8, addr: SocketAddr) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new([127, 0, 0, from].into(), 0))?;
@@ -300,7 +283,7 @@ pub(crate) async fn tls_from(
         .context("TLS handshake")
 }
 
-/// The leaf that a new connection is shown.
+/// Returns the leaf that a new connection is shown.
 pub(crate) async fn served_leaf(
     addr: SocketAddr,
     connector: &TlsConnector,
@@ -345,14 +328,15 @@ impl Client {
         }
     }
 
-    /// Sends `body` and expects it back. Tells whether the server wants the connection closed.
+    /// Sends `body` and expects it back. Returns whether the server wants the connection closed.
     pub(crate) async fn echo(&mut self, path: &str, body: &'static str) -> Result<bool> {
         self.try_echo(path, body)
             .await?
             .context("the connection was closed before the request could be sent")
     }
 
-    /// The same; `None` if the connection was closed before a byte of the request was sent, so that it can go elsewhere.
+    /// The same; `None` if the connection was closed before a byte of the request was sent, so that
+    /// the request can go elsewhere.
     pub(crate) async fn try_echo(
         &mut self,
         path: &str,
@@ -390,7 +374,7 @@ impl Client {
         Ok(Some(last))
     }
 
-    /// Sends any body anywhere. Gives the status and the answer's body.
+    /// Sends any body to any path. Returns status and body.
     pub(crate) async fn post(&mut self, path: &str, body: Bytes) -> Result<(u16, Bytes)> {
         let request = Request::post(format!("https://localhost{path}"))
             .header("host", "localhost")
@@ -414,7 +398,7 @@ impl Client {
         ))
     }
 
-    /// Whether the next request can be sent on this connection.
+    /// Returns whether this connection takes another request.
     pub(crate) async fn is_usable(&mut self) -> bool {
         match self {
             Self::Http1(sender) => sender.ready().await.is_ok(),
@@ -423,7 +407,7 @@ impl Client {
     }
 }
 
-/// One good request on a new connection.
+/// Sends one good request on a new connection.
 pub(crate) async fn good_request(addr: SocketAddr, connector: &TlsConnector) -> Result<()> {
     let mut client = Client::connect(addr, connector).await?;
     client

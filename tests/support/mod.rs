@@ -1,6 +1,7 @@
-//! A pod without Kubernetes: directories as kubelet makes them, the agent as real processes, ports of its own.
+//! A pod without Kubernetes: directories as kubelet makes them, the agent as real processes, its
+//! own ports.
 //!
-//! Everything waits for a condition with a deadline; nothing sleeps for a fixed time and hopes.
+//! Every wait has a condition and a deadline; there are no fixed sleeps.
 
 #![allow(
     dead_code,
@@ -17,32 +18,33 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use thanos_timeshard::adapters::files::swap_volume;
 
 pub const AGENT: &str = env!("CARGO_BIN_EXE_timeshard-agent");
 pub const POD: &str = "store-0";
 const DEADLINE: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// The example that stands in for thanos; a plain `cargo test` builds it, `cargo test --test x` does not.
+/// The example that stands in for thanos; a plain `cargo test` builds it, `cargo test --test x`
+/// does not.
 pub fn stand_in() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(build_stand_in).clone()
 }
 
 fn build_stand_in() -> PathBuf {
-    let beside = Path::new(AGENT)
+    let built = Path::new(AGENT)
         .parent()
         .unwrap()
         .join("examples/stand-in-thanos");
-    if beside.exists() {
-        return beside;
+    if built.exists() {
+        return built;
     }
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args([
@@ -65,7 +67,7 @@ fn build_stand_in() -> PathBuf {
         .expect("cargo build --example=stand-in-thanos")
 }
 
-/// A real thanos if the environment names one.
+/// Returns a real thanos if the environment names one.
 #[allow(
     clippy::disallowed_methods,
     reason = "tests take their knobs from the environment"
@@ -82,11 +84,11 @@ pub fn real_thanos() -> Option<PathBuf> {
     path
 }
 
-/// Waits until `look` gives something; fails with `what` and the last excuse otherwise.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+/// Waits until `attempt` succeeds; fails with `what` and the last error otherwise.
+pub fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        match look() {
+        match attempt() {
             Ok(value) => return value,
             Err(why) => assert!(
                 Instant::now() < deadline,
@@ -102,7 +104,7 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T
     reason = "the pause between two looks, never the wait itself"
 )]
 pub fn pause() {
-    std::thread::sleep(LOOK_EVERY);
+    std::thread::sleep(RETRY_PAUSE);
 }
 
 pub fn free_port() -> u16 {
@@ -113,7 +115,7 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// A GET; the status code and the body.
+/// Sends a GET; returns status and body.
 pub fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(text)?;
@@ -133,7 +135,7 @@ pub fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     Ok((code, body.to_owned()))
 }
 
-/// A process that does not outlive the test.
+/// A process that the test kills at its end.
 pub struct Process(pub Child);
 
 impl Process {
@@ -142,7 +144,7 @@ impl Process {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// kill -9, and it is gone.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         self.signal(rustix::process::Signal::KILL);
         self.0.wait().unwrap();
@@ -168,7 +170,6 @@ impl Drop for Process {
     }
 }
 
-/// One pod.
 pub struct Pod {
     pub dir: tempfile::TempDir,
     pub http: u16,
@@ -177,11 +178,10 @@ pub struct Pod {
     pub sidecar_flags: Vec<String>,
     pub launch_flags: Vec<String>,
     pub command: Vec<OsString>,
-    version: u32,
 }
 
 impl Pod {
-    /// A pod whose thanos is the stand-in, with these flags more.
+    /// Creates a pod with the stand-in as thanos, with these extra flags.
     pub fn stand_in(flags: &[&str]) -> Self {
         let mut pod = Self::new(&stand_in());
         let log = pod.dir.path().join("log");
@@ -195,7 +195,7 @@ impl Pod {
         pod
     }
 
-    /// A pod whose thanos is this program.
+    /// Creates a pod with this program as thanos.
     pub fn new(program: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for sub in ["config", "shared", "data", "bucket"] {
@@ -216,7 +216,6 @@ impl Pod {
                 .into(),
             launch_flags: Vec::new(),
             command,
-            version: 0,
         }
     }
 
@@ -245,7 +244,7 @@ impl Pod {
         Process(command.stderr(log).spawn().unwrap())
     }
 
-    /// The startup probe.
+    /// Waits as the startup probe does.
     pub fn wait_started(&self) {
         wait_for("the sidecar's /livez", || get(self.port, "/livez"));
     }
@@ -278,31 +277,16 @@ impl Pod {
         )
     }
 
-    /// Sidecar and launcher in kubelet's order.
+    /// Starts sidecar and launcher in kubelet's order.
     pub fn start(&self) -> (Process, Process) {
         let sidecar = self.sidecar();
         self.wait_started();
         (sidecar, self.launcher())
     }
 
-    /// What kubelet does when the `ConfigMap` changes.
+    /// Replaces the mounted `ConfigMap`.
     pub fn swap(&mut self, files: &[(&str, &str)]) {
-        let config = self.path("config");
-        self.version += 1;
-        let fresh = format!("..2026_{}", self.version);
-        fs::create_dir(config.join(&fresh)).unwrap();
-        for (name, content) in files {
-            fs::write(config.join(&fresh).join(name), content).unwrap();
-            if fs::symlink_metadata(config.join(name)).is_err() {
-                symlink(format!("..data/{name}"), config.join(name)).unwrap();
-            }
-        }
-        let old = fs::read_link(config.join("..data")).ok();
-        symlink(&fresh, config.join("..data_tmp")).unwrap();
-        fs::rename(config.join("..data_tmp"), config.join("..data")).unwrap();
-        if let Some(old) = old {
-            fs::remove_dir_all(config.join(old)).unwrap();
-        }
+        swap_volume(&self.path("config"), files.iter().copied()).unwrap();
     }
 
     pub fn publish(&mut self, min: &str, max: &str) {
@@ -310,7 +294,8 @@ impl Pod {
         self.swap(&[(&format!("{POD}.yaml"), &entry)]);
     }
 
-    /// Puts a block into the stand-in's bucket: of the day that ended `age` days ago, compacted from blocks of other ages.
+    /// Puts a block into the stand-in's bucket: of the day that ended `age` days ago, compacted
+    /// from blocks of other ages.
     pub fn block(&self, age: u32, sources: &[u32]) -> String {
         let (name, max) = (ulid(age), midnight() - i64::from(age) * DAY_MILLIS);
         let sources: Vec<String> = if sources.is_empty() {
@@ -331,13 +316,13 @@ impl Pod {
         name
     }
 
-    /// From now on the block can be loaded, or not.
+    /// Makes a block loadable, or not.
     pub fn breaks(&self, block: &str, broken: bool) {
         let file = self.path("bucket").join(format!("{block}.broken"));
         if broken {
-            fs::write(file, "").unwrap()
+            fs::write(file, "").unwrap();
         } else {
-            fs::remove_file(file).unwrap()
+            fs::remove_file(file).unwrap();
         }
     }
 
@@ -347,7 +332,7 @@ impl Pod {
         serde_json::from_str(&body).map_err(|error| error.to_string())
     }
 
-    /// Waits until the pod is in `phase` and thanos serves from `min`; the whole document.
+    /// Waits until the pod is in `phase` and thanos serves from `min`; returns `/status`.
     pub fn wait(&self, phase: &str, min: &str) -> Value {
         wait_for(&format!("phase {phase} with {min}"), || {
             let status = self.status()?;
@@ -377,7 +362,7 @@ impl Pod {
             .concat()
     }
 
-    /// What the stand-in said about itself.
+    /// Returns the lines of the stand-in's log.
     pub fn said(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path("log")).unwrap_or_default();
         text.lines().map(String::from).collect()
@@ -390,12 +375,13 @@ fn midnight() -> i64 {
     thanos_timeshard::adapters::clock::unix_seconds() * 1000 / DAY_MILLIS * DAY_MILLIS
 }
 
-/// The id of the block that ended `age` days ago; a larger number of three digits makes another one of the same day.
+/// Returns the id of the block that ended `age` days ago; another number of three digits makes
+/// another block of the same day.
 fn ulid(age: u32) -> String {
     format!("01K1H8R1000000000000000{age:03}")
 }
 
-/// The ids that `/status` names as missing; `None` if it does not know.
+/// Returns the ids that `/status` reports as missing; `None` if unknown.
 pub fn missing(status: &Value) -> Option<Vec<String>> {
     let missing = status["blocks"]["missing"].as_array()?;
     Some(
@@ -406,7 +392,7 @@ pub fn missing(status: &Value) -> Option<Vec<String>> {
     )
 }
 
-/// kill -9 for what the launcher runs, and it is gone.
+/// Kills the children of the launcher and waits for their end.
 pub fn kill_children(parent: u32) {
     let killed = children_of(parent);
     for (pid, _) in &killed {
@@ -426,8 +412,8 @@ pub fn kill_children(parent: u32) {
     });
 }
 
-/// Plays kubelet until the pod has settled: starts again what ended, and gives the served `min_time` once thanos answers
-/// and the phase is one that lasts.
+/// Plays kubelet until the pod has settled: restarts ended processes, and returns the served
+/// `min_time` once thanos answers in a lasting phase.
 pub fn settle(pod: &Pod, launcher: &mut Process, sidecar: &mut Process, round: &str) -> String {
     wait_for("a serving thanos", || {
         if launcher.0.try_wait().unwrap().is_some() {
@@ -448,7 +434,7 @@ pub fn settle(pod: &Pod, launcher: &mut Process, sidecar: &mut Process, round: &
     })
 }
 
-/// Processes whose parent is `parent`.
+/// Returns the processes with this parent.
 pub fn children_of(parent: u32) -> Vec<(u32, String)> {
     let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
     let pids = fs::read_dir("/proc")
@@ -456,14 +442,14 @@ pub fn children_of(parent: u32) -> Vec<(u32, String)> {
         .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: u32| {
         let stat = stat(pid)?;
-        let mut words = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = words.next()?.to_owned();
-        (words.next()?.parse() == Ok(parent)).then_some((pid, state))
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = fields.next()?.to_owned();
+        (fields.next()?.parse() == Ok(parent)).then_some((pid, state))
     })
     .collect()
 }
 
-/// Waits until the pod is Ready and reports just these blocks as missing; gives its `/status`.
+/// Waits until the pod is Ready and reports exactly these blocks as missing; returns its `/status`.
 pub fn wait_missing(pod: &Pod, expected: &[&str]) -> serde_json::Value {
     wait_for(&format!("{expected:?} to be missing"), || {
         let status = pod.status()?;

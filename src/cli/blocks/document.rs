@@ -1,15 +1,15 @@
-//! The answer for programs.
+//! The report for programs.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::found::{Count, Found, Side};
-use crate::core::blocks::{Resolution, Share, Tally};
-use crate::core::duration::PromDuration;
+use super::found::{BucketReport, Count, Side};
+use crate::core::model::duration::PromDuration;
+use crate::core::plan::bucket::{Resolution, Share, Tally};
 
 /// The field `blocks` of `-o json` and `-o yaml`.
 #[derive(Debug, Serialize)]
-pub(in super::super) struct Document {
+pub(in super::super) struct BlocksDocument {
     format: String,
     listed: Count,
     kinds: Vec<KindRow>,
@@ -61,7 +61,7 @@ struct SuggestionRow {
     shards: Vec<ShardRow>,
 }
 
-impl Found {
+impl BucketReport {
     fn again(&self, side: &Side) -> AgainRow {
         let again = &side.shares.again;
         AgainRow {
@@ -90,8 +90,7 @@ impl Found {
         (0..).zip(&side.shares.shards).map(row).collect()
     }
 
-    /// For programs.
-    pub(in super::super) fn document(&self, now: DateTime<Utc>) -> Document {
+    pub(in super::super) fn document(&self, now: DateTime<Utc>) -> BlocksDocument {
         let kind = |((resolution, level), tally): (&(Resolution, u32), &Tally)| KindRow {
             resolution: resolution.name(),
             level: *level,
@@ -109,7 +108,7 @@ impl Found {
                 loaded_again: self.again(side),
                 shards: self.shard_rows(side, now),
             });
-        Document {
+        BlocksDocument {
             format: self.inventory.format().to_string(),
             listed: self.count(&self.inventory.total()),
             kinds: self.inventory.kinds().iter().map(kind).collect(),
@@ -131,7 +130,7 @@ impl Found {
     }
 }
 
-/// To hundredths.
+/// Rounds to hundredths.
 fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }

@@ -1,32 +1,32 @@
-//! What the list of blocks and the plan give together, and how its numbers are said.
+//! The report on a list of blocks under a plan, and its numbers for people.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::core::blocks::{
-    Balance, Inventory, Measure, NoSuggestion, Shares, Suggestion, Tally, Weights,
-};
+use crate::core::model::text::counted;
 use crate::core::plan::Plan;
+use crate::core::plan::bucket::{
+    Balance, Inventory, Measure, NoSuggestion, ShardShares, Suggestion, Tally, Weights,
+};
 
-/// Everything that is shown.
-pub(in super::super) struct Found {
+pub(in super::super) struct BucketReport {
     pub(super) inventory: Inventory,
     pub(super) weights: Weights,
     pub(super) balance: Balance,
     pub(super) shards: usize,
     pub(super) today: Side,
     pub(super) better: Result<(Suggestion, Side), NoSuggestion>,
-    /// Whether the newest window ends before now, with a negative future buffer.
+    /// True with a negative future buffer: the newest window ends before now.
     pub(super) ends_before_now: bool,
 }
 
-/// One way to divide the bucket.
+/// The bucket under one plan.
 pub(super) struct Side {
     pub(super) plan: Plan,
-    pub(super) shares: Shares,
+    pub(super) shares: ShardShares,
 }
 
-/// Numbers that the list does not tell are null.
+/// Numbers that the list lacks are null.
 #[derive(Debug, Serialize)]
 pub(super) struct Count {
     pub(super) blocks: u64,
@@ -36,12 +36,12 @@ pub(super) struct Count {
 
 impl Side {
     pub(super) fn new(plan: Plan, inventory: &Inventory, now: DateTime<Utc>) -> Self {
-        let shares = Shares::new(inventory, &plan, now);
+        let shares = ShardShares::new(inventory, &plan, now);
         Self { plan, shares }
     }
 }
 
-impl Found {
+impl BucketReport {
     pub(super) fn imbalance(&self, side: &Side) -> f64 {
         self.weights
             .of_even_share(self.weights.heaviest(&side.plan), self.shards)
@@ -84,19 +84,19 @@ impl Found {
         ]
     }
 
-    /// In one cell: bytes if they are known.
+    /// One cell: bytes if known, else blocks.
     pub(super) fn main(&self, tally: &Tally) -> String {
         self.count(tally)
             .bytes
             .map_or_else(|| tally.blocks.to_string(), human)
     }
 
-    pub(super) fn words(&self, tally: &Tally) -> String {
-        let plural = if tally.blocks == 1 { "" } else { "s" };
-        self.count(tally).bytes.map_or_else(
-            || format!("{} block{plural}", tally.blocks),
-            |bytes| format!("{} block{plural} ({})", tally.blocks, human(bytes)),
-        )
+    pub(super) fn sentence(&self, tally: &Tally) -> String {
+        let blocks = counted(tally.blocks, "block");
+        match self.count(tally).bytes {
+            None => blocks,
+            Some(bytes) => format!("{blocks} ({})", human(bytes)),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! `timeshard plan --blocks`: what each shard loads of a real bucket, and boundaries that would share it better.
+//! `timeshard plan --blocks`: the load of each shard for a real bucket, and better boundaries.
 //!
-//! `core::blocks` counts and searches; here the list is read in pieces; `found` is the answer, `text` and `document` show it.
+//! `core::plan::bucket` counts and searches. This module reads the list in pieces; `found` is the
+//! report, `text` and `document` print it.
 
 mod document;
 mod found;
@@ -11,32 +12,33 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
-pub(super) use document::Document;
-use found::{Found, Side};
+pub(super) use document::BlocksDocument;
+use found::{BucketReport, Side};
 
 use super::{Failure, input, say};
-use crate::core::blocks::{Balance, Inventory, Measure, Reader, Weights, suggest};
 use crate::core::config::Config;
-use crate::core::duration::PromDuration;
+use crate::core::model::duration::PromDuration;
 use crate::core::plan::Plan;
+use crate::core::plan::bucket::{Balance, Inventory, Measure, Reader, Weights, suggest};
 
-/// Read at once, in bytes.
+/// Size of one read, in bytes.
 const PIECE_BYTES: usize = 1024 * 1024;
-/// The longest list, in bytes: two million blocks with a `meta.json` of 8 KiB each.
+/// Longest list, in bytes: two million blocks with a `meta.json` of 8 KiB each.
 const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024 * 1024;
 
-/// A list of blocks and what to do with it.
 #[derive(Debug, clap::Args)]
-pub(super) struct Bucket {
-    /// Show what each shard loads of a bucket, and better boundaries: a file (or "-") with the JSON of `thanos tools bucket ls
-    /// --exclude-delete -o json`, or of a store's /api/v1/blocks; lines of a log in it are skipped
+pub(super) struct BucketArgs {
+    /// Show the load of each shard for a bucket, and better boundaries. A file (or "-") with the JSON
+    /// of `thanos tools bucket ls --exclude-delete -o json`, or of a store's /api/v1/blocks; log
+    /// lines in it are skipped
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to"])]
     pub(super) blocks: Option<PathBuf>,
-    /// What the suggested boundaries balance. Default: bytes; samples or blocks where the list has no bytes
+    /// What the suggested boundaries balance. Default: bytes; samples or blocks if the list has no
+    /// bytes
     #[arg(long, value_name = "MEASURE", requires = "blocks")]
     balance: Option<By>,
-    /// With --balance recent: a block counts by its size, the newest 10 times, and what it counts above once halves with each
-    /// such time (units y w d h m s)
+    /// With --balance recent: the newest block counts 10 times its size, the oldest once; the
+    /// surplus halves with each half-life (units y w d h m s)
     #[arg(long, value_name = "DURATION", default_value = "30d", requires = "blocks", value_parser = half_life)]
     half_life: PromDuration,
 }
@@ -49,7 +51,7 @@ enum By {
     Samples,
     /// Number of blocks
     Blocks,
-    /// Bytes, new ones counting more, since they are queried more
+    /// Bytes, of which new ones count more because they are queried more
     Recent,
 }
 
@@ -62,15 +64,15 @@ fn half_life(text: &str) -> Result<PromDuration, String> {
     }
 }
 
-impl Bucket {
-    /// Reads the list and looks at it under this plan.
+impl BucketArgs {
+    /// Reads the list and reports on it under this plan.
     pub(super) fn find(
         &self,
         list: &Path,
         config: &Config,
         plan: Plan,
         now: DateTime<Utc>,
-    ) -> Result<Found, Failure> {
+    ) -> Result<BucketReport, Failure> {
         let inventory = read(list)?;
         let name = input::name(list);
         let best = inventory.best_measure();
@@ -78,13 +80,13 @@ impl Bucket {
             None | Some(By::Recent) => best,
             Some(By::Bytes) if best != Measure::Bytes => {
                 return Err(Failure::Invalid(format!(
-                    "--balance bytes: {name} is what `{}` prints, without bytes; list the bucket with `ls -o json`, or leave --balance out",
+                    "--balance bytes: {name} is the output of `{}` without bytes; list the bucket with `ls -o json`, or leave --balance out",
                     inventory.format()
                 )));
             }
             Some(By::Samples) if inventory.total().samples == 0 => {
                 return Err(Failure::Invalid(format!(
-                    "--balance samples: {name} is what `{}` prints, without samples; list the bucket with `ls -o json`",
+                    "--balance samples: {name} is the output of `{}` without samples; list the bucket with `ls -o json`",
                     inventory.format()
                 )));
             }
@@ -95,7 +97,7 @@ impl Bucket {
         let unsized_blocks = inventory.without_bytes();
         if measure == Measure::Bytes && unsized_blocks > 0 {
             say(&format!(
-                "warning: {unsized_blocks} blocks do not tell their bytes (uploaded before Thanos 0.17) and count as 0; --balance samples counts them"
+                "warning: {unsized_blocks} blocks have no size (uploaded before Thanos 0.17) and count as 0; --balance samples counts them"
             ));
         }
         let balance = Balance {
@@ -112,7 +114,7 @@ impl Bucket {
         });
         let shards = plan.shards().len();
         let ends_before_now = config.sharding.future_buffer() < PromDuration::ZERO;
-        Ok(Found {
+        Ok(BucketReport {
             today: Side::new(plan, &inventory, now),
             inventory,
             weights,

@@ -1,20 +1,19 @@
-//! The answer for people: tables, and bars for the picture.
+//! The report for people: tables, and bars for the picture.
 
 use chrono::{DateTime, Utc};
 
 use super::super::{svg, timeline};
-use super::found::{Found, Side};
-use crate::core::blocks::Tally;
+use super::found::{BucketReport, Side};
+use crate::core::plan::bucket::Tally;
 
-/// Rows of a table; more would not be looked at.
-const MOST_ROWS: usize = 200;
+/// Rows of a table.
+const MAX_ROWS: usize = 200;
 
-impl Found {
-    /// For people.
+impl BucketReport {
     pub(in super::super) fn text(&self, now: DateTime<Utc>) -> String {
         let mut text = format!(
             "{}, as `{}` prints them\n",
-            self.words(&self.inventory.total()),
+            self.sentence(&self.inventory.total()),
             self.inventory.format()
         );
         let mut kinds =
@@ -33,8 +32,8 @@ impl Found {
         let shares = &self.today.shares;
         text.push_str(&format!(
             "in no window: {} older than the retention, {} {}\n",
-            self.words(&shares.older),
-            self.words(&shares.future),
+            self.sentence(&shares.older),
+            self.sentence(&shares.future),
             if self.ends_before_now {
                 "newer than the newest window"
             } else {
@@ -70,12 +69,12 @@ impl Found {
         let bars: Vec<svg::Bar> = (0..)
             .zip(&self.today.shares.shards)
             .map(|(shard, share)| svg::Bar {
-                label: format!("shard {shard}: {}", self.words(&share.loaded)),
+                label: format!("shard {shard}: {}", self.sentence(&share.loaded)),
                 today: self.of_even_share(&self.today, shard, now),
                 better: better.map(|side| self.of_even_share(side, shard, now)),
             })
             .collect();
-        let said = better.map_or_else(String::new, |side| {
+        let suggested = better.map_or_else(String::new, |side| {
             format!(
                 ", {:.2} with the suggested boundaries",
                 self.imbalance(side)
@@ -84,7 +83,7 @@ impl Found {
         svg::bars(
             &bars,
             &format!(
-                "What each shard loads, against an even share by {}: imbalance {:.2}{said}",
+                "What each shard loads, against an even share by {}: imbalance {:.2}{suggested}",
                 self.measure(),
                 self.imbalance(&self.today)
             ),
@@ -105,7 +104,7 @@ impl Found {
             "OF EVEN SHARE",
         ];
         let mut table = timeline::plain_table(&header);
-        for (shard, share) in (0..).zip(side.shares.shards.iter().take(MOST_ROWS)) {
+        for (shard, share) in (0..).zip(side.shares.shards.iter().take(MAX_ROWS)) {
             let [blocks, bytes, samples] = self.cells(&share.loaded);
             let main = |tally: &Tally| self.main(tally);
             let [raw, five_minutes, one_hour] = share.by_resolution.each_ref().map(main);
@@ -122,7 +121,7 @@ impl Found {
                 format!("{:.2}", self.of_even_share(side, shard, now)),
             ]);
         }
-        let rest = side.shares.shards.len().saturating_sub(MOST_ROWS);
+        let rest = side.shares.shards.len().saturating_sub(MAX_ROWS);
         let more = if rest > 0 {
             format!("… and {rest} older shards; -o json has them all\n")
         } else {
@@ -131,8 +130,8 @@ impl Found {
         let again = &side.shares.again;
         format!(
             "{table}\n{more}loaded more than once: {} within the overlap, {} across an edge\nimbalance: {:.2} (the largest shard, of an even share by {})\n",
-            self.words(&again.within_overlap),
-            self.words(&again.across_edges),
+            self.sentence(&again.within_overlap),
+            self.sentence(&again.across_edges),
             self.imbalance(side),
             self.measure()
         )

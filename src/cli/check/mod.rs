@@ -1,6 +1,7 @@
-//! `timeshard check`: looks at a cluster, says what is wrong and what to do about it.
+//! `timeshard check`: reports problems of an installation and how to fix them.
 //!
-//! What is wrong is decided in `core::check`, what is looked at in `adapters::check`; here are flags, waiting and exit codes.
+//! `core::check` decides, `adapters::kube::check` gathers; this module has flags, waiting and exit
+//! codes.
 
 mod print;
 
@@ -13,92 +14,99 @@ use kube::Client;
 use tokio::time::Instant;
 
 use self::print::{Output, Style};
+use super::cluster::{ClusterArgs, SystemArgs, parse_name};
 use super::{Failure, input, print as put};
-use crate::adapters::check::{Progress, Wanted, gather, gather_before};
-use crate::adapters::server_status::{Address, connect_to};
+use crate::adapters::kube::check::{CheckScope, DEADLINE, Progress, gather, gather_before};
+use crate::adapters::kube::server_status::Address;
 use crate::core::check::objects::ConfigText;
-use crate::core::check::{self, Outcome, Report};
+use crate::core::check::{self, CheckOutcome, Report};
 use crate::core::config::MAX_CONFIG_BYTES;
-use crate::core::duration::PromDuration;
-use crate::core::names;
+use crate::core::model::duration::PromDuration;
+use crate::core::model::text::truncate;
 
-/// The longest time that DNS servers remember an answer about a Service.
+/// The highest `--dns-cache`: no DNS server caches an answer about a Service for longer.
 const MAX_DNS_CACHE: PromDuration = PromDuration::from_secs(3_600);
-/// How long to wait before looking again.
-const AGAIN: Duration = Duration::from_secs(2);
+/// The pause before the next try with `--wait`.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
 
-/// Check an installation, or with --pre a cluster before it.
+/// Check an installation, its gateways and queriers, or a cluster before installation
 ///
-/// Looks at the API server, the server, its webhook and certificate, labelled namespaces, gateways, rollouts and queriers
-/// (in-cluster configuration or KUBECONFIG), and says for each check whether it passes (√), warns (‼), fails (×) or was
-/// skipped (-), and what to do. Changes nothing: the one pod that it sends is created as a dry run. docs/checks.md explains
-/// every check. Exits with 0 when all passed or only warned, with 3 when one failed, with 1 when the cluster cannot be asked.
+/// Checks the API server, the server, its webhook and certificate, labelled namespaces, gateways,
+/// rollouts and queriers. Prints for each check whether it passes (√), warns (‼), fails (×) or is
+/// skipped (-), and what to do. Changes nothing: it creates one pod, as a dry run. docs/checks.md
+/// explains every check. Exits with 0 if all checks passed or only warned, 3 if any failed, 1 if the
+/// cluster cannot be reached.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  timeshard check --pre                      # before installation
+  timeshard check --wait 5m                  # after it, until no check fails
+  timeshard check -n monitoring -o wide
+  timeshard check --config config.yaml       # a changed configuration, before it is applied
+  timeshard check -o json | jq '.checks[] | select(.result == \"fail\")'")]
 pub(super) struct Args {
-    /// Check what can be known before anything is installed
-    #[arg(long, conflicts_with_all = ["namespace", "config"])]
+    /// Check a cluster before installation
+    #[arg(long, conflicts_with_all = ["namespace", "all_namespaces", "config"])]
     pre: bool,
-    /// Look at this labelled namespace only. Default: all that are labelled
-    #[arg(short, long, value_name = "NAMESPACE", value_parser = super::status::parse_name)]
+    /// Check only this labelled namespace. Default: all labelled namespaces
+    #[arg(short, long, value_name = "NAMESPACE", value_parser = parse_name)]
     namespace: Option<String>,
-    /// Check this configuration file (YAML, at most 1 MiB; "-" reads standard input) against the gateways, instead of the
-    /// server's
+    /// All labelled namespaces, as without -n
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
+    /// Check this configuration file (YAML, at most 1 MiB; "-" reads standard input) against the
+    /// gateways, instead of the server's
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What to print
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Output,
-    /// Look again every 2 s until no check fails, for this long at most (such as 5m). Default: once
+    /// Repeat every 2 s until no check fails, for at most this long (such as 5m). Default: run once
     #[arg(long, value_name = "DURATION", value_parser = super::status::parse_timeout)]
     wait: Option<PromDuration>,
-    /// Ask the server's admin port at this address, such as `http://127.0.0.1:8080` (a port-forward), instead of finding it
+    /// Address of the server's admin port, such as `http://127.0.0.1:8080` (a port-forward).
+    /// Default: through the API server
     #[arg(long, value_name = "URL", env = "TIMESHARD_SERVER")]
     server: Option<Address>,
-    /// How long DNS remembers an answer about a Service (such as 30s; 0s is not at all). Default: by the Corefile in ConfigMap
-    /// coredns of namespace kube-system, and 30s where that cannot be read
+    /// How long DNS caches an answer about a Service (such as 30s; 0s for no cache). Default: from
+    /// the Corefile in ConfigMap coredns of namespace kube-system, or 30s if that cannot be read
     #[arg(long, value_name = "DURATION", value_parser = parse_dns_cache, conflicts_with = "pre")]
     dns_cache: Option<PromDuration>,
-    /// Namespace that `timeshard serve` runs in, or shall run in
-    #[arg(long, value_name = "NAMESPACE", env = "TIMESHARD_SYSTEM_NAMESPACE", default_value = names::SYSTEM_NAMESPACE, value_parser = super::status::parse_name)]
-    system_namespace: String,
-    /// No colours, not on a terminal either; also by any text in `NO_COLOR`
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    system: SystemArgs,
+    /// Disable colours (also `NO_COLOR`)
     #[arg(long, env = "NO_COLOR", hide_env = true, value_parser = parse_no_color)]
     no_color: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Failed(format!("the runtime does not start: {error}")))?;
-    runtime.block_on(check(args))
+    super::block_on(check(args))
 }
 
 async fn check(args: &Args) -> Result<(), Failure> {
     let wanted = wanted(args)?;
-    let (client, url) = connect_to().await.map_err(|error| {
-        Failure::Failed(format!(
-            "no cluster: {error}; set KUBECONFIG, or run in a pod with a ServiceAccount"
-        ))
-    })?;
-    let line = Line::new();
+    let cluster = args.cluster.connect(DEADLINE, "").await?;
+    let client = &cluster.client;
+    let line = ProgressLine::new();
     let deadline = args
         .wait
         .and_then(|wait| Instant::now().checked_add(wait.to_std()));
     let report = loop {
-        let report = look(args, &wanted, &client, &line).await;
-        let left = deadline.is_some_and(|deadline| Instant::now() + AGAIN < deadline);
+        let report = gather_and_check(args, &wanted, client, &line).await;
+        let left = deadline.is_some_and(|deadline| Instant::now() + RETRY_EVERY < deadline);
         let failed = report.summary().fail;
         if failed == 0 || !left {
             break report;
         }
-        line.show(&format!("{failed} failed; looking again"));
-        tokio::time::sleep(AGAIN).await;
+        line.show(&format!("{failed} failed; trying again"));
+        tokio::time::sleep(RETRY_EVERY).await;
     };
     line.clear();
     if let Some(finding) = unreachable(&report) {
-        // Scripts that read JSON find the same there.
-        if args.output == Output::Json {
+        // Scripts that read JSON also get a document.
+        if args.output.is_document() {
             put(&print::rendered(
                 &report,
                 args.output,
@@ -110,8 +118,7 @@ async fn check(args: &Args) -> Result<(), Failure> {
             .split_once(": ")
             .map_or(finding.message.as_str(), |(_, cause)| cause);
         return Err(Failure::Failed(format!(
-            "the API server at {} does not answer: {}",
-            url.trim_end_matches('/'),
+            "the API server at {cluster} does not answer: {}",
             one_line(cause)
         )));
     }
@@ -122,22 +129,20 @@ async fn check(args: &Args) -> Result<(), Failure> {
     verdict(&report)
 }
 
-async fn look(args: &Args, wanted: &Wanted, client: &Client, line: &Line) -> Report {
+async fn gather_and_check(
+    args: &Args,
+    wanted: &CheckScope,
+    client: &Client,
+    line: &ProgressLine,
+) -> Report {
     if args.pre {
-        check::pre(
-            &Box::pin(gather_before(
-                client.clone(),
-                &args.system_namespace,
-                line.progress(),
-            ))
-            .await,
-        )
+        check::pre(&Box::pin(gather_before(client.clone(), wanted, line.progress())).await)
     } else {
         check::run(&Box::pin(gather(client.clone(), wanted, line.progress())).await)
     }
 }
 
-fn wanted(args: &Args) -> Result<Wanted, Failure> {
+fn wanted(args: &Args) -> Result<CheckScope, Failure> {
     let local = |path: &PathBuf| {
         let text = input::text(path, MAX_CONFIG_BYTES)?;
         Ok::<_, Failure>(ConfigText {
@@ -146,19 +151,20 @@ fn wanted(args: &Args) -> Result<Wanted, Failure> {
             of_server: false,
         })
     };
-    Ok(Wanted {
-        system: args.system_namespace.clone(),
+    Ok(CheckScope {
+        system: args.system.system_namespace.clone(),
         only: args.namespace.clone(),
         config: args.config.as_ref().map(local).transpose()?,
         server: args.server.clone(),
         dns_cache: args.dns_cache,
+        deadline: args.cluster.deadline(DEADLINE),
     })
 }
 
 fn parse_dns_cache(text: &str) -> Result<PromDuration, String> {
     let value: PromDuration = text
         .parse()
-        .map_err(|error: crate::core::duration::DurationError| error.to_string())?;
+        .map_err(|error: crate::core::model::duration::DurationError| error.to_string())?;
     if (PromDuration::ZERO..=MAX_DNS_CACHE).contains(&value) {
         Ok(value)
     } else {
@@ -179,30 +185,30 @@ fn verdict(report: &Report) -> Result<(), Failure> {
 
 fn unreachable(report: &Report) -> Option<&check::Finding> {
     report.findings.iter().find(|finding| {
-        finding.check == &check::ids::API_REACHABLE && finding.result == Outcome::Fail
+        finding.check == &check::ids::API_REACHABLE && finding.result == CheckOutcome::Fail
     })
 }
 
-/// A cause in one line: proxies answer with whole pages.
+/// Joins the lines of a cause: proxies answer with whole pages.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The flag itself says true; an environment variable with any text does, too.
+/// True for the bare flag and for any non-empty environment variable except `false`.
 #[allow(clippy::unnecessary_wraps, reason = "clap's parsers may fail")]
 fn parse_no_color(text: &str) -> Result<bool, String> {
     Ok(!matches!(text, "" | "false"))
 }
 
-/// A line on the terminal that says what is being looked at; nothing where nobody reads it.
-struct Line {
+/// A line on the terminal with the current check; nothing if stderr is not a terminal.
+struct ProgressLine {
     visible: bool,
 }
 
-/// What a narrow terminal shows of it, in characters.
+/// Fits a narrow terminal, in characters.
 const LINE_CHARS: usize = 76;
 
-impl Line {
+impl ProgressLine {
     fn new() -> Self {
         Self {
             visible: std::io::stderr().is_terminal(),
@@ -215,10 +221,7 @@ impl Line {
     }
 
     fn show(&self, what: &str) {
-        self.put(&format!(
-            "\r\u{1b}[K{}",
-            what.chars().take(LINE_CHARS).collect::<String>()
-        ));
+        self.put(&format!("\r\u{1b}[K{}", truncate(what, LINE_CHARS)));
     }
 
     fn clear(&self) {
@@ -229,7 +232,7 @@ impl Line {
         use std::io::Write as _;
         if self.visible {
             let mut out = std::io::stderr().lock();
-            // Nobody is worse off without it.
+            // The line is only decoration.
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         }
     }
@@ -240,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_dns_remembers_is_bounded() {
+    fn dns_cache_is_bounded() {
         for (text, fits) in [
             ("0s", true),
             ("30s", true),

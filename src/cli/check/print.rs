@@ -1,22 +1,33 @@
-//! A report as text for people, and as JSON for programs.
+//! A report as text, JSON or YAML.
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cli::Failure;
-use crate::core::check::{Finding, Outcome, Report};
-use crate::core::printable::acts;
+use crate::cli::{Failure, output};
+use crate::core::check::{CheckOutcome, Finding, Report};
+use crate::core::model::text::is_control;
 
-/// Findings of one check that are shown one by one; `-o json` has all.
-const MOST_SHOWN: usize = 20;
+/// How many findings of one check the text shows; `-o wide` and `-o json` have all.
+const MAX_SHOWN: usize = 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Output {
-    /// A line for each check, and what to do
-    Text,
+    /// One line per check, with hints
+    #[value(alias = "text")]
+    Table,
+    /// One line per finding, also for those that passed
+    Wide,
     /// One JSON document, described in docs/checks.md
     Json,
+    /// The same as YAML
+    Yaml,
+}
+
+impl Output {
+    pub(super) const fn is_document(self) -> bool {
+        matches!(self, Self::Json | Self::Yaml)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -24,31 +35,35 @@ pub(super) struct Style {
     pub(super) colours: bool,
 }
 
+/// Kind of the document.
+const KIND: &str = "Check";
+
 pub(super) fn rendered(report: &Report, output: Output, style: Style) -> Result<String, Failure> {
     match output {
-        Output::Text => Ok(text(report, style)),
-        Output::Json => json(report).map_err(|error| Failure::Failed(error.to_string())),
+        Output::Table => Ok(text(report, style, MAX_SHOWN)),
+        Output::Wide => Ok(text(report, style, usize::MAX)),
+        Output::Json => output::json(KIND, &document(report)),
+        Output::Yaml => output::yaml(KIND, &document(report)),
     }
 }
 
-fn json(report: &Report) -> Result<String, serde_json::Error> {
+fn document(report: &Report) -> Value {
     let one = |finding: &Finding| {
         json!({"id": finding.check.id, "section": finding.check.section.name(), "subject": finding.subject, "result": finding.result.name(),
             "message": finding.message, "hint": finding.hint, "url": finding.check.url()})
     };
     let sum = report.summary();
     let checks: Vec<_> = report.findings.iter().map(one).collect();
-    let document = json!({"checks": checks, "summary": {"pass": sum.pass, "warn": sum.warn, "fail": sum.fail, "skipped": sum.skipped}});
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    json!({"checks": checks, "summary": {"pass": sum.pass, "warn": sum.warn, "fail": sum.fail, "skipped": sum.skipped}})
 }
 
 impl Style {
-    fn sign(self, result: Outcome) -> String {
+    fn sign(self, result: CheckOutcome) -> String {
         let (sign, colour) = match result {
-            Outcome::Pass => ("√", 32),
-            Outcome::Warn => ("‼", 33),
-            Outcome::Fail => ("×", 31),
-            Outcome::Skipped => ("-", 2),
+            CheckOutcome::Pass => ("√", 32),
+            CheckOutcome::Warn => ("‼", 33),
+            CheckOutcome::Fail => ("×", 31),
+            CheckOutcome::Skipped => ("-", 2),
         };
         if self.colours {
             format!("\u{1b}[{colour}m{sign}\u{1b}[0m")
@@ -58,7 +73,8 @@ impl Style {
     }
 }
 
-fn text(report: &Report, style: Style) -> String {
+/// Shows at most `max` findings of a check; if there is no limit, also each that passed.
+fn text(report: &Report, style: Style, max: usize) -> String {
     let mut text = String::new();
     let mut at = 0;
     let mut section = None;
@@ -77,7 +93,7 @@ fn text(report: &Report, style: Style) -> String {
                 "-".repeat(name.len())
             );
         }
-        text += &group(&of_check, style);
+        text += &group(&of_check, style, max);
     }
     let sum = report.summary();
     text + &format!(
@@ -86,49 +102,54 @@ fn text(report: &Report, style: Style) -> String {
     )
 }
 
-/// The findings of one check: what is well in one line, anything else one by one.
-fn group(findings: &[&Finding], style: Style) -> String {
+/// Prints the findings of one check: passes in one line, all others one by one.
+fn group(findings: &[&Finding], style: Style, max: usize) -> String {
     let mut text = String::new();
-    let of = |result: Outcome| -> Vec<&&Finding> {
+    let of = |result: CheckOutcome| -> Vec<&&Finding> {
         findings
             .iter()
             .filter(|finding| finding.result == result)
             .collect()
     };
-    match of(Outcome::Pass).as_slice() {
+    match of(CheckOutcome::Pass).as_slice() {
         [] => {}
         [one] => text += &line(style, one),
+        many if max == usize::MAX => text.extend(many.iter().map(|one| line(style, one))),
         many => {
             text += &format!(
                 "{} {} ({})\n",
-                style.sign(Outcome::Pass),
+                style.sign(CheckOutcome::Pass),
                 many[0].check.title,
                 many.len()
-            )
+            );
         }
     }
-    for result in [Outcome::Skipped, Outcome::Warn, Outcome::Fail] {
+    for result in [
+        CheckOutcome::Skipped,
+        CheckOutcome::Warn,
+        CheckOutcome::Fail,
+    ] {
         let all = of(result);
-        // What is skipped for the same reason is said once.
-        let mut told = BTreeSet::new();
+        // Prints each reason for skipping once.
+        let mut reasons = BTreeSet::new();
         let fresh = |finding: &&&Finding| {
-            result != Outcome::Skipped || told.insert(finding.message.clone())
+            result != CheckOutcome::Skipped || reasons.insert(finding.message.clone())
         };
         let all: Vec<_> = all.into_iter().filter(fresh).collect();
-        for finding in all.iter().take(MOST_SHOWN) {
+        for finding in all.iter().take(max) {
             text += &line(style, finding);
             if !finding.hint.is_empty() {
                 text += &format!("    {}\n", plain(&finding.hint));
             }
-            if matches!(result, Outcome::Warn | Outcome::Fail) {
+            if matches!(result, CheckOutcome::Warn | CheckOutcome::Fail) {
                 text += &format!("    see {}\n", finding.check.url());
             }
         }
-        if all.len() > MOST_SHOWN {
+        if all.len() > max {
             text += &format!(
                 "{} and {} more like this; -o json has all\n",
                 style.sign(result),
-                all.len() - MOST_SHOWN
+                all.len() - max
             );
         }
     }
@@ -149,11 +170,11 @@ fn line(style: Style, finding: &Finding) -> String {
     )
 }
 
-/// Foreign text without what a terminal would act upon.
+/// Removes control characters.
 fn plain(text: &str) -> String {
     let lines: Vec<String> = text
         .lines()
-        .map(|line| line.chars().filter(|c| !acts(*c)).collect())
+        .map(|line| line.chars().filter(|c| !is_control(*c)).collect())
         .collect();
     lines.join("\n    ")
 }

@@ -1,7 +1,8 @@
 //! The demo's first half: admission for real, without a cluster.
 //!
-//! A CA and certificate are made in memory, the webhook listens on loopback with the server's own code, and every pod of a
-//! plain StatefulSet is admitted over HTTPS as the API server would send it; so are those that come when it is scaled.
+//! The webhook listens on loopback with the server's own code and a certificate made in memory.
+//! Every pod of a plain StatefulSet is admitted over HTTPS, as the API server would send it; so are
+//! the pods that scaling adds.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,32 +15,30 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::super::inject::{Admitted, apply};
+use super::super::manifests::{self, Manifest};
 use super::super::{Failure, input, plan, print, timeline};
 use super::Args;
-use crate::adapters::cluster::Observed;
-use crate::adapters::http_client::HttpsClient;
-use crate::adapters::serve::{Edge, Limits, ServeStats};
-use crate::adapters::tls::Certificates;
+use crate::adapters::https::serve::{Edge, Limits, ServeStats};
+use crate::adapters::https::tls::Certificates;
+use crate::adapters::https_client::HttpsClient;
+use crate::adapters::kube::cluster::Observed;
 use crate::adapters::{clock, signals};
-use crate::core::expand;
-use crate::core::fleet::{Fleet, StatefulSetFacts};
-use crate::core::names;
+use crate::core::gateways::Gateways;
+use crate::core::kube::pod_template;
+use crate::core::kube::recognise::sidecar_of;
+use crate::core::kube::statefulset::StatefulSetFacts;
+use crate::core::model::names;
 use crate::core::plan::Plan;
-use crate::webhook::{self, Metrics, Reviewer};
+use crate::webhook::{self, Reviewer, WebhookMetrics};
 
-/// What a user would deploy: nothing of ours in it, and no time flags.
+/// What a user would deploy: without annotations, sidecar or time flags.
 const STATEFULSET: &str = include_str!("statefulset.yaml");
 /// The name on the certificate, as a Service would have it.
 const SERVER_NAME: &str = "timeshard.timeshard-system.svc";
 
-/// What came out of admission, and the webhook, which goes on.
-#[cfg_attr(
-    not(feature = "agent"),
-    allow(dead_code, reason = "without the agent there are no later steps")
-)]
+/// The admitted pods, and the running webhook.
 pub(super) struct Admission {
     pub(super) observed: Arc<Observed>,
-    /// The StatefulSet as it is now.
     pub(super) facts: StatefulSetFacts,
     /// Its pods, by ordinal.
     pub(super) admitted: Vec<Admitted>,
@@ -47,23 +46,24 @@ pub(super) struct Admission {
     server: Server,
 }
 
-/// Starts the webhook, has every pod admitted, and shows what was injected. `annotations` are put on the StatefulSet.
+/// Starts the webhook, has every pod admitted, and prints what was injected. `annotations` are
+/// added to the StatefulSet.
 pub(super) async fn admit(
     args: &Args,
     annotations: &[(String, String)],
 ) -> Result<Admission, Failure> {
     let config = Arc::new(input::config(&args.config)?);
     let statefulset = statefulset(args)?;
-    let mut facts = expand::facts(
+    let mut facts = pod_template::facts(
         &statefulset,
-        &expand::namespace(&statefulset, &config.operator.namespace),
+        &pod_template::namespace(&statefulset, &config.operator.namespace),
         args.replicas,
     );
     facts.annotations.extend(annotations.iter().cloned());
-    // Its controller is this demo.
+    // The demo is the StatefulSet controller.
     facts.generation_observed = true;
     facts.store = true;
-    let observed = Observed::new(Fleet::new(config.clone()));
+    let observed = Observed::new(Gateways::new(config.clone()));
     observed.update(|fleet| fleet.with_statefulset(facts.clone()));
     if let Some(problem) = &observed
         .fleet
@@ -73,20 +73,20 @@ pub(super) async fn admit(
     {
         return Err(Failure::Invalid(format!(
             "{}: {problem}",
-            expand::title(&statefulset)
+            pod_template::title(&statefulset)
         )));
     }
 
-    print("1. A CA and a certificate are made in memory, and the webhook starts.\n")?;
+    print("1. The webhook starts, with a CA and a certificate made in memory.\n")?;
     let server = start(&observed).await?;
     print(&format!(
-        "   https://{}{}\n\n2. The pods of {}, as the StatefulSet controller makes them, are admitted over HTTPS.\n",
+        "   https://{}{}\n\n2. The pods of {}, created as by the StatefulSet controller, are admitted over HTTPS.\n",
         server.address,
         names::MUTATE_PATH,
-        expand::title(&statefulset)
+        pod_template::title(&statefulset)
     ))?;
     let admitted = admit_pods(&server, &statefulset, &facts, 0).await?;
-    print(&shown(&admitted, &observed, &facts))?;
+    print(&description(&admitted, &observed, &facts))?;
     Ok(Admission {
         observed,
         facts,
@@ -97,74 +97,83 @@ pub(super) async fn admit(
 }
 
 impl Admission {
-    /// The StatefulSet changes as its user wants it. Pods that it has already stay; those that are new are admitted.
-    #[cfg(feature = "agent")]
+    /// Changes the StatefulSet. Existing pods stay; returns the new ones, which were admitted.
     pub(super) async fn update(&mut self, facts: StatefulSetFacts) -> Result<&[Admitted], Failure> {
         self.facts = facts;
         self.observed
             .update(|fleet| fleet.with_statefulset(self.facts.clone()));
-        let there = self.admitted.len();
+        let existing = self.admitted.len();
         self.admitted
-            .extend(admit_pods(&self.server, &self.statefulset, &self.facts, there).await?);
-        Ok(&self.admitted[there..])
+            .extend(admit_pods(&self.server, &self.statefulset, &self.facts, existing).await?);
+        Ok(&self.admitted[existing..])
     }
 
-    /// All pods are replaced by those of a StatefulSet that changed before it was deployed.
-    #[cfg(feature = "agent")]
-    pub(super) async fn anew(&mut self, facts: StatefulSetFacts) -> Result<&[Admitted], Failure> {
+    /// Admits the pods of a changed StatefulSet instead of all earlier ones.
+    pub(super) async fn replace(
+        &mut self,
+        facts: StatefulSetFacts,
+    ) -> Result<&[Admitted], Failure> {
         self.admitted.clear();
         self.update(facts).await
     }
 
-    /// Drains and ends the webhook.
+    /// The webhook's metrics, once.
+    pub(super) fn take_metrics(&mut self) -> Registry {
+        std::mem::take(&mut self.server.registry)
+    }
+
+    /// Drains and stops the webhook.
     pub(super) async fn end(self) -> Result<(), Failure> {
         self.server.trigger.signal();
         self.server
             .task
             .await
-            .map_err(|error| Failure::Failed(format!("the webhook ended badly: {error}")))
+            .map_err(|error| Failure::Failed(format!("the webhook failed: {error}")))
     }
 }
 
 fn statefulset(args: &Args) -> Result<Value, Failure> {
-    let Some(path) = &args.filename else {
+    if args.filename.is_empty() {
         return serde_saphyr::from_str(STATEFULSET)
             .map_err(|error| Failure::Failed(error.to_string()));
-    };
-    let mut objects = input::objects(path)?;
-    let is_set = |object: &Value| object.get("kind").and_then(Value::as_str) == Some("StatefulSet");
-    match objects
+    }
+    let mut manifests = manifests::read(&args.filename, args.recursive)?;
+    let is_set =
+        |one: &Manifest| one.object.get("kind").and_then(Value::as_str) == Some("StatefulSet");
+    match manifests
         .iter()
-        .position(|object| is_set(object) && runs_store(object))
-        .or_else(|| objects.iter().position(is_set))
+        .position(|one| is_set(one) && runs_store(&one.object))
+        .or_else(|| manifests.iter().position(is_set))
     {
-        Some(i) => Ok(objects.swap_remove(i)),
+        Some(i) => Ok(manifests.swap_remove(i).object),
         None => Err(Failure::Invalid(format!(
-            "{}: holds no StatefulSet",
-            input::name(path)
+            "{}: contains no StatefulSet",
+            manifests.first().map_or("-f", |one| &one.source)
         ))),
     }
 }
 
-/// Whether any of the template's words is `store`, to choose among several StatefulSets.
+/// Whether an argument of the template is `store`; used to choose among several StatefulSets.
 fn runs_store(object: &Value) -> bool {
     let containers = object
         .pointer("/spec/template/spec/containers")
         .and_then(Value::as_array);
-    let words = containers
+    let argvs = containers
         .into_iter()
         .flatten()
         .flat_map(|container| [container.get("command"), container.get("args")]);
-    words
+    argvs
         .flatten()
         .filter_map(Value::as_array)
         .flatten()
-        .any(|word| word.as_str() == Some("store"))
+        .any(|arg| arg.as_str() == Some("store"))
 }
 
 struct Server {
     address: SocketAddr,
-    /// The CA's certificate, DER.
+    /// The webhook's metrics.
+    registry: Registry,
+    /// The CA's certificate as DER.
     ca: Vec<u8>,
     trigger: signals::Trigger,
     task: tokio::task::JoinHandle<()>,
@@ -172,21 +181,21 @@ struct Server {
 
 async fn start(observed: &Observed) -> Result<Server, Failure> {
     let (ca, chain, key) = certificate()
-        .map_err(|error| Failure::Failed(format!("no certificate could be made: {error}")))?;
+        .map_err(|error| Failure::Failed(format!("cannot create a certificate: {error}")))?;
     let certificates = Certificates::from_pem(chain.as_bytes(), key.as_bytes())
         .map_err(|error| Failure::Failed(error.to_string()))?;
     let tls = certificates
         .server_config()
         .map_err(|error| Failure::Failed(error.to_string()))?;
-    let failed = |error: std::io::Error| {
-        Failure::Failed(format!("127.0.0.1: cannot be listened on: {error}"))
-    };
+    let failed =
+        |error: std::io::Error| Failure::Failed(format!("cannot listen on 127.0.0.1: {error}"));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let (trigger, shutdown) = signals::channel();
-    let metrics = Metrics::new(&mut Registry::default());
+    let mut registry = Registry::default();
+    let metrics = WebhookMetrics::new(&mut registry);
     let routes = webhook::router(
         Reviewer::new(observed.fleet.clone(), clock::now),
         metrics,
@@ -204,13 +213,14 @@ async fn start(observed: &Observed) -> Result<Server, Failure> {
     let task = tokio::spawn(edge.serve(TowerToHyperService::new(routes)));
     Ok(Server {
         address,
+        registry,
         ca,
         trigger,
         task,
     })
 }
 
-/// A CA's certificate, and the chain and key of a leaf that it signed.
+/// Returns a CA's certificate, and the chain and key of a leaf that it signed.
 fn certificate() -> Result<(Vec<u8>, String, String), rcgen::Error> {
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -226,21 +236,21 @@ fn certificate() -> Result<(Vec<u8>, String, String), rcgen::Error> {
     ))
 }
 
-/// Has the pods admitted, except the first `there` of them.
+/// Has the pods admitted, except the first `existing` ones.
 async fn admit_pods(
     server: &Server,
     statefulset: &Value,
     facts: &StatefulSetFacts,
-    there: usize,
+    existing: usize,
 ) -> Result<Vec<Admitted>, Failure> {
     let mut client = HttpsClient::connect(server.address, SERVER_NAME, &server.ca).await?;
     let mut admitted = Vec::new();
-    for (i, pod) in expand::pods(statefulset, facts)
+    for (i, pod) in pod_template::pods(statefulset, facts)
         .into_iter()
         .enumerate()
-        .skip(there)
+        .skip(existing)
     {
-        let review = expand::review(&pod, &facts.namespace, &format!("demo-{i}")).to_string();
+        let review = pod_template::review(&pod, &facts.namespace, &format!("demo-{i}")).to_string();
         let (status, body) = client
             .post(names::MUTATE_PATH, SERVER_NAME, review.into_bytes())
             .await?;
@@ -255,7 +265,6 @@ async fn admit_pods(
     Ok(admitted)
 }
 
-/// What was injected, as a table.
 pub(super) fn table(admitted: &[Admitted]) -> String {
     let mut table = timeline::plain_table(&[
         "   POD",
@@ -267,41 +276,12 @@ pub(super) fn table(admitted: &[Admitted]) -> String {
     ]);
     let mut warnings = String::new();
     for pod in admitted {
-        let status: Value = pod
-            .pod
-            .get("metadata")
-            .and_then(|metadata| {
-                metadata
-                    .get("annotations")?
-                    .get(names::STATUS_ANNOTATION)?
-                    .as_str()
-            })
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default();
-        let text = |key: &str| {
-            status.get(key).map_or_else(
-                || "-".to_owned(),
-                |value| {
-                    value
-                        .as_str()
-                        .map_or_else(|| value.to_string(), str::to_owned)
-                },
-            )
-        };
-        let sidecars = pod
-            .pod
-            .pointer("/spec/initContainers")
-            .and_then(Value::as_array);
-        let sidecar = sidecars
-            .into_iter()
-            .flatten()
-            .any(|container| container.get("name").and_then(Value::as_str) == Some(names::SIDECAR));
-        let sidecar = if sidecar { names::SIDECAR } else { "none" };
+        let sidecar = sidecar_of(&pod.pod).map_or("none", |_| names::SIDECAR);
         let row = [
             format!("   {}", pod.name),
-            text("shard"),
-            text("min_time"),
-            text("max_time"),
+            pod.status_text("shard"),
+            pod.status_text("min_time"),
+            pod.status_text("max_time"),
             pod.patch.len().to_string(),
             sidecar.to_owned(),
         ];
@@ -313,7 +293,7 @@ pub(super) fn table(admitted: &[Admitted]) -> String {
     format!("{table}\n{warnings}")
 }
 
-fn shown(admitted: &[Admitted], observed: &Observed, facts: &StatefulSetFacts) -> String {
+fn description(admitted: &[Admitted], observed: &Observed, facts: &StatefulSetFacts) -> String {
     let mut text = table(admitted);
     if let Some(first) = admitted.first().filter(|pod| !pod.patch.is_empty()) {
         let container = first
@@ -321,20 +301,19 @@ fn shown(admitted: &[Admitted], observed: &Observed, facts: &StatefulSetFacts) -
             .pointer("/spec/containers/0")
             .cloned()
             .unwrap_or_default();
-        let words = |key: &str| {
-            let words = container.get(key).and_then(Value::as_array);
-            words
-                .into_iter()
+        let argv = |key: &str| {
+            let argv = container.get(key).and_then(Value::as_array);
+            argv.into_iter()
                 .flatten()
                 .filter_map(Value::as_str)
                 .collect::<Vec<_>>()
                 .join(" ")
         };
         text += &format!(
-            "\n   What {} runs now (nothing else in the pod changed):\n   {} {}\n",
+            "\n   {} now runs this container command (see timeshard inject for the whole pod):\n   {} {}\n",
             first.name,
-            words("command"),
-            words("args")
+            argv("command"),
+            argv("args")
         );
     }
     let fleet = observed.fleet.load();
@@ -343,10 +322,10 @@ fn shown(admitted: &[Admitted], observed: &Observed, facts: &StatefulSetFacts) -
     for note in plan.notes() {
         text += &format!("   warning: {note}\n");
     }
-    format!("{text}\n3. Together they serve:\n\n{picture}\n")
+    format!("{text}\n3. Together they will serve:\n\n{picture}\n")
 }
 
-/// A plan as a picture, indented like everything that the demo says.
+/// Draws a plan, indented like all output of the demo.
 pub(super) fn picture(plan: &Plan, pods: u32) -> String {
     let now = clock::now();
     timeline::text(&plan::rows(plan, pods, now), now)

@@ -1,36 +1,33 @@
-//! Which change the demo makes, as a user would ask for it: one shard more where there is room, else other windows.
+//! Chooses the change that the demo makes: one more shard where there is room, otherwise other
+//! windows.
 
 use super::admission::Admission;
 use crate::core::config::Sharding;
-use crate::core::duration::PromDuration;
-use crate::core::fleet::{Fleet, StatefulSetFacts};
-use crate::core::names;
+use crate::core::gateways::Gateways;
+use crate::core::kube::statefulset::StatefulSetFacts;
+use crate::core::model::duration::PromDuration;
+use crate::core::model::names;
 use crate::core::plan::Plan;
 
-/// Pods that run at most; more would only be more of the same.
-pub(super) const MOST_PODS: u32 = 8;
-/// Nobody queries the demo's pods, so they need not wait the injected minute for queriers to let go of a pod ...
-pub(super) const DRAIN: PromDuration = PromDuration::from_secs(2);
-/// ... nor another one for queriers to find it again.
+pub(super) const MAX_PODS: u32 = 8;
+/// No one queries the demo's pods, so they need not wait as long for queriers to drop a pod
+/// ([`DRAIN`]) or to discover it again ([`DISCOVERY_DELAY`]).
+pub(super) const DRAIN: PromDuration = PromDuration::from_secs(1);
 pub(super) const DISCOVERY_DELAY: PromDuration = PromDuration::from_secs(1);
-/// How much longer data is kept after the change of windows.
+/// Added to the retention by a change of windows.
 const MORE_RETENTION: PromDuration = PromDuration::from_days(30);
 
-/// What is changed about the StatefulSet.
-pub(super) struct Change {
-    /// To this many pods it is scaled first.
+/// A change of the StatefulSet: scaled first, then annotated.
+pub(super) struct SpecChange {
     pub(super) replicas: u32,
-    /// Then it is annotated with these.
     pub(super) annotations: Vec<(String, String)>,
     /// The StatefulSet after both.
     pub(super) facts: StatefulSetFacts,
-    /// What is planned then.
     pub(super) plan: Plan,
-    /// What holds then.
     pub(super) sharding: Sharding,
 }
 
-/// The annotations that make a change take seconds, not minutes.
+/// Annotations with which a change takes seconds, not minutes.
 pub(super) fn quick() -> Vec<(String, String)> {
     vec![
         annotation("drain", &DRAIN),
@@ -42,10 +39,10 @@ fn annotation(key: &str, value: &dyn ToString) -> (String, String) {
     (format!("{}{key}", names::PREFIX), value.to_string())
 }
 
-impl Change {
-    /// What becomes of these annotations and this many pods; `None` where the configuration does not accept that.
+impl SpecChange {
+    /// Returns `None` if the configuration rejects these annotations and replicas.
     fn new(
-        fleet: &Fleet,
+        fleet: &Gateways,
         before: &StatefulSetFacts,
         replicas: u32,
         annotations: Vec<(String, String)>,
@@ -66,7 +63,6 @@ impl Change {
         })
     }
 
-    /// The change at the end of the demo.
     pub(super) fn of(admission: &Admission) -> Option<Self> {
         let fleet = admission.observed.fleet.load();
         let now = fleet.known(&admission.facts.namespace, &admission.facts.name);
@@ -75,16 +71,16 @@ impl Change {
             .or_else(|| other_windows(&fleet, facts, &now.sharding, count))
     }
 
-    /// The same StatefulSet with as many pods as run here, if it has more.
+    /// Reduces a StatefulSet of more than [`MAX_PODS`] pods.
     pub(super) fn smaller(admission: &Admission) -> Option<Self> {
         let (fleet, facts) = (admission.observed.fleet.load(), &admission.facts);
-        if facts.replicas <= MOST_PODS {
+        if facts.replicas <= MAX_PODS {
             return None;
         }
         let sharding = &fleet.known(&facts.namespace, &facts.name).sharding;
-        let replicas = sharding.replicas_of(0).min(MOST_PODS / 2);
-        // One shard more has room, too.
-        let count = (MOST_PODS / replicas).saturating_sub(1).max(1);
+        let replicas = sharding.replicas_of(0).min(MAX_PODS / 2);
+        // Leaves room for one more shard.
+        let count = (MAX_PODS / replicas).saturating_sub(1).max(1);
         let shards = || annotation("total-shards", &count);
         let fewer = sharding
             .boundaries()
@@ -108,10 +104,10 @@ impl Change {
             .into_iter()
             .filter_map(|way| Self::new(&fleet, facts, count * replicas, way))
             .find(fits);
-        found.or_else(|| Self::new(&fleet, facts, MOST_PODS, Vec::new()))
+        found.or_else(|| Self::new(&fleet, facts, MAX_PODS, Vec::new()))
     }
 
-    /// The commands that ask for it, scaling first.
+    /// The kubectl commands that make this change.
     pub(super) fn commands(&self, before: u32) -> Vec<String> {
         let name = &self.facts.name;
         let scale = (before != self.replicas).then(|| {
@@ -120,33 +116,33 @@ impl Change {
                 self.replicas
             )
         });
-        let words: String = self
+        let pairs: String = self
             .annotations
             .iter()
             .map(|(key, value)| format!(" {}", quoted(&format!("{key}={value}"))))
             .collect();
-        let annotate = (!words.is_empty())
-            .then(|| format!("kubectl annotate --overwrite statefulset {name}{words}"));
+        let annotate = (!pairs.is_empty())
+            .then(|| format!("kubectl annotate --overwrite statefulset {name}{pairs}"));
         scale.into_iter().chain(annotate).collect()
     }
 }
 
-/// For a shell, where it needs it.
-fn quoted(word: &str) -> String {
-    if word.contains(['[', ' ']) {
-        format!("'{word}'")
+/// Quotes for a shell where necessary.
+fn quoted(arg: &str) -> String {
+    if arg.contains(['[', ' ']) {
+        format!("'{arg}'")
     } else {
-        word.to_owned()
+        arg.to_owned()
     }
 }
 
-/// One shard more, with the pods for it.
+/// One more shard, with the pods for it.
 fn more_shards(
-    fleet: &Fleet,
+    fleet: &Gateways,
     facts: &StatefulSetFacts,
     sharding: &Sharding,
     count: usize,
-) -> Option<Change> {
+) -> Option<SpecChange> {
     let auto = sharding.total_shards().is_none();
     let annotations = if auto {
         Vec::new()
@@ -158,18 +154,19 @@ fn more_shards(
         .sum();
     let replicas = facts.replicas.max(wanted);
     let change =
-        (replicas <= MOST_PODS).then(|| Change::new(fleet, facts, replicas, annotations))??;
+        (replicas <= MAX_PODS).then(|| SpecChange::new(fleet, facts, replicas, annotations))??;
     (change.plan.shards().len() == count + 1).then_some(change)
 }
 
-/// Unequal windows with a longer retention, for the same pods; whichever of several divisions the configuration accepts.
+/// Unequal windows and a longer retention for the same pods: the first of several divisions that
+/// the configuration accepts.
 fn other_windows(
-    fleet: &Fleet,
+    fleet: &Gateways,
     facts: &StatefulSetFacts,
     sharding: &Sharding,
     count: usize,
-) -> Option<Change> {
-    // Windows without an end cannot grow at that end: their boundaries move.
+) -> Option<SpecChange> {
+    // With retention: forever, only the boundaries can move.
     let retention = sharding.retention().limit().map(|age| age + MORE_RETENTION);
     let oldest = retention
         .or(sharding.boundaries().last().map(|age| *age + *age))
@@ -192,12 +189,12 @@ fn other_windows(
                 .join(", ");
             annotations.insert(0, annotation("boundaries", &format!("[{ages}]")));
         }
-        let change = Change::new(fleet, facts, facts.replicas, annotations)?;
+        let change = SpecChange::new(fleet, facts, facts.replicas, annotations)?;
         (change.plan.shards().len() == count).then_some(change)
     })
 }
 
-/// Ages at which windows meet, in whole days, each window longer than the newer one.
+/// Boundaries in whole days; each window is longer than the next newer one.
 fn growing(retention: PromDuration, shards: usize, power: u32) -> Vec<PromDuration> {
     let days = i128::from(retention.as_secs() / 86_400);
     let count = i128::try_from(shards).unwrap_or(1).max(1);
@@ -212,7 +209,7 @@ fn growing(retention: PromDuration, shards: usize, power: u32) -> Vec<PromDurati
 fn annotated(facts: &StatefulSetFacts, annotations: &[(String, String)]) -> StatefulSetFacts {
     let mut facts = facts.clone();
     for (key, value) in annotations {
-        // The same thing under its other name would be refused.
+        // Two keys for the same setting would be rejected.
         let other = match key.strip_prefix(names::PREFIX) {
             Some("retention") => "data-retention-days",
             Some("replicas-per-shard") => "replicas",

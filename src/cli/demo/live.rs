@@ -1,4 +1,5 @@
-//! The demo's second half: the injected pods run, and the StatefulSet is scaled and resharded while they do.
+//! The demo's second half: the injected pods run, and the StatefulSet is scaled and resharded while
+//! they do.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -8,52 +9,57 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::super::{Failure, print, say};
 use super::Args;
 use super::admission::{self, Admission};
-use super::change::{Change, DISCOVERY_DELAY, DRAIN, MOST_PODS, quick};
-use super::leader::{self, Leader};
+use super::change::{DISCOVERY_DELAY, DRAIN, MAX_PODS, SpecChange, quick};
+use super::coverage::SAMPLE_EVERY;
+use super::leader::Leader;
+use super::localise::Injected;
 use super::machine::Machine;
-use super::page::Page;
-use super::pod::{self, Running};
-use super::programs::Thanos;
-use super::tell::{self, Moment, Teller};
-use super::words::Injected;
-use crate::adapters::signals::{self, Shutdown, Stage};
-use crate::core::report::{SetReport, State};
+use super::narrator::{self, Moment, Narrator};
+use super::page::DemoPage;
+use super::pod::{self, PodProcess};
+use super::programs::ThanosProgram;
+use crate::adapters::signals::{self, Shutdown, ShutdownStage};
+use crate::core::kube::statefulset::StatefulSetFacts;
+use crate::core::model::text::counted;
+use crate::core::rollout::report::{RolloutState, SetReport};
 
-/// The whole demo. Whatever happens, what was started is ended.
+/// Runs the whole demo and ends every process that it started, whatever happens.
 pub(super) async fn demo(args: &Args) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::Failed(format!("signal handlers cannot be installed: {error}"))
     };
     let mut shutdown = signals::install().map_err(failed)?;
-    // A terminal that is closed ends the demo as Ctrl-C does.
+    // Closing the terminal ends the demo, as Ctrl-C does.
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut machine = None;
-    let (told_all, asked) = (Cell::new(false), shutdown.clone());
-    let told = tokio::select! {
-        told = story(args, &mut machine, asked, &told_all) => told,
-        () = shutdown.reached(Stage::Draining) => Err(Failure::Failed("interrupted".to_owned())),
+    let (complete, asked) = (Cell::new(false), shutdown.clone());
+    let result = tokio::select! {
+        result = scenes(args, &mut machine, asked, &complete) => result,
+        () = shutdown.reached(ShutdownStage::Draining) => Err(Failure::Failed("interrupted".to_owned())),
         _ = hangup.recv() => Err(Failure::Failed("interrupted".to_owned())),
     };
-    // With a page that is the way to end it.
-    let told = if told_all.get() && shutdown.is_draining() {
+    // With a page, Ctrl-C is the regular end.
+    let result = if complete.get() && shutdown.is_draining() {
         Ok(())
     } else {
-        told
+        result
     };
-    let Some(machine) = machine else { return told };
-    let left = format!(
+    let Some(machine) = machine else {
+        return result;
+    };
+    let ended_all = format!(
         "Every process that the demo started has ended, and {} is removed.",
         machine.dir().display()
     );
     let ended = tokio::select! {
         ended = machine.end() => ended,
-        // The second signal: killed, not waited for.
-        () = shutdown.reached(Stage::Abort) => Err(Failure::Failed("interrupted twice".to_owned())),
+        // The second signal kills instead of waiting.
+        () = shutdown.reached(ShutdownStage::Abort) => Err(Failure::Failed("interrupted twice".to_owned())),
     };
-    match (told, ended) {
-        (Ok(()), Ok(())) => print(&format!("\n6. {left} Nothing is left behind.\n")),
+    match (result, ended) {
+        (Ok(()), Ok(())) => print(&format!("\n6. {ended_all} Nothing is left behind.\n")),
         (Err(failure), Ok(())) => {
-            say(&left);
+            say(&ended_all);
             Err(failure)
         }
         (Ok(()), Err(failure)) => Err(failure),
@@ -61,11 +67,11 @@ pub(super) async fn demo(args: &Args) -> Result<(), Failure> {
     }
 }
 
-async fn story(
+async fn scenes(
     args: &Args,
     slot: &mut Option<Machine>,
     shutdown: Shutdown,
-    told_all: &Cell<bool>,
+    complete: &Cell<bool>,
 ) -> Result<(), Failure> {
     let mut admission = admission::admit(args, &quick()).await?;
     if admission.admitted.is_empty()
@@ -76,29 +82,29 @@ async fn story(
     {
         return print("4. These pods were not injected, so there is nothing to run.\n");
     }
-    let thanos = Thanos::find(args.path.as_deref()).await;
+    let thanos = ThanosProgram::find(args.path.as_deref()).await;
     let machine = slot.insert(Machine::new(
         &thanos,
         args.agent.as_deref(),
         args.path.clone(),
     )?);
-    if let Some(smaller) = Change::smaller(&admission) {
+    if let Some(smaller) = SpecChange::smaller(&admission) {
         print(&format!(
-            "   {} pods are more than the {MOST_PODS} that this demo runs, so it goes on with fewer, which are admitted anew, as after:\n{}",
+            "   The demo runs at most {MAX_PODS} pods, not {}, so it continues with fewer, admitted again as after:\n{}",
             admission.facts.replicas,
             commands(&smaller, admission.facts.replicas)
         ))?;
-        print(&format!(
-            "{}\n",
-            admission::table(admission.anew(smaller.facts).await?)
-        ))?;
+        let admitted = admission.replace(smaller.facts).await?;
+        print(&format!("{}\n", admission::table(admitted)))?;
     }
     let mut leader = Leader::default();
     if let Some(address) = args.page {
-        let page = Page::open(address, &admission.observed, shutdown)?;
+        let metrics = admission.take_metrics();
+        let page = DemoPage::open(address, &admission.observed, metrics, shutdown)?;
         print(&format!(
-            "   The page shows what happens from here on: {}\n\n",
-            page.url()
+            "   The page is served from now on: {}\n   The same in another terminal: timeshard status --watch --server {}\n\n",
+            page.url(),
+            page.url().trim_end_matches('/')
         ))?;
         leader.page = Some(page);
     }
@@ -107,74 +113,73 @@ async fn story(
         admission,
         thanos,
         leader,
-        teller: Teller::new(),
+        narrator: Narrator::new(args.verbose),
     };
     live.start(args.agent.as_deref()).await?;
     live.change().await?;
     if let Some(page) = &live.leader.page {
         print(&format!(
-            "\n   Everything goes on, and {} shows it; Ctrl-C ends it all.\n",
+            "\n   Everything keeps running, and {} shows it. Ctrl-C ends the demo.\n",
             page.url()
         ))?;
-        told_all.set(true);
-        live.go_on().await?;
+        complete.set(true);
+        live.keep_running().await?;
     }
     live.admission.end().await
 }
 
-/// What runs, and who watches it.
+/// The running pods and their leader.
 struct Live<'a> {
     machine: &'a mut Machine,
     admission: Admission,
-    thanos: Thanos,
+    thanos: ThanosProgram,
     leader: Leader,
-    teller: Teller,
+    narrator: Narrator,
 }
 
 impl Live<'_> {
-    /// The pods start with what was injected; the first entries are what they run.
+    /// Starts the pods with what was injected. The first published entries are these windows.
     async fn start(&mut self, agent: Option<&Path>) -> Result<(), Failure> {
         let agent = agent.map_or_else(String::new, |file| {
             format!("   The agent is {}.\n", file.display())
         });
-        self.machine
-            .add(&self.admission.facts.namespace, &self.admission.admitted)?;
-        self.leader
-            .add(&self.admission.facts.name, &self.admission.admitted);
+        let (facts, admitted) = (&self.admission.facts, &self.admission.admitted);
+        self.machine.add(&facts.namespace, admitted)?;
+        self.leader.add(&facts.name, admitted);
         print(&format!(
-            "4. These pods run here: the words that were injected, as processes of this machine.\n   {}\n{agent}{}   \
-             Nobody queries here, so the StatefulSet is annotated with drain: {DRAIN} and discovery-delay: {DISCOVERY_DELAY}; each is 90 s otherwise.\n",
+            "4. The pods run on this machine, as processes with the injected arguments.\n   {}\n{agent}   \
+             No one queries them, so drain is {DRAIN} and discovery-delay {DISCOVERY_DELAY}, instead of 90 s each.\n",
             self.thanos.sentence(),
-            exchanged(self.machine)
         ))?;
-        self.teller.begin();
+        self.narrator.detail(&substitutions(self.machine))?;
+        self.narrator.begin();
         self.machine.start().await?;
         let report = self.settle().await?;
         let moments = self.moments(report).await;
         print(&format!(
             "   {} serve: {}.\n\n",
             pods(moments.len()),
-            all_say_so(&moments, &self.thanos)
+            confirmed_by_flags(&moments, &self.thanos)
         ))
     }
 
     async fn settle(&mut self) -> Result<SetReport, Failure> {
         self.leader
-            .settle(self.machine, &self.admission, &mut self.teller)
+            .settle(self.machine, &self.admission, &mut self.narrator)
             .await
     }
 
-    /// Looks for as long as nothing fails.
-    async fn go_on(&mut self) -> Result<(), Failure> {
+    /// Reconciles until something fails.
+    async fn keep_running(&mut self) -> Result<(), Failure> {
         loop {
             self.settle().await?;
-            tokio::time::sleep(leader::LOOK_EVERY).await;
+            tokio::time::sleep(SAMPLE_EVERY).await;
         }
     }
 
     async fn moments(&self, report: SetReport) -> Vec<Moment> {
         let running =
-            futures::future::join_all(self.machine.pods.iter().map(pod::Pod::running)).await;
+            futures::future::join_all(self.machine.pods.iter().map(pod::DemoPod::running)).await;
         report
             .pods
             .into_iter()
@@ -194,7 +199,7 @@ impl Live<'_> {
                 "5. These pods were injected with {flag}, so thanos is not restarted in place, and nothing changes while they run.\n"
             ));
         }
-        let Some(change) = Change::of(&self.admission) else {
+        let Some(change) = SpecChange::of(&self.admission) else {
             return print(
                 "5. This configuration leaves no room for other windows, so nothing changes while they run.\n",
             );
@@ -207,66 +212,55 @@ impl Live<'_> {
                 .require(&now.sharding, &change.sharding);
         }
         let mut before = self.settle().await?;
-        let asked = commands(&change, self.admission.facts.replicas);
         print(&format!(
-            "5. The division of the time changes while everything runs, as it would after:\n{asked}   \
-             The server's own code decides what happens now. The demo carries it out, as API server, StatefulSet controller and kubelet.\n\n"
+            "5. The StatefulSet changes while the pods run, as it would after:\n{}   \
+             The server's own code decides each step. The demo executes it, as API server, StatefulSet controller and kubelet.\n",
+            commands(&change, self.admission.facts.replicas)
         ))?;
         let mut moments = self.moments(before).await;
         if change.replicas != self.admission.facts.replicas {
             before = self.scale(change.replicas).await?;
-            // With total_shards: auto this was all, and the new pods had nothing before.
-            if !change.annotations.is_empty() && before.state == State::Settled {
+            // With total_shards: auto, scaling was the whole change, and new pods have no "before".
+            if !change.annotations.is_empty() && before.state == RolloutState::Settled {
                 moments = self.moments(before).await;
             }
         }
         if !change.annotations.is_empty() {
-            print("   Now the StatefulSet is annotated.\n")?;
             self.admission.update(change.facts.clone()).await?;
-            self.teller.begin();
+            self.narrator.begin();
         }
         let report = self.settle().await?;
         self.summary(&change, &moments, report).await
     }
 
-    /// The new pods come as more replicas of the newest shard, unless the number of shards follows that of the pods.
+    /// Scales the StatefulSet. New pods become more replicas of the newest shard, unless
+    /// `total_shards: auto` derives the shards from the pods.
     async fn scale(&mut self, replicas: u32) -> Result<SetReport, Failure> {
-        let facts = crate::core::fleet::StatefulSetFacts {
+        let facts = StatefulSetFacts {
             replicas,
             ..self.admission.facts.clone()
         };
         let (namespace, name) = (facts.namespace.clone(), facts.name.clone());
-        let there = self.admission.facts.replicas;
-        let more = self.admission.update(facts).await?;
+        let before = self.admission.facts.replicas;
+        let added = self.admission.update(facts).await?;
         print(&format!(
-            "   {} to {replicas} pods: these are admitted, too.\n{}\n",
-            there,
-            admission::table(more)
+            "   Scaled from {before} to {replicas} pods; the new ones are admitted, too.\n"
         ))?;
-        self.machine.add(&namespace, more)?;
-        self.leader.add(&name, more);
+        self.narrator.detail(&admission::table(added))?;
+        self.machine.add(&namespace, added)?;
+        self.leader.add(&name, added);
         if let Some(data) = self.leader.data() {
             self.machine.publish(data)?;
         }
-        self.teller.begin();
+        self.narrator.begin();
         self.machine.start().await?;
-        let report = self.settle().await?;
-        let known = self.admission.observed.fleet.load();
-        let notes = known
-            .known(&namespace, &name)
-            .plan
-            .notes()
-            .iter()
-            .map(|note| format!("   As it stands: {note}.\n"))
-            .collect::<String>();
-        print(&notes)?;
-        Ok(report)
+        self.settle().await
     }
 
-    /// Fails where anything was not as promised.
+    /// Prints the result. Fails if a launcher was replaced, or thanos runs with another window.
     async fn summary(
         &self,
-        change: &Change,
+        change: &SpecChange,
         before: &[Moment],
         report: SetReport,
     ) -> Result<(), Failure> {
@@ -283,32 +277,29 @@ impl Live<'_> {
             )));
         }
         let who = self.thanos.name();
-        if let Some(other) = after.iter().find(|one| differs(one)) {
+        if let Some(other) = after.iter().find(|moment| differs(moment)) {
             return Err(Failure::Failed(format!(
-                "{}: {who} states another window than the pod",
+                "{}: {who} runs with another window than its sidecar reports",
                 other.report.pod
             )));
         }
-        print(&format!("\n{}\n", tell::table(before, &after, who)))?;
-        let coverage = tell::coverage(&self.leader.coverage);
-        if state != State::Settled {
+        self.narrator
+            .detail(&format!("\n{}\n", narrator::table(before, &after, who)))?;
+        let coverage = self.leader.coverage.sentence();
+        if state != RolloutState::Settled {
             return print(&format!(
-                "   The change ends here, as it should: {message}.\n   {coverage}\n"
+                "   The change stops here, as it should: {message}.\n   {coverage}\n"
             ));
         }
-        let most = after
-            .iter()
-            .map(|one| one.report.restarts)
-            .max()
-            .unwrap_or(0);
+        let most = after.iter().map(|moment| moment.report.restarts).max();
         print(&format!(
-            "{}\n   {} serve what is planned now, after {} steps: {}.\n   {coverage}\n   \
-             No thanos was restarted more than {} and no pod at all: each launcher, PID 1 of its container, is the process that it was.\n",
+            "\n{}\n   {} serve the new windows after {} steps: {}.\n   {coverage}\n   \
+             Thanos restarted in place, at most {} in a pod; no pod restarted, and each launcher (PID 1) is still the same process.\n",
             admission::picture(&change.plan, replicas),
             pods(after.len()),
-            self.teller.steps(),
-            all_say_so(&after, &self.thanos),
-            match most {
+            self.narrator.steps(),
+            confirmed_by_flags(&after, &self.thanos),
+            match most.unwrap_or(0) {
                 1 => "once".to_owned(),
                 2 => "twice".to_owned(),
                 most => format!("{most} times"),
@@ -317,8 +308,7 @@ impl Live<'_> {
     }
 }
 
-/// Commands as a block.
-fn commands(change: &Change, before: u32) -> String {
+fn commands(change: &SpecChange, before: u32) -> String {
     change
         .commands(before)
         .iter()
@@ -327,15 +317,15 @@ fn commands(change: &Change, before: u32) -> String {
 }
 
 fn pods(count: usize) -> String {
-    format!("{count} pod{}", if count == 1 { "" } else { "s" })
+    counted(count, "pod")
 }
 
-/// What stands for the cluster, by the example of the first pod.
-fn exchanged(machine: &Machine) -> String {
+/// What differs from the injected arguments, by the example of the first pod.
+fn substitutions(machine: &Machine) -> String {
     let Some(pod) = machine.pods.first() else {
         return String::new();
     };
-    let rows = &pod.commands.exchanged;
+    let rows = &pod.commands.substitutions;
     let width = rows
         .iter()
         .map(|(from, _)| from.chars().count())
@@ -346,30 +336,30 @@ fn exchanged(machine: &Machine) -> String {
         .map(|(from, to)| format!("      {from:width$}  ->  {to}\n"))
         .collect();
     format!(
-        "   Exchanged for this machine, here in {}; all other words are the injected ones:\n{rows}",
+        "   Substituted for this machine, here in {}; all other arguments are the injected ones:\n{rows}",
         pod.name
     )
 }
 
-/// Whether what plays thanos states another window than its sidecar.
-fn differs(one: &Moment) -> bool {
-    let Running { flags, .. } = &one.running;
+/// Whether thanos' flags contradict its sidecar.
+fn differs(moment: &Moment) -> bool {
+    let PodProcess { flags, .. } = &moment.running;
     flags
         .as_ref()
-        .zip(one.report.applied)
+        .zip(moment.report.applied)
         .is_some_and(|(flags, window)| !pod::states(flags, window))
 }
 
-/// Whether what plays thanos itself confirms the windows, in words.
-fn all_say_so(moments: &[Moment], thanos: &Thanos) -> String {
+/// How many pods' windows thanos itself confirms.
+fn confirmed_by_flags(moments: &[Moment], thanos: &ThanosProgram) -> String {
     let (count, flags) = (moments.len(), thanos.own_flags());
-    let say_so = moments
+    let confirmed = moments
         .iter()
-        .filter(|one| one.running.flags.is_some() && !differs(one))
+        .filter(|moment| moment.running.flags.is_some() && !differs(moment))
         .count();
-    if say_so == count {
-        format!("{flags} say so in each of them")
+    if confirmed == count {
+        format!("{flags} confirm each window")
     } else {
-        format!("{flags} say so in {say_so} of {count}, and cannot be read in the others")
+        format!("{flags} confirm {confirmed} of {count} windows, and cannot be read in the others")
     }
 }

@@ -1,6 +1,7 @@
-//! All pods of the demo, and the directory that holds them.
+//! All pods of the demo, and their directory.
 //!
-//! Invariant: [`Machine::end`], or dropping the value, ends every process and then removes the directory.
+//! Invariant: [`Machine::end`], or dropping the value, ends every process and then removes the
+//! directory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,21 +16,20 @@ use futures::future::{join_all, try_join_all};
 
 use super::super::Failure;
 use super::super::inject::Admitted;
-use super::pod::{self, Pod};
-use super::programs::{self, Thanos};
-use super::words::{self, Injected, Place};
-use crate::core::agent_status::AgentStatus;
+use super::localise::{self, Injected, PodDirectories};
+use super::pod::{self, DemoPod};
+use super::programs::{self, ThanosProgram};
+use crate::core::agent::status::AgentStatus;
 
-/// All processes together may take this long to end before they are killed.
+/// Time for all processes to end before they are killed.
 const END_LIMIT: Duration = Duration::from_secs(10);
-/// Names that are tried for the directory.
-const MOST_NAMES: u32 = 100;
-/// The user may read what the pods write, and nobody else.
+const MAX_NAMES: u32 = 100;
+/// Only the user may read what the pods write.
 const PRIVATE: u32 = 0o700;
 
-/// The pods. Fields are dropped in this order.
+/// Fields are dropped in this order: first the processes, then the directory.
 pub(super) struct Machine {
-    pub(super) pods: Vec<Pod>,
+    pub(super) pods: Vec<DemoPod>,
     agent: PathBuf,
     thanos: PathBuf,
     bucket: PathBuf,
@@ -37,15 +37,15 @@ pub(super) struct Machine {
     tree: Tree,
 }
 
-/// A directory that goes when it is dropped.
+/// A directory that is removed when dropped.
 struct Tree(PathBuf);
 
 impl Tree {
     fn new() -> io::Result<Self> {
         let id = std::process::id();
         let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
-        for n in 0..MOST_NAMES {
-            // One that a killed demo left behind has its process id.
+        for n in 0..MAX_NAMES {
+            // A killed demo with the same process id may have left its directory.
             let dir = std::env::temp_dir().join(if n == 0 {
                 format!("timeshard-demo-{id}")
             } else {
@@ -68,20 +68,20 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        // There is nobody to tell when this is the end of a failure.
+        // Dropped only after another failure, which is the one to report.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
 impl Machine {
-    /// Makes the directory; there are no pods yet.
+    /// Creates the directory, without pods.
     pub(super) fn new(
-        thanos: &Thanos,
+        thanos: &ThanosProgram,
         agent: Option<&Path>,
         path: Option<OsString>,
     ) -> Result<Self, Failure> {
         let failed = |error: io::Error| {
-            Failure::Failed(format!("no temporary directory could be made: {error}"))
+            Failure::Failed(format!("cannot create a temporary directory: {error}"))
         };
         let tree = Tree::new().map_err(failed)?;
         let (agent, thanos) = programs::place(&tree.0, thanos, agent)?;
@@ -96,20 +96,20 @@ impl Machine {
         })
     }
 
-    /// Makes what these pods need; nothing of them runs yet.
+    /// Creates the directories of these pods; [`Machine::start`] starts them.
     pub(super) fn add(&mut self, namespace: &str, admitted: &[Admitted]) -> Result<(), Failure> {
         for admitted in admitted {
             let Some(injected) = Injected::of(&admitted.pod) else {
                 continue;
             };
-            let dir = self.tree.0.join(words::file_name(&admitted.name));
+            let dir = self.tree.0.join(localise::file_name(&admitted.name));
             let ip = pod_ip(u8::try_from(self.pods.len()).unwrap_or(u8::MAX));
             let ports = pod::free_ports(ip, injected.ports()).map_err(|error| {
-                Failure::Failed(format!("{ip}: cannot be listened on: {error}; the demo gives each pod an address in 127.0.0.0/8"))
+                Failure::Failed(format!("cannot listen on {ip}: {error}; the demo gives each pod an address in 127.0.0.0/8"))
             })?;
             let (agent, thanos, bucket) =
                 (self.agent.clone(), self.thanos.clone(), self.bucket.clone());
-            let place = Place {
+            let place = PodDirectories {
                 dir,
                 pod: admitted.name.clone(),
                 namespace: namespace.to_owned(),
@@ -119,7 +119,8 @@ impl Machine {
                 thanos,
                 bucket,
             };
-            self.pods.push(Pod::new(&admitted.name, &injected, place)?);
+            self.pods
+                .push(DemoPod::new(&admitted.name, &injected, place)?);
         }
         Ok(())
     }
@@ -128,12 +129,12 @@ impl Machine {
         &self.tree.0
     }
 
-    /// What kubelet does with the ConfigMap: every pod mounts all of it.
+    /// Projects the ConfigMap into every pod's volume, as kubelet does.
     pub(super) fn publish(&mut self, data: &BTreeMap<String, String>) -> Result<(), Failure> {
         self.pods.iter_mut().try_for_each(|pod| pod.publish(data))
     }
 
-    /// Starts every pod that does not run yet.
+    /// Starts every pod that has not been started.
     pub(super) async fn start(&mut self) -> Result<(), Failure> {
         let path = self.path.as_deref();
         try_join_all(
@@ -146,8 +147,8 @@ impl Machine {
         .map(drop)
     }
 
-    /// What each sidecar answers now, by pod. All are asked at once.
-    pub(super) async fn ask(&self) -> Vec<(&str, Result<AgentStatus, String>)> {
+    /// Polls every sidecar concurrently.
+    pub(super) async fn poll(&self) -> Vec<(&str, Result<AgentStatus, String>)> {
         join_all(
             self.pods
                 .iter()
@@ -156,12 +157,12 @@ impl Machine {
         .await
     }
 
-    /// Fails when a process has ended that should not.
+    /// Fails if a process has ended.
     pub(super) fn alive(&mut self) -> Result<(), Failure> {
-        self.pods.iter_mut().try_for_each(Pod::alive)
+        self.pods.iter_mut().try_for_each(DemoPod::alive)
     }
 
-    /// What a failure of a pod is, with what its log says.
+    /// A failure of a pod, with the end of its log.
     pub(super) fn failure(&self, pod: &str, why: &str) -> Failure {
         let found = self.pods.iter().find(|one| one.name == pod);
         found.map_or_else(
@@ -172,27 +173,24 @@ impl Machine {
 
     /// Ends every process and removes the directory.
     pub(super) async fn end(mut self) -> Result<(), Failure> {
-        self.pods.iter().for_each(Pod::end);
-        let mut children: Vec<_> = self.pods.iter_mut().flat_map(Pod::children).collect();
+        self.pods.iter().for_each(DemoPod::end);
+        let mut children: Vec<_> = self.pods.iter_mut().flat_map(DemoPod::children).collect();
         let waits = join_all(children.iter_mut().map(|child| child.wait()));
         if tokio::time::timeout(END_LIMIT, waits).await.is_err() {
-            // Thanos goes with its launcher.
+            // Killing a launcher kills its thanos.
             join_all(children.iter_mut().map(|child| child.kill())).await;
         }
         fs::remove_dir_all(&self.tree.0).map_err(|error| {
-            Failure::Failed(format!(
-                "{}: cannot be removed: {error}",
-                self.tree.0.display()
-            ))
+            Failure::Failed(format!("{}: cannot remove: {error}", self.tree.0.display()))
         })
     }
 }
 
-/// An empty bucket, one for all pods as in a cluster; its configuration.
+/// Creates one empty bucket for all pods. Returns the path of its configuration.
 fn bucket(tree: &Path) -> io::Result<PathBuf> {
     let (dir, config) = (tree.join("bucket"), tree.join("bucket.yaml"));
     fs::create_dir_all(&dir)?;
-    // YAML takes JSON's strings, whatever the directory is called.
+    // A JSON string is valid YAML, whatever the directory's name.
     let quoted = serde_json::Value::from(dir.to_string_lossy()).to_string();
     fs::write(
         &config,
@@ -201,10 +199,10 @@ fn bucket(tree: &Path) -> io::Result<PathBuf> {
     Ok(config)
 }
 
-/// An address for the n-th pod. All of 127.0.0.0/8 is this machine, so each pod can have its own, as in a cluster, and two
-/// demos at once do not meet.
+/// An address for the n-th pod. All of 127.0.0.0/8 is this machine, so each pod gets its own, and
+/// two demos can run at the same time.
 fn pod_ip(n: u8) -> Ipv4Addr {
     let [_, high, low, lowest] = std::process::id().to_be_bytes();
-    // Away from 127.0.0.0/16, where other programs are.
+    // Avoids 127.0.0.0/16, where other programs listen.
     Ipv4Addr::new(127, 64 | (high ^ low) & 0x3f, lowest, 16 + n)
 }

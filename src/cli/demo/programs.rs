@@ -1,8 +1,8 @@
 //! The programs that the demo starts: the agent, and a thanos.
 //!
-//! The agent is this very program under the agent's name, as busybox does it: whoever has `timeshard` can run the demo,
-//! and what runs is of one version, unless another agent is named. The stand-in for thanos is the same, where no thanos is
-//! on the `PATH`.
+//! The agent is this program under the agent's name, as in busybox: `timeshard` alone can run the
+//! demo, and both are the same version unless `--agent` names another. So is the stand-in for
+//! thanos, where no thanos is on the `PATH`.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,22 +12,21 @@ use std::time::Duration;
 
 use super::super::{Failure, say};
 use crate::agent_cli;
-use crate::core::names;
+use crate::core::model::names;
 use crate::stand_in;
 
-/// The stand-in's name as a program.
 pub(super) const STAND_IN: &str = "stand-in-thanos";
-/// `thanos --version` takes at most this long.
+/// Time limit of `thanos --version`.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs the agent or the stand-in if this program was started under their name. The launcher starts thanos by way of its
-/// own program, whose name is then that of a file in `/proc`, and a word that tells.
+/// Runs the agent or the stand-in if this program was started under their name. The launcher starts
+/// thanos through its own executable in `/proc`, so then the first argument decides.
 pub(in super::super) fn play_another_program() -> Option<ExitCode> {
-    let mut words = std::env::args_os();
-    let name = words.next().unwrap_or_default();
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_default();
     let name = Path::new(&name).file_name().unwrap_or_default();
     if name == STAND_IN {
-        let args: Vec<_> = words.collect();
+        let args: Vec<_> = args.collect();
         return Some(match stand_in::main(&args) {
             Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
             Err(error) => {
@@ -37,22 +36,22 @@ pub(in super::super) fn play_another_program() -> Option<ExitCode> {
         });
     }
     (name == names::AGENT
-        || words
+        || args
             .next()
-            .is_some_and(|word| word == agent_cli::CHILD_COMMAND))
+            .is_some_and(|arg| arg == agent_cli::CHILD_COMMAND))
     .then(agent_cli::main)
 }
 
 /// What plays thanos.
-pub(super) enum Thanos {
-    /// The real one: where it is and what it says of its version.
+pub(super) enum ThanosProgram {
+    /// The path and the version of the real one.
     Real(PathBuf, String),
-    /// The stand-in, and why.
+    /// Why no real thanos runs.
     StandIn(String),
 }
 
-impl Thanos {
-    /// Looks for a thanos that runs.
+impl ThanosProgram {
+    /// Searches the `PATH` for a thanos that runs.
     pub(super) async fn find(path: Option<&OsStr>) -> Self {
         let runs = |file: &PathBuf| {
             file.metadata()
@@ -68,7 +67,7 @@ impl Thanos {
         }
     }
 
-    /// What it is called, so that nobody takes one for the other.
+    /// Its name in the output, so that the stand-in is not mistaken for thanos.
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Real(..) => "thanos",
@@ -76,7 +75,6 @@ impl Thanos {
         }
     }
 
-    /// Its name with what belongs to it.
     pub(super) const fn own_flags(&self) -> &'static str {
         match self {
             Self::Real(..) => "thanos' own flags",
@@ -84,25 +82,24 @@ impl Thanos {
         }
     }
 
-    /// Which of the two runs, in plain words.
     pub(super) fn sentence(&self) -> String {
         match self {
             Self::Real(program, version) => {
                 format!(
-                    "thanos is the real one, {} ({version}), on an empty bucket that this demo made.",
+                    "thanos is the real one, {} ({version}), on an empty bucket.",
                     program.display()
                 )
             }
             Self::StandIn(why) => {
                 format!(
-                    "thanos is NOT the real one: {why}, so a stand-in plays it, which has thanos' flags and ports and serves no data."
+                    "thanos is NOT the real one: {why}, so a stand-in with its flags and ports takes its place; it serves no data."
                 )
             }
         }
     }
 }
 
-/// The version that a program called thanos states.
+/// Runs `thanos --version`.
 async fn version(program: &Path) -> Result<String, String> {
     let mut command = tokio::process::Command::new(program);
     command
@@ -111,15 +108,15 @@ async fn version(program: &Path) -> Result<String, String> {
         .kill_on_drop(true);
     let output = tokio::time::timeout(VERSION_LIMIT, command.output())
         .await
-        .map_err(|_| format!("does not end within {} s", VERSION_LIMIT.as_secs()))?
-        .map_err(|error| format!("does not start: {error}"))?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let words = said
+        .map_err(|_| format!("did not end within {} s", VERSION_LIMIT.as_secs()))?
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed);
+    let version = printed
         .lines()
         .find_map(|line| line.strip_prefix("thanos, version "));
-    let number = words
-        .ok_or("does not say which thanos it is")?
+    let number = version
+        .ok_or("does not print a thanos version")?
         .split(" (")
         .next()
         .unwrap_or_default()
@@ -131,10 +128,10 @@ async fn version(program: &Path) -> Result<String, String> {
     })
 }
 
-/// Puts names for the agent, this program if none is given, and for thanos into `dir`; where both are.
+/// Links the agent (this program unless one is given) and thanos into `dir`. Returns both paths.
 pub(super) fn place(
     dir: &Path,
-    thanos: &Thanos,
+    thanos: &ThanosProgram,
     agent: Option<&Path>,
 ) -> Result<(PathBuf, PathBuf), Failure> {
     let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", dir.display()));
@@ -153,8 +150,8 @@ pub(super) fn place(
     };
     let agent = named(names::AGENT, &agent)?;
     let thanos = match thanos {
-        Thanos::Real(program, _) => program.clone(),
-        Thanos::StandIn(_) => named(STAND_IN, &this)?,
+        ThanosProgram::Real(program, _) => program.clone(),
+        ThanosProgram::StandIn(_) => named(STAND_IN, &this)?,
     };
     Ok((agent, thanos))
 }

@@ -1,17 +1,17 @@
-//! What `timeshard status` says of blocks that are not loaded: a line for each fact, none where all is well.
+//! Lines of `timeshard status` about blocks that are not loaded; none if all are.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::core::report::{BlockReport, PodReport, SetReport};
+use crate::core::model::text::{counted, listed, truncate};
+use crate::core::rollout::report::{BlockReport, PodReport, SetReport};
 
-/// Blocks of one kind that are listed.
+/// How many blocks of one kind are listed.
 const MAX_BLOCKS: usize = 5;
-/// Pods that are named in one line.
+/// How many pods one line names.
 const MAX_PODS: usize = 4;
-/// Characters of a pod's reason that are shown.
-const MAX_REASON: usize = 120;
+/// In characters, for a pod's reason.
+pub(super) const MAX_REASON: usize = 120;
 
-/// Lines for the head of a StatefulSet's table.
 pub(super) fn lines(set: &SetReport) -> Vec<String> {
     if set.not_asked > 0 {
         return Vec::new();
@@ -23,7 +23,7 @@ pub(super) fn lines(set: &SetReport) -> Vec<String> {
         blocks.unserved_total,
     );
     lines.extend(list(
-        "block served, but not by every pod:",
+        "block not served by every pod:",
         &blocks.missing,
         blocks.missing_total,
     ));
@@ -32,7 +32,7 @@ pub(super) fn lines(set: &SetReport) -> Vec<String> {
     lines
 }
 
-/// A line for each of the first blocks, the last of them with the number of further ones.
+/// Lists the first blocks; the last line counts the rest.
 fn list(title: &str, named: &[BlockReport], total: u32) -> Vec<String> {
     let mut lines: Vec<String> = named
         .iter()
@@ -62,7 +62,7 @@ fn one(block: &BlockReport) -> String {
     let pods = if block.missing_on.is_empty() {
         String::new()
     } else {
-        format!(", missing on {}", first(&block.missing_on, MAX_PODS))
+        format!(", missing on {}", listed(&block.missing_on, MAX_PODS))
     };
     format!(
         "{} ({} .. {}){since}{pods}",
@@ -70,12 +70,12 @@ fn one(block: &BlockReport) -> String {
     )
 }
 
-/// Blocks that the configured windows leave out on purpose or by mistake.
+/// Counts blocks outside the configured windows, intended or not.
 fn outside(outside: Option<u64>, bucket: Option<u64>) -> Option<String> {
     let outside = outside.filter(|outside| *outside > 0)?;
     let of = bucket.map_or_else(String::new, |bucket| format!(" of {bucket}"));
     Some(format!(
-        "  blocks outside every window: {outside}{of} in the bucket; no query finds their samples (retention)"
+        "  blocks outside every window: {outside}{of} in the bucket; queries do not find their samples (retention)"
     ))
 }
 
@@ -96,39 +96,23 @@ fn unknown(set: &SetReport) -> Option<String> {
         .first()
         .and_then(|pod| pod.blocks_unknown.as_deref())
         .map_or_else(String::new, |why| {
-            let why: String = why.chars().take(MAX_REASON).collect();
-            format!(" ({why})")
+            format!(" ({})", truncate(why, MAX_REASON))
         });
-    let plural = if total == 1 { "" } else { "s" };
     let which = if names.is_empty() {
         String::new()
     } else {
-        format!(": {}{why}", first(&names, MAX_PODS))
+        format!(": {}{why}", listed(&names, MAX_PODS))
     };
     Some(format!(
-        "  loaded blocks are not known for {total} pod{plural}{which}"
+        "  loaded blocks are unknown for {}{which}",
+        counted(total, "pod")
     ))
-}
-
-fn first(all: &[String], most: usize) -> String {
-    let more = all.len().saturating_sub(most);
-    let names = all
-        .iter()
-        .take(most)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
-    if more > 0 {
-        format!("{names} and {more} more")
-    } else {
-        names
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::report::BlocksReport;
+    use crate::core::rollout::report::BlocksReport;
 
     fn block(ulid: &str, pods: &[&str]) -> BlockReport {
         BlockReport {
@@ -142,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_where_all_is_well_or_not_known_yet() {
+    fn no_line_if_all_is_loaded_or_unknown() {
         assert_eq!(lines(&SetReport::default()), Vec::<String>::new());
         let blocks = BlocksReport {
             unserved_total: 1,
@@ -195,8 +179,8 @@ mod tests {
         );
         assert_eq!(
             lines[6],
-            "  blocks outside every window: 14 of 511 in the bucket; no query finds their samples (retention)"
+            "  blocks outside every window: 14 of 511 in the bucket; queries do not find their samples (retention)"
         );
-        assert_eq!(lines[7], "  loaded blocks are not known for 2 pods");
+        assert_eq!(lines[7], "  loaded blocks are unknown for 2 pods");
     }
 }

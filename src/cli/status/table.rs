@@ -1,25 +1,29 @@
-//! Reports as text: a head for each StatefulSet, and its pods.
+//! Reports as text: a heading for each StatefulSet, and its pods.
 //!
-//! Lines never wrap: the last column, the sentence, ends with `…` where the width does. No colours: what matters is in words.
+//! Lines never wrap: `…` truncates the last column. No colours: problems are in capitals.
+
+use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 
 use super::Failure;
 use super::blocks;
-use super::document::Document;
-use crate::core::printable::acts;
-use crate::core::report::{PodReport, PodState, SetReport, State};
-use crate::core::window::Window;
+use super::document::StatusDocument;
+use super::queriers;
+use super::time_left;
+use crate::adapters::clock;
+use crate::core::model::text::{counted, is_control, listed};
+use crate::core::model::window::Window;
+use crate::core::rollout::report::{PodReport, PodState, RolloutState, SetReport};
 
-/// Pods of one table; with more, those that are confirmed are counted only.
-const MANY_PODS: usize = 200;
-/// The least room that a sentence gets.
-const LEAST_SENTENCE: usize = 20;
-/// Gaps that are listed.
-const MOST_GAPS: usize = 5;
-/// Pods that are named in one line.
-const MOST_NAMED: usize = 5;
+/// How many pods a table lists; beyond that, confirmed pods are only counted.
+const MAX_PODS: usize = 200;
+/// The minimum width of the last column.
+const MIN_SENTENCE: u16 = 20;
+const MAX_GAPS: usize = 5;
+/// How many pods one line names.
+const MAX_NAMES: usize = 5;
 
-/// The whole text.
-pub(super) fn text(document: &Document, columns: usize) -> Result<String, Failure> {
+/// Returns a table for each StatefulSet, of this width; `None` shows every column and pod in full.
+pub(super) fn text(document: &StatusDocument, columns: Option<usize>) -> Result<String, Failure> {
     let tables: Vec<String> = document
         .reports()?
         .iter()
@@ -28,10 +32,15 @@ pub(super) fn text(document: &Document, columns: usize) -> Result<String, Failur
     Ok(tables.join("\n"))
 }
 
-fn one(set: &SetReport, version: &str, columns: usize) -> String {
+fn one(set: &SetReport, version: &str, columns: Option<usize>) -> String {
+    if set.opted_out {
+        return headline(set) + "\n";
+    }
     let mut lines = vec![headline(set), format!("  {}", progress(set))];
+    lines.extend(time_left::line(set));
     lines.extend(gaps(set));
     lines.extend(blocks::lines(set));
+    lines.extend(queriers::lines(set, clock::unix_seconds()));
     lines.extend(
         set.warnings
             .iter()
@@ -52,6 +61,9 @@ pub(super) fn headline(set: &SetReport) -> String {
     } else {
         format!(": {}", set.message)
     };
+    if set.opted_out {
+        return clean(&format!("{}/{}{message}", set.namespace, set.name));
+    }
     clean(&format!(
         "{}/{}: {}{message}",
         set.namespace,
@@ -60,73 +72,45 @@ pub(super) fn headline(set: &SetReport) -> String {
     ))
 }
 
-const fn state(state: State) -> &'static str {
+const fn state(state: RolloutState) -> &'static str {
     match state {
-        State::Unknown => "unknown",
-        State::Settled => "settled",
-        State::Rolling => "rolling",
-        State::Waiting => "WAITING",
-        State::Paused => "PAUSED",
-        State::Blocked => "BLOCKED",
-        State::Refused => "REFUSED",
+        RolloutState::Unknown => "unknown",
+        RolloutState::Settled => "settled",
+        RolloutState::Rolling => "rolling",
+        RolloutState::Waiting => "WAITING",
+        RolloutState::Paused => "PAUSED",
+        RolloutState::Blocked => "BLOCKED",
+        RolloutState::Refused => "REFUSED",
     }
 }
 
 fn progress(set: &SetReport) -> String {
-    if set.state == State::Unknown {
+    if set.state == RolloutState::Unknown {
         return format!(
-            "no leader has looked at it yet, so nothing is known of its pods; {} replicas, ConfigMap {}",
+            "no leader has reconciled it yet, so its pods are unknown; {} replicas, ConfigMap {}",
             set.replicas, set.configmap
         );
     }
-    let plural = |n: u32, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let left = if set.steps_left == 0 && set.moves_left == 0 {
-        "nothing left to do".to_owned()
-    } else {
-        format!(
-            "{} in {} left, {}",
-            plural(set.moves_left, "move"),
-            plural(set.steps_left, "step"),
-            remaining(set.eta_seconds)
-        )
-    };
+    let left = time_left::left(set);
     let least = set.minimum_ready_replicas;
     let served = if set.not_asked > 0 {
         format!(
-            "what is served is not known yet: {} not asked",
-            plural(set.not_asked, "sidecar")
+            "coverage is unknown: {} not polled yet",
+            counted(set.not_asked, "sidecar")
         )
     } else if least == 0 {
         "SOME INSTANTS ARE SERVED BY NO POD".to_owned()
     } else {
         format!(
             "every instant is served by at least {}",
-            plural(least, "pod")
+            counted(least, "pod")
         )
     };
     format!(
         "{left}; {served}; {}, ConfigMap {}",
-        plural(set.replicas, "replica"),
+        counted(set.replicas, "replica"),
         set.configmap
     )
-}
-
-/// An estimate in words; the leader's is a lower bound.
-fn remaining(seconds: u64) -> String {
-    match seconds {
-        0..60 => "at least a minute".to_owned(),
-        60..3_600 => format!("at least {} min", seconds.div_ceil(60)),
-        3_600..86_400 => format!(
-            "at least {} h {} min",
-            seconds / 3_600,
-            seconds % 3_600 / 60
-        ),
-        _ => format!(
-            "at least {} d {} h",
-            seconds / 86_400,
-            seconds % 86_400 / 3_600
-        ),
-    }
 }
 
 fn gaps(set: &SetReport) -> Vec<String> {
@@ -136,11 +120,11 @@ fn gaps(set: &SetReport) -> Vec<String> {
     let mut lines: Vec<String> = set
         .gaps
         .iter()
-        .take(MOST_GAPS)
-        .map(|gap| format!("  GAP: nobody serves {gap}"))
+        .take(MAX_GAPS)
+        .map(|gap| format!("  GAP: no ready pod serves {gap}"))
         .collect();
     if let Some(last) = lines.last_mut() {
-        let more = set.gaps.len().saturating_sub(MOST_GAPS);
+        let more = set.gaps.len().saturating_sub(MAX_GAPS);
         let more = if more > 0 {
             format!(" and {more} more ranges")
         } else {
@@ -165,41 +149,52 @@ fn other_agents(set: &SetReport, version: &str) -> Option<String> {
             )
         })
         .collect();
-    let more = if others.len() > MOST_NAMED {
-        format!(" and {} more", others.len() - MOST_NAMED)
-    } else {
-        String::new()
-    };
-    let named = others.get(..others.len().min(MOST_NAMED))?.join(", ");
-    (!named.is_empty())
-        .then(|| format!("  agents of another version than the server's {version}, until these pods are recreated: {named}{more}"))
+    (!others.is_empty())
+        .then(|| format!("  agents with another version than the server's {version}, until these pods are recreated: {}", listed(&others, MAX_NAMES)))
 }
 
-fn pods(all: &[PodReport], columns: usize) -> String {
+/// The optional columns of a table.
+#[derive(Clone, Copy)]
+struct Columns {
+    desired: bool,
+    why: bool,
+    /// Replica, blocks, agent.
+    wide: bool,
+}
+
+fn pods(all: &[PodReport], columns: Option<usize>) -> String {
+    let wide = columns.is_none();
     let shown: Vec<&PodReport> = all
         .iter()
-        .filter(|pod| all.len() <= MANY_PODS || pod.state != PodState::Confirmed)
-        .take(MANY_PODS)
+        .filter(|pod| wide || all.len() <= MAX_PODS || pod.state != PodState::Confirmed)
+        .take(if wide { usize::MAX } else { MAX_PODS })
         .collect();
-    // A column that would say the same of every pod is left out.
-    let planned = shown.iter().any(|pod| pod.published != Some(pod.desired));
-    let sentences = shown.iter().any(|pod| pod.why.is_some());
-    let mut header = vec!["POD", "SHARD", "STATE", "PHASE", "PUBLISHED", "APPLIED"];
-    header.extend(planned.then_some("DESIRED"));
+    // Omits columns with the same value for every pod.
+    let with = Columns {
+        desired: wide || shown.iter().any(|pod| pod.published != Some(pod.desired)),
+        why: wide || shown.iter().any(|pod| pod.why.is_some()),
+        wide,
+    };
+    let mut header = vec!["POD", "SHARD"];
+    header.extend(wide.then_some("REPLICA"));
+    header.extend(["STATE", "PHASE", "PUBLISHED", "APPLIED"]);
+    header.extend(with.desired.then_some("DESIRED"));
     header.extend(["AGE", "RESTARTS"]);
-    header.extend(sentences.then_some("WHY"));
+    header.extend(wide.then_some(["BLOCKS", "AGENT"]).into_iter().flatten());
+    header.extend(with.why.then_some("WHY"));
     let mut rows = vec![header.into_iter().map(str::to_owned).collect::<Vec<_>>()];
-    rows.extend(shown.iter().map(|pod| row(pod, planned, sentences)));
+    rows.extend(shown.iter().map(|pod| row(pod, with)));
     let rest = all.len() - shown.len();
     let more = if rest > 0 {
-        format!("  … and {rest} more pods; -o json has them all\n")
+        format!("  … and {rest} more pods; -o wide and -o json have them all\n")
     } else {
         String::new()
     };
-    aligned(&rows, sentences, columns) + &more
+    let limit = columns.filter(|_| with.why);
+    aligned(&rows, limit) + &more
 }
 
-fn row(pod: &PodReport, planned: bool, sentences: bool) -> Vec<String> {
+fn row(pod: &PodReport, with: Columns) -> Vec<String> {
     let or_none =
         |window: Option<Window>| window.map_or("-".to_owned(), |window| window.to_string());
     let extra = if pod.surplus { " (extra)" } else { "" };
@@ -212,15 +207,15 @@ fn row(pod: &PodReport, planned: bool, sentences: bool) -> Vec<String> {
     } else {
         ""
     };
-    let mut row = vec![
-        pod.pod.clone(),
-        format!("{}{extra}", pod.shard),
+    let mut row = vec![pod.pod.clone(), format!("{}{extra}", pod.shard)];
+    row.extend(with.wide.then(|| pod.replica.to_string()));
+    row.extend([
         pod_state(pod.state).to_owned(),
         pod.phase.clone().unwrap_or_else(|| "-".to_owned()),
         or_none(pod.published),
         format!("{applied}{unverified}"),
-    ];
-    if planned {
+    ]);
+    if with.desired {
         row.push(if pod.published == Some(pod.desired) {
             "=".to_owned()
         } else {
@@ -228,10 +223,24 @@ fn row(pod: &PodReport, planned: bool, sentences: bool) -> Vec<String> {
         });
     }
     row.extend([age(pod.seconds_in_state), pod.restarts.to_string()]);
-    if sentences {
+    if with.wide {
+        let agent = pod.agent_version.as_deref().unwrap_or("-");
+        row.extend([loaded_blocks(pod), agent.to_owned()]);
+    }
+    if with.why {
         row.push(pod.why.clone().unwrap_or_default());
     }
     row.iter().map(|cell| clean(cell)).collect()
+}
+
+/// Loaded and expected blocks.
+fn loaded_blocks(pod: &PodReport) -> String {
+    match (pod.blocks_expected, pod.blocks_missing) {
+        (Some(expected), Some(missing)) => {
+            format!("{}/{expected}", expected.saturating_sub(missing))
+        }
+        _ => "-".to_owned(),
+    }
 }
 
 pub(super) const fn pod_state(state: PodState) -> &'static str {
@@ -247,55 +256,36 @@ pub(super) const fn pod_state(state: PodState) -> &'static str {
     }
 }
 
-/// Columns under each other; a last one of sentences takes what room is left.
-fn aligned(rows: &[Vec<String>], sentences: bool, columns: usize) -> String {
-    let length = |text: &str| text.chars().count();
-    let count = rows.first().map_or(0, Vec::len);
-    let widths: Vec<usize> = (0..count)
-        .map(|i| rows.iter().map(|row| length(&row[i])).max().unwrap_or(0))
-        .collect();
-    let before: usize = widths
-        .iter()
-        .take(count.saturating_sub(1))
-        .map(|width| width + 2)
-        .sum::<usize>()
-        + 2;
-    let room = if sentences {
-        columns.saturating_sub(before).max(LEAST_SENTENCE)
-    } else {
-        usize::MAX
-    };
-    let mut text = String::new();
+/// Aligns the columns; truncates the last one to the remaining width, if there is a limit.
+fn aligned(rows: &[Vec<String>], limit: Option<usize>) -> String {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_truncation_indicator("…");
     for row in rows {
-        let mut line = String::new();
-        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            line.push_str("  ");
-            if i + 1 == count {
-                line.push_str(&short(cell, room));
-            } else {
-                line.push_str(cell);
-                line.push_str(&" ".repeat(width - length(cell)));
-            }
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
+        let mut row = Row::from(row);
+        row.max_height(1);
+        table.add_row(row);
     }
-    text
+    if let Some(columns) = limit {
+        table.set_width(u16::try_from(columns).unwrap_or(u16::MAX));
+    }
+    for column in table.column_iter_mut() {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    if limit.is_some()
+        && let Some(last) = table.column_iter_mut().last()
+    {
+        last.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(MIN_SENTENCE)));
+    }
+    table
+        .lines()
+        .map(|line| format!(" {}\n", line.trim_end()))
+        .collect()
 }
 
-/// At most `room` characters.
-pub(super) fn short(text: &str, room: usize) -> String {
-    if text.chars().count() <= room {
-        text.to_owned()
-    } else {
-        text.chars()
-            .take(room.saturating_sub(1))
-            .chain(['…'])
-            .collect()
-    }
-}
-
-/// An age as `kubectl` writes it.
+/// Formats an age like `kubectl`.
 fn age(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     match seconds {
@@ -307,19 +297,20 @@ fn age(seconds: u64) -> String {
     }
 }
 
-/// Without characters that a terminal would obey: sentences come from other machines.
+/// Replaces control characters: texts come from other machines.
 pub(super) fn clean(text: &str) -> String {
     text.chars()
-        .map(|c| if acts(c) { ' ' } else { c })
+        .map(|c| if is_control(c) { ' ' } else { c })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::model::text::truncate;
 
     #[test]
-    fn times_are_for_people() {
+    fn times_are_readable() {
         for (seconds, want) in [
             (0, "0s"),
             (119, "119s"),
@@ -330,25 +321,33 @@ mod tests {
         ] {
             assert_eq!(age(seconds), want);
         }
-        for (seconds, want) in [
-            (5, "a minute"),
-            (61, "2 min"),
-            (4_800, "1 h 20 min"),
-            (90_000, "1 d 1 h"),
-        ] {
-            assert_eq!(remaining(seconds), format!("at least {want}"));
-        }
     }
 
     #[test]
-    fn lines_do_not_wrap_and_terminals_are_not_told_what_to_do() {
-        assert_eq!(short("a sentence", 5), "a se…");
+    fn an_opted_out_statefulset_is_one_line() {
+        let set = SetReport {
+            namespace: "ns".to_owned(),
+            name: "store".to_owned(),
+            state: RolloutState::Settled,
+            message: "opted out by annotation".to_owned(),
+            opted_out: true,
+            ..SetReport::default()
+        };
+        assert_eq!(
+            one(&set, "0.1.0", Some(80)),
+            "ns/store: opted out by annotation\n"
+        );
+    }
+
+    #[test]
+    fn lines_do_not_wrap_and_have_no_control_characters() {
+        assert_eq!(truncate("a sentence", 5), "a se…");
         assert_eq!(clean("\u{1b}[2Jx\ny"), " [2Jx y");
         let rows = [
             vec!["POD".to_owned(), "WHY".to_owned()],
             vec!["store-0".to_owned(), "x".repeat(300)],
         ];
-        let text = aligned(&rows, true, 60);
+        let text = aligned(&rows, Some(60));
         assert_eq!(
             text.lines().map(|line| line.chars().count()).max(),
             Some(60)

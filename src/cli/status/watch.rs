@@ -1,47 +1,48 @@
-//! `status --watch` and `--until-settled`: asks again and again, redraws on a terminal, and elsewhere writes a line for
-//! what changed.
+//! `status --watch` and `--until-settled`: polls the server, redraws on a terminal, and elsewhere
+//! prints a line per change.
 //!
-//! The first answer must come: without it something is set up wrongly. Later a server may be away for a while.
+//! The first request must succeed: otherwise the setup is wrong. Later the server may be unavailable
+//! for a while.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::Duration;
 
 use chrono::SecondsFormat;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::document::Document;
-use super::{Args, Output, ask, size, table};
+use super::document::StatusDocument;
+use super::{Args, KIND, Output, fetch, size, table};
 use crate::adapters::clock;
-use crate::adapters::server_status::Server;
-use crate::cli::{Failure, say};
-use crate::core::report::{PodState, SetReport, State};
+use crate::cli::cluster::StatusServer;
+use crate::cli::{Failure, output, say};
+use crate::core::model::text;
+use crate::core::rollout::report::{PodState, RolloutState, SetReport};
 
-/// How often the server is asked.
-const ASK_EVERY: Duration = Duration::from_secs(2);
+const POLL_EVERY: Duration = Duration::from_secs(2);
 
 /// Why the watch ends.
-enum End {
-    /// Ctrl-C, or nobody reads any more.
-    Asked,
+enum WatchEnd {
+    /// By Ctrl-C, or because the reader of standard output is gone.
+    Stopped,
     Settled,
     TimedOut,
 }
 
-pub(super) async fn run(args: &Args, server: &Server) -> Result<(), Failure> {
+pub(super) async fn run(args: &Args, server: &StatusServer) -> Result<(), Failure> {
     let mut shown = Shown::new(args);
     let timeout = args
         .timeout
         .map(|timeout| Instant::now() + timeout.to_std());
     let end = tokio::select! {
         end = follow(args, server, &mut shown) => end?,
-        () = async { if let Some(at) = timeout { sleep_until(at).await } else { std::future::pending().await } } => End::TimedOut,
-        // Without a handler Ctrl-C ends the process by itself.
-        Ok(()) = tokio::signal::ctrl_c() => End::Asked,
+        () = clock::at(timeout) => WatchEnd::TimedOut,
+        // Without a handler, Ctrl-C ends the process by itself.
+        Ok(()) = tokio::signal::ctrl_c() => WatchEnd::Stopped,
     };
     match end {
-        End::Asked | End::Settled => Ok(()),
-        End::TimedOut => {
+        WatchEnd::Stopped | WatchEnd::Settled => Ok(()),
+        WatchEnd::TimedOut => {
             let limit = args
                 .timeout
                 .map_or_else(String::new, |timeout| timeout.to_string());
@@ -55,23 +56,27 @@ pub(super) async fn run(args: &Args, server: &Server) -> Result<(), Failure> {
     }
 }
 
-async fn follow(args: &Args, server: &Server, shown: &mut Shown) -> Result<End, Failure> {
-    let mut ticks = interval(ASK_EVERY);
+async fn follow(
+    args: &Args,
+    server: &StatusServer,
+    shown: &mut Shown,
+) -> Result<WatchEnd, Failure> {
+    let mut ticks = interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut answered = false;
     loop {
         ticks.tick().await;
-        match ask(args, server).await {
+        match fetch(args, server).await {
             Err(failure) if !answered => return Err(failure),
             Err(failure) => {
                 if !shown.failed(&failure.to_string()) {
-                    return Ok(End::Asked);
+                    return Ok(WatchEnd::Stopped);
                 }
             }
             Ok(document) => {
                 answered = true;
                 if !shown.show(&document)? {
-                    return Ok(End::Asked);
+                    return Ok(WatchEnd::Stopped);
                 }
                 if args.until_settled
                     && let Some(end) = shown.verdict(&document)?
@@ -83,33 +88,35 @@ async fn follow(args: &Args, server: &Server, shown: &mut Shown) -> Result<End, 
     }
 }
 
-/// What stands on the screen, or was written already.
+/// The current screen, or the lines printed so far.
 struct Shown {
-    json: bool,
-    /// On a terminal: what is drawn, for drawing it again with an error above.
+    output: Output,
+    /// On a terminal: the current text, to redraw it below an error.
     screen: Option<String>,
-    /// Elsewhere: what was last said of each thing.
+    /// Elsewhere: the last line of each subject.
     lines: BTreeMap<String, String>,
-    /// Heads of what is not settled.
+    /// Headlines of the StatefulSets that are not settled.
     open: Vec<String>,
 }
 
 impl Shown {
     fn new(args: &Args) -> Self {
-        let json = args.output == Output::Json;
-        let terminal = !json && size().1.is_some();
+        let output = args.output;
+        let terminal = matches!(output, Output::Table | Output::Wide) && size().1.is_some();
         Self {
-            json,
+            output,
             screen: terminal.then(String::new),
             lines: BTreeMap::new(),
             open: Vec::new(),
         }
     }
 
-    /// Whether somebody still reads.
-    fn show(&mut self, document: &Document) -> Result<bool, Failure> {
-        if self.json {
-            return Ok(write(&(document.json(false)? + "\n")));
+    /// Returns false if the reader of standard output is gone.
+    fn show(&mut self, document: &StatusDocument) -> Result<bool, Failure> {
+        match self.output {
+            Output::Json => return Ok(write(&output::json_line(KIND, &document.parts())?)),
+            Output::Yaml => return self.yaml(document),
+            Output::Table | Output::Wide => {}
         }
         if self.screen.is_some() {
             let remarks: String = document
@@ -117,18 +124,19 @@ impl Shown {
                 .iter()
                 .map(|remark| format!("{remark}\n"))
                 .collect();
-            let text = remarks + &table::text(document, size().0)?;
+            let columns = (self.output == Output::Table).then(|| size().0);
+            let text = remarks + &table::text(document, columns)?;
             let drawn = draw(&text);
             self.screen = Some(text);
             return Ok(drawn);
         }
-        let mut now: Vec<Said> = document
+        let mut now: Vec<LastMessage> = document
             .remarks()
             .into_iter()
-            .map(|remark| Said {
+            .map(|remark| LastMessage {
                 key: format!("remark {remark}"),
                 line: remark,
-                usual: false,
+                healthy: false,
             })
             .collect();
         for set in &document.reports()? {
@@ -138,14 +146,21 @@ impl Shown {
         Ok(changed.is_empty() || write(&changed))
     }
 
-    /// Lines for what was not said yet. What is as it should be is worth one only if it was not before.
-    fn changed(&mut self, now: Vec<Said>) -> String {
+    /// Prints a document if the reports have changed.
+    fn yaml(&mut self, document: &StatusDocument) -> Result<bool, Failure> {
+        let text = format!("---\n{}", output::yaml(KIND, &document.parts())?);
+        let before = self.lines.insert("document".to_owned(), text.clone());
+        Ok(before.as_ref() == Some(&text) || write(&text))
+    }
+
+    /// Returns new lines. Prints a subject's healthy state only after an unhealthy one.
+    fn changed(&mut self, now: Vec<LastMessage>) -> String {
         let stamp = clock::now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let mut text = String::new();
         let mut next = BTreeMap::new();
-        for Said { key, line, usual } in now {
+        for LastMessage { key, line, healthy } in now {
             let before = self.lines.get(&key);
-            if before != Some(&line) && (before.is_some() || !usual) {
+            if before != Some(&line) && (before.is_some() || !healthy) {
                 text.push_str(&format!("{stamp} {line}\n"));
             }
             next.insert(key, line);
@@ -154,9 +169,9 @@ impl Shown {
         text
     }
 
-    /// Shows that the server does not answer.
+    /// Reports that the server does not answer.
     fn failed(&mut self, why: &str) -> bool {
-        let line = format!("no answer since the last one shown: {why}");
+        let line = format!("the server does not answer, so the output is stale: {why}");
         if let Some(screen) = &self.screen {
             return draw(&format!("{line}\n{screen}"));
         }
@@ -171,10 +186,10 @@ impl Shown {
         true
     }
 
-    fn verdict(&mut self, document: &Document) -> Result<Option<End>, Failure> {
+    fn verdict(&mut self, document: &StatusDocument) -> Result<Option<WatchEnd>, Failure> {
         if !document.is_complete() {
-            // A server that has just begun, or begun to lead, may not have seen those that are not settled.
-            self.open = vec!["the server has not seen everything yet".to_owned()];
+            // A server or leader that has just started may not know every StatefulSet yet.
+            self.open = vec!["the server has not listed every namespace yet".to_owned()];
             return Ok(None);
         }
         let reports = document.reports()?;
@@ -185,7 +200,7 @@ impl Shown {
         }
         let stopped: Vec<String> = reports
             .iter()
-            .filter(|set| matches!(set.state, State::Blocked | State::Refused))
+            .filter(|set| matches!(set.state, RolloutState::Blocked | RolloutState::Refused))
             .map(table::headline)
             .collect();
         if !stopped.is_empty() {
@@ -193,46 +208,45 @@ impl Shown {
         }
         self.open = reports
             .iter()
-            .filter(|set| set.state != State::Settled)
+            .filter(|set| set.state != RolloutState::Settled)
             .map(table::headline)
             .collect();
-        Ok(self.open.is_empty().then_some(End::Settled))
+        Ok(self.open.is_empty().then_some(WatchEnd::Settled))
     }
 }
 
-/// One thing that is said again when it changes.
-struct Said {
+/// A subject's line, printed again when it changes.
+struct LastMessage {
     key: String,
     line: String,
-    /// As it should be.
-    usual: bool,
+    healthy: bool,
 }
 
-/// What may change of a StatefulSet.
-fn lines(set: &SetReport) -> Vec<Said> {
+/// Returns the lines of a StatefulSet.
+fn lines(set: &SetReport) -> Vec<LastMessage> {
     let name = format!("{}/{}", set.namespace, set.name);
-    let mut lines = vec![Said {
+    let mut lines = vec![LastMessage {
         key: name.clone(),
         line: table::headline(set),
-        usual: false,
+        healthy: false,
     }];
     let served = match set.gap_seconds {
         _ if set.not_asked > 0 => format!(
-            "{name}: what is served is not known yet: {} sidecars were not asked",
+            "{name}: coverage is unknown: {} sidecars not polled yet",
             set.not_asked
         ),
         0 => format!("{name}: every instant is served"),
-        seconds => format!("{name}: GAP: nobody serves {seconds} s of the retention"),
+        seconds => format!("{name}: GAP: no ready pod serves {seconds} s of the retention"),
     };
-    lines.push(Said {
+    lines.push(LastMessage {
         key: format!("{name} gaps"),
         line: served,
-        usual: set.gap_seconds == 0 || set.not_asked > 0,
+        healthy: set.gap_seconds == 0 || set.not_asked > 0,
     });
-    let warning = |warning: &String| Said {
+    let warning = |warning: &String| LastMessage {
         key: format!("{name} {warning}"),
         line: table::clean(&format!("{name}: warning: {warning}")),
-        usual: false,
+        healthy: false,
     };
     lines.extend(set.warnings.iter().map(warning));
     for pod in &set.pods {
@@ -248,24 +262,24 @@ fn lines(set: &SetReport) -> Vec<Said> {
             .why
             .as_ref()
             .map_or_else(String::new, |why| format!(": {why}"));
-        let usual = pod.state == PodState::Confirmed;
+        let healthy = pod.state == PodState::Confirmed;
         let line = table::clean(&format!(
             "{}/{}: {window} {}{}{why}",
             set.namespace,
             pod.pod,
             table::pod_state(pod.state),
-            if usual { "" } else { &phase }
+            if healthy { "" } else { &phase }
         ));
-        lines.push(Said {
+        lines.push(LastMessage {
             key: format!("{name} {}", pod.pod),
             line,
-            usual,
+            healthy,
         });
     }
     lines
 }
 
-/// Draws over what is there; what does not fit is left out, so that nothing scrolls.
+/// Redraws the screen; omits lines that do not fit, so that nothing scrolls.
 fn draw(text: &str) -> bool {
     let (columns, rows) = size();
     let room = rows.unwrap_or(usize::MAX).saturating_sub(1).max(2);
@@ -273,20 +287,20 @@ fn draw(text: &str) -> bool {
     let mut screen = "\u{1b}[H".to_owned();
     let fits = if all > room { room - 1 } else { all };
     for line in text.lines().take(fits) {
-        screen.push_str(&table::short(line, columns));
+        screen.push_str(&text::truncate(line, columns));
         screen.push_str("\u{1b}[K\n");
     }
     if all > fits {
         screen.push_str(&format!(
-            "… {} more lines: a larger window shows them\u{1b}[K\n",
+            "… {} more lines; enlarge the window to see them\u{1b}[K\n",
             all - fits
         ));
     }
-    // What the last drawing had below this one.
+    // Clears the rest of the previous screen.
     write(&(screen + "\u{1b}[J"))
 }
 
-/// Writes at once; false when nobody reads any more.
+/// Writes and flushes; false if the reader is gone.
 fn write(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())

@@ -1,9 +1,10 @@
-//! The API server, what the caller may see of it, and the nodes.
+//! The API server, the caller's rights, and the nodes.
 
 use super::Report;
 use super::ids::{API_CLOCK, API_PERMISSIONS, API_REACHABLE, API_VERSION, NODE_KUBELETS};
 use super::objects::NodeView;
 use super::snapshot::{ApiFacts, Got};
+use crate::core::model::text::listed_with;
 
 /// The newest Kubernetes that the end-to-end tests run on.
 const NEWEST_TESTED: (u32, u32) = (1, 36);
@@ -11,16 +12,18 @@ const NEWEST_TESTED: (u32, u32) = (1, 36);
 const FIRST_MATCH_CONDITIONS: (u32, u32) = (1, 28);
 /// The first whose kubelets run native sidecars without a feature gate.
 const FIRST_NATIVE_SIDECARS: (u32, u32) = (1, 29);
-/// The first with every API that the server uses (`policy/v1`, `discovery.k8s.io/v1`, `events.k8s.io/v1`).
+/// The first with every API that the server uses (`policy/v1`, `discovery.k8s.io/v1`,
+/// `events.k8s.io/v1`).
 const FIRST_USABLE: (u32, u32) = (1, 21);
-/// A clock that is off by more is worth a look, in milliseconds. The API server tells whole seconds only.
+/// A clock that is off by more is a warning, in milliseconds. The API server reports only whole
+/// seconds.
 const CLOCK_WARN_MS: u64 = 10_000;
 /// A clock that is off by more breaks certificates and leases, in milliseconds.
 const CLOCK_FAIL_MS: u64 = 300_000;
-/// Names that are listed in one sentence.
-pub(super) const MOST_NAMED: usize = 10;
+/// How many names one sentence lists.
+const MAX_NAMES: usize = 10;
 
-pub(super) fn look(api: &ApiFacts, report: &mut Report) {
+pub(super) fn check(api: &ApiFacts, report: &mut Report) {
     let version = match &api.version {
         Ok(version) => version,
         Err(lack) => {
@@ -42,8 +45,8 @@ pub(super) fn look(api: &ApiFacts, report: &mut Report) {
         None => report.warn(
             &API_VERSION,
             "",
-            format!("the version {:?} cannot be read", version.git_version),
-            "compare it with the supported ones by hand",
+            format!("cannot parse the version {:?}", version.git_version),
+            "compare it with the supported versions yourself",
         ),
         Some(at) if at < FIRST_USABLE => {
             report.fail(
@@ -62,8 +65,8 @@ pub(super) fn look(api: &ApiFacts, report: &mut Report) {
         Some(at) if at > NEWEST_TESTED => report.warn(
             &API_VERSION,
             "",
-            format!("Kubernetes {} is newer than {}, the newest this version was tested with", show(at), show(NEWEST_TESTED)),
-            "look for a newer version of timeshard",
+            format!("Kubernetes {} is newer than {}, the newest version that this release was tested with", show(at), show(NEWEST_TESTED)),
+            "upgrade timeshard",
         ),
         Some(at) => report.pass(&API_VERSION, "", format!("Kubernetes {} is supported", show(at))),
     }
@@ -72,7 +75,7 @@ pub(super) fn look(api: &ApiFacts, report: &mut Report) {
 
 fn clock(ahead_ms: Option<i64>, report: &mut Report) {
     let Some(ahead) = ahead_ms else {
-        report.skip(&API_CLOCK, "", "the API server did not say what time it is");
+        report.skip(&API_CLOCK, "", "the API server's response had no Date");
         return;
     };
     let seconds = ahead.unsigned_abs() / 1000;
@@ -80,8 +83,8 @@ fn clock(ahead_ms: Option<i64>, report: &mut Report) {
         ahead.unsigned_abs(),
         if ahead > 0 { "ahead of" } else { "behind" },
     );
-    let message = format!("the API server's clock is {seconds} s {which} the one of this machine");
-    let hint = "synchronise clocks (NTP) on the control plane, the nodes and this machine: windows and certificates depend on them";
+    let message = format!("the API server's clock is {seconds} s {which} this machine's");
+    let hint = "synchronise the clocks (NTP) of control plane, nodes and this machine: windows and certificates depend on them";
     if off > CLOCK_FAIL_MS {
         report.fail(&API_CLOCK, "", message, hint);
     } else if off > CLOCK_WARN_MS {
@@ -95,7 +98,7 @@ fn clock(ahead_ms: Option<i64>, report: &mut Report) {
     }
 }
 
-/// Comes last: what was skipped for want of a right is told once, together.
+/// Runs last: reports all missing rights of the caller in one finding.
 pub(super) fn permissions(report: &mut Report) {
     if report.missing.is_empty() {
         report.pass(&API_PERMISSIONS, "", API_PERMISSIONS.title);
@@ -103,14 +106,14 @@ pub(super) fn permissions(report: &mut Report) {
     }
     let missing: Vec<&String> = report.missing.iter().collect();
     let message = format!(
-        "some checks are skipped, because you may not {}",
+        "some checks are skipped because you may not {}",
         listed(&missing, "; ")
     );
     report.warn(
         &API_PERMISSIONS,
         "",
         message,
-        "run it as an administrator, or grant the ClusterRole that docs/checks.md has",
+        "run it as an administrator, or grant the ClusterRole in docs/checks.md",
     );
 }
 
@@ -126,7 +129,7 @@ pub(super) fn kubelets(nodes: &Got<Vec<NodeView>>, native_sidecars: bool, report
         return report.pass(
             &NODE_KUBELETS,
             "",
-            "injection.native_sidecar is false, so any kubelet will do",
+            "injection.native_sidecar is false, so any kubelet is supported",
         );
     }
     let version = |node: &&NodeView| numbers(&node.status.node_info.kubelet_version);
@@ -145,7 +148,7 @@ pub(super) fn kubelets(nodes: &Got<Vec<NodeView>>, native_sidecars: bool, report
             &NODE_KUBELETS,
             "",
             format!(
-                "the kubelets of all {} nodes run native sidecars",
+                "the kubelets of all {} nodes support native sidecars",
                 nodes.len()
             ),
         );
@@ -154,7 +157,7 @@ pub(super) fn kubelets(nodes: &Got<Vec<NodeView>>, native_sidecars: bool, report
             &NODE_KUBELETS,
             "",
             format!(
-                "kubelets older than {} take the sidecar for an init container that never ends: {}",
+                "kubelets older than {} wait for the sidecar like for any init container, so gateways never start: {}",
                 show(FIRST_NATIVE_SIDECARS),
                 listed(&old, ", ")
             ),
@@ -180,13 +183,7 @@ fn show((major, minor): (u32, u32)) -> String {
     format!("{major}.{minor}")
 }
 
-/// Some of many, and how many more.
+/// Joins the first [`MAX_NAMES`] and counts the rest.
 pub(super) fn listed<T: AsRef<str>>(all: &[T], between: &str) -> String {
-    let some: Vec<&str> = all.iter().take(MOST_NAMED).map(AsRef::as_ref).collect();
-    let more = all.len().saturating_sub(some.len());
-    if more == 0 {
-        some.join(between)
-    } else {
-        format!("{} and {more} more", some.join(between))
-    }
+    listed_with(all, between, MAX_NAMES)
 }

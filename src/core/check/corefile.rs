@@ -1,62 +1,66 @@
-//! A Corefile, as far as it says how long DNS remembers an answer of the cluster.
+//! Reads from a Corefile how long DNS caches an answer about the cluster.
 //!
-//! Invariants: any text is read in one pass, with bounded size and depth, and never panics; what is not understood is an
-//! error, and the caller then assumes the longest usual time. Deliberately absent: files that `import` names (they are not
-//! in the ConfigMap), environment variables, and plugins that do not change the time.
+//! Invariants: any text is read in one pass, with bounded size and depth, and never panics; anything
+//! not understood is an error, and the caller then assumes the usual time. Deliberately absent:
+//! imported files (they are not in the ConfigMap), environment variables, and plugins that do not
+//! affect the time.
 
+use crate::core::model::text::truncate;
 use std::collections::HashMap;
 
-/// A longer text is not read, in bytes. A ConfigMap holds 1 MiB.
+/// Longer texts are rejected. A ConfigMap has at most 1 MiB.
 const MAX_BYTES: usize = 1 << 20;
-/// Blocks within blocks that are read.
 const MAX_DEPTH: usize = 8;
-/// Lines that `import` may bring in, in all.
+/// How many lines all `import`s may add.
 const MAX_IMPORTED_LINES: usize = 10_000;
-/// TTL of the records that the plugin `kubernetes` makes, in seconds, where it says none.
+/// Default TTL of the plugin `kubernetes`, in seconds.
 const RECORD_TTL: u64 = 5;
-/// The least TTL that the plugin `cache` gives to an answer, in seconds, where it says none.
+/// Default minimum TTL of the plugin `cache`, in seconds.
 const MIN_CACHE_TTL: u64 = 5;
-/// The longest one, in seconds, where it says none; also the longest that both plugins accept.
+/// Default maximum TTL, in seconds; also the highest that both plugins accept.
 const MAX_TTL: u64 = 3_600;
 
-/// How long an answer about a Service of the cluster lives.
+/// How long an answer about a Service of the cluster is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DnsTimes {
-    /// TTL of the record as the DNS server makes it, in seconds.
+    /// TTL of the record on the DNS server, in seconds.
     pub(super) record_ttl: u64,
-    /// For how long the server answers from its cache, in seconds; `None` where it does not cache these answers.
+    /// How long the server caches these answers, in seconds; `None` if it does not.
     pub(super) cached: Option<u64>,
-    /// Whether an expired answer is given once more while a new one is fetched.
+    /// Whether an expired answer is served while a new one is fetched.
     pub(super) serves_stale: bool,
 }
 
 /// A line and the block that it opens.
 #[derive(Debug, Default)]
-struct Node<'a> {
-    words: Vec<&'a str>,
-    body: Vec<Node<'a>>,
+struct CorefileNode<'a> {
+    tokens: Vec<&'a str>,
+    body: Vec<CorefileNode<'a>>,
 }
 
 /// Reads the server block that answers for the cluster's Services.
 pub(super) fn times(text: &str) -> Result<DnsTimes, String> {
     let nodes = parse(text)?;
-    let (snippets, servers): (Vec<&Node<'_>>, Vec<&Node<'_>>) = nodes
-        .iter()
-        .partition(|node| node.words.first().is_some_and(|word| word.starts_with('(')));
-    let snippets: HashMap<&str, &Node<'_>> = snippets
+    let (snippets, servers): (Vec<&CorefileNode<'_>>, Vec<&CorefileNode<'_>>) =
+        nodes.iter().partition(|node| {
+            node.tokens
+                .first()
+                .is_some_and(|token| token.starts_with('('))
+        });
+    let snippets: HashMap<&str, &CorefileNode<'_>> = snippets
         .into_iter()
-        .filter_map(|snippet| Some((snippet.words.first()?.trim_matches(['(', ')']), snippet)))
+        .filter_map(|snippet| Some((snippet.tokens.first()?.trim_matches(['(', ')']), snippet)))
         .collect();
     let mut left = MAX_IMPORTED_LINES;
-    let bodies: Vec<(&Node<'_>, Vec<&Node<'_>>)> = servers
+    let bodies: Vec<(&CorefileNode<'_>, Vec<&CorefileNode<'_>>)> = servers
         .into_iter()
         .map(|server| Ok((server, imported(&server.body, &snippets, &mut left)?)))
         .collect::<Result<_, String>>()?;
     let domain = bodies
         .iter()
         .flat_map(|(_, body)| directives(body, "kubernetes"))
-        .flat_map(|plugin| plugin.words.iter().skip(1))
-        .map(|zone| normal(zone))
+        .flat_map(|plugin| plugin.tokens.iter().skip(1))
+        .map(|zone| normalised(zone))
         .find(|zone| !zone.ends_with("arpa") && !zone.is_empty())
         .unwrap_or_else(|| "cluster.local".to_owned());
     let name = format!("svc.{domain}");
@@ -64,7 +68,7 @@ pub(super) fn times(text: &str) -> Result<DnsTimes, String> {
         .iter()
         .filter_map(|(server, body)| {
             Some((
-                zones(&server.words)
+                zones(&server.tokens)
                     .filter(|zone| covers(zone, &name))
                     .map(|zone| zone.len())
                     .max()?,
@@ -78,7 +82,7 @@ pub(super) fn times(text: &str) -> Result<DnsTimes, String> {
         .next()
         .ok_or_else(|| format!("the server block for {domain} has no plugin kubernetes"))?;
     let record_ttl = match directives(&kubernetes.body.iter().collect::<Vec<_>>(), "ttl").next() {
-        Some(line) => number(line.words.get(1))?.min(MAX_TTL),
+        Some(line) => number(line.tokens.get(1))?.min(MAX_TTL),
         None => RECORD_TTL,
     };
     let mut times = DnsTimes {
@@ -92,100 +96,105 @@ pub(super) fn times(text: &str) -> Result<DnsTimes, String> {
     Ok(times)
 }
 
-/// Adds what one `cache` says of answers about `name`.
-fn cache(plugin: &Node<'_>, name: &str, times: &mut DnsTimes) -> Result<(), String> {
-    let mut args = plugin.words.iter().skip(1).copied().peekable();
-    let (mut least, mut most) = (MIN_CACHE_TTL, MAX_TTL);
-    if let Some(ttl) = args.peek().and_then(|word| word.parse().ok()) {
-        most = ttl;
+/// Applies one `cache` plugin to answers about `name`.
+fn cache(plugin: &CorefileNode<'_>, name: &str, times: &mut DnsTimes) -> Result<(), String> {
+    let mut args = plugin.tokens.iter().skip(1).copied().peekable();
+    let (mut min, mut max) = (MIN_CACHE_TTL, MAX_TTL);
+    if let Some(ttl) = args.peek().and_then(|token| token.parse().ok()) {
+        max = ttl;
         args.next();
     }
-    let zones: Vec<String> = args.map(normal).collect();
+    let zones: Vec<String> = args.map(normalised).collect();
     if !zones.is_empty() && !zones.iter().any(|zone| covers(zone, name)) {
         return Ok(());
     }
     for line in &plugin.body {
-        match (line.words.first().copied(), line.words.get(1).copied()) {
+        match (line.tokens.first().copied(), line.tokens.get(1).copied()) {
             (Some("success"), _) => {
-                if line.words.len() > 2 {
-                    most = number(line.words.get(2))?;
+                if line.tokens.len() > 2 {
+                    max = number(line.tokens.get(2))?;
                 }
-                if line.words.len() > 3 {
-                    least = number(line.words.get(3))?;
+                if line.tokens.len() > 3 {
+                    min = number(line.tokens.get(3))?;
                 }
             }
             (Some("disable"), Some("success")) => {
-                let off: Vec<String> = line.words.iter().skip(2).map(|zone| normal(zone)).collect();
+                let off: Vec<String> = line
+                    .tokens
+                    .iter()
+                    .skip(2)
+                    .map(|zone| normalised(zone))
+                    .collect();
                 if off.is_empty() || off.iter().any(|zone| covers(zone, name)) {
                     return Ok(());
                 }
             }
-            (Some("serve_stale"), _) => times.serves_stale = !line.words.contains(&"verify"),
+            (Some("serve_stale"), _) => times.serves_stale = !line.tokens.contains(&"verify"),
             _ => {}
         }
     }
-    times.cached = Some(times.record_ttl.max(least).min(most.min(MAX_TTL)));
+    times.cached = Some(times.record_ttl.max(min).min(max.min(MAX_TTL)));
     Ok(())
 }
 
-fn number(word: Option<&&str>) -> Result<u64, String> {
-    let word = word.copied().unwrap_or_default();
-    word.parse::<u64>().map_err(|_| {
-        format!(
-            "{:?} is no number of seconds",
-            word.chars().take(40).collect::<String>()
-        )
-    })
+fn number(token: Option<&&str>) -> Result<u64, String> {
+    let token = token.copied().unwrap_or_default();
+    token
+        .parse::<u64>()
+        .map_err(|_| format!("{:?} is not a number of seconds", truncate(token, 40)))
 }
 
-fn directives<'a>(body: &'a [&'a Node<'a>], name: &'a str) -> impl Iterator<Item = &'a Node<'a>> {
+fn directives<'a>(
+    body: &'a [&'a CorefileNode<'a>],
+    name: &'a str,
+) -> impl Iterator<Item = &'a CorefileNode<'a>> {
     body.iter()
         .copied()
-        .filter(move |line| line.words.first().is_some_and(|word| *word == name))
+        .filter(move |line| line.tokens.first().is_some_and(|token| *token == name))
 }
 
-/// The lines of a server block with those of the snippets that it imports.
+/// Returns the lines of a server block, including those of imported snippets.
 fn imported<'a>(
-    body: &'a [Node<'a>],
-    snippets: &HashMap<&str, &'a Node<'a>>,
+    body: &'a [CorefileNode<'a>],
+    snippets: &HashMap<&str, &'a CorefileNode<'a>>,
     left: &mut usize,
-) -> Result<Vec<&'a Node<'a>>, String> {
-    let mut lines: Vec<&Node<'_>> = body.iter().collect();
+) -> Result<Vec<&'a CorefileNode<'a>>, String> {
+    let mut lines: Vec<&CorefileNode<'_>> = body.iter().collect();
     let mut next = 0;
     while let Some(line) = lines.get(next).copied() {
         next += 1;
-        let [first, name, ..] = line.words.as_slice() else {
+        let [first, name, ..] = line.tokens.as_slice() else {
             continue;
         };
         if *first != "import" {
             continue;
         }
         if let Some(snippet) = snippets.get(name) {
-            // Snippets that import each other come to an end here.
+            // Also ends snippets that import each other.
             *left = left
                 .checked_sub(snippet.body.len().max(1))
-                .ok_or("it imports too much")?;
+                .ok_or("it imports too many lines")?;
             lines.extend(&snippet.body);
         }
     }
     Ok(lines)
 }
 
-/// The zones of a server block that answer plain DNS on port 53.
-fn zones<'a>(words: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {
-    words
+/// Returns the zones for which a server block answers plain DNS on port 53.
+fn zones<'a>(tokens: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {
+    tokens
         .iter()
-        .flat_map(|word| word.split(','))
+        .flat_map(|token| token.split(','))
         .filter(|key| !key.is_empty())
         .filter_map(|key| {
             let (scheme, rest) = key.split_once("://").unwrap_or(("dns", key));
             let (zone, port) = rest.rsplit_once(':').unwrap_or((rest, "53"));
-            (scheme == "dns" && port == "53").then(|| normal(zone))
+            (scheme == "dns" && port == "53").then(|| normalised(zone))
         })
 }
 
-/// Without the dot at its end, in lower case; the root is empty.
-fn normal(zone: &str) -> String {
+/// Lower case without the trailing dot; the root is empty.
+fn normalised(zone: &str) -> String {
     zone.trim_end_matches('.').to_ascii_lowercase()
 }
 
@@ -196,54 +205,54 @@ fn covers(zone: &str, name: &str) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Lines and blocks; a block opens at the end of a line and ends on a line of its own.
-fn parse(text: &str) -> Result<Vec<Node<'_>>, String> {
+/// Parses lines and blocks; a block opens at the end of a line and closes on a line of its own.
+fn parse(text: &str) -> Result<Vec<CorefileNode<'_>>, String> {
     if text.len() > MAX_BYTES {
-        return Err(format!("it is longer than {MAX_BYTES} bytes"));
+        return Err(format!("it has more than {MAX_BYTES} bytes"));
     }
-    let mut open = vec![Node::default()];
+    let mut open = vec![CorefileNode::default()];
     for (index, line) in text.lines().enumerate() {
         let at = |what: &str| format!("line {}: {what}", index + 1);
         let code = line
             .split_whitespace()
-            .take_while(|word| !word.starts_with('#'));
-        let mut words: Vec<&str> = code.map(|word| word.trim_matches('"')).collect();
-        match words.last().copied() {
+            .take_while(|token| !token.starts_with('#'));
+        let mut tokens: Vec<&str> = code.map(|token| token.trim_matches('"')).collect();
+        match tokens.last().copied() {
             None => {}
-            Some("}") if words.len() == 1 => {
+            Some("}") if tokens.len() == 1 => {
                 let done = open
                     .pop()
                     .filter(|_| !open.is_empty())
-                    .ok_or_else(|| at("a block ends that did not begin"))?;
+                    .ok_or_else(|| at("a block ends that did not start"))?;
                 let parent = open
                     .last_mut()
-                    .ok_or_else(|| at("a block ends that did not begin"))?;
+                    .ok_or_else(|| at("a block ends that did not start"))?;
                 parent.body.push(done);
             }
             Some("{") => {
-                words.pop();
+                tokens.pop();
                 if open.len() > MAX_DEPTH {
                     return Err(at("blocks are nested too deeply"));
                 }
-                // The keys of a server block may go on over several lines, each of which ends with a comma.
-                let mut node = Node {
-                    words,
+                // The keys of a server block may span several lines, each ending with a comma.
+                let mut node = CorefileNode {
+                    tokens,
                     body: Vec::new(),
                 };
                 while let Some(before) = open
                     .last_mut()
                     .and_then(|parent| parent.body.pop_if(|last| continues(last)))
                 {
-                    node.words.splice(0..0, before.words);
+                    node.tokens.splice(0..0, before.tokens);
                 }
                 open.push(node);
             }
             Some(_) => match open.last_mut() {
-                Some(parent) => parent.body.push(Node {
-                    words,
+                Some(parent) => parent.body.push(CorefileNode {
+                    tokens,
                     body: Vec::new(),
                 }),
-                None => return Err(at("a block ends that did not begin")),
+                None => return Err(at("a block ends that did not start")),
             },
         }
     }
@@ -253,8 +262,8 @@ fn parse(text: &str) -> Result<Vec<Node<'_>>, String> {
     }
 }
 
-fn continues(line: &Node<'_>) -> bool {
-    line.body.is_empty() && line.words.last().is_some_and(|word| word.ends_with(','))
+fn continues(line: &CorefileNode<'_>) -> bool {
+    line.body.is_empty() && line.tokens.last().is_some_and(|token| token.ends_with(','))
 }
 
 #[cfg(test)]
@@ -277,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clusters_have() {
+    fn usual_corefiles() {
         let stale = |record_ttl, cached| DnsTimes {
             record_ttl,
             cached,
@@ -360,7 +369,7 @@ mod tests {
                        kubernetes cluster.local {\n ttl 9\n }\n}\n";
         assert!(
             times(snippet).is_err(),
-            "snippets that import each other have no end"
+            "snippets that import each other are an error"
         );
         assert_eq!(
             cached(&snippet.replace("errors\n import common", "errors")),
@@ -369,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_or_huge_is_an_error() {
+    fn malformed_and_huge_texts_are_errors() {
         for text in [
             "",
             "}",

@@ -1,23 +1,21 @@
-//! Findings: one for each check and subject, and what they add up to.
+//! Findings, one for each check and subject, and their summary.
 
 use super::ids::{ALL, Check};
 use super::snapshot::Lack;
 
-/// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Outcome {
-    /// As it should be.
+pub enum CheckOutcome {
     Pass,
-    /// It works, and somebody should know.
+    /// Works, but deserves attention.
     Warn,
-    /// It does not work, or will not when it is needed.
+    /// Does not work, or will fail when needed.
     Fail,
-    /// Not looked at.
+    /// Not checked; never counts as a pass.
     Skipped,
 }
 
-impl Outcome {
-    /// For JSON.
+impl CheckOutcome {
+    /// The name in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -32,37 +30,29 @@ impl Outcome {
 /// One check of one subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Which.
     pub check: &'static Check,
-    /// Of what: `namespace/name`, a name, or nothing for the cluster.
+    /// `namespace/name`, a name, or empty for the cluster.
     pub subject: String,
-    /// How it ended.
-    pub result: Outcome,
-    /// What was found, in a sentence.
+    pub result: CheckOutcome,
     pub message: String,
-    /// What to do; empty when there is nothing to do.
+    /// What to do; may be empty.
     pub hint: String,
 }
 
-/// All findings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// In the order of the checks, then of the subjects.
+    /// Sorted by check, then by subject.
     pub findings: Vec<Finding>,
-    /// Rights that were missing, as sentences.
+    /// The caller's missing rights, as sentences.
     pub(super) missing: std::collections::BTreeSet<String>,
 }
 
-/// How many of each.
+/// The number of findings by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Passed.
     pub pass: usize,
-    /// Warned.
     pub warn: usize,
-    /// Failed.
     pub fail: usize,
-    /// Skipped.
     pub skipped: usize,
 }
 
@@ -71,7 +61,7 @@ impl Report {
         &mut self,
         check: &'static Check,
         subject: &str,
-        result: Outcome,
+        result: CheckOutcome,
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
@@ -91,7 +81,7 @@ impl Report {
         subject: &str,
         message: impl Into<String>,
     ) {
-        self.add(check, subject, Outcome::Pass, message, "");
+        self.add(check, subject, CheckOutcome::Pass, message, "");
     }
 
     pub(super) fn warn(
@@ -101,7 +91,7 @@ impl Report {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.add(check, subject, Outcome::Warn, message, hint);
+        self.add(check, subject, CheckOutcome::Warn, message, hint);
     }
 
     pub(super) fn fail(
@@ -111,7 +101,7 @@ impl Report {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.add(check, subject, Outcome::Fail, message, hint);
+        self.add(check, subject, CheckOutcome::Fail, message, hint);
     }
 
     pub(super) fn skip(
@@ -120,10 +110,11 @@ impl Report {
         subject: &str,
         message: impl Into<String>,
     ) {
-        self.add(check, subject, Outcome::Skipped, message, "");
+        self.add(check, subject, CheckOutcome::Skipped, message, "");
     }
 
-    /// What could not be looked at: forbidden is skipped, anything else a warning, since it may hide a failure.
+    /// Records a missing value: skipped if forbidden, otherwise a warning, since it may hide a
+    /// failure.
     pub(super) fn lacks(&mut self, check: &'static Check, subject: &str, lack: &Lack) {
         if lack.forbidden {
             self.missing.insert(lack.what.clone());
@@ -131,7 +122,7 @@ impl Report {
                 check,
                 subject,
                 format!(
-                    "no permission to {}; grant it, or run this as somebody who has it",
+                    "no permission to {}; grant it, or run the check as a user who has it",
                     lack.what
                 ),
             );
@@ -140,12 +131,12 @@ impl Report {
                 check,
                 subject,
                 format!("could not {}: {}", lack.what, lack.why),
-                "try again; if it stays, look at the API server",
+                "try again; if it persists, check the API server",
             );
         }
     }
 
-    /// In the order in which they are shown.
+    /// Sorts the findings for display.
     pub(super) fn sorted(mut self) -> Self {
         let place = |check: &Check| ALL.iter().position(|one| one.id == check.id);
         self.findings.sort_by(|a, b| {
@@ -155,7 +146,6 @@ impl Report {
         self
     }
 
-    /// How many of each.
     #[must_use]
     pub fn summary(&self) -> Summary {
         let count = |result| {
@@ -165,10 +155,10 @@ impl Report {
                 .count()
         };
         Summary {
-            pass: count(Outcome::Pass),
-            warn: count(Outcome::Warn),
-            fail: count(Outcome::Fail),
-            skipped: count(Outcome::Skipped),
+            pass: count(CheckOutcome::Pass),
+            warn: count(CheckOutcome::Warn),
+            fail: count(CheckOutcome::Fail),
+            skipped: count(CheckOutcome::Skipped),
         }
     }
 }

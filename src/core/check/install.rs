@@ -1,4 +1,4 @@
-//! Before anything is installed: whether it may be, and whether something is in the way.
+//! Before installation: whether the caller may install timeshard, and whether anything conflicts.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::ids::{INSTALL_CERT_MANAGER, INSTALL_NAMES, INSTALL_NAMESPACE, INSTALL
 use super::objects::{Meta, NodeView};
 use super::snapshot::{ApiFacts, Got};
 
-/// Objects that `deploy/` makes: kind, plural, API path and name. Those of the server's namespace have `NS` in the path.
+/// The objects in `deploy/`. `NS` in a path stands for the server's namespace.
 pub const INSTALLED: [Installed; 13] = [
     Installed {
         kind: "ClusterRole",
@@ -66,65 +66,61 @@ pub const INSTALLED: [Installed; 13] = [
     },
 ];
 
-/// One object that an installation makes.
 #[derive(Clone, Copy, Debug)]
 pub struct Installed {
-    /// Its kind.
     pub kind: &'static str,
-    /// Where it is.
     pub path: &'static str,
 }
 
 impl Installed {
-    /// Its name.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 }
 
-/// What was seen before anything is installed.
+/// The input of the checks before installation.
 #[derive(Clone, Debug)]
 pub struct Preflight {
-    /// When, by our clock.
+    /// By this machine's clock.
     pub now: DateTime<Utc>,
-    /// Where it shall be installed.
+    /// The namespace to install into.
     pub system: String,
-    /// The API server.
     pub api: ApiFacts,
-    /// Its nodes.
     pub nodes: Got<Vec<NodeView>>,
-    /// Rights that the caller has not, as sentences.
+    /// Rights that the caller lacks, as sentences.
     pub denied: Got<Vec<String>>,
-    /// Whether cert-manager's kinds are there.
+    /// Whether cert-manager's CRDs exist.
     pub cert_manager: Got<bool>,
-    /// The namespace, if it is there.
+    /// `None` if the namespace does not exist.
     pub namespace: Got<Option<Meta>>,
-    /// Objects of these names, by kind, that are there.
-    pub there: Vec<(Installed, Got<Option<Meta>>)>,
+    /// `None` for objects that do not exist.
+    pub existing: Vec<(Installed, Got<Option<Meta>>)>,
 }
 
-pub(super) fn look(preflight: &Preflight, report: &mut Report) {
+pub(super) fn check(preflight: &Preflight, report: &mut Report) {
     match &preflight.denied {
         Err(lack) => report.lacks(&INSTALL_PERMISSIONS, "", lack),
-        Ok(denied) if denied.is_empty() => report.pass(&INSTALL_PERMISSIONS, "", INSTALL_PERMISSIONS.title),
+        Ok(denied) if denied.is_empty() => {
+            report.pass(&INSTALL_PERMISSIONS, "", INSTALL_PERMISSIONS.title);
+        }
         Ok(denied) => report.fail(
             &INSTALL_PERMISSIONS,
             "",
             format!("you may not {}", listed(denied, "; ")),
-            "install it as an administrator; the server itself then needs only the roles of deploy/",
+            "install as an administrator; the server itself needs only the roles of deploy/",
         ),
     }
     namespace(preflight, report);
     names(preflight, report);
     match &preflight.cert_manager {
         Err(lack) => report.lacks(&INSTALL_CERT_MANAGER, "", lack),
-        Ok(true) => report.pass(&INSTALL_CERT_MANAGER, "", "cert-manager is there: deploy/cert-manager, or the chart as it is"),
+        Ok(true) => report.pass(&INSTALL_CERT_MANAGER, "", "cert-manager is installed: use deploy/cert-manager, or the chart's defaults"),
         Ok(false) => report.warn(
             &INSTALL_CERT_MANAGER,
             "",
-            "cert-manager is not there: deploy/cert-manager and the chart as it is would wait for a certificate",
-            "install cert-manager first; or let the server make its own certificate: deploy/self-signed, or the chart's certManager.enabled=false",
+            "cert-manager is not installed: deploy/cert-manager, and the chart with certificates: cert-manager, would wait for it",
+            "install cert-manager first; or let the server create its own certificate: deploy/self-signed, or the chart, whose certificates: auto then does that",
         ),
     }
 }
@@ -137,13 +133,13 @@ fn namespace(preflight: &Preflight, report: &mut Report) {
         Ok(None) => report.pass(
             check,
             name,
-            "the namespace is not there yet: deploy/ makes it, helm with --create-namespace",
+            "the namespace does not exist yet: deploy/ creates it, helm with --create-namespace",
         ),
         Ok(Some(meta)) if meta.deletion_timestamp.is_some() => {
             report.fail(
                 check,
                 name,
-                "the namespace is being deleted: nothing can be made in it",
+                "the namespace is being deleted: nothing can be created in it",
                 "wait until it is gone",
             );
         }
@@ -151,23 +147,23 @@ fn namespace(preflight: &Preflight, report: &mut Report) {
             Some("restricted") => report.pass(
                 check,
                 name,
-                "Pod Security restricted, which the server fits",
+                "Pod Security is restricted, with which the server complies",
             ),
             Some("baseline" | "privileged") | None => {
                 report.pass(
                     check,
                     name,
                     format!(
-                        "Pod Security {}; the server fits restricted as well",
+                        "Pod Security {}; the server also complies with restricted",
                         meta.labels
                             .get(LEVEL)
-                            .map_or("is not enforced", String::as_str)
+                            .map_or("is not enforced".to_owned(), |level| format!("is {level}"))
                     ),
                 );
             }
             Some(other) => {
                 let message = format!(
-                    "the label {LEVEL} has the value {other:?}, which Kubernetes takes for restricted"
+                    "the label {LEVEL} has the value {other:?}, which Kubernetes treats as restricted"
                 );
                 report.warn(
                     check,
@@ -183,16 +179,16 @@ fn namespace(preflight: &Preflight, report: &mut Report) {
 fn names(preflight: &Preflight, report: &mut Report) {
     let check = &INSTALL_NAMES;
     let (mut ours, mut foreign) = (Vec::new(), Vec::new());
-    for (installed, there) in &preflight.there {
-        match there {
+    for (installed, found) in &preflight.existing {
+        match found {
             Err(lack) => report.lacks(check, installed.kind, lack),
             Ok(None) => {}
             Ok(Some(meta)) => {
                 let title = format!("{} {}", installed.kind, installed.name());
                 if is_ours(&meta.labels) || installed.kind == "Secret" {
-                    ours.push(title)
+                    ours.push(title);
                 } else {
-                    foreign.push(title)
+                    foreign.push(title);
                 }
             }
         }
@@ -200,7 +196,7 @@ fn names(preflight: &Preflight, report: &mut Report) {
     let installed = ours.iter().any(|title| !title.starts_with("Secret"));
     if !foreign.is_empty() && !installed {
         let message = format!(
-            "objects of somebody else have names that an installation uses: {}",
+            "other objects have names that an installation uses: {}",
             listed(&foreign, ", ")
         );
         report.fail(
@@ -210,12 +206,12 @@ fn names(preflight: &Preflight, report: &mut Report) {
             "rename or delete them, or install into another namespace",
         );
     } else if installed {
-        let message = format!("timeshard is installed already: {}", listed(&ours, ", "));
+        let message = format!("timeshard is already installed: {}", listed(&ours, ", "));
         report.warn(
             check,
             "",
             message,
-            "this would be an upgrade: timeshard check without --pre looks at what is there",
+            "this would be an upgrade: run timeshard check without --pre",
         );
     } else {
         report.pass(check, "", INSTALL_NAMES.title);

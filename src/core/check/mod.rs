@@ -1,16 +1,16 @@
-//! `timeshard check` as a function: what was seen of a cluster in, findings out.
+//! `timeshard check` as a function: a snapshot of a cluster in, findings out.
 //!
-//! Invariants: no snapshot panics; what could not be looked at is skipped with the right that is missing, and never passes;
-//! whatever admission or the refresher decides is decided here by their own code. Gathering and printing are elsewhere.
+//! Invariants: no snapshot panics; a check without its input is skipped, with the missing right, and
+//! never passes; decisions of admission and the leader are made by their own code. Gathering is in
+//! `adapters/kube/check`, printing in `cli/check`.
 
 mod api;
-mod around;
+mod asked;
 mod blocks;
 mod certificates;
 mod corefile;
 mod findings;
-#[cfg(test)]
-mod fixture;
+mod gateway;
 pub mod ids;
 mod install;
 pub mod namespaces;
@@ -20,6 +20,7 @@ mod pods;
 mod queriers;
 pub mod rights;
 mod rollouts;
+mod selectors;
 mod server;
 mod sets;
 mod snapshot;
@@ -27,37 +28,31 @@ mod snapshot;
 mod tests;
 pub mod webhook;
 
-pub use findings::{Finding, Outcome, Report, Summary};
+pub use findings::{CheckOutcome, Finding, Report, Summary};
 pub use install::{INSTALLED, Installed, Preflight};
-pub use snapshot::{
-    ApiFacts, Certificate, DnsFacts, DryRun, Got, Lack, ServerStatus, Snapshot, Space, Trouble,
-};
+pub use snapshot::{ApiFacts, Certificate, DnsFacts, DryRun, Got, Lack, Snapshot, Space, Trouble};
 
-/// What belongs together on the screen.
+pub use crate::core::server_status::ServerStatus;
+
+/// A group of checks in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Section {
-    /// The API server and the nodes.
+    /// API server and nodes.
     Api,
-    /// Before anything is installed.
+    /// Only with `--pre`.
     Install,
-    /// The server's Deployment.
     Server,
-    /// Its configuration.
     Configuration,
-    /// Its registration.
     Webhook,
-    /// Which namespaces take part.
     Namespaces,
-    /// The gateways.
     StatefulSets,
-    /// What the leader says of them.
+    /// The leader's reports.
     Rollouts,
-    /// Who asks them.
     Queriers,
 }
 
 impl Section {
-    /// For people and for JSON.
+    /// The name in text and JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -74,16 +69,16 @@ impl Section {
     }
 }
 
-/// Everything that can be known of an installation.
+/// Checks an installation.
 #[must_use]
 pub fn run(snapshot: &Snapshot) -> Report {
     let mut report = Report::default();
-    api::look(&snapshot.api, &mut report);
+    api::check(&snapshot.api, &mut report);
     if snapshot.api.version.is_err() {
-        // Whatever else were said would be a guess.
+        // Every other check would be a guess.
         return report.sorted();
     }
-    let config = server::look(snapshot, &mut report);
+    let config = server::check(snapshot, &mut report);
     api::kubelets(
         &snapshot.nodes,
         config
@@ -91,28 +86,28 @@ pub fn run(snapshot: &Snapshot) -> Report {
             .is_none_or(|config| config.injection.native_sidecar),
         &mut report,
     );
-    webhook::look(snapshot, &mut report);
-    namespaces::look(snapshot, &mut report);
-    let gateways = sets::look(snapshot, config.as_ref(), &mut report);
-    pods::look(snapshot, &gateways, &mut report);
-    around::look(snapshot, &gateways, &mut report);
-    rollouts::look(snapshot, &gateways, &mut report);
-    let intervals = queriers::look(snapshot, &gateways, &mut report);
-    periods::look(snapshot, &gateways, &intervals, &mut report);
+    webhook::check(snapshot, &mut report);
+    namespaces::check(snapshot, &mut report);
+    let gateways = sets::check(snapshot, config.as_ref(), &mut report);
+    pods::check(snapshot, &gateways, &mut report);
+    selectors::check(snapshot, &gateways, &mut report);
+    rollouts::check(snapshot, &gateways, &mut report);
+    let intervals = queriers::check(snapshot, config.as_ref(), &gateways, &mut report);
+    periods::check(snapshot, &gateways, &intervals, &mut report);
     api::permissions(&mut report);
     report.sorted()
 }
 
-/// What can be known before anything is installed.
+/// Checks a cluster before installation.
 #[must_use]
 pub fn pre(preflight: &Preflight) -> Report {
     let mut report = Report::default();
-    api::look(&preflight.api, &mut report);
+    api::check(&preflight.api, &mut report);
     if preflight.api.version.is_err() {
         return report.sorted();
     }
     api::kubelets(&preflight.nodes, true, &mut report);
-    install::look(preflight, &mut report);
+    install::check(preflight, &mut report);
     api::permissions(&mut report);
     report.sorted()
 }

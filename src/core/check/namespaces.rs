@@ -1,13 +1,12 @@
-//! Which namespaces take part, and which seem to be meant to.
+//! Which namespaces are labelled, and which probably should be.
 
 use super::Report;
 use super::api::listed;
 use super::ids::{NAMESPACE_LABELS, NAMESPACE_RIGHTS};
 use super::objects::Object;
 use super::snapshot::Snapshot;
-use crate::core::names;
+use crate::core::model::names;
 
-/// The label's value, if it is there.
 fn value(namespace: &Object) -> Option<&str> {
     namespace
         .metadata
@@ -16,21 +15,12 @@ fn value(namespace: &Object) -> Option<&str> {
         .map(String::as_str)
 }
 
-/// Whether it takes part.
 #[must_use]
 pub fn is_labelled(namespace: &Object) -> bool {
     value(namespace) == Some(names::INJECTION_ENABLED)
 }
 
-fn label(namespace: &str) -> String {
-    format!(
-        "kubectl label --overwrite namespace {namespace} {}={}",
-        names::NAMESPACE_LABEL,
-        names::INJECTION_ENABLED
-    )
-}
-
-pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
+pub(super) fn check(snapshot: &Snapshot, report: &mut Report) {
     let all = match &snapshot.namespaces {
         Ok(all) => all,
         Err(lack) => return report.lacks(&NAMESPACE_LABELS, "", lack),
@@ -45,7 +35,7 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
                 return report.fail(
                     check,
                     only,
-                    "there is no such namespace",
+                    "the namespace does not exist",
                     "see kubectl get namespaces",
                 );
             }
@@ -54,17 +44,17 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
                     check,
                     only,
                     "the namespace is not labelled: its gateways get no window",
-                    label(only),
+                    names::label_command(only),
                 );
             }
             Some(_) => {}
         }
     }
-    let looked_at = || {
+    let included = || {
         all.iter()
-            .filter(|namespace| snapshot.looks_at(&namespace.metadata.name))
+            .filter(|namespace| snapshot.includes(&namespace.metadata.name))
     };
-    for namespace in looked_at() {
+    for namespace in included() {
         let name = &namespace.metadata.name;
         match value(namespace) {
             Some(names::INJECTION_ENABLED) if name == "kube-system" => {
@@ -72,32 +62,32 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
                     "kubectl label namespace kube-system {}-",
                     names::NAMESPACE_LABEL
                 );
-                report.warn(check, name, "kube-system is labelled, and the webhook excludes it: its gateways get no window", hint);
+                report.warn(check, name, "kube-system is labelled, but the webhook excludes it: its gateways get no window", hint);
             }
             Some(names::INJECTION_ENABLED) => report.pass(check, name, "the namespace is labelled"),
             Some("disabled" | "false") => {}
             Some(other) => {
                 let message = format!(
-                    "the label {} has the value {other:?}, which means nothing",
+                    "the label {} has the value {other:?}, which has no meaning",
                     names::NAMESPACE_LABEL
                 );
-                report.warn(check, name, message, label(name));
+                report.warn(check, name, message, names::label_command(name));
             }
-            None => left_behind(snapshot, name, report),
+            None => leftovers(snapshot, name, report),
         }
     }
     rights(snapshot, all, report);
-    if !looked_at().any(is_labelled) {
+    if !included().any(is_labelled) {
         report.warn(
             check,
             "",
             "no namespace is labelled, so no gateway is sharded",
-            label("NAME"),
+            names::label_command("NAME"),
         );
     }
 }
 
-/// Labelled namespaces in which the server has no Role, where its rights are not those of the cluster.
+/// Finds labelled namespaces in which the server has no Role, if it has no `ClusterRole`.
 fn rights(snapshot: &Snapshot, all: &[Object], report: &mut Report) {
     let denied = match &snapshot.denied {
         Ok(denied) => denied,
@@ -106,14 +96,14 @@ fn rights(snapshot: &Snapshot, all: &[Object], report: &mut Report) {
     let names = all
         .iter()
         .map(|namespace| &namespace.metadata.name)
-        .filter(|name| snapshot.looks_at(name));
+        .filter(|name| snapshot.includes(name));
     let without: Vec<&String> = names
         .filter(|name| denied.namespaces.contains(name))
         .collect();
     for name in &without {
-        let message = "the namespace is labelled, and the server has no rights in it: its gateways are left as they are";
+        let message = "the namespace is labelled, but the server has no rights in it: its gateways are skipped";
         let hint = format!(
-            "give it a Role there (rbac.namespaces of the chart, or deploy/components/namespaced), or: kubectl label namespace {name} {}-",
+            "grant a Role there (rbac.namespaces of the chart, or deploy/components/namespaced), or: kubectl label namespace {name} {}-",
             names::NAMESPACE_LABEL
         );
         report.fail(&NAMESPACE_RIGHTS, name, message, hint);
@@ -123,8 +113,8 @@ fn rights(snapshot: &Snapshot, all: &[Object], report: &mut Report) {
     }
 }
 
-/// A namespace without the label where there is something of ours all the same.
-fn left_behind(snapshot: &Snapshot, namespace: &str, report: &mut Report) {
+/// Finds objects of timeshard in a namespace without the label.
+fn leftovers(snapshot: &Snapshot, namespace: &str, report: &mut Report) {
     let mut found: Vec<String> = snapshot
         .maps
         .iter()
@@ -152,10 +142,13 @@ fn left_behind(snapshot: &Snapshot, namespace: &str, report: &mut Report) {
     found.extend(annotated.map(|set| format!("StatefulSet {}", name(set))));
     if !found.is_empty() {
         let message = format!(
-            "the namespace is not labelled, yet has objects that speak of sharding: {}",
+            "the namespace is not labelled, but has objects of timeshard: {}",
             listed(&found, ", ")
         );
-        let hint = format!("{}; or delete what is left", label(namespace));
+        let hint = format!(
+            "{}; or delete these objects",
+            names::label_command(namespace)
+        );
         report.warn(&NAMESPACE_LABELS, namespace, message, hint);
     }
 }

@@ -1,37 +1,38 @@
-//! Whether `drain`, `termination_drain` and `discovery_delay` are longer than queriers take to learn of a pod.
+//! Whether `drain`, `termination_drain` and `discovery_delay` are longer than queriers take to
+//! notice a pod.
 //!
-//! Adds up what lies between a pod and a querier: readiness, the `EndpointSlice`, what DNS remembers, the querier's interval
-//! and its own update. What cannot be seen is assumed to be as long as usual, and the finding says so.
+//! Adds up the delays between a pod and a querier: readiness, `EndpointSlice`, DNS caches, the
+//! querier's interval and its own update. Delays that cannot be read get their usual value, and the
+//! finding reports that.
 
 use super::Report;
 use super::api::listed;
 use super::corefile::{DnsTimes, times};
+use super::gateway::CheckedGateway;
 use super::ids::DISCOVERY_PERIODS;
 use super::queriers::DNS_INTERVAL;
-use super::sets::Gateway;
 use super::snapshot::{DnsFacts, Snapshot};
 use crate::core::config::Sharding;
-use crate::core::duration::PromDuration;
-use crate::core::fleet::Known;
-use crate::core::names;
+use crate::core::gateways::Gateway;
+use crate::core::model::duration::PromDuration;
+use crate::core::model::names;
 
-use super::objects::ContainerWords;
-
-/// Until kubelet calls a pod unready: the sidecar's probe has period 1 s and failureThreshold 3.
+/// Until kubelet marks a pod unready: the sidecar's probe has period 1 s and failureThreshold 3.
 const READINESS: PromDuration = PromDuration::from_secs(3);
-/// Until the endpoint controller has written it and DNS servers have seen it.
+/// Until the endpoint controller has written it and DNS servers have received it.
 const ENDPOINT_SLICE: PromDuration = PromDuration::from_secs(1);
-/// The rhythm in which a querier refreshes its set of stores.
+/// How often a querier refreshes its set of stores.
 const QUERIER_UPDATE: PromDuration = PromDuration::from_secs(5);
-/// What DNS remembers where that cannot be seen: kubeadm's `cache 30` and `ttl 30`.
+/// Assumed if the Corefile cannot be read: kubeadm's `cache 30` and `ttl 30`.
 const ASSUMED_DNS_CACHE: PromDuration = PromDuration::from_secs(30);
-/// The longest and the shortest time for which `NodeLocal` `DNSCache` keeps an answer of the cluster, in seconds, as its manifest says.
+/// The minimum and maximum TTL of `NodeLocal` `DNSCache` for the cluster's names, in seconds, as in
+/// its manifest.
 const NODE_LOCAL_SECONDS: (u64, u64) = (5, 30);
 
-/// Checks each gateway against the longest interval of the queriers that ask it; `None` where none is seen.
-pub(super) fn look(
+/// Checks each gateway against the longest interval of its queriers; `None` if it has none.
+pub(super) fn check(
     snapshot: &Snapshot,
-    gateways: &[Gateway<'_>],
+    gateways: &[CheckedGateway<'_>],
     intervals: &[Option<PromDuration>],
     report: &mut Report,
 ) {
@@ -50,13 +51,15 @@ pub(super) fn look(
             report.pass(
                 &DISCOVERY_PERIODS,
                 &title,
-                format!("queriers learn of a pod within {sum}, which the periods allow for"),
+                format!(
+                    "queriers notice a pod within {sum}, and the configured periods are longer"
+                ),
             );
         }
     }
 }
 
-/// What lies between a pod that comes or goes and a querier that knows it.
+/// The delays until a querier notices a pod that comes or goes.
 struct Sum {
     dns: PromDuration,
     dns_from: String,
@@ -81,7 +84,7 @@ impl Sum {
         READINESS + ENDPOINT_SLICE + self.dns + self.interval + QUERIER_UPDATE
     }
 
-    /// A period with a margin of a quarter, in whole tens of seconds.
+    /// The sum plus a quarter, rounded up to tens of seconds.
     fn advised(&self) -> PromDuration {
         let seconds = self.total().as_secs().saturating_mul(5) / 4;
         PromDuration::from_secs(seconds.saturating_add(9) / 10 * 10)
@@ -105,10 +108,10 @@ impl std::fmt::Display for Sum {
     }
 }
 
-/// How long DNS remembers an answer, and where that comes from.
+/// Returns how long DNS caches an answer, and the source of that value.
 fn dns_cache(dns: &DnsFacts, interval: PromDuration) -> (PromDuration, String) {
-    if let Some(told) = dns.told {
-        return (told, "as --dns-cache says".to_owned());
+    if let Some(given) = dns.given {
+        return (given, "set by --dns-cache".to_owned());
     }
     let assumed = |why: String| {
         (
@@ -125,32 +128,33 @@ fn dns_cache(dns: &DnsFacts, interval: PromDuration) -> (PromDuration, String) {
     };
     let times = match times {
         Ok(times) => times,
-        Err(why) => return assumed(format!("the Corefile is not understood, {why}")),
+        Err(why) => return assumed(format!("the Corefile cannot be parsed: {why}")),
     };
     let server = server_cache(times, interval);
     match &dns.node_local {
         Err(lack) if server < ASSUMED_DNS_CACHE => assumed(format!("could not {}", lack.what)),
         Ok(true) => {
-            let (least, most) = NODE_LOCAL_SECONDS;
-            let node = seconds(times.record_ttl.clamp(least, most));
-            // An answer that is about to expire in the server's cache is kept for the least time once more.
+            let (min, max) = NODE_LOCAL_SECONDS;
+            let node = seconds(times.record_ttl.clamp(min, max));
+            // The node caches an answer that is about to expire on the server for its minimum
+            // TTL.
             let both = if times.cached.is_some() {
-                server + seconds(least)
+                server + seconds(min)
             } else {
                 PromDuration::ZERO
             };
             (
                 node.max(both),
-                "by the Corefile and NodeLocal DNSCache".to_owned(),
+                "from the Corefile and NodeLocal DNSCache".to_owned(),
             )
         }
-        _ => (server, "by the Corefile".to_owned()),
+        _ => (server, "from the Corefile".to_owned()),
     }
 }
 
 fn server_cache(times: DnsTimes, interval: PromDuration) -> PromDuration {
     let cached = times.cached.map_or(PromDuration::ZERO, seconds);
-    // The expired answer that a querier gets once more is as old as its last question.
+    // The stale answer that a querier gets is as old as its previous lookup.
     if times.serves_stale && times.cached.is_some() {
         cached + interval
     } else {
@@ -165,7 +169,7 @@ fn seconds(seconds: u64) -> PromDuration {
 fn configured(title: &str, sharding: &Sharding, sum: &Sum, report: &mut Report) {
     let periods = [
         ("drain", sharding.drain()),
-        // 0s switches it off, of which config-sound warns.
+        // 0s disables it, which config-sound warns about.
         (
             "termination_drain",
             Some(sharding.termination_drain())
@@ -187,7 +191,7 @@ fn configured(title: &str, sharding: &Sharding, sum: &Sum, report: &mut Report) 
         .collect();
     let names: Vec<&str> = short.iter().map(|(name, _)| *name).collect();
     let message = format!(
-        "queriers learn of a pod that came or went within {sum}, but {}: queries fail or are incomplete",
+        "queriers notice a pod that came or went within {sum}, but {}: queries fail or are incomplete",
         shown.join(", ")
     );
     report.warn(
@@ -198,26 +202,24 @@ fn configured(title: &str, sharding: &Sharding, sum: &Sum, report: &mut Report) 
     );
 }
 
-/// Running pods keep the termination drain that they were admitted with.
+/// Checks the termination drain of running pods: they keep the value of their admission.
 fn admitted(
     snapshot: &Snapshot,
-    gateway: &Gateway<'_>,
+    gateway: &CheckedGateway<'_>,
     sharding: &Sharding,
     sum: &Sum,
     report: &mut Report,
 ) {
     let title = gateway.title();
-    let drains = match snapshot
-        .spaces
-        .get(&gateway.namespace)
-        .map(|space| &space.termination_drains)
-    {
-        None => return,
-        Some(Err(lack)) => return report.lacks(&DISCOVERY_PERIODS, &title, lack),
-        Some(Ok(drains)) => drains,
+    let Some(space) = snapshot.spaces.get(&gateway.namespace) else {
+        return;
     };
+    if let Err(lack) = &space.pods {
+        return report.lacks(&DISCOVERY_PERIODS, &title, lack);
+    }
     let short = |name: &str| {
-        drains
+        space
+            .termination_drains
             .get(name)
             .filter(|drain| **drain < sum.total() && **drain < sharding.termination_drain())
             .map(|drain| format!("{name} ({drain})"))
@@ -229,30 +231,31 @@ fn admitted(
         .collect();
     if !short.is_empty() {
         let message = format!(
-            "pods were admitted with a shorter termination drain than the {} that queriers take, and keep it until they are replaced: {}",
+            "pods have an earlier termination drain, shorter than the {} that queriers take, and keep it until they are replaced: {}",
             sum.total(),
             listed(&short, ", ")
         );
-        let hint = "docs/operations.md#pods-with-an-earlier-termination-drain says how to replace them without loss";
+        let hint = "see docs/operations.md#pods-with-an-earlier-termination-drain for how to replace them without loss";
         report.warn(&DISCOVERY_PERIODS, &title, message, hint);
     }
 }
 
-/// The StatefulSet controller deletes the next pod as soon as one has been Ready for `minReadySeconds`. A querier that then has a
-/// cached SRV answer, without the new pod, and no address for the deleted one has neither.
-fn replaced(gateway: &Gateway<'_>, sum: &Sum, report: &mut Report) {
-    let Some(facts) = gateway.known.as_ref().map(Known::facts) else {
+/// Checks `minReadySeconds`. The StatefulSet controller deletes the next pod as soon as one has been
+/// Ready for so many seconds. A querier whose cached SRV answer does not yet have the new pod, and
+/// that has no address for the deleted one, then has neither.
+fn replaced(gateway: &CheckedGateway<'_>, sum: &Sum, report: &mut Report) {
+    let Some(facts) = gateway.known.as_ref().map(Gateway::facts) else {
         return;
     };
-    let least = sum.dns + ENDPOINT_SLICE + QUERIER_UPDATE;
+    let minimum = sum.dns + ENDPOINT_SLICE + QUERIER_UPDATE;
     if sum.dns == PromDuration::ZERO
         || facts.replicas < 2
-        || i64::from(facts.min_ready_seconds) >= least.as_secs()
+        || i64::from(facts.min_ready_seconds) >= minimum.as_secs()
     {
         return;
     }
     let message = format!(
-        "DNS remembers answers for {} {}, and minReadySeconds is {}: in a rolling restart strict queries are incomplete for as long after each pod",
+        "DNS caches answers for {} ({}), and minReadySeconds is {}: during a rolling restart, strict queries are incomplete for that long after each pod",
         sum.dns, sum.dns_from, facts.min_ready_seconds
     );
     report.warn(
@@ -263,19 +266,22 @@ fn replaced(gateway: &Gateway<'_>, sum: &Sum, report: &mut Report) {
     );
 }
 
-/// The termination drain of a pod's launcher; `None` without one.
+/// Returns the termination drain of a pod's launcher, given the commands of its containers; `None`
+/// without a launcher.
 #[must_use]
-pub fn termination_drain(containers: &[ContainerWords]) -> Option<PromDuration> {
+pub fn termination_drain<'a>(
+    commands: impl IntoIterator<Item = &'a [String]>,
+) -> Option<PromDuration> {
     const FLAG: &str = "--termination-drain=";
-    let launcher = containers.iter().find(|one| {
-        one.command
+    let launcher = commands.into_iter().find(|command| {
+        command
             .first()
-            .is_some_and(|word| word == names::AGENT_IN_SHARED_DIR)
+            .is_some_and(|arg| arg == names::AGENT_IN_SHARED_DIR)
     })?;
-    // What follows belongs to thanos.
-    let own = launcher.command.iter().take_while(|word| *word != "--");
+    // Arguments after `--` are thanos'.
+    let own = launcher.iter().take_while(|arg| *arg != "--");
     Some(
-        own.filter_map(|word| word.strip_prefix(FLAG)?.parse().ok())
+        own.filter_map(|arg| arg.strip_prefix(FLAG)?.parse().ok())
             .last()
             .unwrap_or(PromDuration::ZERO),
     )

@@ -1,29 +1,21 @@
-//! The pods that there are: whether admission injected them, and which version their agents have.
+//! Running pods: whether admission injected them, and which version their agents have.
 
 use super::Report;
 use super::api::listed;
+use super::gateway::CheckedGateway;
 use super::ids::{PODS_AGENTS, PODS_INJECTED};
-use super::objects::Meta;
-use super::sets::Gateway;
 use super::snapshot::Snapshot;
-use crate::core::names;
-use crate::core::report::PodState;
+use crate::core::rollout::report::PodState;
 
-pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut Report) {
+pub(super) fn check(snapshot: &Snapshot, gateways: &[CheckedGateway<'_>], report: &mut Report) {
     for gateway in gateways {
         injected(snapshot, gateway, report);
         agents(snapshot, gateway, report);
     }
 }
 
-fn opted_out(pod: &Meta) -> bool {
-    [&pod.labels, &pod.annotations]
-        .iter()
-        .any(|map| map.get(names::INJECT).is_some_and(|value| value == "false"))
-}
-
 /// Checks that admission injected every pod that has not opted out.
-fn injected(snapshot: &Snapshot, gateway: &Gateway<'_>, report: &mut Report) {
+fn injected(snapshot: &Snapshot, gateway: &CheckedGateway<'_>, report: &mut Report) {
     let (check, title) = (&PODS_INJECTED, gateway.title());
     if let Some(Err(lack)) = snapshot
         .spaces
@@ -35,7 +27,7 @@ fn injected(snapshot: &Snapshot, gateway: &Gateway<'_>, report: &mut Report) {
     let bare = gateway
         .pods
         .iter()
-        .filter(|pod| !pod.annotations.contains_key(names::STATUS_ANNOTATION) && !opted_out(pod));
+        .filter(|pod| !pod.injected && !pod.opted_out);
     let bare: Vec<&str> = bare.map(|pod| pod.name.as_str()).collect();
     if bare.is_empty() {
         let message = match gateway.pods.len() {
@@ -45,34 +37,30 @@ fn injected(snapshot: &Snapshot, gateway: &Gateway<'_>, report: &mut Report) {
         return report.pass(check, &title, message);
     }
     let message = format!(
-        "admitted without injection, so nothing keeps the window right: {}",
+        "admitted without injection, so timeshard does not manage their windows: {}",
         listed(&bare, ", ")
     );
     let hint = format!(
-        "have them admitted anew, one after the other: kubectl -n {} delete pod NAME",
+        "delete them one at a time so that they are admitted again: kubectl -n {} delete pod NAME",
         gateway.namespace
     );
     report.warn(check, &title, message, hint);
 }
 
 /// Compares the agents' versions, as the leader knows them, with the server's.
-fn agents(snapshot: &Snapshot, gateway: &Gateway<'_>, report: &mut Report) {
+fn agents(snapshot: &Snapshot, gateway: &CheckedGateway<'_>, report: &mut Report) {
     let (check, title) = (&PODS_AGENTS, gateway.title());
     let Ok(status) = &snapshot.status else { return };
-    let Some(Ok(said)) = status.report(&gateway.namespace, &gateway.name) else {
+    let Some(Ok(set)) = status.report(&gateway.namespace, &gateway.name) else {
         return;
     };
     let present = || {
-        said.pods
+        set.pods
             .iter()
             .filter(|pod| !matches!(pod.state, PodState::Absent | PodState::NotInjected))
     };
     if !present().any(|pod| pod.agent_version.is_some()) {
-        return report.skip(
-            check,
-            &title,
-            "no agent has said yet of which version it is",
-        );
+        return report.skip(check, &title, "no agent has reported its version yet");
     }
     let other = present()
         .filter_map(|pod| Some((pod, pod.agent_version.as_ref()?)))
@@ -84,7 +72,7 @@ fn agents(snapshot: &Snapshot, gateway: &Gateway<'_>, report: &mut Report) {
         report.pass(check, &title, PODS_AGENTS.title);
     } else {
         let message = format!(
-            "agents of another version than the server's {}: {}",
+            "agents with another version than the server's {}: {}",
             status.version,
             listed(&other, ", ")
         );
@@ -92,7 +80,7 @@ fn agents(snapshot: &Snapshot, gateway: &Gateway<'_>, report: &mut Report) {
             check,
             &title,
             message,
-            "they go on working; kubectl rollout restart brings the new one when it suits",
+            "they keep working; kubectl rollout restart updates them at your convenience",
         );
     }
 }

@@ -1,110 +1,55 @@
-//! Queriers that can be seen: whether they let go of a gateway in time, and whether they learn of readiness at all.
+//! Queriers in the cluster: whether they drop a gateway in time, and whether they notice readiness
+//! at all.
 
 use std::borrow::Cow;
 
 use super::Report;
-use super::around::selects;
+use super::gateway::CheckedGateway;
 use super::ids::{QUERIER_ENDPOINTS, QUERIER_INTERVAL};
-use super::objects::{ContainerWords, Workload};
-use super::sets::Gateway;
+use super::objects::{ContainerArgs, Workload};
 use super::snapshot::Snapshot;
-use crate::core::duration::PromDuration;
-use crate::core::observed::ServiceFacts;
+use crate::core::config::Config;
+use crate::core::kube::observed::ServiceFacts;
+use crate::core::model::duration::PromDuration;
 use crate::core::pod::{ContainerView, Text};
-use crate::core::store_args::{Runs, recognise};
+use crate::core::thanos::query::{self, QuerierEndpoint, endpoint_values, flag_values};
 
 /// Thanos' default for `--store.sd-dns-interval`.
 pub(super) const DNS_INTERVAL: PromDuration = PromDuration::from_secs(30);
-/// Flags that name stores.
-const ENDPOINT_FLAGS: [&str; 5] = [
-    "--endpoint",
-    "--store",
-    "--endpoint-strict",
-    "--store-strict",
-    "--endpoint-group",
-];
-const STRICT_GROUP: &str = "--endpoint-group-strict";
-
-/// Values of a flag, in both forms that kingpin reads.
-pub(super) fn flag<'a>(words: &'a [String], name: &str) -> Vec<&'a str> {
-    let at = |(i, word): (usize, &'a String)| match word.split_once('=') {
-        Some((flag, value)) if flag == name => Some(value),
-        None if word == name => words.get(i + 1).map(String::as_str),
-        _ => None,
-    };
-    words.iter().enumerate().filter_map(at).collect()
-}
-
-/// An endpoint as a querier is told.
-#[derive(Debug, PartialEq, Eq)]
-struct Endpoint<'a> {
-    text: &'a str,
-    /// `dns`, `dnssrv`, `dnssrvnoa`, or nothing.
-    lookup: Option<&'a str>,
-    /// The port's name in `_grpc._tcp.`.
-    port: Option<&'a str>,
-    /// The name's labels, without those of the port.
-    labels: Vec<&'a str>,
-}
-
-fn endpoint(text: &str) -> Endpoint<'_> {
-    let (lookup, rest) = text
-        .split_once('+')
-        .map_or((None, text), |(lookup, rest)| (Some(lookup), rest));
-    let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
-    let mut labels: Vec<&str> = host.split('.').filter(|label| !label.is_empty()).collect();
-    let port = labels.first().and_then(|label| label.strip_prefix('_'));
-    labels.retain(|label| !label.starts_with('_'));
-    Endpoint {
-        text,
-        lookup,
-        port,
-        labels,
-    }
-}
-
-/// A gateway's Service, and how an endpoint names it.
+/// A gateway's Service that an endpoint names.
 struct Named<'a> {
-    gateway: &'a Gateway<'a>,
+    gateway: &'a CheckedGateway<'a>,
     service: &'a ServiceFacts,
-    /// Whether it names one pod behind it.
+    /// Whether the endpoint names a single pod behind it.
     one_pod: bool,
 }
 
 fn named<'a>(
-    endpoint: &Endpoint<'_>,
+    endpoint: &QuerierEndpoint<'_>,
     own: &str,
     snapshot: &'a Snapshot,
-    gateways: &'a [Gateway<'a>],
+    gateways: &'a [CheckedGateway<'a>],
 ) -> Option<Named<'a>> {
-    let at = |labels: &[&str]| -> Option<(&'a Gateway<'a>, &'a ServiceFacts)> {
-        let (name, namespace) = (*labels.first()?, labels.get(1).copied().unwrap_or(own));
+    endpoint.services().find_map(|named| {
+        let namespace = named.namespace.unwrap_or(own);
         let services = snapshot.spaces.get(namespace)?.services.as_ref().ok()?;
-        let service = services.iter().find(|service| service.name == name)?;
+        let service = services.iter().find(|service| service.name == named.name)?;
         let gateway = gateways
             .iter()
-            .find(|gateway| gateway.namespace == namespace && selects(service, gateway))?;
-        Some((gateway, service))
-    };
-    if let Some((gateway, service)) = at(&endpoint.labels) {
-        return Some(Named {
+            .find(|gateway| gateway.namespace == namespace && gateway.is_selected_by(service))?;
+        Some(Named {
             gateway,
             service,
-            one_pod: false,
-        });
-    }
-    let (gateway, service) = at(endpoint.labels.get(1..)?)?;
-    Some(Named {
-        gateway,
-        service,
-        one_pod: true,
+            one_pod: named.one_pod,
+        })
     })
 }
 
-/// Checks every querier that is seen; returns for each gateway the longest interval of those that ask it.
-pub(super) fn look(
+/// Checks every querier. Returns for each gateway the longest interval of its queriers.
+pub(super) fn check(
     snapshot: &Snapshot,
-    gateways: &[Gateway<'_>],
+    config: Option<&Config>,
+    gateways: &[CheckedGateway<'_>],
     report: &mut Report,
 ) -> Vec<Option<PromDuration>> {
     if let Err(lack) = &snapshot.workloads {
@@ -128,7 +73,7 @@ pub(super) fn look(
                     &workload,
                     kind,
                     container,
-                    snapshot,
+                    (snapshot, config),
                     gateways,
                     &mut intervals,
                     report,
@@ -137,57 +82,50 @@ pub(super) fn look(
         }
     }
     if intervals.iter().all(Option::is_none) && snapshot.workloads.is_ok() && !gateways.is_empty() {
-        let message = "no querier of this cluster names a Service of these gateways: what their queriers do could not be looked at";
+        let message = "no querier in this cluster names a Service of these gateways, so their queriers were not checked";
         report.skip(&QUERIER_INTERVAL, "", message);
         report.skip(&QUERIER_ENDPOINTS, "", message);
     }
     intervals
 }
 
-fn is_querier(container: &ContainerWords) -> bool {
-    let texts = |words: &[String]| {
-        (!words.is_empty()).then(|| {
-            words
-                .iter()
-                .map(|word| Text(Cow::Owned(word.clone())))
+fn is_querier(container: &ContainerArgs) -> bool {
+    let texts = |args: &[String]| {
+        (!args.is_empty()).then(|| {
+            args.iter()
+                .map(|arg| Text(Cow::Owned(arg.clone())))
                 .collect()
         })
     };
-    let view = ContainerView {
+    query::is_querier(&ContainerView {
         image: Text(Cow::Borrowed(&container.image)),
         command: texts(&container.command),
         args: texts(&container.args),
         ..ContainerView::default()
-    };
-    matches!(recognise(&view, false), Runs::OtherThanos("query"))
+    })
 }
 
-/// Looks at one querier if it asks any of these gateways.
+/// Checks one querier, if it queries any of these gateways.
 fn querier(
     workload: &Workload,
     kind: &str,
-    container: &ContainerWords,
-    snapshot: &Snapshot,
-    gateways: &[Gateway<'_>],
+    container: &ContainerArgs,
+    (snapshot, config): (&Snapshot, Option<&Config>),
+    gateways: &[CheckedGateway<'_>],
     intervals: &mut [Option<PromDuration>],
     report: &mut Report,
 ) {
     let title = format!("{kind} {}", workload.metadata.title());
-    let words: Vec<String> = container
+    let args: Vec<String> = container
         .command
         .iter()
         .chain(&container.args)
         .cloned()
         .collect();
-    let texts: Vec<&str> = ENDPOINT_FLAGS
-        .into_iter()
-        .chain([STRICT_GROUP])
-        .flat_map(|name| flag(&words, name))
-        .collect();
-    let mut asked: Vec<&Gateway<'_>> = Vec::new();
+    let mut asked: Vec<&CheckedGateway<'_>> = Vec::new();
     let before = report.findings.len();
-    for text in texts {
-        let endpoint = endpoint(text);
+    for text in endpoint_values(&args) {
+        let endpoint = QuerierEndpoint::parse(text);
         let Some(named) = named(&endpoint, &workload.metadata.namespace, snapshot, gateways) else {
             continue;
         };
@@ -197,7 +135,7 @@ fn querier(
         if let Some(why) = unfit(&endpoint, &named) {
             let (service, namespace) = (&named.service.name, &named.gateway.namespace);
             let hint = format!(
-                "name it dnssrv+_grpc._tcp.{service}.{namespace}.svc.cluster.local, where {service} is headless and names ready pods only"
+                "use dnssrv+_grpc._tcp.{service}.{namespace}.svc.cluster.local, where {service} is headless and lists only ready pods"
             );
             report.fail(
                 &QUERIER_ENDPOINTS,
@@ -213,7 +151,8 @@ fn querier(
     if report.findings.len() == before {
         report.pass(&QUERIER_ENDPOINTS, &title, QUERIER_ENDPOINTS.title);
     }
-    let interval = interval(&title, &words, &asked, report);
+    super::asked::check(workload, &title, &args, &asked, config, report);
+    let interval = interval(&title, &args, &asked, report);
     for (gateway, longest) in gateways.iter().zip(intervals) {
         if asked.iter().any(|one| std::ptr::eq(*one, gateway)) {
             *longest = Some(longest.map_or(interval, |other| interval.max(other)));
@@ -221,26 +160,26 @@ fn querier(
     }
 }
 
-/// Why a drain does not reach the querier through this endpoint.
-fn unfit(endpoint: &Endpoint<'_>, named: &Named<'_>) -> Option<String> {
+/// Returns why a querier would not notice a drain through this endpoint.
+fn unfit(endpoint: &QuerierEndpoint<'_>, named: &Named<'_>) -> Option<String> {
     let service = named.service;
     if named.one_pod {
         return Some(
-            "a pod's own address is asked whether the pod is ready or not, so its drain has no effect and queries fail".to_owned(),
+            "a pod's own address is queried whether or not the pod is ready, so its drain has no effect and queries fail".to_owned(),
         );
     }
     if endpoint.lookup.is_none() {
-        return Some("without dnssrv+ or dns+ the name is looked up once by gRPC, and pods that come and go are not seen".to_owned());
+        return Some("without dnssrv+ or dns+, gRPC looks the name up once and never notices changes of pods".to_owned());
     }
     if !service.headless {
         return Some(format!(
-            "Service {} has a ClusterIP, behind which the querier sees one store and cannot let go of a pod",
+            "Service {} has a ClusterIP, behind which the querier sees one store and cannot drop a pod",
             service.name
         ));
     }
     if service.publishes_not_ready {
         return Some(format!(
-            "Service {} has publishNotReadyAddresses: true, so a pod that drains is still asked and queries fail",
+            "Service {} has publishNotReadyAddresses: true, so a draining pod is still queried and queries fail",
             service.name
         ));
     }
@@ -250,7 +189,7 @@ fn unfit(endpoint: &Endpoint<'_>, named: &Named<'_>) -> Option<String> {
                 && !service.ports.iter().any(|(name, _)| name == port) =>
         {
             Some(format!(
-                "Service {} has no port named {port}, so nothing is found",
+                "Service {} has no port named {port}, so no store is found",
                 service.name
             ))
         }
@@ -258,16 +197,16 @@ fn unfit(endpoint: &Endpoint<'_>, named: &Named<'_>) -> Option<String> {
     }
 }
 
-/// Whether it looks often enough to let go of a pod at all; what else takes its time is for `discovery-periods`. Returns its
-/// interval, or the default where the flag cannot be read.
+/// Checks whether the querier resolves DNS often enough to drop a pod; `discovery-periods` adds up
+/// the other delays. Returns its interval, or the default if the flag cannot be read.
 fn interval(
     title: &str,
-    words: &[String],
-    asked: &[&Gateway<'_>],
+    args: &[String],
+    asked: &[&CheckedGateway<'_>],
     report: &mut Report,
 ) -> PromDuration {
     let check = &QUERIER_INTERVAL;
-    let given = flag(words, "--store.sd-dns-interval").pop();
+    let given = flag_values(args, "--store.sd-dns-interval").pop();
     let Ok(interval) = given.map_or(Ok(DNS_INTERVAL), str::parse::<PromDuration>) else {
         let message = format!(
             "--store.sd-dns-interval={} cannot be compared with drain and discovery_delay",
@@ -295,52 +234,16 @@ fn interval(
         };
         if interval >= shorter {
             let message = format!(
-                "it looks at DNS every {interval}, and {of} waits {shorter} only ({which}): it still asks pods that restart, and queries fail"
+                "it resolves DNS only every {interval}, but {of} waits {shorter} ({which}): it still queries pods that restart, and queries fail"
             );
             let fix = format!(
-                "set --store.sd-dns-interval lower, or drain and discovery_delay of {of} as discovery-periods says"
+                "lower --store.sd-dns-interval, or set drain and discovery_delay of {of} as discovery-periods says"
             );
             report.fail(check, title, message, fix);
         }
     }
     if report.findings.len() == before {
-        report.pass(check, title, format!("it looks at DNS every {interval}"));
+        report.pass(check, title, format!("it resolves DNS every {interval}"));
     }
     interval
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoints_are_taken_apart() {
-        let srv = endpoint("dnssrv+_grpc._tcp.store.monitoring.svc.cluster.local");
-        assert_eq!(
-            (srv.lookup, srv.port, &srv.labels[..2]),
-            (Some("dnssrv"), Some("grpc"), &["store", "monitoring"][..])
-        );
-        let plain = endpoint("store-0.store.monitoring.svc:10901");
-        assert_eq!(
-            (plain.lookup, plain.port, plain.labels),
-            (None, None, vec!["store-0", "store", "monitoring", "svc"])
-        );
-        for odd in ["", "+", "dns+", "dns+:", "_", "._.:", "dns+[::1]:80"] {
-            endpoint(odd);
-        }
-    }
-
-    #[test]
-    fn flags_are_found_in_both_forms() {
-        let words = [
-            "query",
-            "--endpoint=a",
-            "--endpoint",
-            "b",
-            "--endpoint-group=c",
-            "--endpoint",
-        ]
-        .map(str::to_owned);
-        assert_eq!(flag(&words, "--endpoint"), ["a", "b"]);
-    }
 }

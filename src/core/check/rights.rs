@@ -1,37 +1,33 @@
-//! Rights: what the server needs (the roles of `deploy/`, compared by a test), and what it takes to install it.
+//! The rights that the server needs (equal to the roles in `deploy/`, as a test compares), and those
+//! needed to install it.
 
 use std::collections::BTreeMap;
 
-/// One right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Right {
-    /// API group; empty for the core group.
+    /// Empty for the core group.
     pub group: &'static str,
-    /// Resource, with `/subresource` if there is one.
+    /// `resource` or `resource/subresource`.
     pub resource: &'static str,
-    /// Verb.
     pub verb: &'static str,
-    /// The one object that it is for, if it is one.
+    /// The `resourceName`, if limited to one object.
     pub name: Option<&'static str>,
-    /// Where it is needed.
     pub place: Where,
 }
 
-/// Where a right is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// For objects of the cluster.
+    /// Cluster-scoped objects.
     Cluster,
-    /// In every labelled namespace.
+    /// Every labelled namespace, or every one of another list.
     Labelled,
-    /// In the server's own namespace.
+    /// The server's own namespace.
     System,
 }
 
-type Row = (Where, &'static str, &'static str, &'static [&'static str]);
+type AccessRow = (Where, &'static str, &'static str, &'static [&'static str]);
 
-/// What the server needs.
-const SERVER: [Row; 13] = [
+const SERVER: [AccessRow; 13] = [
     (Where::Cluster, "", "namespaces", &["list", "watch"]),
     (Where::Labelled, "apps", "statefulsets", &["list", "watch"]),
     (Where::Labelled, "apps", "statefulsets/status", &["patch"]),
@@ -72,8 +68,8 @@ const SERVER: [Row; 13] = [
     (Where::System, "events.k8s.io", "events", &["create"]),
 ];
 
-/// What it takes to apply `deploy/`.
-const INSTALL: [Row; 14] = [
+/// Needed to apply `deploy/`.
+const INSTALL: [AccessRow; 14] = [
     (Where::Cluster, "", "namespaces", &["create"]),
     (
         Where::Cluster,
@@ -125,8 +121,8 @@ const INSTALL: [Row; 14] = [
     (Where::Cluster, "", "namespaces", &["patch"]),
 ];
 
-/// With cert-manager these beside [`install`].
-const CERT_MANAGER: [Row; 2] = [
+/// Needed in addition with cert-manager.
+const CERT_MANAGER: [AccessRow; 2] = [
     (
         Where::System,
         "cert-manager.io",
@@ -136,11 +132,11 @@ const CERT_MANAGER: [Row; 2] = [
     (Where::System, "cert-manager.io", "issuers", &["create"]),
 ];
 
-fn rights(rows: &[Row]) -> Vec<Right> {
-    let of = |(place, group, resource, verbs): &Row| {
+fn rights(rows: &[AccessRow]) -> Vec<Right> {
+    let of = |(place, group, resource, verbs): &AccessRow| {
         let (place, group, resource) = (*place, *group, *resource);
         let named = resource == "leases" && !verbs.contains(&"create");
-        let name = named.then_some(crate::core::names::LEASE);
+        let name = named.then_some(crate::core::model::names::LEASE);
         verbs
             .iter()
             .map(move |verb| Right {
@@ -155,30 +151,37 @@ fn rights(rows: &[Row]) -> Vec<Right> {
     rows.iter().flat_map(of).collect()
 }
 
-/// What the server needs.
+/// The right that the server needs in each namespace that the configuration's `queriers` name.
+#[must_use]
+pub fn querier_namespace() -> Vec<Right> {
+    rights(&[(Where::Labelled, "", "pods", &["list"])])
+}
+
+/// The rights that the server needs.
 #[must_use]
 pub fn server() -> Vec<Right> {
     rights(&SERVER)
 }
 
-/// What it takes to apply `deploy/`.
+/// The rights needed to apply `deploy/`.
 #[must_use]
 pub fn install(cert_manager: bool) -> Vec<Right> {
-    let more: &[Row] = if cert_manager { &CERT_MANAGER } else { &[] };
+    let more: &[AccessRow] = if cert_manager { &CERT_MANAGER } else { &[] };
     [rights(&INSTALL), rights(more)].concat()
 }
 
-/// Rights that the server has not.
+/// Rights that the server lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Denied {
-    /// As sentences, but those in namespaces without any.
+    /// As sentences, without those in [`Denied::namespaces`].
     pub sentences: Vec<String>,
-    /// Labelled namespaces in which it has none of the rights that it needs there: there is no Role.
+    /// Labelled namespaces in which it has no right at all: the Role is missing.
     pub namespaces: Vec<String>,
 }
 
 impl Denied {
-    /// Of `asked`, what was refused, with the namespace if it was asked for in one. A namespace in which all was refused is told of once.
+    /// Groups the refused ones of the `asked` rights, each with its namespace if any. A namespace
+    /// in which every right was refused is listed once.
     #[must_use]
     pub fn new(asked: &[Right], refused: &[(Right, Option<String>)]) -> Self {
         let needed = asked
@@ -237,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_without_a_role_is_told_of_once() {
+    fn a_namespace_without_a_role_is_listed_once() {
         let asked = server();
         let here = |namespace: &str| Some(namespace.to_owned());
         let labelled: Vec<Right> = asked

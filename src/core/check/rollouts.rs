@@ -1,30 +1,31 @@
-//! What the leader says of each gateway: how far it is, whether pods serve what is published, whether anything is missing.
+//! The leader's report on each gateway: its progress, whether pods serve the published windows, and
+//! whether any range is missing.
 
 use super::Report;
 use super::api::listed;
 use super::blocks;
+use super::gateway::CheckedGateway;
 use super::ids::{ROLLOUT_COVERAGE, ROLLOUT_DRIFT, ROLLOUT_STATE};
-use super::sets::Gateway;
 use super::snapshot::Snapshot;
-use crate::core::report::{PodReport, PodState, SetReport, State};
-use crate::core::text::counted;
+use crate::core::model::text::counted;
+use crate::core::rollout::report::{PodReport, PodState, RolloutState, SetReport};
 
-/// A pod that is on its way for longer is worth a look, in seconds. Large shards load for hours.
+/// A pod that has been settling for longer is a warning, in seconds. Large shards load for hours.
 const LONG_SETTLING_SECONDS: u64 = 3 * 3_600;
 
-pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut Report) {
+pub(super) fn check(snapshot: &Snapshot, gateways: &[CheckedGateway<'_>], report: &mut Report) {
     let Ok(status) = &snapshot.status else {
         return report.skip(
             &ROLLOUT_STATE,
             "",
-            "the server could not be asked: see server-status",
+            "the server could not be reached: see server-status",
         );
     };
     if status.leader.as_ref().is_none_or(|leader| !leader.is_self) {
         return report.skip(
             &ROLLOUT_STATE,
             "",
-            "only a leader knows how far rollouts are, and none was asked: see server-leader",
+            "only the leader knows the rollouts, and it could not be reached: see server-leader",
         );
     }
     for gateway in gateways {
@@ -34,57 +35,59 @@ pub(super) fn look(snapshot: &Snapshot, gateways: &[Gateway<'_>], report: &mut R
                 &ROLLOUT_STATE,
                 &title,
                 "the server does not know this StatefulSet",
-                "try again in some seconds; if it stays, see namespace-labels, server-permissions and the server's log",
+                "try again in a few seconds; if it persists, see namespace-labels, server-permissions and the server's log",
             ),
             Some(Err(why)) => {
                 report.warn(
                     &ROLLOUT_STATE,
                     &title,
-                    format!("the server's report cannot be read by this version: {why}"),
+                    format!("this version cannot read the server's report: {why}"),
                     "see server-version",
                 );
             }
-            Some(Ok(said)) => {
-                state(&title, &said, report);
-                drift(&title, &said, report);
-                coverage(&title, &said, report);
-                blocks::look(&title, &said, report);
+            Some(Ok(set)) => {
+                state(&title, &set, report);
+                drift(&title, &set, report);
+                coverage(&title, &set, report);
+                blocks::check(&title, &set, report);
             }
         }
     }
 }
 
-fn state(title: &str, said: &SetReport, report: &mut Report) {
-    let (check, message) = (&ROLLOUT_STATE, said.message.clone());
-    if said.replicas == 0 {
+fn state(title: &str, set: &SetReport, report: &mut Report) {
+    let (check, message) = (&ROLLOUT_STATE, set.message.clone());
+    if set.replicas == 0 {
         return report.skip(check, title, "it has 0 replicas");
     }
     let watch = format!("timeshard status {title} --watch");
-    match said.state {
-        State::Settled => report.pass(check, title, message),
-        State::Rolling => {
+    match set.state {
+        RolloutState::Settled => report.pass(check, title, message),
+        RolloutState::Rolling => {
             let message = format!(
-                "a rollout is under way, {} to go, at least {} s: {message}",
-                counted(said.moves_left, "pod"),
-                said.eta_seconds
+                "a rollout is in progress, {} left, at least {} s: {message}",
+                counted(set.moves_left, "pod"),
+                set.eta_seconds
             );
             report.warn(check, title, message, watch);
         }
-        State::Waiting => report.warn(check, title, format!("it waits: {message}"), watch),
-        State::Paused => report.warn(check, title, message, "remove the annotation to go on"),
-        State::Unknown => report.warn(
+        RolloutState::Waiting => report.warn(check, title, format!("it waits: {message}"), watch),
+        RolloutState::Paused => {
+            report.warn(check, title, message, "remove the annotation to continue");
+        }
+        RolloutState::Unknown => report.warn(
             check,
             title,
-            "the leader has not looked at it yet",
-            "try again in some seconds",
+            "the leader has not reconciled it yet",
+            "try again in a few seconds",
         ),
-        State::Blocked => report.fail(
+        RolloutState::Blocked => report.fail(
             check,
             title,
             format!("the rollout is stuck: {message}"),
             watch,
         ),
-        State::Refused => report.fail(
+        RolloutState::Refused => report.fail(
             check,
             title,
             format!("nothing can be published: {message}"),
@@ -93,7 +96,7 @@ fn state(title: &str, said: &SetReport, report: &mut Report) {
     }
 }
 
-fn drift(title: &str, said: &SetReport, report: &mut Report) {
+fn drift(title: &str, set: &SetReport, report: &mut Report) {
     let check = &ROLLOUT_DRIFT;
     let before = report.findings.len();
     let with = |holds: fn(&PodReport) -> bool| -> Vec<String> {
@@ -102,7 +105,7 @@ fn drift(title: &str, said: &SetReport, report: &mut Report) {
                 .as_ref()
                 .map_or_else(|| pod.pod.clone(), |why| format!("{} ({why})", pod.pod))
         };
-        said.pods
+        set.pods
             .iter()
             .filter(|pod| holds(pod))
             .map(shown)
@@ -111,34 +114,34 @@ fn drift(title: &str, said: &SetReport, report: &mut Report) {
     let broken = with(|pod| pod.state == PodState::Broken);
     if !broken.is_empty() {
         let message = format!(
-            "pods do not serve what is published, and will not by waiting: {}",
+            "pods do not serve their published window, and waiting does not help: {}",
             listed(&broken, ", ")
         );
         report.fail(
             check,
             title,
             message,
-            "look at the container thanos of these pods: kubectl logs",
+            "see the log of the container thanos of these pods: kubectl logs",
         );
     }
     let silent = with(|pod| pod.state == PodState::Unreachable);
     if !silent.is_empty() {
         let message = format!(
-            "the leader cannot ask these pods' sidecars, so no window changes: {}",
+            "the leader cannot reach these pods' sidecars, so the rollout waits: {}",
             listed(&silent, ", ")
         );
         report.fail(
             check,
             title,
             message,
-            "let the server reach port 10908 of the gateways: NetworkPolicy, service mesh",
+            "allow the server to reach port 10908 of the gateways (NetworkPolicy? service mesh?)",
         );
     }
     let slow =
         with(|pod| pod.state == PodState::Settling && pod.seconds_in_state > LONG_SETTLING_SECONDS);
     if !slow.is_empty() {
         let message = format!(
-            "pods have been on their way for more than {} h: {}",
+            "pods have been settling for more than {} h: {}",
             LONG_SETTLING_SECONDS / 3_600,
             listed(&slow, ", ")
         );
@@ -146,13 +149,13 @@ fn drift(title: &str, said: &SetReport, report: &mut Report) {
             check,
             title,
             message,
-            "look at the container thanos of these pods: kubectl logs",
+            "see the log of the container thanos of these pods: kubectl logs",
         );
     }
     let unverified = with(|pod| pod.state == PodState::Confirmed && !pod.verified);
     if !unverified.is_empty() && report.findings.len() == before {
         let message = format!(
-            "serving what is published, as far as the launcher tells (thanos' own flags cannot be read): {}",
+            "serving their published window as the launcher reports (thanos' own flags cannot be read): {}",
             listed(&unverified, ", ")
         );
         return report.pass(check, title, message);
@@ -162,42 +165,42 @@ fn drift(title: &str, said: &SetReport, report: &mut Report) {
     }
 }
 
-fn coverage(title: &str, said: &SetReport, report: &mut Report) {
+fn coverage(title: &str, set: &SetReport, report: &mut Report) {
     let check = &ROLLOUT_COVERAGE;
-    if said.replicas == 0 {
+    if set.replicas == 0 {
         return report.skip(check, title, "it has 0 replicas");
     }
-    if said.not_asked > 0 {
+    if set.not_asked > 0 {
         let message = format!(
-            "the leader has not asked {} of its sidecars yet, so what is served is not known",
-            said.not_asked
+            "the leader has not polled {} of its sidecars yet, so coverage is unknown",
+            set.not_asked
         );
-        return report.warn(check, title, message, "try again in some seconds");
+        return report.warn(check, title, message, "try again in a few seconds");
     }
-    if said.gap_seconds > 0 {
-        let gaps: Vec<String> = said.gaps.iter().map(ToString::to_string).collect();
+    if set.gap_seconds > 0 {
+        let gaps: Vec<String> = set.gaps.iter().map(ToString::to_string).collect();
         let message = format!(
             "no ready pod serves {} s of the retention: {}",
-            said.gap_seconds,
+            set.gap_seconds,
             listed(&gaps, ", ")
         );
         return report.fail(
             check,
             title,
             message,
-            format!("queries over that time are incomplete: timeshard status {title}"),
+            format!("queries over that range are incomplete: timeshard status {title}"),
         );
     }
-    match said.minimum_ready_replicas {
+    match set.minimum_ready_replicas {
         n if n < 2 => {
             let message =
-                format!("some instant is served by {n} pod only: its restart costs queries");
+                format!("some instant is served by only {n} pod: its restart affects queries");
             report.warn(
                 check,
                 title,
                 message,
                 format!(
-                    "timeshard status {title} shows which; two replicas for each shard avoid it"
+                    "timeshard status {title} shows which; two replicas in each shard avoid this"
                 ),
             );
         }

@@ -1,4 +1,4 @@
-//! The server's Deployment, what it says of itself, and its configuration.
+//! The server's Deployment, its status, and its configuration.
 
 use std::collections::BTreeSet;
 
@@ -8,22 +8,23 @@ use super::ids::{
     CONFIG_APPLIED, CONFIG_SOUND, CONFIG_VALID, SERVER_LEADER, SERVER_PERMISSIONS, SERVER_REPLICAS,
     SERVER_STATUS, SERVER_VERSION,
 };
-use super::snapshot::{ServerStatus, Snapshot};
+use super::snapshot::Snapshot;
 use crate::core::config::Config;
-use crate::core::duration::PromDuration;
-use crate::core::names;
+use crate::core::model::duration::PromDuration;
+use crate::core::model::names;
 use crate::core::plan::Plan;
+use crate::core::server_status::ServerStatus;
 
-/// The configuration in force, if it is known.
-pub(super) fn look(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
+/// Returns the configuration in force, if it is known.
+pub(super) fn check(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
     permissions(snapshot, report);
     replicas(snapshot, report);
     version(snapshot, report);
     match &snapshot.status {
-        Ok(status) => said(status, report),
+        Ok(status) => reported(status, report),
         Err(lack) => {
             report.lacks(&SERVER_STATUS, "", lack);
-            report.skip(&SERVER_LEADER, "", "the server could not be asked");
+            report.skip(&SERVER_LEADER, "", "the server could not be reached");
         }
     }
     configuration(snapshot, report)
@@ -33,7 +34,7 @@ fn permissions(snapshot: &Snapshot, report: &mut Report) {
     match &snapshot.denied {
         Err(lack) => report.lacks(&SERVER_PERMISSIONS, "", lack),
         Ok(denied) if denied.sentences.is_empty() => {
-            report.pass(&SERVER_PERMISSIONS, "", SERVER_PERMISSIONS.title)
+            report.pass(&SERVER_PERMISSIONS, "", SERVER_PERMISSIONS.title);
         }
         Ok(denied) => report.fail(
             &SERVER_PERMISSIONS,
@@ -42,7 +43,7 @@ fn permissions(snapshot: &Snapshot, report: &mut Report) {
                 "the server's ServiceAccount may not {}",
                 listed(&denied.sentences, "; ")
             ),
-            "apply the roles and bindings of deploy/ again, or upgrade the Helm release",
+            "reapply the roles and bindings of deploy/, or upgrade the Helm release",
         ),
     }
 }
@@ -57,7 +58,7 @@ fn replicas(snapshot: &Snapshot, report: &mut Report) {
             &SERVER_REPLICAS,
             "",
             format!("no Deployment with the labels {} in namespace {}", names::SERVER_PODS, snapshot.system),
-            "install it (helm install, or kubectl apply -k deploy/cert-manager), or name its namespace with --system-namespace",
+            "install it (helm install, or kubectl apply -k deploy/cert-manager), or set its namespace with --system-namespace",
         );
     };
     let subject = deployment.metadata.title();
@@ -142,57 +143,62 @@ fn version(snapshot: &Snapshot, report: &mut Report) {
     }
     match &snapshot.status {
         Ok(status) if status.version == snapshot.version => {
-            report.pass(&SERVER_VERSION, "", format!("server and command line are of version {}", status.version));
+            report.pass(
+                &SERVER_VERSION,
+                "",
+                format!("server and command line have version {}", status.version),
+            );
         }
         Ok(status) => report.warn(
             &SERVER_VERSION,
             "",
-            format!("the server is of version {:?}, this command line of {}", status.version, snapshot.version),
-            "use the command line of the server's version: what is checked differs between versions",
+            format!(
+                "the server has version {:?}, this command line {}",
+                status.version, snapshot.version
+            ),
+            "use a command line of the server's version: checks differ between versions",
         ),
-        Err(_) => report.skip(&SERVER_VERSION, "", "the server could not be asked"),
+        Err(_) => report.skip(&SERVER_VERSION, "", "the server could not be reached"),
     }
 }
 
-fn said(status: &ServerStatus, report: &mut Report) {
+fn reported(status: &ServerStatus, report: &mut Report) {
     let from = status.from.as_str();
-    let mut well = true;
-    let mut bad = |trouble: Option<String>, hint: &str| {
-        if let Some(trouble) = trouble {
-            well = false;
-            report.fail(&SERVER_STATUS, from, trouble, hint);
+    let mut healthy = true;
+    let mut fail = |problem: Option<String>, hint: &str| {
+        if let Some(problem) = problem {
+            healthy = false;
+            report.fail(&SERVER_STATUS, from, problem, hint);
         }
     };
-    bad(
+    fail(
         status.watch_error.as_ref().map(|error| {
-            format!(
-                "a watch on the cluster is broken, and what was last known is in force: {error}"
-            )
+            format!("a watch on the cluster fails, so the last known state stays in force: {error}")
         }),
         "see server-permissions, and the server's log",
     );
-    bad(
+    fail(
         status
             .certificate_error
             .as_ref()
             .map(|error| format!("its certificate cannot be reloaded: {error}")),
-        "look at the Secret and at who issues it: kubectl get certificate",
+        "check the Secret and its issuer: kubectl get certificate",
     );
-    bad(
+    fail(
         (status.synced == Some(false))
             .then(|| "it has not listed the labelled namespaces yet".to_owned()),
-        "wait some seconds; if it stays, see server-permissions and the server's log",
+        "wait a few seconds; if it persists, see server-permissions and the server's log",
     );
     if status.webhook_only {
-        well = false;
+        healthy = false;
         report.warn(
             &SERVER_STATUS,
             from,
-            "it runs with --webhook-only: no window is ever changed",
+            "it runs with --webhook-only: no window ever changes",
             "remove --webhook-only",
         );
     }
-    if well {
+    if healthy {
         report.pass(&SERVER_STATUS, from, SERVER_STATUS.title);
     }
     leader(status, report);
@@ -200,17 +206,17 @@ fn said(status: &ServerStatus, report: &mut Report) {
 
 fn leader(status: &ServerStatus, report: &mut Report) {
     let Some(leader) = &status.leader else {
-        let hint = "remove --no-refresher, unless somebody else keeps the ConfigMaps";
+        let hint = "remove --no-refresher, unless you manage the ConfigMaps yourself";
         return report.warn(
             &SERVER_LEADER,
             "",
-            "the server runs without a refresher: it publishes and moves nothing",
+            "the server runs without a refresher: it publishes nothing and moves no window",
             hint,
         );
     };
     match (&leader.error, &leader.holder) {
         (Some(error), _) => {
-            let message = format!("the Lease {} cannot be held: {error}", names::LEASE);
+            let message = format!("the Lease {} cannot be acquired: {error}", names::LEASE);
             report.fail(
                 &SERVER_LEADER,
                 "",
@@ -219,7 +225,7 @@ fn leader(status: &ServerStatus, report: &mut Report) {
             );
         }
         (None, None) => {
-            let hint = "wait 15 s: a new leader takes over then; if it stays, see server-permissions and the server's log";
+            let hint = "a new leader takes over within 15 s; if none does, see server-permissions and the server's log";
             report.fail(
                 &SERVER_LEADER,
                 "",
@@ -228,18 +234,18 @@ fn leader(status: &ServerStatus, report: &mut Report) {
             );
         }
         (None, Some(holder)) if leader.is_self => {
-            report.pass(&SERVER_LEADER, "", format!("{holder} leads"))
+            report.pass(&SERVER_LEADER, "", format!("{holder} leads"));
         }
         (None, Some(holder)) => {
             let message = format!(
-                "{holder} leads and could not be asked; {} answered, which knows less",
+                "{holder} leads but could not be reached; {} answered, which knows less",
                 status.from
             );
             report.warn(
                 &SERVER_LEADER,
                 "",
                 message,
-                "try again; if it stays, look at that pod",
+                "try again; if it persists, check that pod",
             );
         }
     }
@@ -252,7 +258,7 @@ fn configuration(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
             return None;
         }
         Err(lack) => {
-            let hint = "apply deploy/ again: without it no new replica of the server starts";
+            let hint = "reapply deploy/: without it, no new replica of the server starts";
             report.fail(
                 &CONFIG_VALID,
                 "",
@@ -265,7 +271,7 @@ fn configuration(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
             report.pass(
                 &CONFIG_VALID,
                 "",
-                "the server has no --config: the built-in defaults hold",
+                "the server has no --config, so the built-in defaults apply",
             );
             (Config::default(), true)
         }
@@ -275,7 +281,7 @@ fn configuration(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
                 (config, text.of_server)
             }
             Err(refusal) => {
-                let hint = "correct it; a running server keeps the last good one, and a new replica does not start";
+                let hint = "correct it; a running server keeps the last valid one, but a new replica does not start";
                 report.fail(&CONFIG_VALID, &text.source, refusal.to_string(), hint);
                 return None;
             }
@@ -286,23 +292,23 @@ fn configuration(snapshot: &Snapshot, report: &mut Report) -> Option<Config> {
         _ if !of_server => report.skip(
             &CONFIG_APPLIED,
             "",
-            "a local file is checked instead of the server's",
+            "a local file was checked instead of the server's",
         ),
         Ok(status) => match &status.config_error {
             None => report.pass(&CONFIG_APPLIED, "", CONFIG_APPLIED.title),
             Some(error) => {
                 let message = format!(
-                    "the server keeps an older configuration, since the last edit is refused: {error}"
+                    "the server rejected the last edit and keeps an older configuration: {error}"
                 );
                 report.fail(
                     &CONFIG_APPLIED,
                     "",
                     message,
-                    "correct the ConfigMap; kubelet brings it to the server within two minutes",
+                    "correct the ConfigMap; kubelet syncs it to the server within two minutes",
                 );
             }
         },
-        Err(_) => report.skip(&CONFIG_APPLIED, "", "the server could not be asked"),
+        Err(_) => report.skip(&CONFIG_APPLIED, "", "the server could not be reached"),
     }
     Some(config)
 }
@@ -315,11 +321,11 @@ fn sound(config: &Config, report: &mut Report) {
         .map(ToString::to_string)
         .collect();
     if sharding.termination_drain() == PromDuration::ZERO {
-        remarks.push("termination_drain is 0s: queriers ask a deleted pod after it has ended, so each deletion costs queries; 90s fit Thanos' defaults".to_owned());
+        remarks.push("termination_drain is 0s: queriers still query a deleted pod after it has ended, so queries fail at each deletion; use 90s with Thanos' defaults".to_owned());
     }
     if sharding.allow_coverage_gap() {
         remarks.push(
-            "allow_coverage_gap is true: a shard with one replica restarts although its part of the time is missing meanwhile".to_owned(),
+            "allow_coverage_gap is true: a shard with one replica restarts although no other pod serves its window meanwhile".to_owned(),
         );
     }
     if remarks.is_empty() {
@@ -330,7 +336,7 @@ fn sound(config: &Config, report: &mut Report) {
             &CONFIG_SOUND,
             "",
             remark,
-            "timeshard plan --config FILE shows the windows that a configuration makes",
+            "timeshard plan --config FILE shows the resulting windows",
         );
     }
 }

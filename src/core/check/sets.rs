@@ -1,62 +1,35 @@
-//! StatefulSets of labelled namespaces: what admission would do with their pods, by admission's own code.
+//! StatefulSets of labelled namespaces: what admission's own code would do with their pods.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::Report;
+use super::gateway::CheckedGateway;
 use super::ids::{
     STATEFULSET_ANNOTATIONS, STATEFULSET_ELIGIBLE, STATEFULSET_OVERLAP, STATEFULSET_PROBES,
     STATEFULSET_REPLICAS, STATEFULSET_TEMPLATE, STATEFULSET_UPDATE,
 };
-use super::objects::{Meta, SelectorView, Workload};
-use super::queriers::flag;
 use super::snapshot::Snapshot;
-use crate::core::config::{Config, GuardMode, sharding_key};
-use crate::core::duration::PromDuration;
-use crate::core::expand;
-use crate::core::fleet::{Fleet, Known};
-use crate::core::mutation::{Candidate, Facts, Remark, Skip, eligible, inject};
-use crate::core::names;
-use crate::core::observed::Selector;
+use crate::core::admission::{Facts, Remark, Skip, eligible, inject};
+use crate::core::config::{Config, misuse_on_statefulset};
+use crate::core::gateways::{Gateway, Gateways};
+use crate::core::kube::pod_template;
+use crate::core::model::duration::PromDuration;
+use crate::core::model::names;
+use crate::core::model::text::counted;
 use crate::core::plan::Note;
 use crate::core::pod::PodView;
+use crate::core::thanos::query::flag_values;
 
 /// Thanos' default for `--sync-block-duration`.
 const SYNC_BLOCK_DURATION: PromDuration = PromDuration::from_secs(900);
 
-/// A StatefulSet whose pods are injected.
-pub(super) struct Gateway<'a> {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-    /// What is planned; `None` when the configuration is not known.
-    pub(super) known: Option<Known>,
-    /// Labels of its pods, without those that admission adds.
-    pub(super) labels: BTreeMap<String, String>,
-    /// `spec.selector`.
-    pub(super) selector: Selector,
-    /// The port of `--grpc-address`, if it says one.
-    pub(super) grpc_port: Option<u16>,
-    /// `spec.serviceName`.
-    pub(super) service: String,
-    /// Its pods, if they may be listed.
-    pub(super) pods: Vec<&'a Meta>,
-}
-
-impl Gateway<'_> {
-    pub(super) fn title(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
-    }
-}
-
-pub(super) fn look<'a>(
+pub(super) fn check<'a>(
     snapshot: &'a Snapshot,
     config: Option<&Config>,
     report: &mut Report,
-) -> Vec<Gateway<'a>> {
+) -> Vec<CheckedGateway<'a>> {
     let all = match &snapshot.statefulsets {
         Ok(all) => all,
         Err(lack) => {
@@ -64,12 +37,12 @@ pub(super) fn look<'a>(
             return Vec::new();
         }
     };
-    let base = Fleet::new(Arc::new(config.cloned().unwrap_or_default()));
+    let base = Gateways::new(Arc::new(config.cloned().unwrap_or_default()));
     let mut gateways = Vec::new();
     for object in all {
-        let namespace = expand::namespace(object, "");
+        let namespace = pod_template::namespace(object, "");
         if snapshot.spaces.contains_key(&namespace) {
-            gateways.extend(one(
+            gateways.extend(statefulset(
                 snapshot,
                 &base,
                 config.is_some(),
@@ -82,38 +55,45 @@ pub(super) fn look<'a>(
     gateways
 }
 
-fn one<'a>(
+fn statefulset<'a>(
     snapshot: &'a Snapshot,
-    base: &Fleet,
+    base: &Gateways,
     planned: bool,
     object: &Value,
     namespace: &str,
     report: &mut Report,
-) -> Option<Gateway<'a>> {
-    let facts = expand::facts(object, namespace, None);
+) -> Option<CheckedGateway<'a>> {
+    let facts = pod_template::facts(object, namespace, None);
     let (name, title) = (facts.name.clone(), format!("{namespace}/{}", facts.name));
-    let first = expand::pod(object, &facts, facts.ordinals_start).to_string();
+    let first = pod_template::pod(object, &facts, facts.ordinals_start).to_string();
     let pod = PodView::parse(first.as_bytes()).ok()?;
+    let fleet = base.with_statefulset(facts).unwrap_or_else(|| base.clone());
+    let known = fleet.known(namespace, &name);
     let candidate = match eligible(&pod) {
         Ok(candidate) => candidate,
         Err(skip) => {
-            left_alone(&title, &skip, report);
+            let asked_for = known.opted_out() && skip.surprises();
+            let skip = if asked_for { Skip::SetOptedOut } else { skip };
+            skipped(&title, &skip, report);
             return None;
         }
     };
-    let fleet = base.with_statefulset(facts).unwrap_or_else(|| base.clone());
-    let known = fleet.known(namespace, &name);
-    let facts = Facts::of(known, fleet.config(), namespace, snapshot.now);
+    let facts = Facts::of(&fleet, namespace, (&candidate, &pod), snapshot.now);
     let remarks = match inject(&pod, &candidate, &facts) {
         Ok(injection) => injection.remarks,
         Err(Skip::AlreadyInjected) => Vec::new(),
         Err(skip) => {
-            left_alone(&title, &skip, report);
+            skipped(&title, &skip, report);
             return None;
         }
     };
     if planned {
-        plan(&title, known, &words(object, candidate.index), report);
+        plan(
+            &title,
+            known,
+            &container_args(object, candidate.index),
+            report,
+        );
     } else {
         report.pass(&STATEFULSET_ELIGIBLE, &title, STATEFULSET_ELIGIBLE.title);
         for check in [
@@ -126,7 +106,7 @@ fn one<'a>(
     }
     annotations(&title, known, planned, report);
     template(&title, &remarks, report);
-    Some(gateway(
+    Some(CheckedGateway::new(
         snapshot,
         object,
         namespace,
@@ -135,73 +115,34 @@ fn one<'a>(
     ))
 }
 
-/// What later checks need of a StatefulSet whose pods are injected.
-fn gateway<'a>(
-    snapshot: &'a Snapshot,
-    object: &Value,
-    namespace: &str,
-    candidate: &Candidate<'_>,
-    (known, planned): (&Known, bool),
-) -> Gateway<'a> {
-    let name = known.facts().name.clone();
-    let template: Workload = serde_json::from_value(object.clone()).unwrap_or_default();
-    let pods = snapshot
-        .spaces
-        .get(namespace)
-        .and_then(|space| space.pods.as_deref().ok())
-        .unwrap_or_default();
-    let own = |pod: &&Meta| {
-        pod.statefulset().is_some_and(|owner| owner.name == name)
-            && pod.deletion_timestamp.is_none()
-    };
-    Gateway {
-        uid: template.metadata.uid.clone(),
-        labels: template.spec.template.metadata.labels,
-        selector: object
-            .pointer("/spec/selector")
-            .and_then(|selector| SelectorView::deserialize(selector).ok())
-            .unwrap_or_default()
-            .into(),
-        grpc_port: candidate.store.grpc_port(),
-        service: object
-            .pointer("/spec/serviceName")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned(),
-        known: planned.then(|| known.clone()),
-        pods: pods.iter().filter(own).collect(),
-        namespace: namespace.to_owned(),
-        name,
-    }
-}
-
 /// The checks that need the plan: replicas, overlap and update strategy.
-fn plan(title: &str, known: &Known, words: &[String], report: &mut Report) {
+fn plan(title: &str, known: &Gateway, args: &[String], report: &mut Report) {
     let shards = known.plan.shards().len();
     let message = format!(
-        "{} replicas, {shards} shard{}",
+        "{} replicas, {}",
         known.facts().replicas,
-        if shards == 1 { "" } else { "s" }
+        counted(shards, "shard")
     );
     report.pass(&STATEFULSET_ELIGIBLE, title, message);
     replicas(title, known, report);
-    overlap(title, known, words, report);
+    overlap(title, known, args, report);
     update(title, known, report);
 }
 
-/// Why a StatefulSet is not sharded, if its user may have expected that it is.
-fn left_alone(title: &str, skip: &Skip, report: &mut Report) {
+/// Reports why a StatefulSet is not sharded, if its user may expect that it is.
+fn skipped(title: &str, skip: &Skip, report: &mut Report) {
     let check = &STATEFULSET_ELIGIBLE;
-    let undo = "the sentence says what to change in the pod template; until then its pods load the whole bucket";
+    let hint =
+        "change the pod template as the message says; until then its pods load the whole bucket";
     match skip {
-        Skip::OptedOut => report.skip(check, title, skip.to_string()),
+        Skip::OptedOut | Skip::SetOptedOut => report.skip(check, title, skip.to_string()),
         Skip::TimeFlags(_) => {
             report.warn(
                 check,
                 title,
                 skip.to_string(),
                 format!(
-                    "kubectl annotate statefulset NAME {}=true hands its windows over",
+                    "kubectl annotate statefulset NAME {}=true lets timeshard set its windows",
                     names::REPLACE_TIME_FLAGS
                 ),
             );
@@ -211,22 +152,20 @@ fn left_alone(title: &str, skip: &Skip, report: &mut Report) {
                 check,
                 title,
                 skip.to_string(),
-                "annotate the pod template if it is Thanos; nothing is to be done if it is not",
+                "annotate the pod template if it is Thanos; otherwise ignore this",
             );
         }
-        skip if skip.surprises() => report.fail(check, title, skip.to_string(), undo),
-        // Prometheus, queriers and whatever else lives beside the gateways.
+        skip if skip.surprises() => report.fail(check, title, skip.to_string(), hint),
+        // Prometheus, queriers and other workloads.
         _ => {}
     }
 }
 
-fn replicas(title: &str, known: &Known, report: &mut Report) {
+fn replicas(title: &str, known: &Gateway, report: &mut Report) {
     let before = report.findings.len();
     for note in known.plan.notes() {
         let hint = match note {
-            Note::NoPods => {
-                "scale it up, or leave it: nothing is wrong with a gateway that is switched off"
-            }
+            Note::NoPods => "scale it up, unless it is switched off on purpose",
             Note::Surplus { .. } => "raise total_shards, or scale down",
             Note::WideOverlap { .. } | Note::ShortDrain { .. } => continue,
             _ => "scale up, or lower total_shards or replicas_per_shard",
@@ -237,8 +176,8 @@ fn replicas(title: &str, known: &Known, report: &mut Report) {
         report.warn(
             &STATEFULSET_REPLICAS,
             title,
-            "it has 0 replicas: nothing is served",
-            "scale it up, or leave it: nothing is wrong with a gateway that is switched off",
+            "it has 0 replicas, so nothing is served",
+            "scale it up, unless it is switched off on purpose",
         );
     }
     if report.findings.len() == before {
@@ -246,7 +185,7 @@ fn replicas(title: &str, known: &Known, report: &mut Report) {
     }
 }
 
-fn update(title: &str, known: &Known, report: &mut Report) {
+fn update(title: &str, known: &Gateway, report: &mut Report) {
     match known.all_at_once() {
         None => report.pass(&STATEFULSET_UPDATE, title, STATEFULSET_UPDATE.title),
         Some(all) => {
@@ -261,10 +200,10 @@ fn update(title: &str, known: &Known, report: &mut Report) {
     }
 }
 
-fn overlap(title: &str, known: &Known, words: &[String], report: &mut Report) {
+fn overlap(title: &str, known: &Gateway, args: &[String], report: &mut Report) {
     let check = &STATEFULSET_OVERLAP;
     let overlap = known.sharding.overlap();
-    let given = flag(words, "--sync-block-duration").pop();
+    let given = flag_values(args, "--sync-block-duration").pop();
     let Ok(sync) = given.map_or(Ok(SYNC_BLOCK_DURATION), str::parse::<PromDuration>) else {
         return report.warn(
             check,
@@ -279,7 +218,7 @@ fn overlap(title: &str, known: &Known, words: &[String], report: &mut Report) {
     let before = report.findings.len();
     if overlap < sync {
         let message = format!(
-            "the overlap ({overlap}) is shorter than --sync-block-duration ({sync}): blocks between two shards go missing until Thanos looks again"
+            "the overlap ({overlap}) is shorter than --sync-block-duration ({sync}): blocks between two shards are missing until the next sync"
         );
         report.fail(
             check,
@@ -289,7 +228,7 @@ fn overlap(title: &str, known: &Known, words: &[String], report: &mut Report) {
         );
     } else if overlap < sync + sync {
         let message = format!(
-            "the overlap ({overlap}) leaves less than {sync} for loading, since Thanos looks for blocks every {sync} only"
+            "the overlap ({overlap}) leaves less than {sync} for loading, since Thanos syncs blocks only every {sync}"
         );
         report.warn(
             check,
@@ -315,13 +254,13 @@ fn overlap(title: &str, known: &Known, words: &[String], report: &mut Report) {
         report.pass(
             check,
             title,
-            format!("shards overlap by {overlap}, Thanos looks for blocks every {sync}"),
+            format!("shards overlap by {overlap}; Thanos syncs blocks every {sync}"),
         );
     }
 }
 
-/// Command and arguments of one container of the template.
-fn words(object: &Value, index: usize) -> Vec<String> {
+/// Returns command and arguments of one container of the template.
+fn container_args(object: &Value, index: usize) -> Vec<String> {
     let container = object
         .pointer("/spec/template/spec/containers")
         .and_then(|all| all.get(index));
@@ -335,63 +274,24 @@ fn words(object: &Value, index: usize) -> Vec<String> {
     [list("command"), list("args")]
         .concat()
         .iter()
-        .filter_map(|word| word.as_str().map(str::to_owned))
+        .filter_map(|arg| arg.as_str().map(str::to_owned))
         .collect()
 }
 
-fn annotations(title: &str, known: &Known, planned: bool, report: &mut Report) {
-    const OTHERS: [&str; 5] = [
-        names::INJECT,
-        names::REPLACE_TIME_FLAGS,
-        names::RELOAD_DESPITE_LIVENESS,
-        names::TARGET_REPLICAS,
-        names::PAUSE,
-    ];
+fn annotations(title: &str, known: &Gateway, planned: bool, report: &mut Report) {
     let (check, before) = (&STATEFULSET_ANNOTATIONS, report.findings.len());
-    // Without the configuration a key may only seem not to fit it.
+    // Without the configuration, a valid key may seem not to fit it.
     if let Some(problem) = known.problem.as_ref().filter(|_| planned) {
         report.fail(
             check,
             title,
             problem.clone(),
-            "correct it: until then the last good sharding, or the file's, is in force",
+            "correct it; until then the last valid sharding, or that of the configuration file, is in force",
         );
     }
     for (key, value) in &known.facts().annotations {
-        if key == names::GUARD {
-            if GuardMode::of(value).is_none() {
-                report.warn(
-                    check,
-                    title,
-                    format!("annotation {key}: {value:?} has no effect"),
-                    "write \"deny\", \"warn\" or \"off\"",
-                );
-            }
-        } else if sharding_key(key).is_none() && !OTHERS.contains(&key.as_str()) {
-            report.warn(
-                check,
-                title,
-                format!("annotation {key} is none that is read: it has no effect"),
-                "see the table of keys in README.md",
-            );
-        } else if OTHERS.contains(&key.as_str())
-            && key != names::TARGET_REPLICAS
-            && !["true", "false"].contains(&value.as_str())
-        {
-            report.warn(
-                check,
-                title,
-                format!("annotation {key}: {value:?} has no effect"),
-                "write \"true\" or \"false\"",
-            );
-        } else if key == names::INJECT {
-            let message = format!("annotation {key} has no effect on the StatefulSet itself");
-            report.warn(
-                check,
-                title,
-                message,
-                "set it on the pod template, as label or annotation",
-            );
+        if let Some(misuse) = misuse_on_statefulset(key, value, known.facts().replicas, false) {
+            report.warn(check, title, misuse.what, misuse.remedy);
         }
     }
     if report.findings.len() == before {
@@ -439,7 +339,7 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
                     &STATEFULSET_TEMPLATE,
                     title,
                     remark.to_string(),
-                    "nothing is to be done if every pod writes the same file",
+                    "ignore this if every pod writes the same file",
                 );
             }
             Remark::MeshedPort { .. } => {
@@ -448,7 +348,7 @@ fn template(title: &str, remarks: &[Remark], report: &mut Report) {
                     &STATEFULSET_TEMPLATE,
                     title,
                     remark.to_string(),
-                    "nothing is to be done if the mesh leaves the port alone",
+                    "ignore this if the mesh does not intercept the port",
                 );
             }
         }

@@ -1,4 +1,5 @@
-//! The webhook's registration: whom it holds up, whether the API server trusts it, who else changes pods.
+//! The webhook's registration: what it matches, whether the API server can call it, and which other
+//! webhooks change pods.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +12,15 @@ use super::ids::{
 };
 use super::objects::{Webhook, WebhookConfiguration};
 use super::snapshot::{DryRun, Snapshot};
-use crate::core::names;
-use crate::core::observed::Selector;
+use crate::core::model::names;
 
-/// What the API server asks before it calls, as `deploy/` has it.
+/// The `matchConditions` of `deploy/`.
 const MATCH_CONDITIONS: [&str; 3] = ["statefulset-pod", "may-run-thanos-store", "not-opted-out"];
-/// What restores a registration that was changed.
-const APPLY_AGAIN: &str = "apply deploy/ again, or upgrade the Helm release";
-/// A longer timeout holds up a pod for longer than anybody expects, in seconds.
-const LONGEST_TIMEOUT_SECONDS: i64 = 10;
+const APPLY_AGAIN: &str = "reapply deploy/, or upgrade the Helm release";
+/// A longer timeout delays pods too much, in seconds.
+const MAX_TIMEOUT_SECONDS: i64 = 10;
 
-/// Registrations of ours, in the order in which the API server calls them.
+/// Returns timeshard's registrations, in the order in which the API server calls them.
 pub(super) fn ours<'a>(
     all: &'a [WebhookConfiguration],
     system: &str,
@@ -39,13 +38,13 @@ pub(super) fn ours<'a>(
         .collect()
 }
 
-/// The registration of ours, if there is one.
+/// Returns timeshard's first registration.
 #[must_use]
 pub fn ours_of<'a>(all: &'a [WebhookConfiguration], system: &str) -> Option<&'a Webhook> {
     ours(all, system).first().map(|(_, webhook)| *webhook)
 }
 
-pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
+pub(super) fn check(snapshot: &Snapshot, report: &mut Report) {
     admission(snapshot, report);
     let all = match &snapshot.webhooks {
         Ok(all) => all,
@@ -53,7 +52,7 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
     };
     let ours = ours(all, &snapshot.system);
     let Some((config, webhook)) = ours.first() else {
-        let hint = "apply deploy/ again, or upgrade the Helm release: without it store gateways are created without a window";
+        let hint = "reapply deploy/, or upgrade the Helm release: without it, store gateways are created without a window";
         return report.fail(
             &WEBHOOK_REGISTERED,
             "",
@@ -70,7 +69,7 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
             .iter()
             .map(|(config, _)| config.metadata.name.as_str())
             .collect();
-        let hint = "keep the one whose server is there, and delete the others: kubectl delete mutatingwebhookconfiguration NAME";
+        let hint = "keep the one whose server exists, and delete the others: kubectl delete mutatingwebhookconfiguration NAME";
         report.warn(
             &WEBHOOK_REGISTERED,
             subject,
@@ -94,17 +93,17 @@ pub(super) fn look(snapshot: &Snapshot, report: &mut Report) {
         report.pass(
             &WEBHOOK_OTHERS,
             subject,
-            "no other webhook changes pods of labelled namespaces",
+            "no other webhook mutates pods of labelled namespaces",
         );
     } else if webhook.reinvocation_policy.as_deref() == Some("IfNeeded") {
         let message = format!(
-            "{} change pods of labelled namespaces, too; ours is called again after them",
+            "these webhooks also mutate pods of labelled namespaces, and timeshard's is called again after them: {}",
             listed(&others, ", ")
         );
         report.pass(&WEBHOOK_OTHERS, subject, message);
     } else {
         let message = format!(
-            "{} change pods of labelled namespaces, too, and ours is not called again after them",
+            "these webhooks also mutate pods of labelled namespaces, and timeshard's is not called again after them: {}",
             listed(&others, ", ")
         );
         report.warn(
@@ -122,15 +121,17 @@ fn scope(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut Rep
         report.fail(
             &WEBHOOK_SCOPE,
             subject,
-            "its rules leave out the creation of pods: no gateway gets a window",
+            "its rules do not match the creation of pods: no gateway gets a window",
             APPLY_AGAIN,
         );
     }
     namespace_selector(snapshot, subject, webhook, report);
-    if Selector::from(webhook.object_selector.clone()).selects(&labels(&[(names::INJECT, "false")]))
+    if webhook
+        .object_selector
+        .selects(&labels(&[(names::INJECT, "false")]))
     {
         let message = format!(
-            "its objectSelector does not leave out pods labelled {}=false",
+            "its objectSelector does not exclude pods labelled {}=false",
             names::INJECT
         );
         report.warn(&WEBHOOK_SCOPE, subject, message, APPLY_AGAIN);
@@ -150,12 +151,12 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// Checks that the namespaceSelector selects the labelled namespaces and no others.
 fn namespace_selector(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut Report) {
-    let namespaces = Selector::from(webhook.namespace_selector.clone());
+    let namespaces = &webhook.namespace_selector;
     if namespaces.selects(&labels(&[("kubernetes.io/metadata.name", "default")])) {
         report.fail(
             &WEBHOOK_SCOPE,
             subject,
-            "its namespaceSelector selects namespaces without our label: pods of the whole cluster wait for it",
+            "its namespaceSelector selects namespaces without timeshard's label: pods of the whole cluster wait for it",
             format!("select {} In [{}]; {APPLY_AGAIN}", names::NAMESPACE_LABEL, names::INJECTION_ENABLED),
         );
     } else if namespaces.selects(&labels(&[
@@ -169,7 +170,7 @@ fn namespace_selector(snapshot: &Snapshot, subject: &str, webhook: &Webhook, rep
             APPLY_AGAIN,
         );
     }
-    let left_out: Vec<&str> = snapshot
+    let excluded: Vec<&str> = snapshot
         .namespaces
         .iter()
         .flatten()
@@ -179,21 +180,22 @@ fn namespace_selector(snapshot: &Snapshot, subject: &str, webhook: &Webhook, rep
         })
         .map(|namespace| namespace.metadata.name.as_str())
         .collect();
-    if !left_out.is_empty() {
+    if !excluded.is_empty() {
         let message = format!(
-            "its namespaceSelector leaves out labelled namespaces: {}",
-            listed(&left_out, ", ")
+            "its namespaceSelector excludes labelled namespaces: {}",
+            listed(&excluded, ", ")
         );
         report.fail(
             &WEBHOOK_SCOPE,
             subject,
             message,
-            "unlabel these, or change the selector (the chart's webhook.namespaceExpressions)",
+            "remove their label, or change the selector (the chart's webhook.namespaceExpressions)",
         );
     }
 }
 
-/// Checks that the API server asks only for pods that may be gateways: without it, other pods wait for the server, too.
+/// Checks that the API server calls the webhook only for possible gateways; otherwise other pods also
+/// wait for the server.
 fn match_conditions(subject: &str, webhook: &Webhook, report: &mut Report) {
     let missing: Vec<&str> = MATCH_CONDITIONS
         .into_iter()
@@ -201,12 +203,12 @@ fn match_conditions(subject: &str, webhook: &Webhook, report: &mut Report) {
             !webhook
                 .match_conditions
                 .iter()
-                .any(|there| there.name == *name)
+                .any(|condition| condition.name == *name)
         })
         .collect();
     if !missing.is_empty() && webhook.failure_policy.as_deref() != Some("Ignore") {
         let message = format!(
-            "matchConditions are missing ({}): while no server answers, other pods of labelled namespaces wait, too",
+            "matchConditions are missing ({}): while no server answers, other pods of labelled namespaces also wait",
             listed(&missing, ", ")
         );
         report.warn(
@@ -224,20 +226,19 @@ fn policy(subject: &str, webhook: &Webhook, report: &mut Report) {
         report.warn(
             &WEBHOOK_POLICY,
             subject,
-            "failurePolicy is Ignore: a gateway that is created while no server answers loads the whole bucket",
+            "failurePolicy is Ignore: a gateway created while no server answers loads the whole bucket",
             "set failurePolicy: Fail where Kubernetes has matchConditions (1.28)",
         );
     }
-    // The API server fills in 10.
+    // The API server's default is 10.
     let timeout = webhook.timeout_seconds.unwrap_or(10);
-    if !(2..=LONGEST_TIMEOUT_SECONDS).contains(&timeout) {
-        let message =
-            format!("timeoutSeconds is {timeout}: a pod fails too early or waits for long");
+    if !(2..=MAX_TIMEOUT_SECONDS).contains(&timeout) {
+        let message = format!("timeoutSeconds is {timeout}: pods fail too early or wait too long");
         report.warn(&WEBHOOK_POLICY, subject, message, "set timeoutSeconds: 5");
     }
     if !["None", "NoneOnDryRun"].contains(&webhook.side_effects.as_str()) {
         let message = format!(
-            "sideEffects is {:?}: every dry run of a gateway is refused",
+            "sideEffects is {:?}: every dry run of a gateway is rejected",
             webhook.side_effects
         );
         report.fail(
@@ -261,7 +262,7 @@ fn service(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut R
         return report.skip(
             &WEBHOOK_SERVICE,
             subject,
-            "it is registered by a URL and not by a Service",
+            "it is registered by URL, not by Service",
         );
     };
     let name = format!("{}/{}", wanted.namespace, wanted.name);
@@ -273,7 +274,7 @@ fn service(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut R
                 &WEBHOOK_SERVICE,
                 &name,
                 "the Service that the API server calls does not exist",
-                "apply deploy/ again",
+                "reapply deploy/",
             );
         }
         Ok(Some(service)) if !service.ports.iter().any(|(_, number)| *number == port) => {
@@ -281,7 +282,7 @@ fn service(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut R
                 &WEBHOOK_SERVICE,
                 &name,
                 format!("the Service has no port {port}"),
-                "apply deploy/ again",
+                "reapply deploy/",
             );
         }
         Ok(Some(_)) => {}
@@ -300,7 +301,7 @@ fn service(snapshot: &Snapshot, subject: &str, webhook: &Webhook, report: &mut R
         report.fail(
             &WEBHOOK_SERVICE,
             &name,
-            "no address is ready behind the Service: store gateways cannot be created",
+            "no address behind the Service is ready: store gateways cannot be created",
             hint,
         );
     } else {
@@ -324,25 +325,25 @@ fn admission(snapshot: &Snapshot, report: &mut Report) {
         DryRun::Admitted { namespace, injected: false } => report.fail(
             &WEBHOOK_ADMISSION,
             namespace,
-            "a gateway's pod, created as a dry run, came back without sidecar, launcher or window",
-            "see the other checks of this section: nothing calls the server, or another webhook takes away what it adds (webhook-others)",
+            "a gateway's pod, created as a dry run, lacks sidecar, launcher or window",
+            "see the other checks of this section: the server is not called, or another webhook removes what it adds (webhook-others)",
         ),
         DryRun::Refused { namespace, message } if message.contains(names::WEBHOOK) => report.fail(
             &WEBHOOK_ADMISSION,
             namespace,
             format!("the API server cannot call the webhook: {message}"),
-            "see the other checks of this section; on managed clusters also the firewall between control plane and nodes (port 8443)",
+            "see the other checks of this section, and on managed clusters the firewall between control plane and nodes (port 8443)",
         ),
         DryRun::Refused { namespace, message } => report.warn(
             &WEBHOOK_ADMISSION,
             namespace,
-            format!("a gateway's pod, created as a dry run, was refused by somebody else: {message}"),
-            "so admission could not be tried; a gateway that fits that policy is admitted",
+            format!("a gateway's pod, created as a dry run, was rejected by another policy: {message}"),
+            "admission could not be tested; gateways that comply with that policy are admitted",
         ),
     }
 }
 
-/// Webhooks of others that change pods of labelled namespaces.
+/// Returns other webhooks that mutate pods of labelled namespaces.
 fn others(
     snapshot: &Snapshot,
     all: &[WebhookConfiguration],
@@ -355,11 +356,10 @@ fn others(
         .filter(|one| snapshot.spaces.contains_key(&one.metadata.name))
         .collect();
     let reaches = |webhook: &Webhook| {
-        let selector = Selector::from(webhook.namespace_selector.clone());
         webhook.sees_pods()
             && spaces
                 .iter()
-                .any(|space| selector.selects(&space.metadata.labels))
+                .any(|space| webhook.namespace_selector.selects(&space.metadata.labels))
     };
     let not_ours = |webhook: &Webhook| !ours.iter().any(|(_, our)| std::ptr::eq(*our, webhook));
     all.iter()

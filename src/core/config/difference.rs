@@ -1,25 +1,23 @@
-//! Which keys two `sharding` blocks differ in, by the values that hold: a default that is written down is no difference.
+//! The keys in which two `sharding` blocks differ, by their effective values: a default that is
+//! written out is no difference.
 
 use std::fmt;
 
-use super::{Reload, Sharding, WindowFormat};
+use super::{Sharding, WindowFormat};
 
-/// The most numbers of a list that are shown.
-const MOST_SHOWN: usize = 20;
+/// Numbers of a list in a message.
+const MAX_SHOWN: usize = 20;
 
-/// One key with two values, as they would stand in a file.
+/// One key with two values, as in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The key of the `sharding` block.
     pub key: &'static str,
-    /// Its value in the first.
     pub old: String,
-    /// Its value in the second.
     pub new: String,
 }
 
 impl Sharding {
-    /// The keys that differ, those that make windows first.
+    /// Returns the keys that differ, those of windows first.
     #[must_use]
     pub fn differences(&self, new: &Self) -> Vec<Difference> {
         let (old, new) = (self.shown(), new.shown());
@@ -30,14 +28,10 @@ impl Sharding {
             .collect()
     }
 
-    fn shown(&self) -> [(&'static str, String); 15] {
+    fn shown(&self) -> [(&'static str, String); 20] {
         let format = match self.window_format() {
             WindowFormat::Relative => "relative",
             WindowFormat::Absolute => "absolute",
-        };
-        let reload = match self.reload() {
-            Reload::Exec => "exec",
-            Reload::Signal => "signal",
         };
         [
             (
@@ -61,11 +55,19 @@ impl Sharding {
             ("quantum", self.quantum().to_string()),
             ("shard_services", self.shard_services().to_string()),
             ("allow_coverage_gap", self.allow_coverage_gap().to_string()),
+            ("max_unavailable", self.max_unavailable().to_string()),
+            (
+                "max_concurrent_restarts",
+                self.max_concurrent_restarts.to_string(),
+            ),
+            ("canary", self.canary().to_string()),
+            ("queriers_complete", self.queriers_complete().to_string()),
+            ("drain_limit", self.drain_limit().to_string()),
             ("drain", self.drain().to_string()),
             ("discovery_delay", self.discovery_delay().to_string()),
             ("termination_drain", self.termination_drain().to_string()),
             ("load_retry", self.load_retry().to_string()),
-            ("reload", reload.to_owned()),
+            ("reload", self.reload().name().to_owned()),
         ]
     }
 
@@ -90,10 +92,10 @@ impl fmt::Display for Difference {
 fn list(values: &[impl fmt::Display]) -> String {
     let shown: Vec<String> = values
         .iter()
-        .take(MOST_SHOWN)
+        .take(MAX_SHOWN)
         .map(ToString::to_string)
         .collect();
-    let more = if values.len() > MOST_SHOWN {
+    let more = if values.len() > MAX_SHOWN {
         ", …"
     } else {
         ""
@@ -106,7 +108,7 @@ mod tests {
     use crate::core::config::Config;
 
     #[test]
-    fn only_values_that_hold_differ() {
+    fn only_effective_values_differ() {
         let read = |text: &str| Config::parse(text, "test").unwrap().sharding;
         let old = read("sharding: {total_shards: 3}");
         assert_eq!(
@@ -114,13 +116,13 @@ mod tests {
             []
         );
         let new = read("sharding: {boundaries: [14d, 90d], replicas: [3, 2, 2], retention: 400d}");
-        let said: Vec<String> = old
+        let shown: Vec<String> = old
             .differences(&new)
             .iter()
             .map(ToString::to_string)
             .collect();
         assert_eq!(
-            said,
+            shown,
             [
                 "replicas_per_shard: 2 -> [3, 2, 2]",
                 "retention: 370d -> 400d",

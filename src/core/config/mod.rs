@@ -1,300 +1,160 @@
-//! The configuration file and the annotations that override it, read into values that nothing else can build.
+//! The configuration file, and the annotations that override it.
 //!
-//! Invariants: a [`Sharding`] always gives windows without a gap, in order, with at least the overlap that it names;
-//! every refusal lists all mistakes, each with source, line, column, key, value and what would be accepted.
-//! Reading files and watching them is not here.
+//! Invariants: only this module builds a [`Sharding`], and its windows are in order, leave no gap
+//! and overlap by at least the configured overlap. A refusal lists every mistake with source, line,
+//! column, key, value and what would be accepted. Deliberately absent: reading and watching files.
 
 mod annotation;
 mod difference;
 mod draft;
+mod guard;
+mod injection;
+mod operator;
+mod permissive;
 mod problem;
+mod queriers;
 mod retention;
 mod sharding;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-pub use annotation::{is_ours, more_annotations, unknown_annotation, unknown_annotations};
+pub use annotation::{
+    Misuse, is_ours, misuse_on_statefulset, more_annotations, sharding_key, unknown_annotation,
+    unknown_annotations,
+};
 pub use difference::Difference;
 pub use draft::SHARDING_KEYS;
-pub use draft::unknown_key;
-use draft::{Draft, Place};
-pub use problem::{Problem, Refusal};
+use draft::{Draft, SourceSpan};
+pub use guard::GuardMode;
+pub use injection::{InjectionConfig, SECCOMP_PROFILE};
+pub use operator::Operator;
+use problem::unknown_key;
+pub use problem::{Problem, Refusal, nearest};
+pub use queriers::ConfiguredQueriers;
 pub use retention::Retention;
+use serde_saphyr::Spanned;
 pub use sharding::{LOAD_ALLOWANCE, Sharding};
 
-use super::foreign::not_a_configuration;
-use super::located::{Kind, Node, read, read_value};
-use super::names;
+use crate::core::kube::foreign::{chart_values, manifest};
+use crate::core::model::names::CONFIG_BLOCKS;
+use crate::core::model::yaml::{Keys, Node, NodeKind, read, read_documents, read_value};
 
-/// The most shards. Ten years in shards of a third of a day is already too many to operate.
+/// Ten years in shards of a third of a day are already too many to operate.
 pub const MAX_SHARDS: u32 = 10_000;
-/// The most pods for one shard.
 pub const MAX_REPLICAS_PER_SHARD: u32 = 1_000;
-/// The most pods for one StatefulSet; 1 MiB of ConfigMap holds fewer.
+/// Pods of one StatefulSet; 1 MiB of ConfigMap has room for fewer.
 pub const MAX_PODS: u32 = 100_000;
-/// The longest retention, in days (a hundred years).
+/// Longest retention, in days (a hundred years).
 pub const MAX_RETENTION_DAYS: i64 = 36_500;
-/// The largest configuration file, in bytes; a ConfigMap holds no more.
+/// Largest configuration file, in bytes: the size limit of a ConfigMap.
 pub const MAX_CONFIG_BYTES: usize = 1024 * 1024;
-/// The seccomp profile of the sidecar, as Kubernetes calls it.
-pub const SECCOMP_PROFILE: &str = "RuntimeDefault";
-/// The word for a sidecar without a seccomp profile of its own.
-const NO_SECCOMP_PROFILE: &str = "none";
-/// Annotations of one StatefulSet that are read, together; the API server accepts no more. Bytes.
+/// Annotations of one StatefulSet together, in bytes: the API server's own limit.
 const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
 
-/// N, or derived from the number of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardCount {
-    /// This many.
     Fixed(u32),
-    /// As many as the pods fill with `replicas_per_shard` each.
+    /// As many shards as the pods fill with `replicas_per_shard` each.
     Auto,
 }
 
-/// How windows are written.
+/// How many pods may restart at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Concurrency {
+    Pods(u32),
+    /// Of the StatefulSet's pods, rounded up.
+    Percent(u32),
+}
+
+impl fmt::Display for Concurrency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pods(pods) => pods.fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowFormat {
-    /// Durations before now; they roll by themselves.
+    /// Durations before now; such windows roll by themselves.
     Relative,
-    /// RFC 3339 times, moved on by the refresher every quantum.
+    /// RFC 3339 times, moved on by the leader every quantum.
     Absolute,
 }
 
-/// How a running thanos takes over a new window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reload {
-    /// The launcher restarts it in place.
-    Exec,
-    /// The sidecar sends a signal, for builds of Thanos that honour it.
-    Signal,
-}
-
-/// What the guard does about a change of a StatefulSet that would leave a part of the time unserved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GuardMode {
-    /// Refuse it. The default: what is refused is lost coverage that nobody would be told of otherwise, the refusal names
-    /// the way that is safe, and no pod waits for it.
-    #[default]
-    Deny,
-    /// Let it pass with a warning.
-    Warn,
-    /// Say nothing.
-    Off,
-}
-
-/// What stands in the file.
-#[derive(Clone, Debug)]
+/// The file's content.
+#[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Which objects, how often.
     pub operator: Operator,
     /// The default for every labelled namespace.
     pub sharding: Sharding,
-    /// How the sidecar looks.
-    pub injection: Injection,
-    /// What the guard does, the key `guard.mode`.
+    pub injection: InjectionConfig,
     pub guard: GuardMode,
+    /// Queriers in addition to those that are found in a StatefulSet's namespace.
+    pub queriers: Vec<ConfiguredQueriers>,
     draft: Draft,
 }
 
-/// The `operator` block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operator {
-    /// Seconds between full resyncs.
-    pub update_interval_seconds: u32,
-    /// Namespace of the StatefulSet that has a ConfigMap name of its own.
-    pub namespace: String,
-    /// That StatefulSet.
-    pub statefulset_name: String,
-    /// Its ConfigMap.
-    pub configmap_name: String,
-}
-
-/// The `injection` block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Injection {
-    /// Image with the agent.
-    pub agent_image: String,
-    /// `imagePullPolicy` of the sidecar.
-    pub image_pull_policy: String,
-    /// CPU of the sidecar, request and limit, as a Kubernetes quantity.
-    pub cpu: String,
-    /// Memory of the sidecar, request and limit, as a Kubernetes quantity.
-    pub memory: String,
-    /// Native sidecar (init container with `restartPolicy: Always`, Kubernetes 1.29 and newer) or the classic form.
-    pub native_sidecar: bool,
-    /// Whether the sidecar names the seccomp profile [`SECCOMP_PROFILE`]; otherwise the pod's own one holds for it. The first
-    /// generation of security context constraints of `OpenShift` refuses every container that names one.
-    pub seccomp_profile: bool,
-}
-
-impl Default for Operator {
-    fn default() -> Self {
-        Self {
-            update_interval_seconds: 300,
-            namespace: "monitoring".to_owned(),
-            statefulset_name: "thanos-store-gateway".to_owned(),
-            configmap_name: "thanos-store-config".to_owned(),
-        }
-    }
-}
-
-impl Default for Injection {
-    fn default() -> Self {
-        Self {
-            agent_image: concat!(
-                "ghcr.io/thanos-timeshard/timeshard:v",
-                env!("CARGO_PKG_VERSION")
-            )
-            .to_owned(),
-            image_pull_policy: "IfNotPresent".to_owned(),
-            cpu: "50m".to_owned(),
-            memory: "32Mi".to_owned(),
-            native_sidecar: true,
-            seccomp_profile: true,
-        }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let draft = Draft::default();
-        Self {
-            operator: Operator::default(),
-            sharding: Sharding::default(),
-            injection: Injection::default(),
-            guard: GuardMode::default(),
-            draft,
-        }
-    }
-}
-
-impl Operator {
-    /// Name of the ConfigMap of a StatefulSet.
-    #[must_use]
-    pub fn configmap_of(&self, namespace: &str, statefulset: &str) -> String {
-        if namespace == self.namespace && statefulset == self.statefulset_name {
-            self.configmap_name.clone()
-        } else {
-            format!("{statefulset}{}", names::CONFIGMAP_SUFFIX)
-        }
-    }
-}
-
 impl Config {
-    /// Reads a file's text; `source` is its name, for messages.
+    /// Reads a file's text; `source` is its name in messages.
     ///
     /// # Errors
     /// [`Refusal`] with every mistake.
     pub fn parse(text: &str, source: &str) -> Result<Self, Refusal> {
-        let problem = |line, column, why: String| Problem {
-            source: source.to_owned(),
-            line,
-            column,
-            key: String::new(),
-            why,
-        };
-        if text.len() > MAX_CONFIG_BYTES {
-            let why = format!(
-                "the file has {} bytes; at most {MAX_CONFIG_BYTES} are read",
-                text.len()
-            );
-            return Err(Refusal(vec![problem(1, 1, why)]));
-        }
-        let root = read(text).map_err(|e| Refusal(vec![problem(e.line, e.column, e.why)]))?;
-        let blocks = match root.value {
-            Kind::Map(blocks) => blocks,
-            Kind::Null => {
-                return Err(Refusal(vec![problem(
-                    1,
-                    1,
-                    "the file is empty: write at least a block sharding:".to_owned(),
-                )]));
-            }
-            other => {
-                let why = format!(
-                    "{} is not a configuration: write the blocks operator, sharding, injection and guard",
-                    other.shown()
-                );
-                return Err(Refusal(vec![problem(1, 1, why)]));
-            }
-        };
-        let shown = blocks.iter().map(|(key, node)| {
-            (
-                key.value.as_str(),
-                if let Kind::Text(text) = &node.value {
-                    Some(text.as_str())
-                } else {
-                    None
-                },
-            )
-        });
-        if let Some(why) = not_a_configuration(shown) {
-            return Err(Refusal(vec![problem(1, 1, why)]));
-        }
+        let mut config = Self::default();
         let mut problems = Vec::new();
-        let (mut operator, mut injection, mut draft) =
-            (Operator::default(), Injection::default(), Draft::default());
-        let mut guard = GuardMode::default();
-        for (name, block) in &blocks {
-            let key_place = || Place {
-                line: name.referenced.line(),
-                column: name.referenced.column(),
-                ..Place::of(source, &*name.value, block)
-            };
-            match (name.value.as_str(), &block.value) {
-                ("operator" | "sharding" | "injection" | "guard", Kind::Null) => {}
-                ("operator", Kind::Map(keys)) => {
-                    each(keys, source, "operator", &mut problems, |p, k, n, out| {
-                        operator.set(&p, k, n, out)
-                    });
-                    operator.check_name(keys, source, &mut problems);
-                }
-                ("sharding", Kind::Map(keys)) => {
-                    each(keys, source, "sharding", &mut problems, |p, k, n, out| {
-                        draft.set(p, k, n, out)
-                    })
-                }
-                ("injection", Kind::Map(keys)) => {
-                    each(keys, source, "injection", &mut problems, |p, k, n, out| {
-                        injection.set(&p, k, n, out);
-                    })
-                }
-                ("guard", Kind::Map(keys)) => {
-                    each(keys, source, "guard", &mut problems, |p, k, n, out| {
-                        guard.set(&p, k, n, out)
-                    })
-                }
-                ("operator" | "sharding" | "injection" | "guard", other) => {
-                    problems.push(key_place().refuse(format!(
-                        "{} is not accepted: write a block of keys",
-                        other.shown()
-                    )));
-                }
-                (other, _) => problems.push(key_place().refuse(unknown_key(
-                    other,
-                    &["operator", "sharding", "injection", "guard"],
-                ))),
+        for (name, block) in &blocks(text, source)? {
+            config.set_block(name, block, source, &mut problems);
+        }
+        config.sharding = checked(&config.draft, problems)?;
+        Ok(config)
+    }
+
+    fn set_block(
+        &mut self,
+        name: &Spanned<String>,
+        block: &Node,
+        source: &str,
+        problems: &mut Vec<Problem>,
+    ) {
+        let key_place = || SourceSpan::of(source, &*name.value, block).at(name);
+        let name = name.value.as_str();
+        if !CONFIG_BLOCKS.contains(&name) {
+            return problems.push(key_place().refuse(unknown_key(name, &CONFIG_BLOCKS)));
+        }
+        if name == "queriers" {
+            let place = SourceSpan::of(source, name, block);
+            self.queriers = queriers::read(&place, block, problems);
+            return;
+        }
+        let keys = match &block.value {
+            NodeKind::Null => return,
+            NodeKind::Map(keys) => keys,
+            other => return problems.push(key_place().not_accepted(other, "a block of keys")),
+        };
+        for (key, node) in keys {
+            let mut place = SourceSpan::of(source, format!("{name}.{}", key.value), node);
+            if matches!(node.value, NodeKind::Null) {
+                // An absent value has no place of its own.
+                place = place.at(key);
+            }
+            let key = key.value.as_str();
+            match name {
+                "operator" => self.operator.set(&place, key, node, problems),
+                "injection" => self.injection.set(&place, key, node, problems),
+                "guard" => self.guard.set(&place, key, node, problems),
+                _ => self.draft.set(place, key, node, problems),
             }
         }
-        let sharding = if problems.is_empty() {
-            Sharding::check(&draft, &mut problems)
-        } else {
-            None
-        };
-        match sharding {
-            Some(sharding) => Ok(Self {
-                operator,
-                sharding,
-                injection,
-                guard,
-                draft,
-            }),
-            None => Err(Refusal(problems)),
+        if name == "operator" {
+            self.operator.check_name(keys, source, problems);
         }
     }
 
-    /// The sharding of one StatefulSet: the file's, overridden by the annotations on its own metadata.
+    /// Returns the sharding of one StatefulSet: the file's, overridden by the annotations on the
+    /// StatefulSet's own metadata.
     ///
     /// # Errors
     /// [`Refusal`] whose source names the annotation.
@@ -302,257 +162,123 @@ impl Config {
         &self,
         annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Sharding, Refusal> {
-        let mut layer = Draft::default();
-        let mut problems = Vec::new();
-        // Sorted, so that two keys for one thing are refused the same way each time.
-        let ours: BTreeMap<&str, &str> = annotations
-            .into_iter()
-            .filter(|(name, _)| sharding_key(name).is_some())
-            .collect();
-        if ours.is_empty() {
-            return Ok(self.sharding.clone());
+        match overrides(annotations) {
+            None => Ok(self.sharding.clone()),
+            Some((layer, problems)) => checked(&layer.over(&self.draft), problems),
         }
-        let mut left = MAX_ANNOTATIONS_BYTES;
-        for (name, text) in ours {
-            let Some(key) = sharding_key(name) else {
-                continue;
-            };
-            let source = format!("annotation {name}");
-            let Some(rest) = left.checked_sub(text.len()) else {
-                let why = format!(
-                    "the annotations are longer than {MAX_ANNOTATIONS_BYTES} bytes together; write shorter ones"
-                );
-                problems.push(Problem {
-                    source,
-                    line: 0,
-                    column: 0,
-                    key: key.to_owned(),
-                    why,
-                });
-                break;
-            };
-            left = rest;
-            match read_value(text) {
-                Ok(node) => layer.set(Place::of(&source, key, &node), key, &node, &mut problems),
-                Err(e) => problems.push(Problem {
-                    source,
-                    line: e.line,
-                    column: e.column,
-                    key: key.to_owned(),
-                    why: e.why,
-                }),
-            }
-        }
-        let sharding = if problems.is_empty() {
-            Sharding::check(&layer.over(&self.draft), &mut problems)
-        } else {
-            None
+    }
+}
+
+/// Checks annotations before the StatefulSet and the server's configuration are known: what is
+/// accepted here may still not fit those.
+///
+/// # Errors
+/// [`Refusal`] for values that are wrong on every StatefulSet, alone or together.
+pub fn check_annotations<'a>(
+    annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<(), Refusal> {
+    match overrides(annotations) {
+        None => Ok(()),
+        Some((layer, problems)) => checked(&permissive::completed(layer), problems).map(drop),
+    }
+}
+
+/// Reads the annotations that override the file, with their mistakes; `None` if there are none.
+fn overrides<'a>(
+    annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Option<(Draft, Vec<Problem>)> {
+    // Sorted, so that two keys for one setting are always refused in the same way.
+    let overrides: BTreeMap<&str, (&str, &str)> = annotations
+        .into_iter()
+        .filter_map(|(name, text)| Some((name, (sharding_key(name)?, text))))
+        .collect();
+    if overrides.is_empty() {
+        return None;
+    }
+    let mut layer = Draft::default();
+    let mut problems = Vec::new();
+    let mut left = MAX_ANNOTATIONS_BYTES;
+    for (name, (key, text)) in overrides {
+        let source = format!("annotation {name}");
+        let problem = |line, column, why| Problem {
+            source: source.clone(),
+            line,
+            column,
+            key: key.to_owned(),
+            why,
         };
-        sharding.ok_or(Refusal(problems))
-    }
-}
-
-/// The `sharding` key that an annotation overrides, if it is one of those.
-#[must_use]
-pub fn sharding_key(annotation: &str) -> Option<&'static str> {
-    let name = annotation.strip_prefix(names::PREFIX)?;
-    SHARDING_KEYS.into_iter().find(|key| {
-        key.len() == name.len()
-            && key
-                .bytes()
-                .zip(name.bytes())
-                .all(|(k, n)| k == n || (k == b'_' && n == b'-'))
-    })
-}
-
-type Keys = Vec<(serde_saphyr::Spanned<String>, Node)>;
-
-fn each(
-    keys: &Keys,
-    source: &str,
-    block: &str,
-    problems: &mut Vec<Problem>,
-    mut set: impl FnMut(Place, &str, &Node, &mut Vec<Problem>),
-) {
-    for (name, node) in keys {
-        let mut place = Place::of(source, format!("{block}.{}", name.value), node);
-        if matches!(node.value, Kind::Null) {
-            // An absent value has no place of its own.
-            (place.line, place.column) = (name.referenced.line(), name.referenced.column());
-        }
-        set(place, &name.value, node, problems);
-    }
-}
-
-impl Operator {
-    fn set(&mut self, place: &Place, key: &str, node: &Node, problems: &mut Vec<Problem>) {
-        const KEYS: [&str; 4] = [
-            "update_interval",
-            "namespace",
-            "statefulset_name",
-            "configmap_name",
-        ];
-        match key {
-            "update_interval" => match &node.value {
-                Kind::Int(n) if (10..=86_400).contains(n) => {
-                    self.update_interval_seconds = u32::try_from(*n).unwrap_or(300)
-                }
-                other => problems.push(place.refuse(format!(
-                    "{} is not accepted: write seconds from 10 to 86400",
-                    other.shown()
-                ))),
-            },
-            "namespace" => name_into(&mut self.namespace, 63, place, node, problems),
-            "statefulset_name" => name_into(&mut self.statefulset_name, 253, place, node, problems),
-            "configmap_name" => name_into(&mut self.configmap_name, 253, place, node, problems),
-            other => problems.push(place.refuse(unknown_key(other, &KEYS))),
-        }
-    }
-}
-
-impl Operator {
-    /// Refuses the name that another StatefulSet's ConfigMap gets: two would write over each other.
-    fn check_name(&self, keys: &Keys, source: &str, problems: &mut Vec<Problem>) {
-        let Some((_, node)) = keys.iter().find(|(name, _)| name.value == "configmap_name") else {
-            return;
-        };
-        let taken = self
-            .configmap_name
-            .strip_suffix(names::CONFIGMAP_SUFFIX)
-            .filter(|other| *other != self.statefulset_name);
-        if let Some(other) = taken {
-            let (name, own) = (&self.configmap_name, &self.statefulset_name);
+        let Some(rest) = left.checked_sub(text.len()) else {
             let why = format!(
-                "{name:?} is not accepted: the ConfigMap of a StatefulSet {other} is called so; write a name that does not end in {suffix}, or {own}{suffix}",
-                suffix = names::CONFIGMAP_SUFFIX
+                "the annotations are longer than {MAX_ANNOTATIONS_BYTES} bytes together; write shorter ones"
             );
-            problems.push(Place::of(source, "operator.configmap_name", node).refuse(why));
-        }
-    }
-}
-
-impl Injection {
-    fn set(&mut self, place: &Place, key: &str, node: &Node, problems: &mut Vec<Problem>) {
-        const KEYS: [&str; 6] = [
-            "agent_image",
-            "image_pull_policy",
-            "cpu",
-            "memory",
-            "native_sidecar",
-            "seccomp_profile",
-        ];
-        let mut text = |slot: &mut String, right: &str, fits: fn(&str) -> bool| match &node.value {
-            Kind::Text(value) if fits(value) => slot.clone_from(value),
-            Kind::Int(value) if fits(&value.to_string()) => *slot = value.to_string(),
-            other => problems
-                .push(place.refuse(format!("{} is not accepted: write {right}", other.shown()))),
+            problems.push(problem(0, 0, why));
+            break;
         };
-        match key {
-            "agent_image" => text(
-                &mut self.agent_image,
-                "an image reference such as registry/timeshard:v1",
-                |v| !v.is_empty() && v.len() <= 512 && v.chars().all(|c| c.is_ascii_graphic()),
-            ),
-            "image_pull_policy" => {
-                text(
-                    &mut self.image_pull_policy,
-                    "Always, IfNotPresent or Never",
-                    |v| matches!(v, "Always" | "IfNotPresent" | "Never"),
-                );
+        left = rest;
+        match read_value(text) {
+            Ok(node) => {
+                let place = SourceSpan::of(&source, key, &node);
+                layer.set(place, key, &node, &mut problems);
             }
-            "cpu" => text(&mut self.cpu, "a CPU quantity such as 50m", is_quantity),
-            "memory" => text(
-                &mut self.memory,
-                "a memory quantity such as 32Mi",
-                is_quantity,
-            ),
-            "native_sidecar" => match &node.value {
-                Kind::Bool(value) => self.native_sidecar = *value,
-                other => problems.push(place.refuse(format!(
-                    "{} is not accepted: write true or false",
-                    other.shown()
-                ))),
-            },
-            "seccomp_profile" => match &node.value {
-                Kind::Text(value) if value == SECCOMP_PROFILE => self.seccomp_profile = true,
-                Kind::Text(value) if value == NO_SECCOMP_PROFILE => self.seccomp_profile = false,
-                other => problems.push(place.refuse(format!(
-                    "{} is not accepted: write {SECCOMP_PROFILE} or {NO_SECCOMP_PROFILE}",
-                    other.shown()
-                ))),
-            },
-            other => problems.push(place.refuse(unknown_key(other, &KEYS))),
+            Err(e) => problems.push(problem(e.line, e.column, e.why)),
         }
     }
+    Some((layer, problems))
 }
 
-impl GuardMode {
-    /// The mode that a word means.
-    #[must_use]
-    pub fn of(word: &str) -> Option<Self> {
-        match word {
-            "deny" => Some(Self::Deny),
-            "warn" => Some(Self::Warn),
-            "off" => Some(Self::Off),
-            _ => None,
-        }
-    }
-
-    fn set(&mut self, place: &Place, key: &str, node: &Node, problems: &mut Vec<Problem>) {
-        let mode = match (key, &node.value) {
-            ("mode", Kind::Text(word)) => Self::of(word),
-            // YAML 1.1 reads off as false.
-            ("mode", Kind::Bool(false)) => Some(Self::Off),
-            ("mode", _) => None,
-            (other, _) => return problems.push(place.refuse(unknown_key(other, &["mode"]))),
-        };
-        match mode {
-            Some(mode) => *self = mode,
-            None => problems.push(place.refuse(format!(
-                "{} is not accepted: write deny, warn or off",
-                node.value.shown()
-            ))),
-        }
-    }
-}
-
-/// A Kubernetes quantity, as far as a sidecar needs one: digits, perhaps a fraction, perhaps a suffix.
-fn is_quantity(text: &str) -> bool {
-    let (number, suffix) = text.split_at(
-        text.find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(text.len()),
-    );
-    number.parse::<f64>().is_ok_and(|n| n > 0.0)
-        && text.len() <= 16
-        && matches!(suffix, "" | "m" | "k" | "M" | "G" | "Ki" | "Mi" | "Gi")
-}
-
-/// An RFC 1123 name, as Kubernetes wants it.
-fn name_into(
-    slot: &mut String,
-    longest: usize,
-    place: &Place,
-    node: &Node,
-    problems: &mut Vec<Problem>,
-) {
-    let fits = |v: &str| {
-        let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        v.len() <= longest
-            && edge(v.bytes().next())
-            && edge(v.bytes().last())
-            && v.bytes().all(|b| {
-                b.is_ascii_lowercase()
-                    || b.is_ascii_digit()
-                    || b == b'-'
-                    || (b == b'.' && longest > 63)
-            })
+/// Reads the file's blocks.
+fn blocks(text: &str, source: &str) -> Result<Keys, Refusal> {
+    let refused = |line, column, why: String| {
+        Refusal(vec![Problem {
+            source: source.to_owned(),
+            line,
+            column,
+            key: String::new(),
+            why,
+        }])
     };
-    match &node.value {
-        Kind::Text(value) if fits(value) => slot.clone_from(value),
-        other => problems.push(
-            place.refuse(format!("{} is not accepted: write a Kubernetes name (a-z, 0-9, -), at most {longest} characters", other.shown())),
-        ),
+    if text.len() > MAX_CONFIG_BYTES {
+        let why = format!(
+            "the file has {} bytes; at most {MAX_CONFIG_BYTES} are read",
+            text.len()
+        );
+        return Err(refused(1, 1, why));
     }
+    let root = read(text).map_err(|e| match manifest(&read_documents(text), source) {
+        Some(why) => refused(1, 1, why),
+        None => refused(e.line, e.column, e.why),
+    })?;
+    if let Some(why) = manifest(std::slice::from_ref(&root), source) {
+        return Err(refused(1, 1, why));
+    }
+    let blocks = match root.value {
+        NodeKind::Map(blocks) => blocks,
+        NodeKind::Null => {
+            let why = "the file is empty: write at least a block sharding:";
+            return Err(refused(1, 1, why.to_owned()));
+        }
+        other => {
+            let why = format!(
+                "{} is not a configuration: write the blocks operator, sharding, injection and guard",
+                other.shown()
+            );
+            return Err(refused(1, 1, why));
+        }
+    };
+    match chart_values(&blocks) {
+        Some(why) => Err(refused(1, 1, why.to_owned())),
+        None => Ok(blocks),
+    }
+}
+
+/// Checks the keys against each other, once each is right by itself.
+fn checked(draft: &Draft, mut problems: Vec<Problem>) -> Result<Sharding, Refusal> {
+    let sharding = if problems.is_empty() {
+        Sharding::check(draft, &mut problems)
+    } else {
+        None
+    };
+    sharding.ok_or(Refusal(problems))
 }
 
 #[cfg(test)]

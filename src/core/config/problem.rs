@@ -1,8 +1,11 @@
-//! What is wrong with a configuration: the place, the key, the value, and what would be right.
+//! Mistakes of a configuration: place, key, value, and what would be accepted.
 
+use std::cmp::Reverse;
 use std::fmt;
 
-/// One mistake. Its `Display` is one line that starts with `source:line:column:`, as compilers do.
+use crate::core::model::text::truncate;
+
+/// One mistake. `Display` is one line that starts with `source:line:column:`, as compilers print it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// File name or annotation.
@@ -13,11 +16,11 @@ pub struct Problem {
     pub column: u64,
     /// The key as the user writes it, with its block, or empty for the document itself.
     pub key: String,
-    /// What is wrong with which value, and what would be accepted.
+    /// The mistake, and what would be accepted.
     pub why: String,
 }
 
-/// Every mistake of one configuration; never empty.
+/// Every mistake of a configuration; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal(pub Vec<Problem>);
 
@@ -45,4 +48,33 @@ impl fmt::Display for Refusal {
         }
         Ok(())
     }
+}
+
+/// Reports a key that does not exist, with the nearest one that does.
+pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
+    match nearest(given, known) {
+        Some(key) => format!("this key is unknown; did you mean {key}?"),
+        None => format!(
+            "this key is unknown; the keys here are {}",
+            known.join(", ")
+        ),
+    }
+}
+
+/// Returns the known name that was probably meant: the one with the fewest edits, and of several the
+/// one with the longest common beginning.
+#[must_use]
+pub fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+    // The distance takes time proportional to both lengths.
+    let given = truncate(given, 64);
+    known
+        .iter()
+        .map(|key| {
+            let beginning = given.bytes().zip(key.bytes());
+            let common = beginning.take_while(|(a, b)| a == b).count();
+            (strsim::levenshtein(&given, key), Reverse(common), *key)
+        })
+        .min()
+        .filter(|(distance, ..)| *distance <= 3)
+        .map(|(.., key)| key)
 }

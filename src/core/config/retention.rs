@@ -1,26 +1,24 @@
-//! How far back is served.
+//! `retention`: the age of the oldest instant that is served.
 
 use std::fmt;
 
-use super::super::duration::PromDuration;
-use super::super::window::Bound;
 use super::MAX_RETENTION_DAYS;
+use crate::core::model::duration::PromDuration;
+use crate::core::model::window::Bound;
 
-/// The word for no lower limit.
+/// The value for no limit.
 pub(super) const FOREVER: &str = "forever";
 
-/// Age of the oldest instant that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Retention {
-    /// Up to this age.
     Limited(PromDuration),
-    /// No limit: the oldest window has no lower end.
+    /// The oldest window has no lower end.
     Forever,
 }
 
 impl Retention {
-    /// The age that must be covered. Coverage is counted in ages that stay as time passes, so `forever` counts as the longest
-    /// retention that can be configured; the oldest window itself has no end.
+    /// Returns the age that must be covered. For `forever` that is the longest retention that can be
+    /// configured, so that reported ages do not change as time passes.
     #[must_use]
     pub const fn covered(self) -> PromDuration {
         match self {
@@ -29,7 +27,6 @@ impl Retention {
         }
     }
 
-    /// The limit, if there is one.
     #[must_use]
     pub const fn limit(self) -> Option<PromDuration> {
         match self {
@@ -38,7 +35,7 @@ impl Retention {
         }
     }
 
-    /// The older end of the oldest window: an age before `now`, or thanos' own default.
+    /// Returns the older end of the oldest window.
     #[must_use]
     pub fn oldest(self) -> Bound {
         self.limit()

@@ -1,13 +1,19 @@
-//! A checked `sharding` block. Only [`Sharding::check`] builds one, so every other part may rely on it.
+//! A checked `sharding` block. Only [`Sharding::check`] builds one, so every reader can rely on its
+//! invariants.
 
-use super::super::duration::PromDuration;
-use super::super::window::Window;
-use super::draft::{Draft, Given, Place, ReplicasGiven};
+use super::draft::{Draft, Given, ReplicasGiven, SourceSpan};
 use super::problem::Problem;
-use super::{MAX_PODS, MAX_SHARDS, Reload, Retention, ShardCount, WindowFormat};
+use super::{Concurrency, MAX_PODS, MAX_SHARDS, Retention, ShardCount, WindowFormat};
+use crate::core::agent::handoff::ReloadMode;
+use crate::core::model::duration::PromDuration;
+use crate::core::model::window::Window;
 
-/// How the time is divided, and how a change of it travels.
+/// How the time is divided, and how changes are rolled out.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "settings that do not depend on each other"
+)]
 pub struct Sharding {
     total: ShardCount,
     replicas: Vec<u32>,
@@ -21,23 +27,29 @@ pub struct Sharding {
     termination_drain: PromDuration,
     discovery_delay: PromDuration,
     load_retry: PromDuration,
-    reload: Reload,
+    reload: ReloadMode,
     shard_services: bool,
     allow_coverage_gap: bool,
+    max_unavailable: u32,
+    pub(super) max_concurrent_restarts: Concurrency,
+    canary: bool,
+    queriers_complete: bool,
+    drain_limit: PromDuration,
 }
 
-/// Below this Thanos may not have loaded a block on one side when the other lets go of it: it changes its block set
-/// every 15 minutes only.
+/// With less, one side may drop a block before the other has loaded it: Thanos changes its block set
+/// only every 15 minutes.
 const DEFAULT_MINIMUM_OVERLAP: PromDuration = PromDuration::from_secs(1_800);
-/// With `total_shards: auto` the number of pods never makes shards shorter than this, nor the newest one with a negative future buffer.
-const NARROWEST_EQUAL_SHARD: PromDuration = PromDuration::from_secs(1);
-/// How long loading a moved window is taken to last where nothing was measured: when absolute windows are refreshed, and
-/// in the time that a planned rollout is said to take.
+/// With `total_shards: auto`, the shortest shard, also the newest one with a negative future buffer.
+const MIN_EQUAL_SHARD: PromDuration = PromDuration::from_secs(1);
+/// Assumed load time of a moved window where none was measured: for refreshing absolute windows, and
+/// in the estimate of a planned rollout.
 pub const LOAD_ALLOWANCE: PromDuration = PromDuration::from_secs(300);
 
-/// Default of `drain`, `termination_drain` and `discovery_delay`: the longest time in which a querier learns of a pod that
-/// came or went, where DNS caches answers for 30 s. Readiness 3 s, `EndpointSlice` 1 s, DNS cache 30 s, the querier's interval
-/// 30 s and its own update 5 s are 69 s; the rest is a margin. Measured: 45 s cost 382 of 3542 strict queries there.
+/// Default of `drain`, `termination_drain` and `discovery_delay`: the longest time until a querier
+/// discovers that a pod came or went, if DNS caches answers for 30 s. Readiness 3 s, `EndpointSlice`
+/// 1 s, DNS cache 30 s, the querier's interval 30 s and its own update 5 s are 69 s; the rest is a
+/// margin. Measured: with 45 s, 382 of 3542 strict queries failed.
 pub(super) const DISCOVERY_PERIOD: PromDuration = PromDuration::from_secs(90);
 
 impl Default for Sharding {
@@ -55,9 +67,14 @@ impl Default for Sharding {
             termination_drain: DISCOVERY_PERIOD,
             discovery_delay: DISCOVERY_PERIOD,
             load_retry: PromDuration::from_secs(120),
-            reload: Reload::Exec,
+            reload: ReloadMode::Exec,
             shard_services: false,
             allow_coverage_gap: false,
+            max_unavailable: 1,
+            max_concurrent_restarts: Concurrency::Percent(50),
+            canary: true,
+            queriers_complete: false,
+            drain_limit: PromDuration::from_secs(600),
         }
     }
 }
@@ -66,17 +83,16 @@ fn or<T: Clone>(slot: Option<&Given<T>>, default: T) -> T {
     slot.map_or(default, |given| given.value.clone())
 }
 
-/// Where to point when several keys together are wrong: the first of them that was written.
-fn blame(places: &[Option<&Place>]) -> Place {
-    places
-        .iter()
-        .flatten()
-        .next()
-        .map_or_else(Place::default, |place| (*place).clone())
+/// Returns the place to report if several keys together are wrong: the first one that was given.
+fn blame(places: &[Option<&SourceSpan>]) -> SourceSpan {
+    let mut given = places.iter().flatten();
+    given
+        .find(|place| !place.source.is_empty())
+        .map_or_else(SourceSpan::default, |place| (*place).clone())
 }
 
 impl Sharding {
-    /// Checks the keys against each other. `None` when a problem was added.
+    /// Checks the keys against each other. Returns `None` after adding a problem.
     pub(super) fn check(draft: &Draft, problems: &mut Vec<Problem>) -> Option<Self> {
         let before = problems.len();
         let default = Self::default();
@@ -103,11 +119,25 @@ impl Sharding {
                 draft.allow_coverage_gap.as_ref(),
                 default.allow_coverage_gap,
             ),
+            max_unavailable: or(draft.max_unavailable.as_ref(), default.max_unavailable),
+            max_concurrent_restarts: or(
+                draft.max_concurrent_restarts.as_ref(),
+                default.max_concurrent_restarts,
+            ),
+            canary: or(draft.canary.as_ref(), default.canary),
+            queriers_complete: or(draft.queriers_complete.as_ref(), default.queriers_complete),
+            drain_limit: match &draft.drain_limit {
+                Some(given) => given.value,
+                None => default
+                    .drain_limit
+                    .max(or(draft.drain.as_ref(), default.drain)),
+            },
         };
         checked.check_replicas(draft, problems);
         checked.check_boundaries(draft, problems);
         checked.check_newest(draft, problems);
         checked.check_overlap(draft, problems);
+        checked.check_drain_limit(draft, problems);
         (problems.len() == before).then_some(checked)
     }
 
@@ -167,7 +197,7 @@ impl Sharding {
             .find(|[earlier, later]| earlier >= later)
         {
             problems.push(given.place.refuse(format!(
-                "{earlier} stands before {later}: ages must grow from entry to entry, newest first"
+                "{earlier} comes before {later}: ages must grow from entry to entry, newest first"
             )));
         }
         if let Some(last) = given
@@ -176,13 +206,14 @@ impl Sharding {
             .filter(|last| Retention::Limited(**last) >= self.retention)
         {
             problems.push(given.place.refuse(format!(
-                "{last} is not younger than the retention of {}: each boundary must lie within the retention, whose end is the last boundary by itself",
+                "{last} is not younger than the retention of {}: each boundary must be within the retention, which is itself the last boundary",
                 self.retention
             )));
         }
     }
 
-    /// With a negative future buffer the newest window ends before now, and must still be as long as windows must overlap.
+    /// With a negative future buffer the newest window ends before now, and must still be at least as
+    /// long as the overlap.
     fn check_newest(&self, draft: &Draft, problems: &mut Vec<Problem>) {
         let end = -self.future_buffer;
         let minimum = or(draft.minimum_overlap.as_ref(), DEFAULT_MINIMUM_OVERLAP)
@@ -205,7 +236,7 @@ impl Sharding {
         )));
     }
 
-    /// Age at which the newest window ends and the next one begins; `None` where the number of pods decides.
+    /// Returns the age at which the second window begins; `None` if it depends on the number of pods.
     fn first_edge(&self) -> Option<PromDuration> {
         if let Some(edge) = self.boundaries.first() {
             return Some(*edge);
@@ -226,7 +257,7 @@ impl Sharding {
         ]);
         if self.overlap <= PromDuration::ZERO {
             problems.push(
-                place.refuse("without an overlap windows only touch, and whatever loads late is missing: write at least 1s, better 30m"),
+                place.refuse("without an overlap windows only touch, and blocks that load late are missing: write at least 1s, better 30m"),
             );
         } else if self.overlap < minimum {
             problems.push(place.refuse(format!(
@@ -247,7 +278,21 @@ impl Sharding {
         }
     }
 
-    /// How long it may take until every replica has taken over a refreshed window, one after the other.
+    fn check_drain_limit(&self, draft: &Draft, problems: &mut Vec<Problem>) {
+        if self.drain_limit >= self.drain {
+            return;
+        }
+        let places = [
+            draft.drain_limit.as_ref().map(|g| &g.place),
+            draft.drain.as_ref().map(|g| &g.place),
+        ];
+        problems.push(blame(&places).refuse(format!(
+            "the drain of {} is longer than the drain_limit of {}: each drain would be taken back before it ends; write a drain_limit of at least {}",
+            self.drain, self.drain_limit, self.drain
+        )));
+    }
+
+    /// Returns the longest time until all replicas, one after the other, have a refreshed window.
     #[must_use]
     pub fn rollout_time(&self) -> PromDuration {
         let replicas = i64::from(self.replicas.iter().copied().max().unwrap_or(1));
@@ -258,7 +303,7 @@ impl Sharding {
         )
     }
 
-    /// N, or `None` when it comes from the number of pods.
+    /// `None` if it depends on the number of pods.
     #[must_use]
     pub fn total_shards(&self) -> Option<u32> {
         match self.total {
@@ -267,7 +312,6 @@ impl Sharding {
         }
     }
 
-    /// Pods wanted for a shard.
     #[must_use]
     pub fn replicas_of(&self, shard: u32) -> u32 {
         self.replicas
@@ -277,33 +321,27 @@ impl Sharding {
             .unwrap_or(1)
     }
 
-    /// Pods that fill every shard; `None` with `total_shards: auto`.
+    /// Returns the pods that fill every shard; `None` with `total_shards: auto`.
     #[must_use]
     pub fn nominal_pods(&self) -> Option<u32> {
         self.total_shards()
             .map(|n| (0..n).map(|shard| self.replicas_of(shard)).sum())
     }
 
-    /// Explicit boundaries, newest first; empty for an equal split.
+    /// Newest first; empty for an equal split.
     #[must_use]
     pub fn boundaries(&self) -> &[PromDuration] {
         &self.boundaries
     }
 
-    /// How far back is served.
-    #[must_use]
-    pub const fn retention(&self) -> Retention {
-        self.retention
-    }
-
-    /// The range that must be covered. With `retention: forever` it ends at the longest retention that can be configured, so
-    /// that ages in reports stay as time passes.
+    /// Returns the range that must be covered, see [`Retention::covered`].
     #[must_use]
     pub fn required(&self) -> Window {
         Window::relative(-self.retention.covered(), self.future_buffer)
     }
 
-    /// The range that both must cover: what was not served before a change need not be served during it.
+    /// Returns the range that both must cover: instants that were not served before a change need not
+    /// be served during it.
     #[must_use]
     pub fn required_by_both(&self, other: &Self) -> Window {
         Window::relative(
@@ -312,83 +350,67 @@ impl Sharding {
         )
     }
 
-    /// The most shards that an equal split has room for; matters with `total_shards: auto`.
+    /// Returns how many shards an equal split has room for, for `total_shards: auto`.
     #[must_use]
     pub fn max_shards(&self) -> u32 {
-        let least = (-self.future_buffer).max(PromDuration::ZERO).as_secs()
-            + NARROWEST_EQUAL_SHARD.as_secs();
+        let least =
+            (-self.future_buffer).max(PromDuration::ZERO).as_secs() + MIN_EQUAL_SHARD.as_secs();
         let room = self.retention.covered().as_secs() / least;
         u32::try_from(room).unwrap_or(u32::MAX).clamp(1, MAX_SHARDS)
     }
 
-    /// How far each shard reaches beyond its older boundary.
+    /// How many of a StatefulSet's pods may restart at the same time; at least one.
     #[must_use]
-    pub const fn overlap(&self) -> PromDuration {
-        self.overlap
-    }
-
-    /// How far the newest shard reaches beyond now; negative where it ends before now.
-    #[must_use]
-    pub const fn future_buffer(&self) -> PromDuration {
-        self.future_buffer
-    }
-
-    /// Relative or absolute windows.
-    #[must_use]
-    pub const fn window_format(&self) -> WindowFormat {
-        self.window_format
-    }
-
-    /// The step in which absolute windows move.
-    #[must_use]
-    pub const fn quantum(&self) -> PromDuration {
-        self.quantum
-    }
-
-    /// How long a pod is out of discovery before its window changes.
-    #[must_use]
-    pub const fn drain(&self) -> PromDuration {
-        self.drain
-    }
-
-    /// How long a deleted pod goes on serving.
-    #[must_use]
-    pub const fn termination_drain(&self) -> PromDuration {
-        self.termination_drain
-    }
-
-    /// For how long a thanos that could not load all its blocks is started again before its pod turns Ready.
-    #[must_use]
-    pub const fn load_retry(&self) -> PromDuration {
-        self.load_retry
-    }
-
-    /// The longest time in which a querier learns of a pod that came or went.
-    #[must_use]
-    pub const fn discovery_delay(&self) -> PromDuration {
-        self.discovery_delay
-    }
-
-    /// How a running thanos takes over a window.
-    #[must_use]
-    pub const fn reload(&self) -> Reload {
-        self.reload
-    }
-
-    /// Whether each shard gets a Service of its own.
-    #[must_use]
-    pub const fn shard_services(&self) -> bool {
-        self.shard_services
-    }
-
-    /// Whether a shard with one replica may be restarted although that leaves a gap.
-    #[must_use]
-    pub const fn allow_coverage_gap(&self) -> bool {
-        self.allow_coverage_gap
+    pub fn max_concurrent_restarts(&self, pods: usize) -> usize {
+        match self.max_concurrent_restarts {
+            Concurrency::Pods(most) => most as usize,
+            Concurrency::Percent(percent) => pods.saturating_mul(percent as usize).div_ceil(100),
+        }
+        .max(1)
     }
 }
 
-/// N: as given, or from the boundaries.
+macro_rules! getters {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty,)*) => {
+        impl Sharding {
+            $($(#[$doc])* #[must_use] pub const fn $name(&self) -> $kind { self.$name })*
+        }
+    };
+}
+
+getters! {
+    retention: Retention,
+    /// How far each window reaches beyond its older boundary.
+    overlap: PromDuration,
+    /// How far the newest window reaches beyond now; negative if it ends before now.
+    future_buffer: PromDuration,
+    window_format: WindowFormat,
+    /// The step of absolute windows.
+    quantum: PromDuration,
+    /// How long a pod is unready before its window changes.
+    drain: PromDuration,
+    /// How long a deleted pod keeps serving.
+    termination_drain: PromDuration,
+    /// How long a thanos that could not load all its blocks is restarted before its pod turns Ready.
+    load_retry: PromDuration,
+    /// The longest time until a querier discovers that a pod came or went.
+    discovery_delay: PromDuration,
+    /// Never [`ReloadMode::Off`].
+    reload: ReloadMode,
+    shard_services: bool,
+    /// Whether a shard's only replica may be restarted although that leaves a gap.
+    allow_coverage_gap: bool,
+    /// How many pods of a shard may be away at the same time; the last one always stays.
+    max_unavailable: u32,
+    /// Whether a window that is larger than any before goes to one pod first.
+    canary: bool,
+    /// Whether the known queriers are all that there are.
+    queriers_complete: bool,
+    /// How long a drain waits for a querier that keeps using the pod.
+    drain_limit: PromDuration,
+}
+
+/// Returns the number of shards, as given or from the boundaries.
 fn total(draft: &Draft, default: ShardCount, problems: &mut Vec<Problem>) -> ShardCount {
     let by_boundaries = draft
         .boundaries

@@ -1,5 +1,5 @@
 use super::*;
-use crate::core::duration::PromDuration;
+use crate::core::model::duration::PromDuration;
 
 const COMPATIBILITY: &str = "\
 operator:
@@ -53,10 +53,20 @@ fn both_spellings_mean_the_same() {
     assert_eq!(days.sharding, durations.sharding);
 }
 
+/// Checks that each text is refused with its place, key and value, and a remedy.
+fn refused(cases: &[(&str, &str, &str)]) {
+    for (text, place, remedy) in cases {
+        let message = Config::parse(text, "c.yaml").expect_err(text).to_string();
+        assert!(
+            message.contains(place) && message.contains(remedy),
+            "{text}\n gave {message}\n wanted {place} … {remedy}"
+        );
+    }
+}
+
 #[test]
-#[allow(clippy::too_many_lines, reason = "a table")]
-fn every_mistake_names_place_key_value_and_remedy() {
-    for (text, place, words) in [
+fn a_wrong_number_is_refused_with_place_key_value_and_remedy() {
+    refused(&[
         (
             "sharding:\n  total_shards: 0\n",
             "c.yaml:2:17: sharding.total_shards: 0",
@@ -78,6 +88,37 @@ fn every_mistake_names_place_key_value_and_remedy() {
             "whole number",
         ),
         (
+            "sharding:\n  total_shards: .nan\n",
+            "c.yaml:2:17: sharding.total_shards: NaN",
+            "or auto",
+        ),
+        (
+            "sharding:\n  total_shards: 3\n---\nsharding: {}\n",
+            "c.yaml:4:1",
+            "second document",
+        ),
+        (
+            "sharding:\n  total_shard: 3\n",
+            "c.yaml:2:16: sharding.total_shard",
+            "did you mean total_shards?",
+        ),
+        (
+            "sharding:\n  total_shards: 3\n  total_shards: 4\n",
+            "c.yaml:3:",
+            "duplicate",
+        ),
+        (
+            "sharding:\n  total_shards:\n",
+            "c.yaml:2:3: sharding.total_shards: nothing",
+            "or auto",
+        ),
+    ]);
+}
+
+#[test]
+fn a_wrong_duration_is_refused_with_place_key_value_and_remedy() {
+    refused(&[
+        (
             "sharding:\n  data_retention_days: -3\n",
             "c.yaml:2:24: sharding.data_retention_days: -3",
             "days from 1",
@@ -93,21 +134,6 @@ fn every_mistake_names_place_key_value_and_remedy() {
             "better 30m",
         ),
         (
-            "sharding:\n  total_shards: .nan\n",
-            "c.yaml:2:17: sharding.total_shards: NaN",
-            "or auto",
-        ),
-        (
-            "sharding:\n  total_shards: 3\n---\nsharding: {}\n",
-            "c.yaml:4:1",
-            "second document",
-        ),
-        (
-            "sharding: &a\n  x: *a\n",
-            "c.yaml:2:6",
-            "write the value out",
-        ),
-        (
             "sharding:\n  overlap: 0s\n  minimum_overlap: 0s\n",
             "c.yaml:2:12",
             "only touch",
@@ -118,8 +144,29 @@ fn every_mistake_names_place_key_value_and_remedy() {
             "at least 30m",
         ),
         (
+            "sharding:\n  retention: 370d\n  data_retention_days: 370\n",
+            "c.yaml:3:24",
+            "same value as sharding.retention",
+        ),
+        (
+            "sharding:\n  drain: 2h\n",
+            "c.yaml:2:10: sharding.drain: \"2h\"",
+            "0s to 1h",
+        ),
+        (
+            "sharding:\n  drain: 60\n",
+            "c.yaml:2:10: sharding.drain: 60",
+            "duration",
+        ),
+    ]);
+}
+
+#[test]
+fn boundaries_that_do_not_fit_are_refused_with_a_remedy() {
+    refused(&[
+        (
             "sharding:\n  boundaries: [90d, 14d]\n",
-            "c.yaml:2:15: sharding.boundaries: 90d stands before 14d",
+            "c.yaml:2:15: sharding.boundaries: 90d comes before 14d",
             "newest first",
         ),
         (
@@ -148,6 +195,32 @@ fn every_mistake_names_place_key_value_and_remedy() {
             "remove one",
         ),
         (
+            "sharding:\n  retention: forever\n",
+            "c.yaml:2:14: sharding.retention: forever cannot be split",
+            "also write boundaries",
+        ),
+        (
+            "sharding:\n  total_shards: 1\n  retention: forever\n",
+            "c.yaml:3:14: sharding.retention",
+            "also write boundaries",
+        ),
+        (
+            "sharding:\n  boundaries: [1h]\n  future_buffer: -31m\n",
+            "c.yaml:3:18",
+            "write a future_buffer of at least -30m",
+        ),
+        (
+            "sharding:\n  boundaries: [1h]\n  future_buffer_hours: -1\n",
+            "c.yaml:3:24",
+            "make the first boundary at least 1h30m",
+        ),
+    ]);
+}
+
+#[test]
+fn keys_that_contradict_each_other_are_refused_with_a_remedy() {
+    refused(&[
+        (
             "sharding:\n  replicas: [2, 2]\n",
             "c.yaml:2:13: sharding.replicas: the list has 2 numbers for 3 shards",
             "write 3 numbers",
@@ -158,34 +231,9 @@ fn every_mistake_names_place_key_value_and_remedy() {
             "replicas_per_shard",
         ),
         (
-            "sharding:\n  retention: 370d\n  data_retention_days: 370\n",
-            "c.yaml:3:24",
-            "same thing as sharding.retention",
-        ),
-        (
-            "sharding:\n  total_shard: 3\n",
-            "c.yaml:2:16: sharding.total_shard",
-            "did you mean total_shards?",
-        ),
-        (
-            "sharding:\n  total_shards: 3\n  total_shards: 4\n",
-            "c.yaml:3:",
-            "duplicate",
-        ),
-        (
             "sharding:\n  window_format: absolute\n  overlap: 1h\n",
             "c.yaml:3:12",
             "quantum (1h) plus the time a rollout takes (16m)",
-        ),
-        (
-            "sharding:\n  drain: 2h\n",
-            "c.yaml:2:10: sharding.drain: \"2h\"",
-            "0s to 1h",
-        ),
-        (
-            "sharding:\n  drain: 60\n",
-            "c.yaml:2:10: sharding.drain: 60",
-            "duration",
         ),
         (
             "sharding:\n  total_shards: 10000\n  retention: 1h\n",
@@ -198,9 +246,30 @@ fn every_mistake_names_place_key_value_and_remedy() {
             "at most 100000",
         ),
         (
-            "sharding:\n  total_shards:\n",
-            "c.yaml:2:3: sharding.total_shards: nothing",
-            "or auto",
+            "sharding:\n  retention: always\n",
+            "c.yaml:2:14: sharding.retention: \"always\"",
+            "or forever",
+        ),
+        (
+            "sharding:\n  data_retention_days: forever\n",
+            "c.yaml:2:24",
+            "a number of days",
+        ),
+        (
+            "sharding:\n  future_buffer: -40000d\n",
+            "c.yaml:2:18",
+            "a duration from -36500d to 36500d",
+        ),
+    ]);
+}
+
+#[test]
+fn a_mistake_outside_of_the_sharding_block_is_refused_with_a_remedy() {
+    refused(&[
+        (
+            "sharding: &a\n  x: *a\n",
+            "c.yaml:2:6",
+            "write the value out",
         ),
         ("sharding: 3\n", "c.yaml:1:1: sharding: 3", "block of keys"),
         ("shard: {}\n", "c.yaml:1:1: shard", "unknown"),
@@ -225,6 +294,11 @@ fn every_mistake_names_place_key_value_and_remedy() {
             "seconds",
         ),
         (
+            "operator:\n  cluster_name: \"eu\\nlevel=error\"\n",
+            "c.yaml:2:17: operator.cluster_name",
+            "one line of at most 128 characters",
+        ),
+        (
             "injection:\n  memory: lots\n",
             "c.yaml:2:11: injection.memory: \"lots\"",
             "32Mi",
@@ -234,55 +308,24 @@ fn every_mistake_names_place_key_value_and_remedy() {
             "c.yaml:2:20: injection.seccomp_profile: \"Unconfined\"",
             "RuntimeDefault or none",
         ),
-        (
-            "sharding:\n  retention: forever\n",
-            "c.yaml:2:14: sharding.retention: forever cannot be split",
-            "also write boundaries",
-        ),
-        (
-            "sharding:\n  total_shards: 1\n  retention: forever\n",
-            "c.yaml:3:14: sharding.retention",
-            "also write boundaries",
-        ),
-        (
-            "sharding:\n  retention: always\n",
-            "c.yaml:2:14: sharding.retention: \"always\"",
-            "or forever",
-        ),
-        (
-            "sharding:\n  data_retention_days: forever\n",
-            "c.yaml:2:24",
-            "a number of days",
-        ),
-        (
-            "sharding:\n  boundaries: [1h]\n  future_buffer: -31m\n",
-            "c.yaml:3:18",
-            "write a future_buffer of at least -30m",
-        ),
-        (
-            "sharding:\n  boundaries: [1h]\n  future_buffer_hours: -1\n",
-            "c.yaml:3:24",
-            "make the first boundary at least 1h30m",
-        ),
-        (
-            "sharding:\n  future_buffer: -40000d\n",
-            "c.yaml:2:18",
-            "a duration from -36500d to 36500d",
-        ),
         ("", "c.yaml:1:1", "empty"),
         ("[1]\n", "c.yaml:1:1", "blocks"),
         ("sharding: {total_shards: 3\n", "c.yaml:", ""),
-    ] {
-        let message = Config::parse(text, "c.yaml").expect_err(text).to_string();
-        assert!(
-            message.contains(place) && message.contains(words),
-            "{text}\n gave {message}\n wanted {place} … {words}"
-        );
-    }
+    ]);
 }
 
 #[test]
-fn the_one_configmap_may_be_called_as_it_would_be_anyway() {
+fn a_cluster_may_be_named_as_its_cloud_does() {
+    let name = "arn:aws:eks:eu-west-1:012345678901:cluster/prod";
+    let config = Config::parse(&format!("operator: {{cluster_name: {name:?}}}"), "c").unwrap();
+    assert_eq!(config.operator.cluster_name, name);
+    let longest = "x".repeat(128);
+    Config::parse(&format!("operator: {{cluster_name: {longest}}}"), "c").unwrap();
+    Config::parse(&format!("operator: {{cluster_name: {longest}x}}"), "c").unwrap_err();
+}
+
+#[test]
+fn the_configmap_may_be_given_its_default_name() {
     for text in [
         "configmap_name: a-time-shards, statefulset_name: a",
         "statefulset_name: b, configmap_name: shards",
@@ -293,7 +336,87 @@ fn the_one_configmap_may_be_called_as_it_would_be_anyway() {
 }
 
 #[test]
-fn all_mistakes_are_listed_at_once() {
+fn the_limits_of_a_step_are_read_and_refused_with_a_remedy() {
+    let read = |keys: &str| sharding(keys).unwrap().sharding;
+    let most = |keys: &str, pods| read(keys).max_concurrent_restarts(pods);
+    assert_eq!(
+        (most("", 8), most("", 9), most("", 1), most("", 0)),
+        (4, 5, 1, 1)
+    );
+    assert_eq!(most("max_concurrent_restarts: 3", 100), 3);
+    assert_eq!(most("max_concurrent_restarts: 100%", 7), 7);
+    assert_eq!(read("").drain_limit(), PromDuration::from_secs(600));
+    assert_eq!(
+        read("drain: 20m").drain_limit(),
+        PromDuration::from_secs(1_200),
+        "a longer drain raises the default"
+    );
+    refused(&[
+        (
+            "sharding: {max_unavailable: 0}",
+            "max_unavailable",
+            "1 to 1000",
+        ),
+        (
+            "sharding: {max_concurrent_restarts: 0%}",
+            "0%",
+            "a share from 1% to 100%",
+        ),
+        (
+            "sharding: {max_concurrent_restarts: 0.5}",
+            "0.5",
+            "a share from 1% to 100%",
+        ),
+        ("sharding: {canary: maybe}", "maybe", "true or false"),
+        ("sharding: {drain_limit: 2h}", "2h", "from 1m to 50m"),
+        (
+            "sharding: {drain: 5m, drain_limit: 2m}",
+            "drain_limit",
+            "write a drain_limit of at least 5m",
+        ),
+    ]);
+}
+
+#[test]
+fn queriers_elsewhere_are_read_and_refused_with_a_remedy() {
+    let text = "queriers:\n- {namespace: thanos, selector: 'app=query,tier in (a, b)', port: 9090, path: /global/}\n- {namespace: b, selector: x}\n";
+    let config = Config::parse(text, "c.yaml").unwrap();
+    assert_eq!(config.queriers.len(), 2);
+    assert_eq!(config.queriers[0].path.as_deref(), Some("/global"));
+    assert_eq!(
+        (config.queriers[0].port, config.queriers[1].port),
+        (Some(9090), None)
+    );
+    for (item, why) in [
+        ("{selector: x}", "queriers[0]: the key namespace is missing"),
+        ("{namespace: a}", "queriers[0]: the key selector is missing"),
+        (
+            "{namespace: A_b, selector: x}",
+            "c.yaml:2:15: queriers[0].namespace",
+        ),
+        ("{namespace: a, selector: x, prot: 1}", "did you mean port?"),
+        (
+            "{namespace: a, selector: x, port: 0}",
+            "a port from 1 to 65535",
+        ),
+        (
+            "{namespace: a, selector: x, path: 'a?b'}",
+            "such as /thanos",
+        ),
+        ("7", "the keys namespace and selector"),
+    ] {
+        let error = Config::parse(&format!("queriers:\n- {item}\n"), "c.yaml").unwrap_err();
+        assert!(error.to_string().contains(why), "{item}: {error}");
+    }
+    let error = Config::parse("queriers: {a: b}\n", "c.yaml").unwrap_err();
+    assert!(error.to_string().contains("a list, such as"), "{error}");
+    let many = "- {namespace: a, selector: x}\n".repeat(17);
+    let error = Config::parse(&format!("queriers:\n{many}"), "c.yaml").unwrap_err();
+    assert!(error.to_string().contains("at most 16"), "{error}");
+}
+
+#[test]
+fn all_mistakes_are_listed_together() {
     let refusal = sharding("total_shards: 0, replicas_per_shard: x, dran: 1s").unwrap_err();
     assert_eq!(refusal.0.len(), 3, "{refusal}");
 }
@@ -331,7 +454,7 @@ fn annotations_override_the_file() {
     assert_eq!(
         over.total_shards(),
         Some(4),
-        "boundaries say how many shards there are"
+        "boundaries fix the number of shards"
     );
     let error = with(&[
         ("thanos-timeshard.io/boundaries", "[14d]"),
@@ -348,7 +471,7 @@ fn annotations_override_the_file() {
 }
 
 #[test]
-fn an_annotation_is_ours_only_with_our_exact_name() {
+fn only_the_exact_name_of_an_annotation_counts() {
     assert_eq!(
         sharding_key("thanos-timeshard.io/total-shards"),
         Some("total_shards")

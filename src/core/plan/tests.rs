@@ -26,7 +26,8 @@ fn shards_of(plan: &Plan, pods: u32) -> Vec<u32> {
     (0..pods).map(|index| plan.assign(index).shard).collect()
 }
 
-/// The independent check: every edge of every window, and the instants just beside it, by counting the pods that hold it.
+/// An independent check: counts the pods that serve each edge of each window, and the instants next to
+/// it.
 fn fewest_holders(
     windows: &[Window],
     from: DateTime<Utc>,
@@ -147,11 +148,11 @@ fn any_sharding_in(absolute: impl Strategy<Value = bool>) -> impl Strategy<Value
 
 proptest! {
     #[test]
-    fn every_instant_is_held_by_enough_pods(sharding in any_sharding(), pods in 1_u32..200, seconds in 0_i64..4_000_000_000) {
+    fn every_instant_is_served_by_enough_pods(sharding in any_sharding(), pods in 1_u32..200, seconds in 0_i64..4_000_000_000) {
         check_cover(&sharding, pods, DateTime::from_timestamp(seconds, 0).unwrap())?;
     }
 
-    /// Ten years pass, pods' clocks differ by up to five minutes either way, and nothing is missing.
+    /// For ten years nothing is unserved, with pods' clocks off by up to five minutes either way.
     #[test]
     fn ten_years_roll_by_with_skewed_clocks(sharding in any_sharding(), skews in prop::collection::vec(-300_i64..=300, 1..40), days in prop::collection::vec(0_i64..3_653, 20)) {
         let pods = u32::try_from(skews.len()).unwrap();
@@ -164,14 +165,15 @@ proptest! {
                 let clock = now + TimeDelta::seconds(*skew);
                 Window { min: Bound::Absolute(window.min.at(clock)), max: Bound::Absolute(window.max.at(clock)) }
             }).collect();
-            // At the outer ends the skew itself is missing: the world's now is nobody's now there.
+            // At the outer ends the skew itself is missing: no pod there has the true time.
             let margin = TimeDelta::minutes(5);
             let (from, to) = (now - sharding.retention().covered().to_chrono() + margin, now + sharding.future_buffer().to_chrono() - margin);
             prop_assert!(fewest_holders(&windows, from, to, now) >= 1);
         }
     }
 
-    /// While absolute windows move on, any mix of pods that still have the last quantum's windows covers everything.
+    /// While absolute windows move, everything is covered, whichever pods still have the last quantum's
+    /// windows.
     #[test]
     fn a_refresh_of_absolute_windows_never_opens_a_gap(sharding in any_sharding_in(Just(true)), stale in prop::collection::vec(any::<bool>(), 1..40), quanta in 0_i64..500_000, progress in 0_i64..=1_000) {
         let elapsed = sharding.rollout_time().as_millis() * progress / 1_000;
@@ -242,7 +244,7 @@ fn ordinals_beyond_the_plan_are_extra_replicas_of_the_newest_shard() {
 }
 
 #[test]
-fn fewer_pods_than_the_plan_take_replicas_not_windows() {
+fn fewer_pods_than_planned_reduce_replicas_not_windows() {
     let plan = Plan::new(&sharding("total_shards: 3"), Some(5));
     assert_eq!(shards_of(&plan, 5), [0, 0, 1, 1, 2]);
     assert_eq!(
@@ -280,7 +282,7 @@ fn fewer_pods_than_shards_let_the_oldest_reach_back_to_the_retention() {
 }
 
 #[test]
-fn no_pods_are_no_shards() {
+fn without_pods_there_are_no_shards() {
     let plan = Plan::new(&sharding("total_shards: 3"), Some(0));
     assert_eq!(plan.notes(), [Note::NoPods]);
     assert!(plan.shards().is_empty());
@@ -304,7 +306,7 @@ fn auto_derives_the_shards_from_the_pods() {
 }
 
 #[test]
-fn shards_may_have_replicas_of_their_own() {
+fn shards_may_have_different_numbers_of_replicas() {
     let plan = Plan::new(&sharding("replicas: [3, 2, 1]"), None);
     assert_eq!(shards_of(&plan, 6), [0, 0, 0, 1, 1, 2]);
     let plan = Plan::new(&sharding("replicas: [3, 2, 1]"), Some(4));
@@ -312,7 +314,7 @@ fn shards_may_have_replicas_of_their_own() {
 }
 
 #[test]
-fn absolute_windows_stand_still_within_a_quantum() {
+fn absolute_windows_do_not_move_within_a_quantum() {
     let plan = Plan::new(&sharding("window_format: absolute"), None);
     let at = |minute| plan.window(1, Utc.with_ymd_and_hms(2026, 11, 21, 7, minute, 0).unwrap());
     assert_eq!(at(0), at(59));
@@ -335,7 +337,7 @@ fn a_wide_overlap_is_remarked() {
 }
 
 #[test]
-fn a_drain_that_ends_before_queriers_let_go_is_remarked() {
+fn a_drain_shorter_than_the_discovery_delay_is_remarked() {
     let note = |keys| {
         Plan::new(&sharding(keys), None)
             .notes()

@@ -1,5 +1,6 @@
-//! Lists of a pod, read up to a length. An element of three bytes takes a hundred in memory, so a request of some MiB would take
-//! hundreds; no pod that runs is near these limits, and what is beyond one of them is refused as not readable.
+//! Bounds the lists of a pod. An element of three bytes takes a hundred in memory, so a request of
+//! a few MiB would take hundreds. No real pod is near these limits, and a list beyond one counts as
+//! unreadable.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,90 +10,55 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Owner references; Kubernetes' own controllers set one.
+/// Arguments of a container that are read, in `command` and in `args`. Further ones are ignored: a
+/// pod with a quarter of these is skipped with a warning.
+pub(crate) const MAX_READ_ARGUMENTS: usize = 4096;
+/// Owner references; Kubernetes' controllers set one.
 const MAX_OWNERS: usize = 64;
 /// Containers, and init containers.
 const MAX_CONTAINERS: usize = 128;
 /// Volumes, and claim templates.
 const MAX_VOLUMES: usize = 1024;
+/// Pull secrets of a pod.
+const MAX_SECRETS: usize = 1024;
 /// Mounts, and ports, of one container.
 const MAX_OF_CONTAINER: usize = 1024;
-/// Words of one command, and arguments of one container, that are read. Further ones are skipped: a container with a quarter of
-/// these is left alone already, with a warning.
-pub(crate) const MAX_WORDS: usize = 4096;
-/// Variables of one container.
+/// Variables of a container.
 const MAX_VARIABLES: usize = 4096;
-/// A value that is read as a whole. Bytes.
+/// Longest value that is kept as a tree. Bytes.
 const MAX_VALUE_BYTES: usize = 16 << 10;
 
-/// Reads a list, or null.
-fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-    most: usize,
-    what: &'static str,
-) -> Listed<T, D::Error> {
-    deserializer.deserialize_option(List {
-        most,
-        what,
-        skips: false,
-        of: PhantomData,
-    })
+/// Functions that deserialize a list, or null: `name(limit, what it lists, what a longer one does)`.
+macro_rules! bounded_lists {
+    ($($name:ident($max:expr, $what:literal, $beyond:ident);)*) => {
+        $(pub(crate) fn $name<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Vec<T>>, D::Error> {
+            let (max, what, beyond) = ($max, $what, Beyond::$beyond);
+            deserializer.deserialize_option(List { max, what, beyond, of: PhantomData })
+        })*
+    };
 }
 
-type Listed<T, E> = Result<Option<Vec<T>>, E>;
-
-pub(crate) fn owners<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Listed<T, D::Error> {
-    list(deserializer, MAX_OWNERS, "owner references")
+bounded_lists! {
+    owners(MAX_OWNERS, "owner references", Fails);
+    containers(MAX_CONTAINERS, "containers", Fails);
+    volumes(MAX_VOLUMES, "volumes", Fails);
+    secrets(MAX_SECRETS, "pull secrets", Fails);
+    mounts(MAX_OF_CONTAINER, "volume mounts of a container", Fails);
+    ports(MAX_OF_CONTAINER, "ports of a container", Fails);
+    variables(MAX_VARIABLES, "variables of a container", Fails);
+    arguments(MAX_READ_ARGUMENTS, "arguments", IsIgnored);
 }
 
-pub(crate) fn containers<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Listed<T, D::Error> {
-    list(deserializer, MAX_CONTAINERS, "containers")
+/// What happens to elements beyond the limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    Fails,
+    IsIgnored,
 }
 
-pub(crate) fn volumes<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Listed<T, D::Error> {
-    list(deserializer, MAX_VOLUMES, "volumes")
-}
-
-pub(crate) fn mounts<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Listed<T, D::Error> {
-    list(
-        deserializer,
-        MAX_OF_CONTAINER,
-        "volume mounts of a container",
-    )
-}
-
-pub(crate) fn ports<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Listed<T, D::Error> {
-    list(deserializer, MAX_OF_CONTAINER, "ports of a container")
-}
-
-pub(crate) fn words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Listed<T, D::Error> {
-    deserializer.deserialize_option(List {
-        most: MAX_WORDS,
-        what: "words",
-        skips: true,
-        of: PhantomData,
-    })
-}
-
-pub(crate) fn variables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Listed<T, D::Error> {
-    list(deserializer, MAX_VARIABLES, "variables of a container")
-}
-
-/// A value of a few words, read as a whole.
+/// Deserializes a small value as a tree.
 pub(crate) fn small_value<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Value>, D::Error> {
@@ -107,12 +73,10 @@ pub(crate) fn small_value<'de, D: Deserializer<'de>>(
     serde_json::from_str(raw.get()).map_err(D::Error::custom)
 }
 
-/// Reads a list, of which there may be none.
 struct List<T> {
-    most: usize,
+    max: usize,
     what: &'static str,
-    /// Skips what is too much instead of refusing all.
-    skips: bool,
+    beyond: Beyond,
     of: PhantomData<T>,
 }
 
@@ -137,17 +101,17 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut elements = Vec::new();
-        while elements.len() < self.most {
+        while elements.len() < self.max {
             let Some(element) = list.next_element()? else {
                 return Ok(Some(elements));
             };
             elements.push(element);
         }
         while list.next_element::<IgnoredAny>()?.is_some() {
-            if !self.skips {
+            if self.beyond == Beyond::Fails {
                 return Err(A::Error::custom(format_args!(
                     "more than {} {}",
-                    self.most, self.what
+                    self.max, self.what
                 )));
             }
         }
@@ -200,6 +164,13 @@ mod tests {
                 "volumes",
             ),
             (
+                "{\"spec\":{\"imagePullSecrets\":[".to_owned(),
+                "{}",
+                MAX_SECRETS,
+                "]}}",
+                "pull secrets",
+            ),
+            (
                 container("ports"),
                 "{}",
                 MAX_OF_CONTAINER,
@@ -224,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn null_and_nothing_are_no_list() {
+    fn null_and_a_missing_field_are_no_list() {
         let pod = PodView::parse(br#"{"metadata":{"ownerReferences":null},"spec":{"volumes":[]}}"#)
             .unwrap();
         assert!(pod.metadata.owner_references.is_none() && pod.spec.containers.is_none());
@@ -236,23 +207,23 @@ mod tests {
     }
 
     #[test]
-    fn words_beyond_the_limit_are_skipped() {
+    fn arguments_beyond_the_limit_are_ignored() {
         for list in ["args", "command"] {
             let json = format!(
                 "{{\"spec\":{{\"containers\":[{{\"{list}\":[{}]}}]}}}}",
-                vec!["\"x\""; 2 * MAX_WORDS].join(",")
+                vec!["\"x\""; 2 * MAX_READ_ARGUMENTS].join(",")
             );
             let pod = PodView::parse(json.as_bytes()).unwrap();
             let container = &pod.containers()[0];
             assert_eq!(
                 container.args().len().max(container.command().len()),
-                MAX_WORDS
+                MAX_READ_ARGUMENTS
             );
         }
     }
 
     #[test]
-    fn variables_beyond_the_limit_are_not_read() {
+    fn variables_beyond_the_limit_are_ignored() {
         let json = |count: usize| format!("{{\"env\":[{}]}}", vec!["{}"; count].join(","));
         let read = |json: &str| {
             serde_json::from_str::<crate::core::pod::ContainerView<'_>>(json)

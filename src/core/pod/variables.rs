@@ -1,35 +1,29 @@
-//! The variables of a container: few pods need a look at them, so they stay unread bytes until something asks.
+//! The variables of a container: parsed on demand, since few pods need it.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{ContainerView, Text, bounded};
 
-/// What is read of a variable.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvView<'a> {
-    /// Its name.
     #[serde(borrow, default)]
     pub name: Text<'a>,
-    /// Its value; it may refer to variables before it.
+    /// May refer to earlier variables.
     #[serde(borrow, default)]
     pub value: Option<Text<'a>>,
-    /// Where its value comes from otherwise.
     #[serde(borrow, default)]
     pub value_from: Option<EnvSource<'a>>,
 }
 
-/// What is read of a variable's source.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvSource<'a> {
-    /// A field of the pod.
     #[serde(borrow, default)]
     pub field_ref: Option<FieldRef<'a>>,
 }
 
-/// A field of the pod.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FieldRef<'a> {
@@ -39,7 +33,7 @@ pub struct FieldRef<'a> {
 }
 
 impl<'a> ContainerView<'a> {
-    /// Variables, read now; none where they cannot be read, or are more than any pod has.
+    /// Parses the variables; empty if they cannot be parsed or exceed the limit.
     #[must_use]
     pub fn variables(&self) -> Vec<EnvView<'a>> {
         let read = |raw: &'a RawValue| {

@@ -1,14 +1,15 @@
-// The page: a stream of events becomes a verdict, what needs attention, and a card for each StatefulSet.
-// Nothing here asks for a change of anything; every text from the cluster becomes a text node.
+// Turns a stream of events into a verdict, a list of what needs attention, and a card for each StatefulSet.
+// Read-only. Every text from the cluster becomes a text node.
 
-import { WORDS, aged, ages, dated, el, isLost, isOpen, length, same, span, strip, text, timeline } from './timeline.js';
+import { attention, clock, command, count, gaps, informed, level, listed, moment, range, relay, remedy, shardBlocks, steps as stepsOf, troubles } from './findings.js';
+import { STATE_NAMES, aged, ages, dated, el, isLost, isOpen, length, same, span, strip, text, timeline } from './timeline.js';
 
-/** Cards and table rows that are made; more is found by the search field. */
-const MOST_CARDS = 100, MOST_ROWS = 100, MOST_BLOCKS = 8;
-/** Milliseconds: without any event for so long the stream is taken for broken. The server says something every 10 s. */
+/** Limits of what is drawn; the search field finds the rest. */
+const MAX_CARDS = 100, MAX_ROWS = 100, MAX_BLOCKS = 8, MAX_SETTINGS = 4, MAX_SHARDS = 24;
+/** Milliseconds without an event after which the stream counts as broken. The server sends one at least every 10 s. */
 const SILENCE = 25000;
-/** Milliseconds before the next try, doubling. */
-const RETRY_FIRST = 1000, RETRY_MOST = 30000;
+/** Milliseconds before the next try: the first delay, which doubles up to the maximum. */
+const RETRY_FIRST = 1000, RETRY_MAX = 30000;
 
 const $ = (id) => document.getElementById(id);
 const state = { head: null, sets: new Map(), shown: false, kind: 'log', filter: [], ahead: 0, heard: 0, down: null };
@@ -25,28 +26,26 @@ function lasted(seconds) {
   if (all < 172800) return `${Math.floor(all / 3600)} h ${Math.floor((all % 3600) / 60)} min`;
   return `${Math.floor(all / 86400)} d`;
 }
-/** A span of time that grows while one looks. */
+/** A duration that keeps counting on the page. */
 const growing = (since) => el('span', { 'data-since': since }, lasted(now() - since));
-const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour12: false });
-const count = (number, what) => `${number} ${what}${number === 1 ? '' : 's'}`;
 
 // ---- the stream ------------------------------------------------------------------------------------------------------
 
 const handlers = {
-  set(set) { state.sets.set(`${set.namespace}/${set.name}`, complete(set)); changed.add(`${set.namespace}/${set.name}`); },
+  set(set) { set.at = now(); state.sets.set(`${set.namespace}/${set.name}`, complete(set)); changed.add(`${set.namespace}/${set.name}`); },
   gone({ namespace, name }) { state.sets.delete(`${namespace}/${name}`); changed.add(`${namespace}/${name}`); },
   head(head) { state.head = head; },
-  shown(time) { tell(time); state.shown = true; render(); },
-  beat: tell,
-  bye() { throw new Error('this replica of the server ends'); },
+  shown(time) { syncClock(time); state.shown = true; render(); },
+  beat: syncClock,
+  bye() { throw new Error('this replica of the server is shutting down'); },
 };
 const changed = new Set();
-function tell(time) { state.ahead = time.now - Date.now() / 1000; }
+function syncClock(time) { state.ahead = time.now - Date.now() / 1000; }
 
-/** Of a StatefulSet whose pods say nothing of their blocks. */
+/** For a StatefulSet whose pods do not report their blocks. */
 const NO_BLOCKS = { known_pods: 0, unknown_pods: 0, unserved_total: 0, unserved: [], missing_total: 0, missing: [], outside_windows: null, bucket_total: null };
 
-/** What the server leaves out because it goes without saying. */
+/** Restores the defaults that the server omits. */
 function complete(set) {
   for (const pod of set.pods) {
     pod.name = `${set.name}-${pod.ordinal}`;
@@ -58,20 +57,21 @@ function complete(set) {
     pod.restarts ??= 0;
   }
   set.blocks ??= NO_BLOCKS;
+  set.queriers ??= [];
   return set;
 }
 
 /** One stream, until it ends or breaks. */
 async function listen() {
   const stop = new AbortController();
-  const watchdog = setInterval(() => { if (Date.now() - state.heard > SILENCE) stop.abort(new Error(`nothing was heard for ${SILENCE / 1000} s`)); }, 1000);
+  const watchdog = setInterval(() => { if (Date.now() - state.heard > SILENCE) stop.abort(new Error(`no event for ${SILENCE / 1000} s`)); }, 1000);
   state.heard = Date.now();
   try {
-    const answer = await fetch('events', { signal: stop.signal, cache: 'no-store' });
-    if (!answer.ok) throw new Error((await answer.text()).trim().slice(0, 300) || `status ${answer.status}`);
+    const response = await fetch('events', { signal: stop.signal, cache: 'no-store' });
+    if (!response.ok) throw new Error((await response.text()).trim().slice(0, 300) || `status ${response.status}`);
     const known = new Set(state.sets.keys());
     let first = true, rest = '';
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
       const { value, done } = await reader.read();
       if (done) throw new Error('the server closed the stream');
@@ -83,7 +83,7 @@ async function listen() {
         const body = name && handlers[name] ? JSON.parse(data) : null;
         if (first && name === 'set') known.delete(`${body.namespace}/${body.name}`);
         if (first && name === 'shown') {
-          // What went away while the stream was broken.
+          // StatefulSets that were deleted while the stream was broken.
           for (const key of known) { state.sets.delete(key); changed.add(key); }
           first = false;
           retry = RETRY_FIRST;
@@ -102,7 +102,7 @@ async function follow() {
   for (;;) {
     try { await listen(); } catch (error) { broken(error); }
     const wait = retry * (0.75 + Math.random() / 2);
-    retry = Math.min(retry * 2, RETRY_MOST);
+    retry = Math.min(retry * 2, RETRY_MAX);
     state.next = Date.now() + wait;
     tick();
     await new Promise((done) => setTimeout(done, wait));
@@ -126,80 +126,38 @@ function live() {
   put($('live-text'), !state.down ? 'live'
     : `${state.shown ? `stale since ${clock(state.down.heard / 1000)}` : 'no connection'}${wait > 0 ? `, next try in ${wait} s` : ', trying again'}`);
 }
-/** Only what differs is written, so that nothing is announced twice. */
-function put(node, words) { if (node.textContent !== words) node.textContent = words; }
+/** Writes only changes, so that screen readers announce nothing twice. */
+function put(node, value) { if (node.textContent !== value) node.textContent = value; }
 
-// ---- what it means ---------------------------------------------------------------------------------------------------
+// ---- the verdict -----------------------------------------------------------------------------------------------------
 
 const STATES = {
   settled: ['settled', 'ok'], rolling: ['rolling', 'busy'], waiting: ['waiting', 'warn'], paused: ['paused', 'warn'],
-  blocked: ['blocked', 'bad'], refused: ['refused', 'bad'], unknown: ['not looked yet', 'warn'],
+  blocked: ['blocked', 'bad'], refused: ['refused', 'bad'], unknown: ['not reconciled', 'warn'],
 };
-const RANK = { gap: 0, unserved: 1, unknown: 3, thin: 2, none: 3, whole: 4 };
+const RANK = { gap: 0, unserved: 1, unknown: 3, thin: 2, none: 3, complete: 4 };
 const retention = (set) => (isOpen(set, now()) ? 'forever' : length(span(set, now())[0]));
-const wanted = (set) => Math.min(...set.shards.map((shard) => shard.replicas));
-
-/** How well a StatefulSet is covered. */
-function level(set) {
-  if (set.state === 'unknown' || set.not_asked > 0) return 'unknown';
-  if (set.replicas === 0) return 'none';
-  if (set.gap_seconds > 0) return 'gap';
-  if (set.blocks.unserved_total > 0) return 'unserved';
-  if (set.least < 2 && wanted(set) > 1 && set.state !== 'rolling') return 'thin';
-  return 'whole';
-}
 const drifts = (pod) => !!pod.applied && !same(pod.applied, pod.published);
-const gaps = (set) => set.coverage.filter((part) => part.serving === 0).map((part) => `${aged(part.oldest_age_seconds)} .. ${aged(part.newest_age_seconds)}`);
-/** A time of a block, to the minute. */
-const minute = (at) => at.replace(/^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[:.\d]*Z$/, '$1 $2');
-const range = (block) => `${minute(block.from)} .. ${minute(block.to)}`;
 const since = (set) => (set.gap_since ? Date.parse(set.gap_since) / 1000 : null);
 
-/** What somebody should look at, worst first: kind, sentence, key of the card. */
-function attention(set) {
-  const key = `${set.namespace}/${set.name}`, found = [];
-  const say = (kind, words) => found.push({ kind, words, key });
-  const lost = set.pods.some(isLost);
-  if (level(set) === 'gap' && !lost) say('bad', `${key}: no ready pod serves ${listed(gaps(set), 3)}`);
-  const { blocks } = set;
-  if (!set.not_asked && blocks.unserved_total) say('bad', `${key}: no confirmed pod has loaded ${listed(blocks.unserved.map((block) => `${block.ulid} (${range(block)})`), 2, blocks.unserved_total)}`);
-  if (!set.not_asked && blocks.missing_total) say('warn', `${key}: ${count(blocks.missing_total, 'block')} ${blocks.missing_total === 1 ? 'is' : 'are'} missing on some pod and served by another`);
-  if (level(set) === 'thin') say('warn', `${key}: a part of the time hangs on one pod; the next failure is a gap`);
-  if (level(set) === 'none') say('warn', `${key}: no pods, so nothing is served`);
-  if (['blocked', 'refused'].includes(set.state)) say('bad', `${key}: ${set.state}: ${set.message}`);
-  // What it waits for is said below, if it is a pod that is lost.
-  if (set.state === 'paused' || (set.state === 'waiting' && !lost)) say('warn', `${key}: ${set.state}: ${set.message}`);
-  for (const [is, words] of [
-    [(pod) => pod.state === 'not_injected', 'admitted without injection, so nothing keeps the window right; see timeshard check, then delete to have it admitted anew'],
-    [(pod) => pod.state === 'unreachable', 'not to be asked on port 10908 (NetworkPolicy, service mesh?), so no window changes'],
-    [(pod) => pod.state === 'broken', 'not serving what is published'],
-  ]) {
-    const pods = set.pods.filter(is).map((pod) => pod.name);
-    if (pods.length) say('bad', `${set.namespace}: ${listed(pods, 3)} ${pods.length === 1 ? 'is' : 'are'} ${words}`);
-  }
-  if (set.problem) say('warn', `${key}: ${set.problem}`);
-  return found;
-}
-/** The first of them; `total` where not all are known by name. */
-function listed(all, most, total = all.length) {
-  const shown = all.slice(0, most);
-  const more = total - shown.length;
-  return shown.join(', ') + (more > 0 ? ` and ${more} more` : '');
+/** On a replica that does not lead and has no reports of the leader. */
+function withoutReports({ leader: { holder }, relayed, namespace }) {
+  if (!holder) return ['unknown', 'There is no leader at the moment', ['A new leader takes over within 15 s. Until then pods keep their windows. The plan is shown below.']];
+  if (!relayed?.error) return ['unknown', 'This replica is not the leader', [`It is asking ${holder}, the leader, for its reports. The plan is shown below.`]];
+  const forward = command`kubectl -n ${namespace ?? 'timeshard-system'} port-forward pod/${holder} 8080`;
+  return ['unknown', 'This replica is not the leader and cannot reach it: what is served is unknown here',
+    [`${holder} is the leader: it polls the pods and moves windows. `, `${relayed.error}. `, ...(forward ? ['Open its page with ', el('code', {}, forward)] : []), 'The plan is shown below. Admission works on every replica.']];
 }
 
-/** Level, heading, what is under it. */
-function judged() {
+/** Returns level, heading and details. */
+function assess() {
   const { head } = state;
   const sets = [...state.sets.values()];
-  if (!state.shown || !head) return ['unknown', 'Not looked yet', [state.down ? `The server does not answer: ${state.down.why}` : 'Waiting for the first look.']];
-  if (head.webhook_only) return ['unknown', 'This server knows no StatefulSets', ['It runs with --webhook-only: every pod gets the configuration’s defaults.']];
-  if (!head.leader) return ['unknown', 'What runs is not known here', ['This server runs without a refresher (--no-refresher): it admits pods and moves no window. What is planned is shown below.']];
-  if (!head.leader.self) {
-    const { holder } = head.leader;
-    if (!holder) return ['unknown', 'No replica leads now', ['A new leader takes over within 15 s of the old one’s end. Until then pods keep their windows; what is planned is shown below.']];
-    return ['unknown', 'This replica does not lead, so it does not know what runs', [`${holder} leads, asks the pods and moves windows. Its page is behind `, el('code', {}, `kubectl -n ${head.namespace ?? 'timeshard-system'} port-forward pod/${holder} 8080`), 'What is planned is shown below; admission works on every replica alike.']];
-  }
-  if (!head.synced) return ['unknown', 'Not looked yet', ['The labelled namespaces are not all listed yet.']];
+  if (!state.shown || !head) return ['unknown', 'Not reconciled yet', [state.down ? `The server does not answer: ${state.down.why}` : 'Waiting for the first report.']];
+  if (head.webhook_only) return ['unknown', 'This server does not know any StatefulSets', ['It runs with --webhook-only: every pod gets the configuration’s defaults.']];
+  if (!head.leader) return ['unknown', 'This server does not know what is served', ['It runs without a refresher (--no-refresher): it admits pods and moves no window. The plan is shown below.']];
+  if (!informed(head)) return withoutReports(head);
+  if (!head.synced) return ['unknown', 'Not reconciled yet', ['Some labelled namespaces have not been listed yet.']];
   if (sets.length === 0) {
     return ['unknown', 'No StatefulSets yet', head.namespaces.length ? [`No StatefulSet in ${listed(head.namespaces, 5)} runs thanos store.`]
       : ['No namespace is labelled:', el('code', {}, 'kubectl label namespace NAME thanos-timeshard.io/injection=enabled')]];
@@ -212,82 +170,78 @@ function judged() {
     const [set] = gap, ranges = gaps(set);
     const others = ranges.length + gap.length - 2;
     const when = since(set);
-    const parts = [`${ranges.length > 1 ? `${ranges.length} gaps in it. ` : ''}Queries that reach there come back incomplete. `];
-    if (when) parts.push('It has been so for ', growing(when), '. ');
+    const parts = [`${ranges.length > 1 ? `It has ${ranges.length} gaps. ` : ''}Queries over this range are incomplete. `];
+    if (when) parts.push('This has lasted for ', growing(when), '. ');
     if (gap.length > 1) parts.push(`${count(gap.length, 'StatefulSet')} of ${sets.length} have gaps.`);
-    return ['gap', `GAP: ${ranges[0]} of ${set.namespace}/${set.name} is held by no confirmed pod${others > 0 && gap.length > 1 ? `, and ${count(gap.length - 1, 'StatefulSet')} more` : ''}`, parts];
+    return ['gap', `GAP: no ready pod serves ${ranges[0]} of ${set.namespace}/${set.name}${others > 0 && gap.length > 1 ? `, and ${count(gap.length - 1, 'StatefulSet')} more` : ''}`, parts];
   }
   if (unserved.length) {
     const [{ namespace, name, blocks }] = unserved;
     const [newest] = blocks.unserved;
     const total = unserved.reduce((all, set) => all + set.blocks.unserved_total, 0);
-    const parts = ['Queries over that time lack its samples and say success. '];
-    if (newest?.since_unix_seconds > 0) parts.push('It has been so for ', growing(newest.since_unix_seconds), '. ');
+    const parts = ['Queries over this range succeed with missing samples. '];
+    if (newest?.since_unix_seconds > 0) parts.push('This has lasted for ', growing(newest.since_unix_seconds), '. ');
     if (newest?.missing_on.length) parts.push(`Not loaded on ${listed(newest.missing_on, 3)}. `);
     parts.push(el('code', {}, `timeshard status ${namespace}/${name}`));
     const which = newest ? `${range(newest)} of ${namespace}/${name}` : `${namespace}/${name}`;
     return ['unserved', `${count(total, 'block')} served by no pod: ${which}${total > 1 && newest ? ` and ${total - 1} more` : ''}`, parts];
   }
   if (unknown.length) {
-    const asked = unknown.reduce((all, set) => all + set.not_asked, 0);
-    return ['unknown', unknown.length === sets.length ? 'Not looked yet' : `Not looked yet at ${unknown.length} of ${count(sets.length, 'StatefulSet')}`,
-      [asked ? `${count(asked, 'sidecar')} not asked yet, so what is served is not known.` : 'The leader has just begun to look.']];
+    const unpolled = unknown.reduce((all, set) => all + set.not_asked, 0);
+    return ['unknown', unknown.length === sets.length ? 'Not reconciled yet' : `Not reconciled yet: ${unknown.length} of ${count(sets.length, 'StatefulSet')}`,
+      [unpolled ? `${count(unpolled, 'sidecar')} not polled yet, so coverage is unknown.` : 'The leader has just started.']];
   }
   const covered = sets.filter((set) => level(set) !== 'none');
   if (!covered.length) return ['thin', 'Nothing is served: every StatefulSet is scaled to zero', [scope]];
   const least = Math.min(...covered.map((set) => set.least));
   const spans = [...new Set(covered.map(retention))];
   const rolling = sets.filter((set) => set.state === 'rolling').length;
-  const known = Math.min(...covered.flatMap((set) => set.coverage.map((part) => part.confirmed)));
-  const more = [`${scope}. ${known < least ? `Every querier knows at least ${count(known, 'pod')} of each instant. ` : ''}${rolling ? `${count(rolling, 'rollout')} under way. ` : ''}${none.length ? `${listed(none.map((set) => set.name), 3)} scaled to zero. ` : ''}${loaded(covered)}`.trim()];
-  if (thin.length) return ['thin', `Coverage is whole but thin: a part of ${thin[0].namespace}/${thin[0].name}${thin.length > 1 ? ` and ${thin.length - 1} more` : ''} hangs on one pod`, more];
-  return ['whole', `Coverage is whole: every instant of ${spans.length > 1 ? 'each retention' : spans[0] === 'forever' ? 'all time' : spans[0]} is held by at least ${count(least, known < least ? 'ready pod' : 'confirmed pod')}`, more];
+  const known = Math.min(...covered.map((set) => set.least_confirmed));
+  const more = [`${scope}. At each instant at least ${count(known, 'pod')} ${known === 1 ? 'is' : 'are'} confirmed: known to every querier. ${rolling ? `${count(rolling, 'rollout')} in progress. ` : ''}${none.length ? `${listed(none.map((set) => set.name), 3)} scaled to zero. ` : ''}${loaded(covered)}`.trim()];
+  if (thin.length) return ['thin', `Coverage is complete but thin: a single pod serves part of ${thin[0].namespace}/${thin[0].name}${thin.length > 1 ? ` and ${thin.length - 1} more` : ''}`, more];
+  return ['complete', `Coverage is complete: every instant of ${spans.length > 1 ? 'each retention' : spans[0] === 'forever' ? 'all time' : spans[0]} is served by at least ${count(least, 'ready pod')}`, more];
 }
 
-/** What is known of blocks where none is unserved. */
+/** A sentence about blocks, if none is unserved. */
 function loaded(sets) {
   const sum = (value) => sets.reduce((all, { blocks }) => all + (value(blocks) ?? 0), 0);
   const [known, unknown] = [sum((blocks) => blocks.known_pods), sum((blocks) => blocks.unknown_pods)];
   if (!known) return '';
-  if (unknown) return `Which blocks are loaded is not known of ${count(unknown, 'pod')}.`;
+  if (unknown) return `The loaded blocks of ${count(unknown, 'pod')} are unknown.`;
   return 'Every block within the retention is served.';
 }
 
-// ---- the picture of it -----------------------------------------------------------------------------------------------
+// ---- drawing it ------------------------------------------------------------------------------------------------------
 
-const SIGNS = { whole: '✓', thin: '!', gap: '✕', unserved: '✕', unknown: '…' };
+const SIGNS = { complete: '✓', thin: '!', gap: '✕', unserved: '✕', unknown: '…' };
 const TITLES = { gap: '✕ GAP', unserved: '✕ BLOCKS' };
 function verdict() {
-  const [found, words, more] = judged();
-  // What may no longer be so is not shown as good.
+  const [found, heading, more] = assess();
+  // A stale state is not shown as good.
   const is = state.down && state.shown && !TITLES[found] ? 'unknown' : found;
   $('verdict').dataset.level = is;
   put($('verdict-sign'), SIGNS[is]);
-  // Said once for each change; what only counts seconds is not said.
-  put($('say'), state.down && state.shown ? 'The stream broke, what is shown is stale.' : words);
-  put($('verdict-text'), state.down && state.shown ? `${words} (as of ${clock(state.down.heard / 1000)})` : words);
+  // Screen readers announce each change once, but no counting of seconds.
+  put($('say'), state.down && state.shown ? 'The stream broke; this page is stale.' : heading);
+  put($('verdict-text'), state.down && state.shown ? `${heading} (as of ${clock(state.down.heard / 1000)})` : heading);
   const parts = state.down && state.shown ? [`Stale: the stream broke at ${clock(state.down.since)} (${state.down.why}). `, ...more] : more;
   const plain = parts.map((part) => (part instanceof Node ? part.textContent : part)).join('');
   if ($('verdict-more').textContent !== plain || is === 'unknown') $('verdict-more').replaceChildren(...parts);
-  document.title = `${TITLES[is] ?? SIGNS[is]} thanos-timeshard`;
+  document.title = `${TITLES[is] ?? SIGNS[is]} ${state.head?.cluster_name ? `${state.head.cluster_name} – ` : ''}thanos-timeshard`;
 }
 
 function notes() {
-  const { head } = state, found = [];
-  const say = (kind, words) => found.push(el('li', { 'data-kind': kind }, words));
-  if (head.leader?.error) say('warn', `The Lease timeshard-refresher: ${head.leader.error}`);
-  if (head.config_error) say('bad', `The configuration’s last edit is refused, the last good one is in force: ${head.config_error}`);
-  if (head.watch_error) say('warn', `A watch on the cluster is broken, what was last known is in force: ${head.watch_error}`);
-  if (head.certificate_error) say('bad', `The certificate cannot be reloaded, the last good one is in use: ${head.certificate_error}`);
+  const { head } = state;
   const expires = head.certificate_not_after_unix_seconds;
-  if (expires && expires - now() < 7 * 86400) say('bad', `The webhook’s certificate ends in ${lasted(expires - now())}.`);
+  const short = expires && expires - now() < 7 * 86400 ? lasted(expires - now()) : null;
+  const found = [relay(head), ...troubles(head, short)].filter(Boolean).map((one) => el('li', { 'data-kind': one.kind }, one.message, ...remedy(one)));
   $('notes').hidden = found.length === 0;
   $('notes-list').replaceChildren(...found);
   const urgent = [...state.sets.values()].flatMap(attention).sort((a, b) => (a.kind === b.kind ? 0 : a.kind === 'bad' ? -1 : 1));
-  const items = urgent.slice(0, 8).map(({ kind, words, key }) => {
-    const link = el('a', { href: `#${anchor(key)}` }, 'show');
-    link.addEventListener('click', () => reveal(key));
-    return el('li', { 'data-kind': kind }, `${words} `, link);
+  const items = urgent.slice(0, 8).map((one) => {
+    const link = el('a', { href: `#${anchor(one.key)}` }, 'show');
+    link.addEventListener('click', () => reveal(one.key));
+    return el('li', { 'data-kind': one.kind }, `${one.message} `, link, ...remedy(one));
   });
   if (urgent.length > 8) items.push(el('li', {}, `and ${urgent.length - 8} more`));
   $('attention').hidden = items.length === 0;
@@ -301,16 +255,17 @@ function reveal(key) {
 }
 
 function fits(set, key) {
-  const words = `${key} ${set.state} ${level(set)}`.toLowerCase();
-  const rest = state.filter.filter((token) => !words.includes(token));
+  const own = `${key} ${set.state} ${level(set)}`.toLowerCase();
+  const rest = state.filter.filter((token) => !own.includes(token));
   const pods = rest.length ? set.pods.filter((pod) => rest.every((token) => matches(pod, token))) : null;
   return [!rest.length || pods.length > 0, pods];
 }
-const matches = (pod, token) => `${pod.name} ${WORDS[pod.state] ?? pod.state} ${pod.phase} ${pod.why ?? ''}`.toLowerCase().includes(token);
+const matches = (pod, token) => `${pod.name} ${STATE_NAMES[pod.state] ?? pod.state} ${pod.phase} ${pod.why ?? ''}`.toLowerCase().includes(token);
 
 function render() {
   live();
   put($('version'), state.head.version);
+  put($('cluster'), state.head.cluster_name ?? '');
   verdict();
   notes();
   $('tools').hidden = state.sets.size === 0;
@@ -320,7 +275,7 @@ function render() {
     if (is) found.push({ key, set, pods, rank: RANK[level(set)] - (attention(set).length ? 0.5 : 0) });
   }
   found.sort((a, b) => a.rank - b.rank || a.key.localeCompare(b.key));
-  const shown = found.slice(0, MOST_CARDS);
+  const shown = found.slice(0, MAX_CARDS);
   const keys = new Set(shown.map(({ key }) => key));
   for (const [key, card] of cards) if (!keys.has(key)) { card.root.remove(); cards.delete(key); }
   shown.forEach(({ key, set, pods }, i) => {
@@ -335,13 +290,13 @@ function render() {
       Object.assign(card, { set, pods, narrowed });
       fill(card);
     }
-    // A card that has the focus stays where it is.
+    // A card with the focus keeps its place.
     const there = $('cards').children[i];
     if (there !== card.root && !card.root.contains(document.activeElement)) $('cards').insertBefore(card.root, there ?? null);
   });
   changed.clear();
   put($('found'), state.filter.length ? `${found.length} of ${count(state.sets.size, 'StatefulSet')}` : '');
-  put($('more'), found.length > shown.length ? `${found.length - shown.length} more StatefulSets are not drawn; Find narrows them down.` : '');
+  put($('more'), found.length > shown.length ? `${found.length - shown.length} more StatefulSets are not drawn; use Find.` : '');
 }
 
 function make(key, open) {
@@ -357,19 +312,19 @@ function fill(card) {
   const { set, summary } = card;
   const is = level(set);
   card.root.dataset.level = is;
-  const [word, kind] = !state.head.leader?.self ? ['plan only', ''] : set.not_asked > 0 ? STATES.unknown : STATES[set.state] ?? [set.state, 'warn'];
-  const badges = [el('span', { class: 'badge', 'data-kind': kind }, word)];
-  const cover = { whole: [`held by ${set.least}+`, 'ok'], thin: ['thin', 'warn'], gap: ['GAP', 'bad'], unserved: [count(set.blocks.unserved_total, 'unserved block'), 'bad'], none: ['no pods', 'warn'] }[is];
+  const [badge, kind] = !informed(state.head) ? ['plan only', ''] : set.not_asked > 0 ? STATES.unknown : STATES[set.state] ?? [set.state, 'warn'];
+  const badges = [el('span', { class: 'badge', 'data-kind': kind }, badge)];
+  const cover = { complete: [`served by ${set.least}+`, 'ok'], thin: ['thin', 'warn'], gap: ['GAP', 'bad'], unserved: [count(set.blocks.unserved_total, 'unserved block'), 'bad'], none: ['no pods', 'warn'] }[is];
   if (cover) badges.unshift(el('span', { class: 'badge', 'data-kind': cover[1] }, cover[0]));
   summary.replaceChildren(
     el('h2', {}, el('span', { class: 'quiet' }, `${set.namespace} / `), set.name), el('span', { class: 'badges' }, ...badges),
     el('p', { class: 'message' }, set.state === 'unknown' ? `${count(set.replicas, 'replica')} in ${count(set.shards.length, 'shard')}, as planned` : sentence(set.message)), strip(set, state.kind, now()));
   if (card.root.open) inside(card);
 }
-/** A capital first, unless it begins with a name. */
-const sentence = (words) => (/^[a-z]+[ ,:]/.test(words) ? words[0].toUpperCase() + words.slice(1) : words);
+/** Capitalises a sentence, unless it begins with a name. */
+const sentence = (raw) => (/^[a-z]+[ ,:]/.test(raw) ? raw[0].toUpperCase() + raw.slice(1) : raw);
 
-/** The inside of a card that is open; what has the focus has it afterwards too. */
+/** Fills an open card and keeps the focus. */
 function inside(card) {
   const { set, body } = card;
   if (!set) return;
@@ -377,7 +332,7 @@ function inside(card) {
   const parts = [facts(set)];
   for (const warning of set.warnings) parts.push(el('p', { class: 'note' }, sentence(warning)));
   const picture = el('div', { class: 'picture' });
-  parts.push(picture, blocks(set), progress(set), pods(card), table(card));
+  parts.push(picture, blocks(set), queriers(set), progress(set), shards(set), pods(card), table(card));
   body.replaceChildren(...parts.filter(Boolean));
   paint(card, picture);
   if (focus) body.querySelector(`[data-key="${focus}"]`)?.focus();
@@ -390,8 +345,8 @@ function paint(card, picture = card.body.querySelector('.picture')) {
 function described(set) {
   const parts = set.shards.slice(0, 50).map((shard, i) => `shard ${i}: ${text(shard.window)}, ${count(shard.replicas, 'pod')}`);
   const is = level(set);
-  const cover = { unserved: `${count(set.blocks.unserved_total, 'block')} served by no pod. `, gap: `Gaps: ${listed(gaps(set), 5)}. `, unknown: 'What is served is not known. ', none: 'Nothing is served. ' }[is] ?? `Every instant is served by at least ${count(set.least, 'pod')}. `;
-  return `${cover}${parts.join('; ')}. The tables below say the same.`;
+  const cover = { unserved: `${count(set.blocks.unserved_total, 'block')} served by no pod. `, gap: `Gaps: ${listed(gaps(set), 5)}. `, unknown: 'Coverage is unknown. ', none: 'Nothing is served. ' }[is] ?? `Every instant is served by at least ${count(set.least, 'pod')}. `;
+  return `${cover}${parts.join('; ')}. The tables below have the same data.`;
 }
 
 function facts(set) {
@@ -399,8 +354,9 @@ function facts(set) {
   const of = (is) => set.pods.filter(is).length;
   const some = (name, number, kind) => (number ? [fact(name, number, kind)] : []);
   return el('dl', { class: 'facts' },
-    fact('Confirmed', `${of((pod) => pod.state === 'confirmed')} of ${set.replicas}`), fact('Shards', set.shards.length), fact('Retention', retention(set)),
-    fact('Fewest ready pods', set.not_asked ? 'not known yet' : set.least, set.least === 0 && !set.not_asked ? 'bad' : ''),
+    fact('Confirmed pods', `${of((pod) => pod.state === 'confirmed')} of ${set.replicas}`), fact('Shards', set.shards.length), fact('Retention', retention(set)),
+    fact('Fewest ready pods', set.not_asked ? 'unknown yet' : set.least, set.least === 0 && !set.not_asked ? 'bad' : ''),
+    fact('Fewest confirmed pods', set.not_asked ? 'unknown yet' : set.least_confirmed),
     ...(set.gap_seconds && !set.not_asked ? [fact('Missing', length(set.gap_seconds), 'bad')] : []),
     fact('Drift', of(drifts), of(drifts) && set.state !== 'rolling' ? 'warn' : ''), fact('Not injected', of((pod) => pod.state === 'not_injected'), of((pod) => pod.state === 'not_injected') ? 'bad' : ''),
     ...blockFacts(set), ...some('Unreachable', of((pod) => pod.state === 'unreachable'), 'bad'), ...some('Unverified', of((pod) => pod.unverified), 'warn'),
@@ -419,16 +375,16 @@ function blockFacts({ blocks, not_asked: notAsked }) {
 }
 const fact = (name, value, kind = '') => el('div', {}, el('dt', {}, name), el('dd', { 'data-kind': kind }, `${value}`));
 
-/** Blocks that are not loaded: range, since when, and where. */
+/** Blocks that are not loaded: range, duration and pods. */
 function blocks(set) {
   if (set.not_asked) return null;
   const columns = [];
   for (const [title, list, total] of [
     ['Blocks that no confirmed pod has loaded', set.blocks.unserved, set.blocks.unserved_total],
-    ['Blocks that some pod has not loaded, served by another', set.blocks.missing, set.blocks.missing_total],
+    ['Blocks missing on some pods but served by others', set.blocks.missing, set.blocks.missing_total],
   ]) {
     if (!total) continue;
-    const items = list.slice(0, MOST_BLOCKS).map((block) => el('li', {}, el('code', {}, block.ulid), ` ${range(block)}`,
+    const items = list.slice(0, MAX_BLOCKS).map((block) => el('li', {}, el('code', {}, block.ulid), ` ${range(block)}`,
       ...(block.since_unix_seconds > 0 ? [', for ', growing(block.since_unix_seconds)] : []),
       block.missing_on.length ? el('span', { class: 'quiet' }, `, not on ${listed(block.missing_on, 4)}`) : null));
     if (total > items.length) items.push(el('li', { class: 'quiet' }, `and ${total - items.length} more: timeshard status -o json`));
@@ -437,64 +393,94 @@ function blocks(set) {
   return columns.length ? el('div', { class: 'columns' }, ...columns) : null;
 }
 
-/** The rollout step by step, beside what happened last. */
+/** What a step needs of each querier. */
+function queriers(set) {
+  if (set.state === 'settled' || !set.queriers.length) return null;
+  const says = { answers: 'answers', pending: 'has not answered yet', group: 'lists a group instead of pods: drain and discovery_delay hold', unknown: 'cannot be asked: drain and discovery_delay hold' };
+  const items = set.queriers.slice(0, MAX_BLOCKS).map((querier) => el('li', {}, el('code', {}, querier.name), ' ',
+    ...(querier.waits_for ? [`the step waits for it ${querier.waits_for}, for `, growing(querier.since_unix_seconds)] : [says[querier.state] ?? querier.state]),
+    querier.why ? el('span', { class: 'quiet' }, ` (${querier.why})`) : null));
+  if (set.queriers.length > items.length) items.push(el('li', { class: 'quiet' }, `and ${set.queriers.length - items.length} more: timeshard status -o json`));
+  return el('div', { class: 'columns' }, el('div', {}, el('h3', {}, 'Queriers'), el('ul', { class: 'blocks' }, ...items)));
+}
+
+/** What changed, and the rollout's steps, next to the latest changes. */
 function progress(set) {
   const columns = [];
-  if (set.rollout || set.steps.length) {
-    const done = set.rollout?.steps_done ?? 0;
-    const moving = set.pods.filter((pod) => !['confirmed', 'not_injected', 'absent'].includes(pod.state));
-    const steps = [];
-    if (done > (moving.length ? 1 : 0)) {
-      const over = moving.length ? done - 1 : done;
-      steps.push(step('done', '✓', `${count(over, 'step')} done`));
-    }
-    if (moving.length) {
-      const words = moving.slice(0, 6).map((pod) => `${pod.name} ${pod.phase && pod.phase !== 'serving' ? pod.phase : WORDS[pod.state] ?? pod.state}`);
-      steps.push(step('now', `${Math.max(done, 1)}`, listed([...words, ...moving.slice(6)], 6)));
-    }
-    set.steps.slice(0, 6).forEach((one, i) => {
-      const names = one.moves.slice(0, 6).map((move) => move.pod);
-      const more = one.moves.length - names.length + one.more;
-      const to = [...new Set(one.moves.map((move) => text(move.to)))];
-      steps.push(step('next', `${done + 1 + i}`, `${names.join(', ')}${more > 0 ? ` and ${more} more` : ''}`, to.length <= 2 ? `to ${to.join(', ')}` : `to ${to.length} windows`));
-    });
-    const unseen = Math.max(set.steps_left, set.steps.length) - Math.min(set.steps.length, 6);
-    if (unseen > 0) steps.push(step('next', '…', `${count(unseen, 'step')} more${set.steps.length ? '' : ' at most'}`));
-    const all = done + Math.max(set.steps_left, set.steps.length);
-    const over = moving.length && done ? done - 1 : done;
-    const title = `Rollout: ${over} of ${count(all, 'step')} done`;
-    const left = set.steps_left ? `, at least ${lasted(set.eta_seconds)} to go` : '';
-    columns.push(el('div', {}, el('h3', {}, title + left), el('progress', { max: Math.max(all, 1), value: over, 'aria-label': title }), el('ol', { class: 'steps' }, ...steps)));
-  }
+  const left = [...settings(set), ...rollout(set)];
+  if (left.length) columns.push(el('div', {}, ...left));
   if (set.changes.length) {
-    const most = set.rollout ? 10 : 6;
-    const items = set.changes.slice(0, most).map((change) => el('li', { 'data-kind': change.kind }, el('time', { datetime: change.at, title: change.at }, when(change.at)), el('span', {}, sentence(change.text))));
-    columns.push(el('div', {}, el('h3', {}, 'Last changes, as this leader saw them'), el('ul', { class: 'changes' }, ...items)));
+    const max = set.rollout ? 10 : 6;
+    const items = set.changes.slice(0, max).map((change) => dateline(change, sentence(change.text), change.kind));
+    columns.push(el('div', {}, el('h3', {}, 'Latest changes, as the leader saw them'), el('ul', { class: 'changes' }, ...items)));
   }
   return columns.length ? el('div', { class: 'columns' }, ...columns) : null;
 }
-function step(is, sign, words, more) {
+const dateline = ({ at }, content, kind) => el('li', { 'data-kind': kind }, el('time', { datetime: at, title: at }, when(at)), el('span', {}, content));
+/** Settings with their old and new values, as the leader saw them change. */
+function settings(set) {
+  if (!set.setting_changes.length) return [];
+  const items = set.setting_changes.slice(0, MAX_SETTINGS).map((change) => dateline(change, `${change.key}: ${change.old} → ${change.new}`));
+  return [el('h3', {}, 'What changed'), el('ul', { class: 'changes' }, ...items)];
+}
+function rollout(set) {
+  if (!set.rollout && !set.steps.length) return [];
+  const { published, over, all, left, expected, moving } = stepsOf(set);
+  const lines = [];
+  if (over > 0) lines.push(step('done', '✓', `${count(over, 'step')} done`));
+  if (moving.length) {
+    const names = moving.slice(0, 6).map((pod) => `${pod.name} ${pod.phase && pod.phase !== 'serving' ? pod.phase : STATE_NAMES[pod.state] ?? pod.state}`);
+    lines.push(step('now', `${Math.max(published, 1)}`, listed([...names, ...moving.slice(6)], 6)));
+  }
+  set.steps.slice(0, 6).forEach((one, i) => {
+    const names = one.moves.slice(0, 6).map((move) => move.pod);
+    const more = one.moves.length - names.length + one.more;
+    const to = [...new Set(one.moves.map((move) => text(move.to)))];
+    lines.push(step('next', `${published + 1 + i}`, `${names.join(', ')}${more > 0 ? ` and ${more} more` : ''}`, to.length <= 2 ? `to ${to.join(', ')}` : `to ${to.length} windows`));
+  });
+  const unseen = left - Math.min(set.steps.length, 6);
+  if (unseen > 0) lines.push(step('next', '…', `${count(unseen, 'step')} more${set.steps.length ? '' : ' at most'}`));
+  const title = `Rollout: ${over} of ${count(all, 'step')} done`;
+  const began = expected && expected !== all ? `, ${expected} expected when it began` : '';
+  return [el('h3', {}, title + began), el('progress', { max: Math.max(all, 1), value: over, 'aria-label': title }), ...ends(set), el('ol', { class: 'steps' }, ...lines)];
+}
+/** Beginning and expected end. */
+function ends(set) {
+  const parts = [];
+  if (set.rollout?.began) parts.push(`Began ${when(set.rollout.began)}.`);
+  if (set.eta_seconds) {
+    const end = set.at + set.eta_seconds;
+    const at = end - now() > 43200 ? moment(end) : clock(end);
+    // Without a forecast the end is the least time of the steps.
+    const known = typeof set.forecast?.seconds === 'number';
+    parts.push(known ? `About ${lasted(set.eta_seconds)} to go: the expected end is ${at}.` : `At least ${lasted(set.eta_seconds)} to go: ends at ${at} or later.`);
+    if (set.forecast?.basis) parts.push(`Loads: ${set.forecast.basis}.`);
+  }
+  return parts.length ? [el('p', { class: 'quiet' }, parts.join(' '))] : [];
+}
+function step(is, sign, title, more) {
   const read = { done: 'done: ', now: 'now: ', next: 'then: ' }[is];
-  return el('li', { 'data-is': is }, el('span', { class: 'n', 'aria-hidden': 'true' }, sign), el('span', {}, el('span', { class: 'hidden' }, read), words, more ? el('span', { class: 'quiet' }, ` ${more}`) : null));
+  return el('li', { 'data-is': is }, el('span', { class: 'n', 'aria-hidden': 'true' }, sign), el('span', {}, el('span', { class: 'hidden' }, read), title, more ? el('span', { class: 'quiet' }, ` ${more}`) : null));
 }
 function when(at) {
   const time = Date.parse(at) / 1000;
-  return now() - time > 86400 ? at.slice(0, 10) : clock(time);
+  return Number.isNaN(time) ? at : now() - time > 43200 ? moment(time) : clock(time);
 }
 
-/** The pods as a table; of many, those that are not as they should be. */
+/** The pods as a table; of many pods, only those not as planned. */
 function pods(card) {
   const { set } = card;
   if (!set.pods.length) return null;
-  const many = set.pods.length > MOST_ROWS / 2;
+  const many = set.pods.length > MAX_ROWS / 2;
   const worth = card.pods ?? (many && !card.all ? set.pods.filter((pod) => pod.state !== 'confirmed' || !same(pod.desired, pod.published)) : set.pods);
-  const shown = worth.slice(0, card.all ? Math.max(MOST_ROWS, card.rows ?? 0) : MOST_ROWS);
+  const shown = worth.slice(0, card.all ? Math.max(MAX_ROWS, card.rows ?? 0) : MAX_ROWS);
   const planned = shown.some((pod) => !same(pod.desired, pod.published));
-  const why = shown.some((pod) => pod.why);
-  const columns = ['Pod', 'Shard', 'State', 'Published', 'Served', ...(planned ? ['Planned'] : []), 'For', 'Restarts', ...(why ? ['Why'] : [])];
+  const why = shown.some((pod) => pod.why), counted = shown.some((pod) => pod.blocks !== undefined);
+  const columns = ['Pod', 'Shard', 'State', 'Published', 'Served', ...(planned ? ['Planned'] : []), ...(counted ? ['Blocks'] : []), 'For', 'Restarts', ...(why ? ['Why'] : [])];
   const lines = shown.map((pod) => row(columns, isLost(pod) ? 'bad' : pod.state === 'confirmed' ? '' : 'busy', {
-    Pod: pod.name, Shard: `${pod.shard}${pod.surplus ? ' (extra)' : ''}`, State: `${WORDS[pod.state] ?? pod.state}${pod.phase && pod.phase !== 'serving' ? ` (${pod.phase})` : ''}`,
+    Pod: pod.name, Shard: `${pod.shard}${pod.surplus ? ' (extra)' : ''}`, State: `${STATE_NAMES[pod.state] ?? pod.state}${pod.phase && pod.phase !== 'serving' ? ` (${pod.phase})` : ''}`,
     Published: text(pod.published), Served: same(pod.applied, pod.published) ? 'the same' : `${text(pod.applied)}${pod.unverified ? ' (unverified)' : ''}`,
+    Blocks: pod.blocks === undefined ? '–' : pod.missing ? `${pod.blocks - pod.missing} of ${pod.blocks}` : `${pod.blocks}`,
     Planned: same(pod.desired, pod.published) ? 'the same' : text(pod.desired), For: pod.since ? growing(pod.since) : '–', Restarts: `${pod.restarts}`, Why: pod.why ?? '',
   }));
   const rest = set.pods.length - shown.length;
@@ -503,43 +489,61 @@ function pods(card) {
   const parts = [el('h3', {}, sentence(caption))];
   if (shown.length) parts.push(tabular(columns, lines, `Pods of ${set.name}`, 'hidden'));
   if (rest > 0 && !card.pods) {
-    const more = el('button', { type: 'button', 'data-key': 'more' }, card.all ? `Show ${Math.min(rest, MOST_ROWS)} more` : `Show pods one by one`);
-    more.addEventListener('click', () => { card.rows = card.all ? shown.length + MOST_ROWS : MOST_ROWS; card.all = true; inside(card); });
+    const more = el('button', { type: 'button', 'data-key': 'more' }, card.all ? `Show ${Math.min(rest, MAX_ROWS)} more` : `Show pods one by one`);
+    more.addEventListener('click', () => { card.rows = card.all ? shown.length + MAX_ROWS : MAX_ROWS; card.all = true; inside(card); });
     parts.push(more);
   }
   return el('div', {}, ...parts);
 }
 
-/** The picture's last row as a table. */
+/** The shards with the blocks in their windows, where pods report them. */
+function shards(set) {
+  if (set.not_asked || !set.pods.some((pod) => pod.blocks !== undefined)) return null;
+  const columns = ['Shard', 'Window', 'Dates', 'Confirmed', 'Blocks', 'Not loaded'];
+  const shown = set.shards.slice(0, MAX_SHARDS);
+  const lines = shown.map((shard, i) => {
+    const [old, young] = ages(shard.window, now());
+    const own = set.pods.filter((pod) => pod.shard === i), found = shardBlocks(set, i);
+    return row(columns, found?.missing ? 'bad' : '', {
+      Shard: `shard ${i}`, Window: text(shard.window), Dates: `${dated(old, now())} .. ${dated(young, now())} UTC`, Confirmed: `${own.filter((pod) => pod.state === 'confirmed').length} of ${count(own.length, 'pod')}`,
+      Blocks: found ? `${found.expected}` : 'unknown', 'Not loaded': found ? `${found.missing}` : 'unknown',
+    });
+  });
+  const parts = [el('h3', {}, count(set.shards.length, 'shard')), tabular(columns, lines, `Shards of ${set.name}, newest first`, 'hidden')];
+  if (set.shards.length > shown.length) parts.push(el('p', { class: 'quiet' }, `${set.shards.length - shown.length} more shards: timeshard status -o json`));
+  return el('div', { class: 'shards' }, ...parts);
+}
+
+/** The coverage row as a table. */
 function table(card) {
   const { set } = card;
   const columns = ['From', 'To', 'Dates', 'Ready pods', 'Confirmed'];
   const parts = set.coverage.length ? set.coverage : null;
-  const lines = parts ? parts.slice(0, MOST_ROWS * 2).map((part) => row(columns, part.serving ? '' : 'bad', {
-    From: aged(part.oldest_age_seconds), To: aged(part.newest_age_seconds), Dates: `${dated(part.oldest_age_seconds, now())} .. ${dated(part.newest_age_seconds, now())}`,
+  const lines = parts ? parts.slice(0, MAX_ROWS * 2).map((part) => row(columns, part.serving ? '' : 'bad', {
+    From: aged(part.oldest_age_seconds), To: aged(part.newest_age_seconds), Dates: `${dated(part.oldest_age_seconds, now())} .. ${dated(part.newest_age_seconds, now())} UTC`,
     'Ready pods': part.serving ? `${part.serving}` : 'GAP: none', Confirmed: `${part.confirmed}`,
-  })) : set.shards.slice(0, MOST_ROWS * 2).map((shard, i) => {
+  })) : set.shards.slice(0, MAX_ROWS * 2).map((shard, i) => {
     const [old, young] = ages(shard.window, now());
-    return row(columns, '', { From: aged(old), To: aged(young), Dates: `${dated(old, now())} .. ${dated(young, now())}`, 'Ready pods': 'not known', Confirmed: `planned: ${shard.replicas} (shard ${i})` });
+    return row(columns, '', { From: aged(old), To: aged(young), Dates: `${dated(old, now())} .. ${dated(young, now())} UTC`, 'Ready pods': 'unknown', Confirmed: `planned: ${shard.replicas} (shard ${i})` });
   });
-  const inner = el('details', { class: 'tables' }, el('summary', { 'data-key': 'table' }, parts ? 'Coverage as a table' : 'Plan as a table'), tabular(columns, lines, parts ? 'Who holds which part, oldest first' : 'Shards as planned, newest first'));
+  const inner = el('details', { class: 'tables' }, el('summary', { 'data-key': 'table' }, parts ? 'Coverage as a table' : 'Plan as a table'), tabular(columns, lines, parts ? 'Pods that serve each part, oldest first' : 'Planned shards, newest first'));
   inner.open = card.inner.get('table') ?? false;
   inner.addEventListener('toggle', () => card.inner.set('table', inner.open));
   return inner;
 }
-/** Roles are written out: on a phone rows become blocks, and a table must stay one. */
+/** Roles are explicit: on a phone CSS turns rows into blocks, but it must stay a table. */
 function tabular(columns, lines, caption, kind = 'quiet') {
   const head = el('tr', { role: 'row' }, ...columns.map((column) => el('th', { scope: 'col', role: 'columnheader' }, column)));
   return el('table', { role: 'table' }, el('caption', { class: kind }, caption), el('thead', { role: 'rowgroup' }, head), el('tbody', { role: 'rowgroup' }, ...lines));
 }
-const WINDOWS = ['Published', 'Served', 'Planned', 'Dates'];
+const WINDOWS = ['Published', 'Served', 'Planned', 'Dates', 'Window'];
 function row(columns, kind, cells) {
   return el('tr', { role: 'row', 'data-kind': kind }, ...columns.map((column, i) =>
     i === 0 ? el('th', { scope: 'row', role: 'rowheader' }, cells[column])
       : el('td', { role: 'cell', 'data-label': column, class: column === 'State' ? 'state' : WINDOWS.includes(column) ? 'window' : null }, ...(cells[column] === '' ? [] : [cells[column]]))));
 }
 
-// ---- what a person does ----------------------------------------------------------------------------------------------
+// ---- user input ------------------------------------------------------------------------------------------------------
 
 function filtered() {
   state.filter = $('filter').value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -558,7 +562,7 @@ $('tools').addEventListener('change', (event) => {
   for (const card of cards.values()) { card.summary.querySelector('.strip')?.replaceWith(strip(card.set, state.kind, now())); if (card.root.open) paint(card); }
 });
 let resized;
-// Also when a scroll bar comes or goes, which is no resize of the window.
+// A scroll bar also changes the width, without a resize of the window.
 new ResizeObserver(() => { clearTimeout(resized); resized = setTimeout(() => { for (const card of cards.values()) if (card.root.open) paint(card); }, 100); }).observe($('cards'));
 setInterval(tick, 1000);
 follow();

@@ -1,19 +1,19 @@
-// Windows as a picture: the past on the left, one row a pod (or a shard, when there are many pods), who holds what below.
-// Everything is made by DOM methods: a text from the cluster is a text node, whatever it says.
+// Draws windows: the past on the left, one row per pod (or per shard, for many pods), coverage below.
+// Built by DOM methods only: every text from the cluster becomes a text node.
 
 const SVG = 'http://www.w3.org/2000/svg';
 const UNITS = { y: 31536000, w: 604800, d: 86400, h: 3600, m: 60, s: 1, ms: 0.001 };
-/** The longest retention, in seconds: what is older has no end. */
+/** The longest retention, in seconds; an older bound means no end. */
 const OPEN = 36500 * 86400;
 const DAY = 86400;
-/** With more pods than this a row is a shard. */
-const MOST_POD_ROWS = 40;
-/** Rows of one picture. */
-const MOST_ROWS = 60;
+/** With more pods, a row is a shard. */
+const MAX_POD_ROWS = 40;
+/** How many rows are drawn. */
+const MAX_ROWS = 60;
 const ROW = 20, BAR = 12, GROUP_GAP = 8;
 
 const SIGNS = { confirmed: '✓', joining: '◔', settling: '…', terminating: '…', absent: '✕', broken: '✕', unreachable: '?', not_injected: '○' };
-export const WORDS = { not_injected: 'not injected' };
+export const STATE_NAMES = { not_injected: 'not injected' };
 export const isLost = (pod) => ['absent', 'broken', 'unreachable', 'not_injected'].includes(pod.state);
 
 /** An element with attributes and children; strings become text nodes. */
@@ -34,17 +34,17 @@ function seconds(text) {
   for (const [, number, unit] of text.matchAll(/(\d+)(ms|[ywdhms])/g)) all += Number(number) * UNITS[unit];
   return text.startsWith('-') ? -all : all;
 }
-/** How old a bound is, in seconds; negative is the future. */
+/** The age of a bound in seconds; negative in the future. */
 function age(bound, now) {
   const at = /^\d{4}-/.test(bound) ? Date.parse(bound) / 1000 : NaN;
   return Number.isNaN(at) ? -seconds(bound) : now - at;
 }
-/** A window as ages of its older and newer end. */
+/** The ages of a window's older and newer end. */
 export const ages = (window, now) => [age(window.min_time, now), age(window.max_time, now)];
 export const same = (a, b) => a === b || (!!a && !!b && a.min_time === b.min_time && a.max_time === b.max_time);
 export const text = (window) => (window ? `${window.min_time} .. ${window.max_time}` : '–');
 
-/** Seconds as people write them, two units at most: 124d8h. */
+/** Seconds in at most two units: 124d8h. */
 export function length(all) {
   let rest = Math.round(Math.abs(all));
   const parts = [];
@@ -56,26 +56,26 @@ export function length(all) {
   }
   return parts.join('') || '0s';
 }
-/** An age in words. */
+/** An age as text. */
 export const aged = (all) => (all >= OPEN ? 'the beginning' : Math.abs(all) < 1 ? 'now' : all > 0 ? `${length(all)} ago` : `in ${length(all)}`);
 export const dated = (all, now) => (all >= OPEN ? 'the beginning' : new Date((now - all) * 1000).toISOString().slice(0, 10));
 
 /** Whether the oldest window has no older end (`retention: forever`). */
-export const isOpen = (set, now) => whole(set, now)[0] >= OPEN;
-/** From the oldest end up to now at least. */
-function whole(set, now) {
+export const isOpen = (set, now) => extent(set, now)[0] >= OPEN;
+/** From the oldest end to now or later. */
+function extent(set, now) {
   const all = set.required ? [ages(set.required, now)] : set.shards.map((shard) => ages(shard.window, now));
   return all.length ? [Math.max(...all.map((a) => a[0])), Math.min(0, ...all.map((a) => a[1]))] : [1, 0];
 }
-/** The ages that a picture spans; a window without an older end is drawn a quarter beyond the last end that there is. */
+/** The ages to draw; a window without an older end extends a quarter beyond the oldest finite end. */
 export function span(set, now) {
-  const [oldest, newest] = whole(set, now);
+  const [oldest, newest] = extent(set, now);
   if (oldest < OPEN) return [oldest, newest];
   const ends = set.shards.flatMap((shard) => ages(shard.window, now)).filter((end) => end < OPEN);
   return [Math.max(...ends, DAY) * 1.25, newest];
 }
 
-/** From an age to 0 (oldest) .. 1 (newest). Logarithmic near now on both sides, so that recent days are not a line. */
+/** Maps an age to 0 (oldest) .. 1 (newest). Logarithmic around now, so that recent days stay visible. */
 function scale([oldest, newest], kind) {
   const unit = Math.max(oldest / 30, 1);
   const bend = kind === 'log' ? (all) => Math.asinh(all / unit) : (all) => all;
@@ -89,7 +89,7 @@ function ticks([oldest, newest], kind, x, width) {
     : steps(oldest, Math.max(2, Math.floor(width / 110)));
   const wanted = [oldest, 0, ...nice.filter((tick) => tick < oldest), ...(newest < 0 ? [newest] : [])];
   const kept = [];
-  // The ends and now come first; others where there is room.
+  // The ends and now take precedence; other ticks where there is room.
   for (const tick of wanted) {
     if (kept.every((other) => Math.abs(x(other) - x(tick)) * width > 46)) kept.push(tick);
   }
@@ -101,31 +101,31 @@ function steps(oldest, most) {
   return Array.from({ length: Math.floor(oldest / size) }, (_, i) => (i + 1) * size);
 }
 
-const held = (part) => (part.serving >= 3 ? 'held-more' : `held-${part.serving}`);
+const served = (part) => (part.serving >= 3 ? 'served-more' : `served-${part.serving}`);
 
-/** The coverage alone, as a thin line. */
+/** Only the coverage, as a thin line. */
 export function strip(set, kind, now) {
   const x = scale(span(set, now), kind);
   const svg = draw('svg', { class: 'strip', viewBox: '0 0 1000 6', preserveAspectRatio: 'none', 'aria-hidden': 'true' });
   for (const part of set.coverage) {
     const [from, to] = [x(part.oldest_age_seconds) * 1000, x(part.newest_age_seconds) * 1000];
-    svg.append(draw('rect', { class: held(part), x: from, y: 0, width: Math.max(to - from, part.serving ? 0.5 : 4), height: 6 }));
+    svg.append(draw('rect', { class: served(part), x: from, y: 0, width: Math.max(to - from, part.serving ? 0.5 : 4), height: 6 }));
   }
   return svg;
 }
 
-/** One row: a label, bars, and what a screen reader or a pointer is told. */
+/** One row: label, bars, and a title for screen readers and pointers. */
 function podRow(set, pod) {
   const row = { shard: pod.shard, sign: SIGNS[pod.state], label: pod.name, short: `-${pod.ordinal}`, lost: isLost(pod), bars: [], title: podTitle(pod) };
-  const word = WORDS[pod.state] ?? pod.state;
+  const note = STATE_NAMES[pod.state] ?? pod.state;
   if (pod.state === 'confirmed' || pod.state === 'joining') row.bars.push([pod.applied ?? pod.published, pod.state, '']);
-  else if (row.lost) row.bars.push([pod.published ?? pod.desired, 'lost', word]);
-  else row.bars.push([pod.published ?? pod.desired, 'moving', pod.phase && pod.phase !== 'serving' ? pod.phase : word]);
+  else if (row.lost) row.bars.push([pod.published ?? pod.desired, 'lost', note]);
+  else row.bars.push([pod.published ?? pod.desired, 'moving', pod.phase && pod.phase !== 'serving' ? pod.phase : note]);
   if (!same(pod.desired, pod.published)) row.goal = pod.desired;
   return row;
 }
 const podTitle = (pod) =>
-  `${pod.name}, shard ${pod.shard}: ${WORDS[pod.state] ?? pod.state}${pod.phase ? ` (${pod.phase})` : ''}, serves ${text(pod.applied)}, published ${text(pod.published)}, planned ${text(pod.desired)}${pod.why ? `; ${pod.why}` : ''}`;
+  `${pod.name}, shard ${pod.shard}: ${STATE_NAMES[pod.state] ?? pod.state}${pod.phase ? ` (${pod.phase})` : ''}, serves ${text(pod.applied)}, published ${text(pod.published)}, planned ${text(pod.desired)}${pod.why ? `; ${pod.why}` : ''}`;
 
 function shardRow(set, shard, index, pods) {
   const confirmed = pods.filter((pod) => pod.state === 'confirmed').length;
@@ -139,21 +139,21 @@ const plannedRow = (shard, index) => ({
   title: `shard ${index}, planned: ${text(shard.window)}, ${shard.replicas} pods`,
 });
 
-/** Rows, and how many more there would be. Where not all can be drawn, those that are not as they should be come first. */
+/** Returns the rows and how many are not drawn. Rows that need attention take precedence. */
 function rows(set) {
   let all;
   if (set.state === 'unknown') all = set.shards.map(plannedRow);
-  else if (set.pods.length <= MOST_POD_ROWS) all = [...set.pods].sort((a, b) => a.shard - b.shard || a.ordinal - b.ordinal).map((pod) => podRow(set, pod));
+  else if (set.pods.length <= MAX_POD_ROWS) all = [...set.pods].sort((a, b) => a.shard - b.shard || a.ordinal - b.ordinal).map((pod) => podRow(set, pod));
   else {
     const pods = set.shards.map(() => []);
     for (const pod of set.pods) pods[pod.shard]?.push(pod);
     all = set.shards.map((shard, i) => shardRow(set, shard, i, pods[i]));
   }
-  const shown = all.length <= MOST_ROWS ? all : [...all.filter((row) => row.sign !== '✓'), ...all.filter((row) => row.sign === '✓')].slice(0, MOST_ROWS);
+  const shown = all.length <= MAX_ROWS ? all : [...all.filter((row) => row.sign !== '✓'), ...all.filter((row) => row.sign === '✓')].slice(0, MAX_ROWS);
   return [shown.sort((a, b) => a.shard - b.shard), all.length - shown.length];
 }
 
-/** The picture of a StatefulSet, `width` pixels wide. */
+/** Draws a StatefulSet, `width` pixels wide. */
 export function timeline(set, width, kind, now, summary, id) {
   const ends = span(set, now), open = isOpen(set, now);
   const wide = width > 560;
@@ -166,7 +166,7 @@ export function timeline(set, width, kind, now, summary, id) {
   const places = [];
   let y = top, before = null;
   for (const row of shown) {
-    if (before !== null && before !== row.shard && shown.length <= MOST_POD_ROWS) y += GROUP_GAP;
+    if (before !== null && before !== row.shard && shown.length <= MAX_POD_ROWS) y += GROUP_GAP;
     places.push(y);
     y += ROW;
     before = row.shard;
@@ -183,10 +183,10 @@ export function timeline(set, width, kind, now, summary, id) {
     svg.append(draw('text', { class: 'quiet', x: x(tick), y: axis + 13, 'text-anchor': anchor }, tick === 0 ? 'now' : open && tick === ends[0] ? 'older' : tick < 0 ? `+${length(tick)}` : `-${length(tick)}`));
     if (wide && tick > 0 && (tick === ends[0] ? !open : tick >= 86400)) {
       const crowded = tick !== ends[0] && x(tick) - LEFT < 90;
-      if (!crowded && kind === 'linear') svg.append(draw('text', { class: 'quiet', x: x(tick), y: axis + 27, 'text-anchor': anchor }, dated(tick, now)));
+      if (!crowded && kind === 'linear') svg.append(draw('text', { class: 'quiet', x: x(tick), y: axis + 27, 'text-anchor': anchor }, `${dated(tick, now)}${tick === ends[0] ? ' UTC' : ''}`));
     }
   }
-  if (wide && kind === 'log' && !open) svg.append(draw('text', { class: 'quiet', x: x(ends[0]), y: axis + 27, 'text-anchor': 'start' }, dated(ends[0], now)));
+  if (wide && kind === 'log' && !open) svg.append(draw('text', { class: 'quiet', x: x(ends[0]), y: axis + 27, 'text-anchor': 'start' }, `${dated(ends[0], now)} UTC`));
   before = null;
   shown.forEach((row, i) => {
     const at = places[i];
@@ -195,13 +195,13 @@ export function timeline(set, width, kind, now, summary, id) {
     before = row.shard;
     const label = wide && row.label.length <= 16 ? row.label : wide ? `…${row.label.slice(-15)}` : row.short;
     group.append(draw('text', { class: row.lost ? 'lost' : '', x: (wide ? 64 : 36) + digits, y: at + 11 }, `${row.sign} ${label}`));
-    for (const [window, style, word] of row.bars.filter(([window]) => window)) {
+    for (const [window, style, note] of row.bars.filter(([window]) => window)) {
       const [old, young] = ages(window, now).map(x);
       group.append(draw('rect', { class: `bar ${style}`, x: old, y: at, width: Math.max(young - old, 2), height: BAR, rx: 3 }));
-      if (word) {
-        const inside = young - old > 20 + word.length * 7;
-        const fits = inside || width - RIGHT - young > word.length * 7;
-        if (fits) group.append(draw('text', { class: row.lost ? 'alarm' : 'quiet', x: inside ? (old + young) / 2 : young + 5, y: at + 10, 'text-anchor': inside ? 'middle' : 'start' }, word));
+      if (note) {
+        const inside = young - old > 20 + note.length * 7;
+        const fits = inside || width - RIGHT - young > note.length * 7;
+        if (fits) group.append(draw('text', { class: row.lost ? 'alarm' : 'quiet', x: inside ? (old + young) / 2 : young + 5, y: at + 10, 'text-anchor': inside ? 'middle' : 'start' }, note));
       }
     }
     if (row.goal) {
@@ -215,16 +215,16 @@ export function timeline(set, width, kind, now, summary, id) {
   return svg;
 }
 
-/** How many ready pods hold each part. */
+/** Draws how many ready pods serve each part. */
 function coverage(svg, set, x, y, top, wide) {
   svg.append(draw('text', { class: 'shard', x: 0, y: y + 11 }, wide ? 'ready pods' : 'ready'));
   let last = -Infinity;
   for (const part of set.coverage) {
     const [from, to] = [x(part.oldest_age_seconds), x(part.newest_age_seconds)];
     const gap = part.serving === 0;
-    const words = `${aged(part.oldest_age_seconds)} .. ${aged(part.newest_age_seconds)}: ${gap ? 'GAP, no ready pod' : `${part.serving} ready, ${part.confirmed} confirmed`}`;
+    const title = `${aged(part.oldest_age_seconds)} .. ${aged(part.newest_age_seconds)}: ${gap ? 'GAP, no ready pod' : `${part.serving} ready, ${part.confirmed} confirmed`}`;
     if (gap) svg.append(draw('rect', { class: 'column', x: from, y: top - 6, width: Math.max(to - from, 2), height: y - top + 6 }));
-    svg.append(draw('g', {}, draw('title', {}, words), draw('rect', { class: held(part), x: from, y, width: Math.max(to - from, gap ? 3 : 0.5), height: 14 })));
+    svg.append(draw('g', {}, draw('title', {}, title), draw('rect', { class: served(part), x: from, y, width: Math.max(to - from, gap ? 3 : 0.5), height: 14 })));
     const middle = (from + to) / 2;
     const label = gap ? 'GAP' : `${part.serving}`;
     if ((gap || to - from > 9) && middle - last > (gap ? 18 : 12)) {

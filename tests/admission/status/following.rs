@@ -13,7 +13,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
-fn waiting_tells_each_change_and_ends_when_all_is_settled() {
+fn waiting_prints_each_change_and_ends_when_all_is_settled() {
     let stages = [
         document(&[rolling()]),
         json!({"broken": 1}),
@@ -37,7 +37,7 @@ fn waiting_tells_each_change_and_ends_when_all_is_settled() {
     ];
     assert_eq!(said, want);
     assert!(
-        text(&output.stderr).contains("there is no list statefulsets"),
+        text(&output.stderr).contains("it has no list statefulsets"),
         "{}",
         text(&output.stderr)
     );

@@ -14,12 +14,12 @@ fn what_cannot_be_shown_is_a_sentence() {
         (
             (200, healthy()),
             vec!["absent"],
-            "no StatefulSet absent in labelled namespaces; there are: monitoring/store",
+            "no StatefulSet absent in the labelled namespace monitoring; there are: monitoring/store",
         ),
         (
             (200, healthy()),
             vec!["store", "-n", "other"],
-            "kubectl label namespace other thanos-timeshard.io/injection=enabled",
+            "kubectl label --overwrite namespace other thanos-timeshard.io/injection=enabled",
         ),
         (
             (200, healthy()),
@@ -29,27 +29,27 @@ fn what_cannot_be_shown_is_a_sentence() {
         (
             (200, document(&[]).to_string()),
             vec!["-n", "monitoring"],
-            "no StatefulSet in namespace monitoring",
+            "no StatefulSet in namespace monitoring; there are: none",
         ),
         (
             (200, document(&[late]).to_string()),
             vec![],
-            "the report on monitoring/store cannot be read by this version",
+            "cannot read the report of monitoring/store",
         ),
         (
             (200, follower.to_string()),
             vec!["store"],
-            "it does not lead; the leader is timeshard-b: ask that one",
+            "it is not the leader; the leader is timeshard-b",
         ),
         (
             (200, "<html>".to_owned()),
             vec![],
-            "is not that of timeshard serve",
+            "is not from timeshard serve",
         ),
         (
             (200, "[]".to_owned()),
             vec![],
-            "there is no list statefulsets",
+            "it has no list statefulsets",
         ),
         (
             (200, " ".repeat(17 * 1024 * 1024)),
@@ -74,15 +74,43 @@ fn what_cannot_be_shown_is_a_sentence() {
 }
 
 #[test]
+fn an_empty_list_says_what_to_do() {
+    let mut unlabelled = document(&[]);
+    unlabelled["namespaces"] = json!([]);
+    for (answer, words) in [
+        (unlabelled, "no namespace is labelled: "),
+        (
+            document(&[]),
+            "no StatefulSet in the labelled namespace monitoring; to use another namespace: ",
+        ),
+    ] {
+        let output = Server::of(&answer).status(&[]);
+        let said = text(&output.stderr);
+        let command =
+            "kubectl label --overwrite namespace NAME thanos-timeshard.io/injection=enabled";
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains(&format!("{words}{command}")), "{said}");
+    }
+}
+
+#[test]
+fn a_statefulset_may_be_written_as_for_kubectl() {
+    for name in ["sts/store", "statefulset/store", "statefulset.apps/store"] {
+        let output = Server::of(&document(&[settled()])).status(&[name]);
+        assert!(output.status.success(), "{name}: {output:?}");
+    }
+}
+
+#[test]
 fn a_server_that_is_not_there_is_named() {
-    let nobody = Command::new(TIMESHARD)
+    let unreachable = Command::new(TIMESHARD)
         .args(["status", "--server", "http://127.0.0.1:1"])
         .output()
         .unwrap();
     assert!(
-        text(&nobody.stderr).contains("http://127.0.0.1:1/status: Connection refused"),
+        text(&unreachable.stderr).contains("http://127.0.0.1:1/status: Connection refused"),
         "{}",
-        text(&nobody.stderr)
+        text(&unreachable.stderr)
     );
 }
 
@@ -92,7 +120,10 @@ fn arguments_that_make_no_sense_exit_with_2() {
         (["--server", "https://x"], "write http://HOST:PORT"),
         (["--timeout", "1m"], "--until-settled"),
         (["--system-namespace", "a/b"], "write a namespace's name"),
-        (["a/b/c", "d"], "write NAME or NAMESPACE/NAME"),
+        (
+            ["a/b/c", "d"],
+            "write the StatefulSet as NAME, NAMESPACE/NAME or statefulset/NAME",
+        ),
     ] {
         let output = Command::new(TIMESHARD)
             .arg("status")

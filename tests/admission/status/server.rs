@@ -1,4 +1,4 @@
-//! A server that answers as it is told.
+//! A server with scripted answers.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +12,8 @@ use crate::server::TIMESHARD;
 
 type Answers = dyn Fn(&str, usize) -> (u16, String) + Send + Sync;
 
-/// A server that answers as it is told: the path and how many were asked before give status and body.
+/// A server with scripted answers: the path and how many were asked before give status and
+/// body.
 pub(super) struct Server {
     port: u16,
     pub(super) asked: Arc<Mutex<Vec<String>>>,

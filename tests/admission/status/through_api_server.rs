@@ -38,7 +38,7 @@ fn in_cluster(
     before_api_server(&["status", "-o", "json"], answers)
 }
 
-/// Runs a command before an API server that answers as it is told, and gives what that was asked.
+/// Runs a command against an API server with scripted answers, and returns its requests.
 pub(crate) fn before_api_server(
     args: &[&str],
     answers: impl Fn(&str, usize) -> (u16, String) + Send + Sync + 'static,

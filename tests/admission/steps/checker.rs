@@ -7,7 +7,8 @@ use serde_json::Value;
 /// What `retention: forever` is checked for: a hundred years.
 const FOREVER_SECONDS: i64 = 100 * 365 * 86_400;
 
-/// Seconds after now of a bound such as `-124d8h`: read here once more, so that the program's own reader is not trusted.
+/// Seconds after now of a bound such as `-124d8h`: read here once more, so that the program's own
+/// reader is not trusted.
 fn seconds(bound: &Value) -> i64 {
     let text = bound.as_str().unwrap();
     if text == "0000-01-01T00:00:00Z" {
@@ -49,18 +50,19 @@ fn windows(plan: &Value) -> Windows {
         .collect()
 }
 
-/// Which instants must be held by a pod that stays.
+/// Instants that a pod which does not change must serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// All that anybody held before the step.
+    /// Those that any pod served before the step.
     HeldBeforeTheStep,
-    /// All that anybody held before the rollout. Behind shard Services an instant that only some members of one hold is not
-    /// served yet, so a retention that grows is there when the rollout has ended.
+    /// Those that any pod served before the rollout. Behind a shard Service an instant that only
+    /// some members have is not served yet, so a longer retention is complete only after the
+    /// rollout.
     HeldBeforeTheRollout,
 }
 
-/// Every instant of the retention that must be kept is held, during each step, by a pod that does not change; no pod changes
-/// more than twice; and the end is the new plan.
+/// Checks that during each step a pod that does not change serves every instant that must be kept,
+/// that no pod changes more than twice, and that the steps end at the new plan.
 pub(super) fn check(
     old: &Value,
     new: &Value,
@@ -85,7 +87,8 @@ pub(super) fn check(
         if moves.is_empty() {
             return Err(format!("step {number} is empty"));
         }
-        // In the middle between two neighbouring edges, so that nothing hangs on whom an edge belongs to.
+        // In the middle between two neighbouring edges, so that nothing depends on which side an edge
+        // belongs to.
         let edges: BTreeSet<i64> = at
             .values()
             .chain(begin.values())
@@ -111,7 +114,7 @@ pub(super) fn check(
                     .any(|pod| holds(&pod) && !moves.contains_key(pod.0))
             {
                 return Err(format!(
-                    "step {number}: nobody stays for {} s before now",
+                    "step {number}: no pod stays for {} s before now",
                     -middle / 2
                 ));
             }

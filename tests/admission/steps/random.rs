@@ -2,10 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use chrono::{DateTime, Utc};
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use rand::RngExt as _;
 use thanos_timeshard::core::config::Config;
+use thanos_timeshard::core::model::window::Window;
 use thanos_timeshard::core::plan::Plan;
+use thanos_timeshard::core::rollout::planner::{
+    Member, MemberState, PlanTerms, Slot, Step, mark_longer, preview,
+};
 
 use super::checker::{Kept, check};
 use super::*;
@@ -79,16 +84,66 @@ fn check_seed(seed: u16) -> Result<(), String> {
     .map_err(|why| format!("seed {seed}, {why}"))
 }
 
-/// What `plan -o json` says of a configuration, without a process for it: only the rollout is printed by the program.
+fn at() -> DateTime<Utc> {
+    AT.strip_prefix("--at=").unwrap().parse().unwrap()
+}
+
+/// The document of `plan -o json`, as far as the checker reads it.
 fn plan_document(text: &str, pods: u32, retention_days: Option<i64>) -> Value {
     let config = Config::parse(text, "test").unwrap();
     let plan = Plan::new(&config.sharding, Some(pods));
-    let at = AT.strip_prefix("--at=").unwrap().parse().unwrap();
-    let row = |index| {
-        let window = plan.window(plan.assign(index).shard, at);
-        json!({"pod": format!("thanos-store-gateway-{index}"), "min_time": window.min, "max_time": window.max})
-    };
+    let row = |index| row(index, plan.window(plan.assign(index).shard, at()));
     json!({"pods": (0..pods).map(row).collect::<Vec<_>>(), "retention_seconds": retention_days.map(|days| days * 86_400)})
+}
+
+fn row(index: u32, window: Window) -> Value {
+    json!({"pod": format!("thanos-store-gateway-{index}"), "min_time": window.min, "max_time": window.max})
+}
+
+/// The steps of `plan --from OLD --to NEW -o json`, as far as the checker reads them.
+fn rollout_document(old: &str, new: &str, pods: u32) -> Value {
+    let [old, new] = [old, new].map(|text| Config::parse(text, "test").unwrap().sharding);
+    let slots = [&old, &new].map(|sharding| {
+        let plan = Plan::new(sharding, Some(pods));
+        move |index: u32| {
+            let assigned = plan.assign(index);
+            let slot = Slot {
+                shard: assigned.shard,
+                replica: assigned.replica,
+                window: plan.window(assigned.shard, at()),
+            };
+            (slot, assigned.surplus)
+        }
+    });
+    let member = |index: u32| Member {
+        published: slots[0](index).0,
+        desired: slots[1](index).0,
+        surplus: slots[1](index).1,
+        state: MemberState::Confirmed,
+        canary: false,
+    };
+    let mut members: Vec<Member> = (0..pods).map(member).collect();
+    let terms = PlanTerms::new(&new, members.len(), at());
+    mark_longer(&mut members, &terms);
+    let mut windows: Vec<Window> = members.iter().map(|one| one.published.window).collect();
+    let mut steps = Vec::new();
+    for step in preview(members, &terms).0 {
+        let Step::Move { changes, .. } = step else {
+            continue;
+        };
+        let restarts: Vec<Value> = changes
+            .iter()
+            .filter(|change| {
+                let before = std::mem::replace(&mut windows[change.member], change.to.window);
+                before != change.to.window
+            })
+            .map(|change| row(u32::try_from(change.member).unwrap(), change.to.window))
+            .collect();
+        if !restarts.is_empty() {
+            steps.push(json!({"pods": restarts}));
+        }
+    }
+    json!({"steps": steps})
 }
 
 fn check_pair(
@@ -100,33 +155,46 @@ fn check_pair(
 ) -> Result<(), String> {
     let document = |(text, days)| plan_document(text, pods, days);
     let ((old_text, _), (new_text, _)) = (old, new);
-    let rollout = Pair::new(old_text, new_text).rollout(&["--replicas", &pods.to_string()]);
+    let rollout = rollout_document(old_text, new_text, pods);
     check(&document(old), &document(new), &rollout, buffer, kept)
         .map_err(|why| format!("{pods} pods: {why}\n{old_text}\n{new_text}\n{rollout}"))
 }
 
-/// The documents that are made here are those that the program prints.
+/// The program prints the documents that these tests check.
 #[test]
-fn plans_are_those_that_are_printed() {
+fn plans_and_steps_are_those_that_are_printed() {
     for seed in 0..3 {
         let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
-        let random = random_config(&mut rng);
-        let mut printed = Pair::new(&random.text, "").json(&[
-            "--config=old.yaml",
-            "--replicas",
-            &random.pods.to_string(),
-        ]);
+        let (old, new) = (random_config(&mut rng), random_config(&mut rng));
+        let pair = Pair::new(&old.text, &new.text);
+        let pods = old.pods.to_string();
+        let mut printed = pair.json(&["--config=old.yaml", "--replicas", &pods]);
         for pod in printed["pods"].as_array_mut().unwrap() {
             pod.as_object_mut()
                 .unwrap()
                 .retain(|key, _| ["pod", "min_time", "max_time"].contains(&key.as_str()));
         }
-        printed.as_object_mut().unwrap().remove("warnings");
+        for key in ["apiVersion", "kind", "warnings"] {
+            assert!(
+                printed.as_object_mut().unwrap().remove(key).is_some(),
+                "{key}"
+            );
+        }
         assert_eq!(
             printed,
-            plan_document(&random.text, random.pods, random.retention_days),
+            plan_document(&old.text, old.pods, old.retention_days),
             "{}",
-            random.text
+            old.text
+        );
+        let printed = pair.rollout(&["--replicas", &pods]);
+        let steps = printed["steps"].as_array().unwrap().iter();
+        let steps: Vec<Value> = steps.map(|step| json!({"pods": step["pods"]})).collect();
+        assert_eq!(
+            json!({"steps": steps}),
+            rollout_document(&old.text, &new.text, old.pods),
+            "{}\n{}",
+            old.text,
+            new.text
         );
     }
 }
@@ -144,8 +212,8 @@ fn every_rollout_between_random_configurations_passes_an_independent_check() {
     );
 }
 
-/// Two shards of three become three of two: the part that is new is held on the way by pods that are in the wrong Service for
-/// it, and stays held for whoever asks every pod.
+/// Two shards of three become three of two: pods in the wrong Service serve the new part meanwhile,
+/// and a querier that asks every pod never loses it.
 #[test]
 fn a_growing_retention_behind_services_never_goes_away_again() {
     let config = |shards, replicas, days| {

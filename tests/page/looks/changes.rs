@@ -1,8 +1,8 @@
-//! What a user does, and what happens while the page is open: keys, news, a stream that breaks.
+//! Keyboard use, live changes and a broken stream.
 
 use super::*;
 
-/// The key, as a browser is told to press it.
+/// The Tab key in the `WebDriver` protocol.
 const TAB: &str = "\u{e004}";
 
 pub(super) fn keyboard(stage: &Stage) {
@@ -13,7 +13,7 @@ pub(super) fn keyboard(stage: &Stage) {
     assert_eq!(
         browser.run("return document.activeElement.className"),
         json!("skip"),
-        "first of all one can skip to the StatefulSets"
+        "the first stop skips to the StatefulSets"
     );
     browser.keys("\u{e007}");
     browser.until("location.hash === '#sets'");
@@ -21,7 +21,7 @@ pub(super) fn keyboard(stage: &Stage) {
     for _ in 0..12 {
         browser.keys(TAB);
         let now = browser.run("const e = document.activeElement, s = getComputedStyle(e); return [e.tagName, e.id || e.value || '', e.matches(':focus-visible') && s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2]");
-        assert_eq!(now[2], json!(true), "the focus is to be seen on {now}");
+        assert_eq!(now[2], json!(true), "the focus is visible on {now}");
         seen.push(now[0].as_str().unwrap().to_owned());
         if seen.iter().filter(|tag| *tag == "SUMMARY").count() == 1 {
             break;
@@ -38,7 +38,7 @@ pub(super) fn keyboard(stage: &Stage) {
     browser.until(
         "document.querySelector('.card').open && document.querySelector('.card svg.timeline')",
     );
-    // What changes meanwhile does not take the focus away.
+    // A change keeps the focus.
     let mut known = scenes::gap();
     known.sets[0] = scenes::rolling().sets[0].clone();
     server.know(known);
@@ -57,7 +57,7 @@ pub(super) fn live(stage: &Stage) {
         .browser
         .until("document.getElementById('verdict').dataset.level === 'gap'");
     server.know(scenes::rolling());
-    stage.browser.until("document.getElementById('verdict').dataset.level === 'whole' && document.querySelector('progress')");
+    stage.browser.until("document.getElementById('verdict').dataset.level === 'complete' && document.querySelector('progress')");
     server.know(scenes::empty());
     stage
         .browser
@@ -72,7 +72,7 @@ pub(super) fn stale(stage: &Stage) {
     let addr = stage.runtime.block_on(server.end());
     browser.until("document.getElementById('live').dataset.state === 'off'");
     browser.until(
-        "/^stale since \\d\\d:\\d\\d:\\d\\d, (next try in \\d+ s|trying again)$/.test(document.getElementById('live-text').textContent)",
+        "/^stale since \\d\\d:\\d\\d:\\d\\d UTC, (next try in \\d+ s|trying again)$/.test(document.getElementById('live-text').textContent)",
     );
     assert!(
         stage
@@ -83,33 +83,30 @@ pub(super) fn stale(stage: &Stage) {
     );
     assert!(
         stage.text("verdict-text").contains("(as of "),
-        "what is shown is said to be old"
+        "the state is marked as old"
     );
     assert_eq!(
         browser.run("return document.getElementById('verdict').dataset.level"),
         json!("unknown"),
         "and not shown as good"
     );
-    assert_eq!(
-        stage.text("say"),
-        "The stream broke, what is shown is stale."
-    );
+    assert_eq!(stage.text("say"), "The stream broke; this page is stale.");
     browser.picture(&stage.pictures.join("stale.png"));
-    // While it was away one StatefulSet went, too.
+    // Meanwhile one StatefulSet was deleted.
     let mut known = scenes::rolling();
     known.sets.pop();
     let again = stage.runtime.block_on(Server::at(addr, known));
     browser.until("document.getElementById('live').dataset.state === 'on'");
     browser.until("document.querySelectorAll('.card').length === 1");
     assert!(!stage.text("verdict-text").contains("as of"));
-    // The server ends in an orderly way, and refuses who comes then.
+    // The server shuts down and rejects new streams.
     again.trigger.signal();
-    browser.until("document.getElementById('verdict-more').textContent.includes('about to end')");
-    // Only the refused connections are complained of.
+    browser.until("document.getElementById('verdict-more').textContent.includes('shutting down')");
+    // Only the rejected connections are logged.
     let others: Vec<String> = browser
         .complaints()
         .into_iter()
-        .filter(|words| !words.contains("/events - Failed to load resource"))
+        .filter(|line| !line.contains("/events - Failed to load resource"))
         .collect();
     assert_eq!(others, Vec::<String>::new());
 }

@@ -1,8 +1,9 @@
 //! The floor: an admission webhook over TLS that reads a review and answers with a fixed patch.
 //!
-//! It does what no webhook can do without (accept, TLS, HTTP, read the review, answer with its uid) and nothing else:
-//! no injection, metrics, logs, limits or drain. `skim` borrows the few fields that an injector decides by and skips the
-//! rest; `raw` keeps the pod as text; `dom` builds a full tree of it.
+//! It does only what every webhook must do (accept, TLS, HTTP, read the review, answer with its uid):
+//! no injection, metrics, logs, limits or drain. `skim` borrows the few fields
+//! that an injector decides by and skips the rest; `raw` keeps the pod as text; `dom` builds a full
+//! tree of it.
 //!
 //! usage: floor ADDRESS CERTIFICATE KEY dom|raw|skim [THREADS, default 1]
 
@@ -27,7 +28,7 @@ use serde_json::value::RawValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// As long as the patch of a small injector, in base64.
+/// A patch as long as a small injector's, in base64.
 const PATCH: &str = include_str!("patch.b64");
 const BODY_LIMIT_BYTES: usize = 7 << 20;
 

@@ -1,13 +1,14 @@
-//! The `StatefulSet`s, their pods, and the budgets and Services that select these.
+//! The `StatefulSet`s, their pods, and the PDBs and Services that select these.
 
 use serde_json::{Value, json};
 
-use super::super::fixture::{budget, healthy, pod, read, service};
-use super::super::objects::{BudgetView, ConfigText, ServiceView};
+use super::super::objects::ConfigText;
 use super::super::snapshot::Snapshot;
 use super::super::{Space, run};
-use super::{finds, passes, says};
-use crate::core::names;
+use super::fixture::{budget, healthy, pod, read, service};
+use super::{finds, passes, with_status};
+use crate::core::kube::observed::ServiceFacts;
+use crate::core::model::names;
 
 fn set(snapshot: &mut Snapshot, change: impl FnOnce(&mut Value)) {
     change(&mut snapshot.statefulsets.as_mut().unwrap()[0]);
@@ -20,11 +21,11 @@ fn space(snapshot: &mut Snapshot) -> &mut Space {
 /// The container of thanos in the StatefulSet.
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
-fn args(words: Value) -> impl FnOnce(&mut Snapshot) {
+fn args(argv: Value) -> impl FnOnce(&mut Snapshot) {
     move |s: &mut Snapshot| {
         set(s, |o| {
-            *o.pointer_mut(&format!("{CONTAINER}/args")).unwrap() = words
-        })
+            *o.pointer_mut(&format!("{CONTAINER}/args")).unwrap() = argv;
+        });
     }
 }
 
@@ -40,19 +41,28 @@ fn eligibility_is_admissions() {
     );
     finds(&["fail statefulset-eligible: runs inside"], |s| {
         set(s, |o| {
-            o.pointer_mut(CONTAINER).unwrap()["command"] = json!(["sh", "-c", "thanos store"])
+            o.pointer_mut(CONTAINER).unwrap()["command"] = json!(["sh", "-c", "thanos store"]);
         });
     });
     finds(&["warn statefulset-eligible: is not named thanos"], |s| {
         set(s, |o| {
-            o.pointer_mut(CONTAINER).unwrap()["image"] = json!("busybox")
+            o.pointer_mut(CONTAINER).unwrap()["image"] = json!("busybox");
         });
     });
     finds(&[], args(json!(["receive"])));
+    // An opt-out is deliberate.
+    for argv in [json!(["store"]), json!(["store", "@/etc/flags"])] {
+        finds(&[], |s: &mut Snapshot| {
+            args(argv)(s);
+            set(s, |o| {
+                o["metadata"]["annotations"][names::MANAGED] = json!("false");
+            });
+        });
+    }
     finds(&[], |s| {
         set(s, |o| {
-            o["spec"]["template"]["metadata"]["labels"][names::INJECT] = json!("false")
-        })
+            o["spec"]["template"]["metadata"]["labels"][names::INJECT] = json!("false");
+        });
     });
 }
 
@@ -61,31 +71,31 @@ fn the_pod_template() {
     finds(&["fail statefulset-probes: /-/healthy"], |s| {
         set(s, |o| {
             o.pointer_mut(CONTAINER).unwrap()["livenessProbe"] =
-                json!({"httpGet": {"path": "/-/ready", "port": 10902}})
+                json!({"httpGet": {"path": "/-/ready", "port": 10902}});
         });
     });
     finds(&["fail statefulset-probes"], |s| {
         set(s, |o| {
             o.pointer_mut(CONTAINER).unwrap()["livenessProbe"] =
-                json!({"tcpSocket": {"port": 10901}})
+                json!({"tcpSocket": {"port": 10901}});
         });
     });
     finds(&["warn statefulset-template: no effect"], |s| {
         set(s, |o| {
             o["spec"]["template"]["metadata"]["annotations"] =
-                json!({"thanos-timeshard.io/overlap": "2d"})
+                json!({"thanos-timeshard.io/overlap": "2d"});
         });
     });
     finds(&["warn statefulset-template: skip-inbound-ports"], |s| {
         set(s, |o| {
             o["spec"]["template"]["metadata"]["annotations"] =
-                json!({names::LINKERD_INJECT: "enabled"})
+                json!({names::LINKERD_INJECT: "enabled"});
         });
     });
     finds(&["fail statefulset-template: JSON array"], |s| {
         set(s, |o| {
             o["spec"]["template"]["metadata"]["annotations"] =
-                json!({names::COMMAND_ANNOTATION: "/bin/thanos"})
+                json!({names::COMMAND_ANNOTATION: "/bin/thanos"});
         });
     });
 }
@@ -116,7 +126,7 @@ fn annotations() {
         annotated("thanos-timeshard.io/total-shards", "many"),
     );
     finds(
-        &["warn statefulset-annotations: none that is read"],
+        &["warn statefulset-annotations: is unknown and has no effect"],
         annotated("thanos-timeshard.io/total-shard", "3"),
     );
     finds(
@@ -129,7 +139,7 @@ fn annotations() {
     );
     finds(&[], annotated(names::GUARD, "warn"));
     finds(
-        &["warn statefulset-annotations: on the StatefulSet itself"],
+        &["warn statefulset-annotations: no effect on a StatefulSet"],
         annotated(names::INJECT, "false"),
     );
     finds(
@@ -153,8 +163,8 @@ fn replicas_and_update_strategy() {
     let at_once = |value: Value| {
         move |s: &mut Snapshot| {
             set(s, |o| {
-                o["spec"]["updateStrategy"]["rollingUpdate"] = json!({"maxUnavailable": value})
-            })
+                o["spec"]["updateStrategy"]["rollingUpdate"] = json!({"maxUnavailable": value});
+            });
         }
     };
     finds(
@@ -171,12 +181,12 @@ fn replicas_and_update_strategy() {
 #[test]
 fn pods() {
     finds(&["warn pods-injected: store-3"], |s| {
-        space(s).pods = Ok(read((0..6).map(|n| pod(n, n != 3)).collect()))
+        space(s).pods = Ok((0..6).map(|n| pod(n, n != 3)).collect());
     });
     finds(&["warn pods-agents: store-2 (0.9.0)"], |s| {
-        says(s, |d| {
-            d["statefulsets"][0]["pods"][2]["agent_version"] = json!("0.9.0")
-        })
+        with_status(s, |d| {
+            d["statefulsets"][0]["pods"][2]["agent_version"] = json!("0.9.0");
+        });
     });
 }
 
@@ -185,10 +195,7 @@ fn budgets() {
     let foreign = |n: usize| {
         move |s: &mut Snapshot| {
             space(s).budgets = Ok((0..n)
-                .map(|i| {
-                    read::<BudgetView>(budget(&format!("pdb{i}"), false, &json!({"app": "store"})))
-                        .into()
-                })
+                .map(|i| budget(&format!("pdb{i}"), false, &json!({"app": "store"})))
                 .collect());
         }
     };
@@ -198,11 +205,11 @@ fn budgets() {
 
 #[test]
 fn services() {
-    let served = |change: fn(&mut Value)| {
+    let served = |change: fn(&mut ServiceFacts)| {
         move |s: &mut Snapshot| {
             let mut service = service();
             change(&mut service);
-            space(s).services = Ok(vec![read::<ServiceView>(service).into()]);
+            space(s).services = Ok(vec![service]);
         }
     };
     finds(
@@ -210,22 +217,22 @@ fn services() {
             "warn statefulset-services: publishNotReadyAddresses",
             "fail querier-endpoints: publishNotReadyAddresses",
         ],
-        served(|v| v["spec"]["publishNotReadyAddresses"] = json!(true)),
+        served(|service| service.publishes_not_ready = true),
     );
     finds(
         &[
             "warn statefulset-services: no headless",
             "fail querier-endpoints: ClusterIP",
         ],
-        served(|v| v["spec"]["clusterIP"] = json!("10.1.1.1")),
+        served(|service| service.headless = false),
     );
     finds(
         &["fail querier-endpoints: no port named grpc"],
-        served(|v| v["spec"]["ports"] = json!([])),
+        served(|service| service.ports.clear()),
     );
     finds(
         &["warn statefulset-services: no Service selects"],
-        served(|v| v["spec"]["selector"] = json!({"app": "other"})),
+        served(|service| service.selector = read(json!({"app": "other"}))),
     );
     finds(&["warn statefulset-services: spec.serviceName"], |s| {
         set(s, |o| o["spec"]["serviceName"] = json!("gone"));
@@ -245,12 +252,12 @@ fn services_of_shards() {
         &["fail statefulset-shard-services: store-shard-0, store-shard-1, store-shard-2"],
         grouped,
     );
-    let shard = |n: u32| {
-        read::<ServiceView>(
-            json!({"metadata": {"name": format!("store-shard-{n}"), "labels": {names::MANAGED_BY_LABEL: names::MANAGED_BY},
-            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "store", "uid": "u1"}]},
-            "spec": {"clusterIP": "None", "selector": {"app": "store", names::SHARD_LABEL: n.to_string()}, "ports": [{"name": "grpc", "port": 10901}]}}),
-        )
+    let shard = |n: u32| ServiceFacts {
+        name: format!("store-shard-{n}"),
+        ours: true,
+        owner_uid: Some("u1".to_owned()),
+        selector: read(json!({"app": "store", names::SHARD_LABEL: n.to_string()})),
+        ..service()
     };
     let three = |s: &mut Snapshot| {
         grouped(s);
@@ -258,7 +265,7 @@ fn services_of_shards() {
             .services
             .as_mut()
             .unwrap()
-            .extend((0..3).map(|n| shard(n).into()));
+            .extend((0..3).map(shard));
     };
     finds(&[], three);
     finds(
@@ -267,7 +274,7 @@ fn services_of_shards() {
             three(s);
             set(s, |o| {
                 o["spec"]["template"]["spec"]["containers"][0]["args"] =
-                    json!(["store", "--grpc-address=0.0.0.0:9090"])
+                    json!(["store", "--grpc-address=0.0.0.0:9090"]);
             });
         },
     );

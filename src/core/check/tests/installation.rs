@@ -1,14 +1,15 @@
-//! The API server, the server with its configuration, and the namespaces; before an installation, too.
+//! The API server, the server with its configuration, and the namespaces; before an installation,
+//! too.
 
 use serde_json::{Value, json};
 
-use super::super::fixture::{api, forbidden, nodes, read};
 use super::super::objects::{ConfigText, Object};
 use super::super::rights::Denied;
 use super::super::snapshot::{Lack, Snapshot};
 use super::super::{ApiFacts, Preflight};
-use super::{finds, finds_before, says};
-use crate::core::names;
+use super::fixture::{api, forbidden, nodes, read};
+use super::{finds, finds_before, with_status};
+use crate::core::model::names;
 
 #[test]
 fn the_api_server() {
@@ -26,16 +27,16 @@ fn the_api_server() {
     finds(&["fail api-version: 1.20"], at("v1.20.3"));
     finds(&["warn api-version: matchConditions"], at("v1.27.3+k3s1"));
     finds(&["warn api-version: newer"], at("v1.99.0"));
-    finds(&["warn api-version: cannot be read"], at("what"));
+    finds(&["warn api-version: cannot parse"], at("what"));
     finds(&[], at("v1.28.0-gke.1"));
     finds(&["warn api-clock: 20 s ahead of"], |s| {
-        s.api.ahead_ms = Some(20_000)
+        s.api.ahead_ms = Some(20_000);
     });
     finds(&["fail api-clock: 400 s behind"], |s| {
-        s.api.ahead_ms = Some(-400_000)
+        s.api.ahead_ms = Some(-400_000);
     });
     finds(&["fail node-kubelets: n1 (v1.28.9)"], |s| {
-        s.nodes = Ok(nodes("v1.28.9"))
+        s.nodes = Ok(nodes("v1.28.9"));
     });
     finds(&[], |s| {
         s.nodes = Ok(nodes("v1.28.9"));
@@ -55,7 +56,7 @@ fn the_server() {
         });
     });
     finds(&["fail server-replicas: no Deployment"], |s| {
-        s.deployments = Ok(Vec::new())
+        s.deployments = Ok(Vec::new());
     });
     let replicas = |wanted: i64, ready: i64| {
         move |s: &mut Snapshot| {
@@ -78,37 +79,37 @@ fn the_server() {
             "warn server-version: \"0.9.0\"",
             "warn pods-agents: store-0 (1.0.0)",
         ],
-        |s| says(s, |d| d["version"] = json!("0.9.0")),
+        |s| with_status(s, |d| d["version"] = json!("0.9.0")),
     );
     finds(&["fail server-status: watch"], |s| {
-        says(s, |d| d["watch_error"] = json!("forbidden"))
+        with_status(s, |d| d["watch_error"] = json!("forbidden"));
     });
     finds(&["fail server-status: certificate"], |s| {
-        says(s, |d| d["certificate_error"] = json!("bad pair"))
+        with_status(s, |d| d["certificate_error"] = json!("bad pair"));
     });
     finds(&["fail server-status: not listed"], |s| {
-        says(s, |d| d["synced"] = json!(false))
+        with_status(s, |d| d["synced"] = json!(false));
     });
     finds(&["warn server-status: --webhook-only"], |s| {
-        says(s, |d| d["webhook_only"] = json!(true))
+        with_status(s, |d| d["webhook_only"] = json!(true));
     });
     finds(&["warn server-leader: without a refresher"], |s| {
-        says(s, |d| d["leader"] = Value::Null)
+        with_status(s, |d| d["leader"] = Value::Null);
     });
     finds(&["fail server-leader: no replica leads"], |s| {
-        says(s, |d| d["leader"] = json!({"holder": null, "self": false}))
+        with_status(s, |d| d["leader"] = json!({"holder": null, "self": false}));
     });
     finds(&["fail server-leader: gone"], |s| {
-        says(s, |d| d["leader"] = json!({"error": "gone"}))
+        with_status(s, |d| d["leader"] = json!({"error": "gone"}));
     });
     finds(&["warn server-leader: b leads"], |s| {
-        says(s, |d| d["leader"] = json!({"holder": "b", "self": false}))
+        with_status(s, |d| d["leader"] = json!({"holder": "b", "self": false}));
     });
-    finds(&["warn server-status: nobody answers"], |s| {
+    finds(&["warn server-status: no replica answers"], |s| {
         s.status = Err(Lack {
             what: "ask".to_owned(),
             forbidden: false,
-            why: "nobody answers".to_owned(),
+            why: "no replica answers".to_owned(),
         });
     });
 }
@@ -121,7 +122,7 @@ fn the_configuration() {
                 source: "c.yaml".to_owned(),
                 text: text.to_owned(),
                 of_server: true,
-            }))
+            }));
         }
     };
     finds(
@@ -151,11 +152,11 @@ fn the_configuration() {
         text("sharding: {drain: 40s}"),
     );
     finds(&["fail config-applied: line 3"], |s| {
-        says(s, |d| d["config_error"] = json!("line 3"))
+        with_status(s, |d| d["config_error"] = json!("line 3"));
     });
     finds(&[], |s| s.config = Ok(None));
     finds(&["warn api-permissions: get configmap"], |s| {
-        s.config = forbidden("get configmap c")
+        s.config = forbidden("get configmap c");
     });
 }
 
@@ -196,8 +197,8 @@ fn namespaces() {
             });
         },
     );
-    finds(&["fail namespace-labels: no such namespace"], |s| {
-        s.only = Some("nowhere".to_owned())
+    finds(&["fail namespace-labels: does not exist"], |s| {
+        s.only = Some("nowhere".to_owned());
     });
     finds(&["warn namespace-labels: kube-system is labelled"], |s| {
         s.namespaces
@@ -210,10 +211,10 @@ fn namespaces() {
 #[test]
 fn before_an_installation() {
     finds_before(&["fail install-permissions: create clusterroles"], |p| {
-        p.denied = Ok(vec!["create clusterroles".to_owned()])
+        p.denied = Ok(vec!["create clusterroles".to_owned()]);
     });
     finds_before(&["warn install-cert-manager"], |p| {
-        p.cert_manager = Ok(false)
+        p.cert_manager = Ok(false);
     });
     let space = |meta: Value| move |p: &mut Preflight| p.namespace = Ok(Some(read(meta)));
     finds_before(
@@ -229,18 +230,18 @@ fn before_an_installation() {
         space(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})),
     );
     let there = |labels: Value| {
-        move |p: &mut Preflight| p.there[0].1 = Ok(Some(read(json!({"labels": labels}))))
+        move |p: &mut Preflight| p.existing[0].1 = Ok(Some(read(json!({"labels": labels}))))
     };
     finds_before(
         &["fail install-names: ClusterRole timeshard"],
         there(json!({})),
     );
     finds_before(
-        &["warn install-names: installed already"],
+        &["warn install-names: already installed"],
         there(json!({"app.kubernetes.io/name": "thanos-timeshard"})),
     );
     finds_before(&["warn api-permissions: get Secret"], |p| {
-        p.there[11].1 = forbidden("get Secret timeshard-tls")
+        p.existing[11].1 = forbidden("get Secret timeshard-tls");
     });
     finds_before(&["fail api-version"], |p| {
         p.api = ApiFacts {

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::super::fixture::{COREFILE, forbidden, healthy, querier, read, statefulset};
-use super::super::objects::{ConfigText, ContainerWords};
+use super::super::objects::ConfigText;
 use super::super::periods::termination_drain;
-use super::super::{DnsFacts, Outcome, Snapshot, ids, run};
+use super::super::{CheckOutcome, DnsFacts, Snapshot, ids, run};
 use super::finds;
-use crate::core::duration::PromDuration;
+use super::fixture::{COREFILE, forbidden, healthy, querier, read, statefulset};
+use crate::core::model::duration::PromDuration;
 
 #[test]
 fn queriers() {
@@ -31,22 +31,70 @@ fn queriers() {
         asks(&["query", "--endpoint=store-0.store.monitoring.svc:10901"]),
     );
     finds(
-        &["fail querier-endpoints: looked up once"],
+        &["fail querier-endpoints: gRPC looks the name up once"],
         asks(&["query", "--store", "store:10901"]),
     );
     finds(&[], asks(&["query", "--endpoint=dns+store:10901"]));
     finds(
         &[],
-        asks(&["query", "--endpoint=dns+somebody.else.svc:10901"]),
+        asks(&["query", "--endpoint=dns+other.elsewhere.svc:10901"]),
     );
-    finds(&["fail querier-endpoints: looked up once"], |s| {
-        s.workloads = Ok(Vec::new());
-        let mut as_set = statefulset();
-        as_set["metadata"]["name"] = json!("query");
-        as_set["spec"]["template"]["spec"]["containers"][0]["args"] =
-            json!(["query", "--endpoint=store.monitoring:10901"]);
-        s.statefulsets.as_mut().unwrap().push(as_set);
-    });
+    finds(
+        &["fail querier-endpoints: gRPC looks the name up once"],
+        |s| {
+            s.workloads = Ok(Vec::new());
+            let mut as_set = statefulset();
+            as_set["metadata"]["name"] = json!("query");
+            as_set["spec"]["template"]["spec"]["containers"][0]["args"] =
+                json!(["query", "--endpoint=store.monitoring:10901"]);
+            s.statefulsets.as_mut().unwrap().push(as_set);
+        },
+    );
+}
+
+#[test]
+fn queriers_that_a_complete_set_relies_on() {
+    const ASKS: &str = "--endpoint=dnssrv+_grpc._tcp.store.monitoring.svc.cluster.local";
+    const ALL: &str = "sharding: {queriers_complete: true}";
+    const ITEM: &str = "sharding: {queriers_complete: true}\nqueriers: [{namespace: thanos, selector: app=query, port: 9090}]";
+    let with = |text: &'static str, namespace: &'static str, args: &'static [&'static str]| {
+        move |s: &mut Snapshot| {
+            let mut querier = querier(args);
+            querier["metadata"]["namespace"] = json!(namespace);
+            s.workloads = Ok(read(json!([querier])));
+            config(text)(s);
+        }
+    };
+    finds(&[], with(ALL, "monitoring", &["query", ASKS]));
+    finds(&[], with("sharding: {}", "thanos", &["query", ASKS]));
+    finds(
+        &["fail querier-asked: in another namespace and is not asked"],
+        with(ALL, "thanos", &["query", ASKS]),
+    );
+    finds(
+        &[],
+        with(ITEM, "thanos", &["query", ASKS, "--http-address=:$(X)"]),
+    );
+    finds(
+        &["warn querier-asked: no number as port"],
+        with(ALL, "monitoring", &["query", ASKS, "--http-address=:$(X)"]),
+    );
+    finds(
+        &["warn querier-asked: --http.config"],
+        with(
+            ITEM,
+            "thanos",
+            &["query", ASKS, "--http.config=/etc/web.yaml"],
+        ),
+    );
+    finds(
+        &["warn querier-asked: not a plain path"],
+        with(
+            ALL,
+            "monitoring",
+            &["query", ASKS, "--web.route-prefix=/a?b"],
+        ),
+    );
 }
 
 fn config(text: &'static str) -> impl Fn(&mut Snapshot) {
@@ -55,7 +103,7 @@ fn config(text: &'static str) -> impl Fn(&mut Snapshot) {
             text: text.to_owned(),
             of_server: true,
             ..ConfigText::default()
-        }))
+        }));
     }
 }
 
@@ -67,7 +115,7 @@ fn hint(change: impl Fn(&mut Snapshot)) -> String {
     report
         .findings
         .iter()
-        .find(|one| one.check == &ids::DISCOVERY_PERIODS && one.result == Outcome::Warn)
+        .find(|one| one.check == &ids::DISCOVERY_PERIODS && one.result == CheckOutcome::Warn)
         .unwrap()
         .hint
         .clone()
@@ -75,7 +123,7 @@ fn hint(change: impl Fn(&mut Snapshot)) -> String {
 
 #[test]
 fn periods_are_compared_with_what_discovery_takes() {
-    const PARTS: &str = "within 1m9s (readiness 3s, EndpointSlice 1s, DNS cache 30s by the Corefile, querier's interval 30s, its update 5s), but ";
+    const PARTS: &str = "within 1m9s (readiness 3s, EndpointSlice 1s, DNS cache 30s from the Corefile, querier's interval 30s, its update 5s), but ";
     finds(
         &[&format!(
             "warn discovery-periods: {PARTS}drain is 1m, termination_drain is 45s, discovery_delay is 1m: queries"
@@ -111,32 +159,26 @@ fn a_controller_that_replaces_pods_before_queriers_know_the_one_before() {
         (
             0,
             &[
-                "warn discovery-periods: minReadySeconds is 0: in a rolling restart strict queries are incomplete",
+                "warn discovery-periods: minReadySeconds is 0: during a rolling restart, strict queries are incomplete",
             ][..],
         ),
         (35, &["warn discovery-periods: minReadySeconds is 35"]),
         (36, &[]),
     ] {
         finds(found, |s| {
-            s.statefulsets.as_mut().unwrap()[0]["spec"]["minReadySeconds"] = json!(seconds)
+            s.statefulsets.as_mut().unwrap()[0]["spec"]["minReadySeconds"] = json!(seconds);
         });
     }
     finds(&[], |s| {
         s.statefulsets.as_mut().unwrap()[0]["spec"]["minReadySeconds"] = json!(0);
-        s.dns.told = Some(PromDuration::ZERO);
+        s.dns.given = Some(PromDuration::ZERO);
     });
 }
 
 #[test]
 fn pods_with_an_earlier_termination_drain_are_named() {
     let earlier = |s: &mut Snapshot| {
-        let drains = s
-            .spaces
-            .get_mut("monitoring")
-            .unwrap()
-            .termination_drains
-            .as_mut()
-            .unwrap();
+        let drains = &mut s.spaces.get_mut("monitoring").unwrap().termination_drains;
         drains.extend([
             ("store-1".to_owned(), PromDuration::from_secs(45)),
             ("other-0".to_owned(), PromDuration::ZERO),
@@ -150,7 +192,7 @@ fn pods_with_an_earlier_termination_drain_are_named() {
     finds(
         &["warn api-permissions: list pods in namespace monitoring"],
         |s| {
-            s.spaces.get_mut("monitoring").unwrap().termination_drains =
+            s.spaces.get_mut("monitoring").unwrap().pods =
                 forbidden("list pods in namespace monitoring");
         },
     );
@@ -158,7 +200,7 @@ fn pods_with_an_earlier_termination_drain_are_named() {
 
 #[test]
 fn what_dns_remembers_is_read_told_or_assumed() {
-    let said = |change: &dyn Fn(&mut DnsFacts)| {
+    let with = |change: &dyn Fn(&mut DnsFacts)| {
         let mut snapshot = healthy();
         change(&mut snapshot.dns);
         snapshot.workloads = Ok(Vec::new());
@@ -172,16 +214,16 @@ fn what_dns_remembers_is_read_told_or_assumed() {
             .clone()
     };
     let has = |change: &dyn Fn(&mut DnsFacts), part: &str| {
-        let message = said(change);
+        let message = with(change);
         assert!(message.contains(part), "{part:?} is not in {message}");
     };
     has(
         &|_| (),
-        "DNS cache 30s by the Corefile, querier's interval 30s (assumed)",
+        "DNS cache 30s from the Corefile, querier's interval 30s (assumed)",
     );
     has(
-        &|dns| dns.told = Some(PromDuration::ZERO),
-        "within 39s (readiness 3s, EndpointSlice 1s, DNS cache 0s as --dns-cache says",
+        &|dns| dns.given = Some(PromDuration::ZERO),
+        "within 39s (readiness 3s, EndpointSlice 1s, DNS cache 0s set by --dns-cache",
     );
     has(
         &|dns| dns.corefile = Ok(None),
@@ -193,7 +235,7 @@ fn what_dns_remembers_is_read_told_or_assumed() {
     );
     has(
         &|dns| dns.corefile = Ok(Some("}".to_owned())),
-        "DNS cache 30s assumed: the Corefile is not understood, line 1: ",
+        "DNS cache 30s assumed: the Corefile cannot be parsed: line 1: ",
     );
     let uncached = COREFILE.replace("cache 30", "cache 30 {\n disable success cluster.local\n }");
     has(
@@ -201,14 +243,14 @@ fn what_dns_remembers_is_read_told_or_assumed() {
         "within 39s",
     );
     let with_node = |dns: &mut DnsFacts| {
-        (dns.corefile, dns.node_local) = (Ok(Some(uncached.clone())), Ok(true))
+        (dns.corefile, dns.node_local) = (Ok(Some(uncached.clone())), Ok(true));
     };
     has(
         &with_node,
-        "DNS cache 30s by the Corefile and NodeLocal DNSCache",
+        "DNS cache 30s from the Corefile and NodeLocal DNSCache",
     );
     let unknown_node = |dns: &mut DnsFacts| {
-        (dns.corefile, dns.node_local) = (Ok(Some(uncached.clone())), forbidden("get daemonset"))
+        (dns.corefile, dns.node_local) = (Ok(Some(uncached.clone())), forbidden("get daemonset"));
     };
     has(
         &unknown_node,
@@ -224,10 +266,8 @@ fn what_dns_remembers_is_read_told_or_assumed() {
 #[test]
 fn a_launcher_says_its_termination_drain() {
     let of = |command: &str| {
-        let command: Vec<&str> = command.split(' ').collect();
-        termination_drain(&read::<Vec<ContainerWords>>(
-            json!([{"command": ["sidecar"]}, {"command": command}]),
-        ))
+        let command: Vec<String> = command.split(' ').map(str::to_owned).collect();
+        termination_drain([&["sidecar".to_owned()], command.as_slice()])
     };
     let launch = "/run/timeshard/timeshard-agent launch --shared-dir=/run/timeshard";
     assert_eq!(

@@ -3,15 +3,16 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::fixture::{
-    certificate, healthy, querier, read, reported, statefulset, status_document, webhook,
-};
 use super::super::objects::ConfigText;
 use super::super::snapshot::Certificate;
 use super::super::{ServerStatus, run};
+use super::fixture::{
+    certificate, healthy, querier, read, reported, statefulset, status_document, webhook,
+};
+use crate::testing::cases;
 
-/// Words that matter somewhere, so that random objects reach far.
-fn word() -> impl Strategy<Value = String> {
+/// Values that some check reads, so that random objects reach far.
+fn token() -> impl Strategy<Value = String> {
     let known = [
         "store",
         "query",
@@ -49,12 +50,12 @@ fn tree() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        word().prop_map(Value::from)
+        token().prop_map(Value::from)
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map(word(), inner, 0..4).prop_map(|map| json!(map))
+            prop::collection::btree_map(token(), inner, 0..4).prop_map(|map| json!(map))
         ]
     })
 }
@@ -81,12 +82,12 @@ fn replaced(object: &mut Value, path: &[usize], with: Value) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn nothing_panics(
         edits in prop::collection::vec((prop::collection::vec(any::<usize>(), 1..8), tree()), 1..4),
-        answer in tree(), report in tree(), text in ".{0,80}", ahead in any::<i64>(), end in any::<i64>(), words in prop::collection::vec(word(), 0..5),
+        answer in tree(), report in tree(), text in ".{0,80}", ahead in any::<i64>(), end in any::<i64>(), words in prop::collection::vec(token(), 0..5),
     ) {
         let mut s = healthy();
         s.api.ahead_ms = Some(ahead);

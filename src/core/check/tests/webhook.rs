@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::super::fixture::{NOW, certificate, forbidden, read, webhook};
 use super::super::snapshot::{Certificate, DryRun, Snapshot, Trouble};
 use super::finds;
+use super::fixture::{NOW, certificate, forbidden, read, webhook};
 
 fn hook(snapshot: &mut Snapshot, change: impl FnOnce(&mut Value)) {
     let mut all = json!([webhook()]);
@@ -15,22 +15,22 @@ fn hook(snapshot: &mut Snapshot, change: impl FnOnce(&mut Value)) {
 #[test]
 fn the_registration() {
     finds(&["fail webhook-registered"], |s| {
-        s.webhooks = Ok(Vec::new())
+        s.webhooks = Ok(Vec::new());
     });
     finds(&["warn webhook-registered: 2 times"], |s| {
-        s.webhooks = Ok(read(json!([webhook(), webhook()])))
+        s.webhooks = Ok(read(json!([webhook(), webhook()])));
     });
     finds(&["fail webhook-scope: rules"], |s| {
-        hook(s, |w| w["rules"][0]["operations"] = json!(["UPDATE"]))
+        hook(s, |w| w["rules"][0]["operations"] = json!(["UPDATE"]));
     });
     finds(&["fail webhook-scope: whole cluster"], |s| {
-        hook(s, |w| w["namespaceSelector"] = json!({}))
+        hook(s, |w| w["namespaceSelector"] = json!({}));
     });
     finds(
-        &["fail webhook-scope: leaves out labelled namespaces: monitoring"],
+        &["fail webhook-scope: excludes labelled namespaces: monitoring"],
         |s| {
             hook(s, |w| {
-                w["namespaceSelector"]["matchLabels"] = json!({"team": "a"})
+                w["namespaceSelector"]["matchLabels"] = json!({"team": "a"});
             });
         },
     );
@@ -39,16 +39,16 @@ fn the_registration() {
             w["namespaceSelector"]["matchExpressions"]
                 .as_array_mut()
                 .unwrap()
-                .truncate(1)
+                .truncate(1);
         });
     });
     finds(&["warn webhook-scope: objectSelector"], |s| {
-        hook(s, |w| w["objectSelector"] = json!({}))
+        hook(s, |w| w["objectSelector"] = json!({}));
     });
     finds(&["warn webhook-scope: not-opted-out"], |s| {
         hook(s, |w| {
-            w["matchConditions"].as_array_mut().unwrap().truncate(2)
-        })
+            w["matchConditions"].as_array_mut().unwrap().truncate(2);
+        });
     });
     finds(&["warn webhook-policy: Ignore"], |s| {
         hook(s, |w| {
@@ -57,19 +57,19 @@ fn the_registration() {
         });
     });
     finds(&["warn webhook-policy: 30"], |s| {
-        hook(s, |w| w["timeoutSeconds"] = json!(30))
+        hook(s, |w| w["timeoutSeconds"] = json!(30));
     });
     finds(&["fail webhook-policy: Some"], |s| {
-        hook(s, |w| w["sideEffects"] = json!("Some"))
+        hook(s, |w| w["sideEffects"] = json!("Some"));
     });
     finds(&["fail webhook-service: does not exist"], |s| {
-        s.service = Ok(None)
+        s.service = Ok(None);
     });
     finds(&["fail webhook-service: port 8443"], |s| {
-        hook(s, |w| w["clientConfig"]["service"]["port"] = json!(8443))
+        hook(s, |w| w["clientConfig"]["service"]["port"] = json!(8443));
     });
     finds(&["fail webhook-service: no address"], |s| {
-        s.endpoints = Ok(read(json!([{"endpoints": null, "ports": null}])))
+        s.endpoints = Ok(read(json!([{"endpoints": null, "ports": null}])));
     });
 }
 
@@ -95,7 +95,7 @@ fn the_ca_bundle() {
     finds(&["fail webhook-ca: 2 days ago"], authority(-2 * 86_400));
     finds(&["warn webhook-ca: 2 hours"], authority(7_200));
     finds(&["fail webhook-ca: it is empty"], |s| {
-        s.authorities = Some(Err("it is empty".to_owned()))
+        s.authorities = Some(Err("it is empty".to_owned()));
     });
 }
 
@@ -124,14 +124,14 @@ fn the_served_certificate() {
         let of_secret = bad.clone();
         finds(&[part], |s| s.served = Ok(bad));
         finds(&[part], |s| {
-            (s.served, s.secret) = (Err("timeout".to_owned()), Ok(Some(of_secret)))
+            (s.served, s.secret) = (Err("timeout".to_owned()), Ok(Some(of_secret)));
         });
     }
-    finds(&["warn webhook-certificate: nobody has renewed"], |s| {
+    finds(&["warn webhook-certificate: has not been renewed"], |s| {
         s.served = Ok(Certificate {
             not_after: NOW + 3_600,
             ..certificate()
-        })
+        });
     });
 }
 
@@ -140,13 +140,13 @@ fn a_server_that_cannot_be_connected_to_from_here() {
     let from_far = |s: &mut Snapshot| s.served = Err("timeout".to_owned());
     finds(&[], from_far);
     finds(&[], |s| {
-        (s.served, s.secret) = (Err("timeout".to_owned()), Ok(None))
+        (s.served, s.secret) = (Err("timeout".to_owned()), Ok(None));
     });
     let untried = |s: &mut Snapshot| {
         from_far(s);
         s.dry_run = DryRun::NotTried("no right".to_owned());
     };
-    finds(&["warn webhook-certificate: fits the caBundle"], untried);
+    finds(&["warn webhook-certificate: matches the caBundle"], untried);
     finds(
         &["warn api-permissions", "warn webhook-certificate: timeout"],
         |s| {
@@ -154,7 +154,7 @@ fn a_server_that_cannot_be_connected_to_from_here() {
             s.secret = forbidden("get secret");
         },
     );
-    finds(&["warn webhook-certificate: not there"], |s| {
+    finds(&["warn webhook-certificate: does not exist"], |s| {
         untried(s);
         s.secret = Ok(None);
     });
@@ -172,9 +172,9 @@ fn the_dry_run() {
         );
     });
     finds(&["warn webhook-admission: quota"], |s| {
-        s.dry_run = refused("exceeded quota")
+        s.dry_run = refused("exceeded quota");
     });
-    finds(&["fail webhook-admission: without sidecar"], |s| {
+    finds(&["fail webhook-admission: lacks sidecar"], |s| {
         s.dry_run = DryRun::Admitted {
             namespace: "m".to_owned(),
             injected: false,

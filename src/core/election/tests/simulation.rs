@@ -1,4 +1,4 @@
-//! Whatever fails: at most one candidate may write, and one comes to lead in time.
+//! With any faults, at most one candidate may write, and one becomes leader in time.
 
 use proptest::prelude::*;
 use rand::SeedableRng as _;
@@ -7,6 +7,7 @@ use rand::rngs::SmallRng;
 use super::world::{
     Candidate, END, Event, FAULTS, Fault, HEALTHY, Micros, SECOND, Scenario, TAKEOVER, World,
 };
+use crate::testing::cases;
 
 fn candidate() -> impl Strategy<Value = Candidate> {
     let hours = 3_600_000_000_i64;
@@ -49,13 +50,14 @@ fn scenario() -> impl Strategy<Value = Scenario> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_500))]
+    #![proptest_config(cases(1_500))]
 
-    /// Never two that may write; and once nothing fails any more, one leads within the promise and stays.
+    /// Never may two candidates write; once nothing fails any more, one becomes leader in the
+    /// promised time and stays.
     #[test]
     fn at_most_one_writes_and_one_comes_to_lead(scenario in scenario()) {
         let mut world = World::new(scenario);
-        // Whoever was killed for good is back when all is well.
+        // Candidates killed for good are back when all is well.
         for name in 0..world.scenario.candidates.len() {
             world.push(HEALTHY, Event::Boot { name });
         }
@@ -68,7 +70,7 @@ proptest! {
     }
 }
 
-/// Candidates in good order, and one fault that befalls the leader.
+/// Healthy candidates, and one fault of the leader.
 fn after_the_leaders(fault: Fault, seed: u64) -> (World, Micros) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let candidates: Vec<Candidate> = (0..rng.random_range(2..4))
@@ -105,8 +107,12 @@ fn worst_takeover(fault: Fault, what: &str) -> Micros {
                 .into_iter()
                 .map(|span| span.0)
                 .find(|from| *from > at);
-            next.unwrap_or_else(|| panic!("seed {seed}: nobody took over: {:?}", world.permitted()))
-                - at
+            next.unwrap_or_else(|| {
+                panic!(
+                    "seed {seed}: no candidate took over: {:?}",
+                    world.permitted()
+                )
+            }) - at
         })
         .collect();
     times.sort_unstable();
@@ -119,7 +125,7 @@ fn worst_takeover(fault: Fault, what: &str) -> Micros {
 }
 
 #[test]
-fn a_killed_leader_is_followed_in_time() {
+fn a_killed_leader_is_replaced_in_time() {
     let worst = worst_takeover(Fault::Crash { back: None }, "killed");
     assert!(worst <= TAKEOVER, "{worst} µs");
     let back = worst_takeover(
@@ -130,8 +136,8 @@ fn a_killed_leader_is_followed_in_time() {
 }
 
 #[test]
-fn a_leader_that_stops_hands_over_at_once() {
-    // The last write must be over (2 s), and a follower looks every 2.4 s at the latest.
+fn a_leader_that_stops_hands_over_immediately() {
+    // The last write must be over (2 s), and a follower reads at least every 2.4 s.
     let worst = worst_takeover(Fault::Stop { back: 30 * SECOND }, "stopped");
     assert!(worst <= 5 * SECOND, "{worst} µs");
 }

@@ -1,4 +1,5 @@
-//! Candidates with clocks of their own, a network that delays and loses, and an API server, in simulated time.
+//! Candidates with their own clocks, a network that delays and loses, and an API server, in
+//! simulated time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -15,23 +16,23 @@ pub(super) type Micros = u64;
 pub(super) const SECOND: Micros = 1_000_000;
 /// Faults begin before this.
 pub(super) const FAULTS: Micros = 120 * SECOND;
-/// From here on nothing fails, and nothing late is under way any more.
+/// From here on nothing fails, and nothing late is under way.
 pub(super) const HEALTHY: Micros = FAULTS + 40 * SECOND;
 pub(super) const END: Micros = HEALTHY + 45 * SECOND;
-/// What is promised of a healthy API server.
+/// The promised takeover time with a healthy API server.
 pub(super) const TAKEOVER: Micros = 15 * SECOND;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
-    /// kill -9; back under the same name after the delay, if there is one.
+    /// SIGKILL; back under the same name after the delay, if there is one.
     Crash { back: Option<Micros> },
     /// SIGTERM; another under the same name comes after the delay.
     Stop { back: Micros },
-    /// SIGSTOP, or a machine without CPU.
+    /// SIGSTOP, or a machine without CPU time.
     Pause { span: Micros },
-    /// Requests of this candidate do not get through; `held`: they arrive afterwards.
+    /// Requests of this candidate fail; `held`: they arrive afterwards.
     Partition { span: Micros, held: bool },
-    /// Nobody's requests get through.
+    /// All requests fail.
     Outage { span: Micros, held: bool },
     /// The wall clock is set.
     WallJump { micros: i64 },
@@ -51,7 +52,7 @@ pub(super) struct Scenario {
     pub(super) seed: u64,
     pub(super) candidates: Vec<Candidate>,
     pub(super) faults: Vec<(Micros, usize, Fault)>,
-    /// Out of 100 requests, how many meet a bad network until [`FAULTS`].
+    /// The percentage of requests that meet a bad network until [`FAULTS`].
     pub(super) bad: u32,
 }
 
@@ -75,7 +76,7 @@ pub(super) enum Event {
     Reply {
         process: usize,
         token: u64,
-        answer: Answer,
+        answer: LeaseAnswer,
     },
 }
 
@@ -100,7 +101,7 @@ impl Process {
         )
     }
 
-    /// True time of a local one, never too early.
+    /// Returns the true time of a local one, never too early.
     fn true_time(&self, local: Duration) -> Micros {
         let local = i128::try_from(local.as_micros()).unwrap();
         self.boot
@@ -108,7 +109,7 @@ impl Process {
             + 2
     }
 
-    /// Notes from when to when writes may begin.
+    /// Records the span in which writes may begin.
     fn note(&mut self, at: Micros) {
         let until = self
             .election
@@ -204,7 +205,8 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            // Nothing fences a candidate that never saw the lease from a deletion: see the module's header.
+            // Nothing protects a candidate that never saw the lease from its deletion: see the
+            // header of the module.
             Event::Boot { name }
                 if self.lease.is_none()
                     && self.deleted > 0
@@ -254,7 +256,7 @@ impl World {
         {
             return;
         }
-        let jitter = MOST_JITTER.mul_f64(self.rng.random::<f64>());
+        let jitter = MAX_JITTER.mul_f64(self.rng.random::<f64>());
         self.processes.push(Process {
             name,
             boot: self.now,
@@ -293,7 +295,7 @@ impl World {
                 self.push(now + back, Event::Boot { name });
             }
             (Fault::Pause { span }, Some(process)) => {
-                self.processes[process].paused_until = now + span
+                self.processes[process].paused_until = now + span;
             }
             (Fault::Partition { span, held }, _) => self.partition[name] = (now + span, held),
             (Fault::Outage { span, held }, _) => self.outage = (now + span, held),
@@ -302,9 +304,9 @@ impl World {
                 let known = |process: &Process| {
                     process
                         .election
-                        .sight
+                        .observed
                         .as_ref()
-                        .is_some_and(|sight| sight.stored.is_some())
+                        .is_some_and(|observed| observed.stored.is_some())
                 };
                 if self.creates_under_way == 0
                     && self
@@ -327,8 +329,8 @@ impl World {
         self.processes[process].note(now);
     }
 
-    /// Lets a process run: with the answer it waits for, or because time has come.
-    fn wake(&mut self, index: usize, reply: Option<(u64, Answer)>) {
+    /// Runs a process: with the awaited answer, or because its time has come.
+    fn wake(&mut self, index: usize, reply: Option<(u64, LeaseAnswer)>) {
         let (now, process) = (self.now, &mut self.processes[index]);
         if !process.alive {
             return;
@@ -360,12 +362,12 @@ impl World {
         let step = process.election.next(local, wall);
         process.note(now);
         match step {
-            Step::Ask(request) => self.send(index, request),
-            Step::WaitUntil(until) => {
+            ElectionStep::Ask(request) => self.send(index, request),
+            ElectionStep::WaitUntil(until) => {
                 let at = process.true_time(until.max(local));
                 self.push(at, Event::Wake { process: index });
             }
-            Step::Done => self.kill(index),
+            ElectionStep::Done => self.kill(index),
         }
     }
 
@@ -379,7 +381,7 @@ impl World {
             Event::Reply {
                 process: index,
                 token,
-                answer: Answer::Failed,
+                answer: LeaseAnswer::Failed,
             },
         );
         let (mut delay, mut answer_after) = (
@@ -393,13 +395,13 @@ impl World {
         match cut {
             Some((until, true)) => delay += until - self.now,
             Some((_, false)) => {
-                // Refused at once.
+                // Refused immediately.
                 return self.push(
                     self.now + delay,
                     Event::Reply {
                         process: index,
                         token,
-                        answer: Answer::Failed,
+                        answer: LeaseAnswer::Failed,
                     },
                 );
             }
@@ -427,13 +429,13 @@ impl World {
     }
 
     /// The API server.
-    fn serve(&mut self, request: Request) -> Answer {
+    fn serve(&mut self, request: Request) -> LeaseAnswer {
         let record = match (request, &self.lease) {
-            (Request::Get, Some(stored)) => return Answer::Stands(stored.clone()),
-            (Request::Get | Request::Replace { .. }, None) => return Answer::Missing,
-            (Request::Create(_), Some(_)) => return Answer::Conflict,
+            (Request::Get, Some(stored)) => return LeaseAnswer::Found(stored.clone()),
+            (Request::Get | Request::Replace { .. }, None) => return LeaseAnswer::Missing,
+            (Request::Create(_), Some(_)) => return LeaseAnswer::Conflict,
             (Request::Replace { version, .. }, Some(stored)) if version != stored.version => {
-                return Answer::Conflict;
+                return LeaseAnswer::Conflict;
             }
             (Request::Create(record) | Request::Replace { record, .. }, _) => record,
         };
@@ -441,17 +443,17 @@ impl World {
             .lease
             .as_ref()
             .is_some_and(|stored| stored.record == record);
-        // A write that changes nothing leaves the version.
+        // A write without a change keeps the version.
         self.versions += u64::from(!unchanged);
         let stored = Stored {
             record,
             version: self.versions.to_string(),
         };
         self.lease = Some(stored.clone());
-        Answer::Stands(stored)
+        LeaseAnswer::Found(stored)
     }
 
-    /// Spans in which writes may begin, by process: from, to.
+    /// Returns the spans in which writes may begin, by process.
     pub(super) fn permitted(&self) -> Vec<(Micros, Micros, usize)> {
         let spans = self
             .processes
@@ -463,7 +465,8 @@ impl World {
         spans
     }
 
-    /// No write of one process, begun at the last moment and as slow as can be, is under way when another may write.
+    /// Checks that no write of one process, begun at the last moment and as slow as possible, is
+    /// under way when another may write.
     pub(super) fn check_exclusion(&self) -> Result<(), TestCaseError> {
         let mut busy: Vec<(Micros, Micros, usize)> = self.permitted();
         for (_, to, index) in &mut busy {
@@ -485,7 +488,7 @@ impl World {
         Ok(())
     }
 
-    /// When somebody could first write at or after `from`.
+    /// Returns when some process could first write at or after `from`.
     pub(super) fn leads_from(&self, from: Micros) -> Option<Micros> {
         self.permitted()
             .into_iter()
