@@ -1,10 +1,10 @@
-# Both programs, static, in an image with nothing else.
+# An image with only both programs, static.
 #   docker build --tag timeshard --build-arg REVISION=$(git rev-parse HEAD) .     for this machine's processor
-#   docker buildx build --platform linux/amd64,linux/arm64 .                      for both; nothing is emulated
+#   docker buildx build --platform linux/amd64,linux/arm64 .                      for both, without emulation
 
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
 ARG TARGETARCH
-# C of one dependency is compiled for the other processor, too; this one's compiler is in the image.
+# One dependency's C code needs a cross compiler for the other processor; the image has the native one.
 RUN case $(dpkg --print-architecture)-${TARGETARCH:=$(dpkg --print-architecture)} in \
     amd64-arm64) packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;; \
     arm64-amd64) packages="gcc-x86-64-linux-gnu libc6-dev-amd64-cross" ;; \
