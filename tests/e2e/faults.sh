@@ -9,23 +9,23 @@ bucket_server() {
   bucket_pid=$!
   eventually 10 "the bucket on port $1 answers" faults "$1" '[]'
 }
-# faults PORT RULES: these hold from now on, and no others; RULES is a JSON list
+# faults PORT RULES: sets exactly these rules from now on; RULES is a JSON list
 faults() {
   local answer
   answer=$(exec 3<>"/dev/tcp/127.0.0.1/$(($1 + 1))" && printf 'PUT /faults HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s' "${#2}" "$2" >&3 && timeout 5 cat <&3)
   case $answer in
   *" 204 "*) ;;
-  *) echo "the bucket does not take these rules: $answer" >&2; return 1 ;;
+  *) echo "the bucket refuses these rules: $answer" >&2; return 1 ;;
   esac
 }
-# served PORT: requests and faults so far, all clients together
+# served PORT: requests and faults so far, of all clients
 served() { http 127.0.0.1 "$(($1 + 1))" /faults | sed '1,/^\r$/d' | jq -r '"\([.clients[].requests] | add // 0) requests, \([.clients[].faults] | add // 0) of them broken"'; }
 # objstore NAME PORT: a ConfigMap with the configuration of thanos for that endpoint
 objstore() {
   kubectl -n "$ns" create configmap "$1" --dry-run=client -o yaml --from-literal=objstore.yml="{type: S3, config: {endpoint: \"$NODE_IP:$2\", bucket: e2e, region: e2e,
     access_key: e2e, secret_key: e2e-secret, insecure: true, bucket_lookup_type: path, max_retries: 2}}" | kubectl -n "$ns" apply -f - >/dev/null 2>&1
 }
-# blocks FROM [TO]: a JSON list of the ULIDs of the blocks from so many days ago to so many; the sample of a block is one more than its age
+# blocks FROM [TO]: a JSON list of the ULIDs of the blocks from FROM to TO days ago; the sample of a block is its age plus one
 blocks() {
   jq -sc --argjson from "$1" --argjson to "${2:-$1}" --argjson midnight "$(date -u -d "${bucket##*/bucket-}" +%s)" \
     '[.[] | select((($midnight - .minTime / 1000) / 86400 | round) as $age | $age >= $from and $age <= $to) | .ulid]' "$bucket"/*/meta.json

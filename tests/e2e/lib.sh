@@ -1,19 +1,19 @@
-# What the scenarios share; `run` starts each of them with this sourced first, in a shell of its own.
-# A scenario waits for conditions with a deadline and never for a time, prints what it checked, and leaves other namespaces alone.
+# Functions shared by the scenarios; `run` starts each scenario in its own shell and sources this first.
+# A scenario waits for conditions with a deadline, never for a fixed time, prints its checks, and does not touch other namespaces.
 # shellcheck shell=bash
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cluster/env.sh" "${STAGE_FLAG---}"
 
-SYSTEM=timeshard-system # namespace, Service, Deployment and ServiceAccount are those of deploy/base
+SYSTEM=timeshard-system # the namespace, Service, Deployment and ServiceAccount of deploy/base
 HOOK_PORT=$((PORT_BASE + 30)) ADMIN_PORT=$((PORT_BASE + 31))
 WORK=$STATE/work # the server's files: certificate, configuration, kubeconfig, log
 THANOS=localhost/thanos:v0.42.4 BUSYBOX=localhost/busybox:1 IMAGE=localhost/timeshard:e2e
 
 now_ms() { date +%s%3N; }
-# seconds_since MS: with one digit
+# seconds_since MS: with one decimal
 seconds_since() { local d=$(($(now_ms) - $1)); echo "$((d / 1000)).$((d % 1000 / 100))"; }
 ok() { echo "ok: $*"; echo ok >>"${RESULTS:?}"; }
-bad() { echo "FAILED: $*"; echo failed >>"${RESULTS:?}"; }
+bad() { echo "FAILED: $*"; echo "failed ${SCENARIO-}: $*" >>"${RESULTS:?}"; }
 say() { echo "    $*"; }
 
 # check WHAT COMMAND…: it succeeds
@@ -22,7 +22,7 @@ check() {
   shift
   if out=$("$@" 2>&1); then ok "$what"; else bad "$what"; say "\$ $*"; indent "$out"; fi
 }
-# refused WHAT PART COMMAND…: it fails and says PART
+# refused WHAT PART COMMAND…: it fails, and its message contains PART
 refused() {
   local what=$1 part=$2 out
   shift 2
@@ -40,7 +40,7 @@ same() {
     diff <(echo "$want") <(echo "$out") | sed 's/^</    expected </; s/^>/    got      >/; /^[0-9-]/d' || true
   fi
 }
-# pause MS: before the next try: what takes longer than 5 s since MS is not asked for five times a second, since each try costs as much CPU as a query
+# pause MS: before the next try; longer once 5 s have passed since MS, because each try costs as much CPU as a query
 pause() { if [ $(($(now_ms) - $1)) -lt 5000 ]; then sleep 0.2; else sleep 1; fi; }
 # eventually SECONDS WHAT COMMAND…: it succeeds within the time; the scenario ends if it does not. Tried every 0.2 s, or EVERY.
 eventually() {
@@ -75,7 +75,7 @@ until_same() {
 }
 indent() { printf '%s\n' "$1" | tail -n 25 | cut -c1-400 | sed 's/^/    /'; }
 
-# namespace NAME [LABEL=VALUE…]: a new one; one that an earlier run with --keep left is removed first
+# namespace NAME [LABEL=VALUE…]: makes a new one; removes one left by an earlier run with --keep first
 namespace() {
   local name=$1
   shift
@@ -95,7 +95,7 @@ Y
 ENABLED=thanos-timeshard.io/injection=enabled
 RESTRICTED=pod-security.kubernetes.io/enforce=restricted
 
-# workload KIND NAME, with what the variables say: the YAML of a workload that runs thanos, or what CMD says, under "restricted".
+# workload KIND NAME: the YAML of a workload that runs thanos, or CMD, under "restricted", by these variables:
 #   REPLICAS=2  POLICY=OrderedReady  START= (ordinals.start)  ANNOTATIONS= ('key: "value"' lines of the workload)
 #   POD_LABELS= POD_ANNOTATIONS=  IMG=$THANOS  COMMAND= ARGS= (JSON lists)  READY= (JSON, readiness probe)  EXTRA_ENV= (JSON list)
 store_args='["store", "--data-dir=/data", "--objstore.config-file=/etc/objstore/objstore.yml", "--http-address=0.0.0.0:10902", "--grpc-address=0.0.0.0:10901"]'
@@ -126,7 +126,7 @@ workload() {
 }
 # store_set NAMESPACE NAME: applies a plain Thanos Store Gateway StatefulSet; variables as for workload
 store_set() { workload StatefulSet "$2" | kubectl -n "$1" apply -f - 2>&1 >/dev/null | without_warnings; }
-# without_warnings: what the guard tells a person is not a scenario's own output
+# without_warnings: drops the guard's warnings, which are not a scenario's own output
 without_warnings() { grep -v '^Warning: ' >&2 || true; }
 
 # pods NAMESPACE [APP]: JSON list in the order of their ordinals
@@ -134,7 +134,7 @@ pods() {
   kubectl -n "$1" get pods ${2:+-l "app=$2"} -o json |
     jq '[.items[] | select(.metadata.deletionTimestamp | not)] | sort_by(.metadata.name | capture("^(?<b>.*?)(?<n>[0-9]*)$") | [.b, (.n | tonumber? // 0)])'
 }
-# of one pod's JSON: "NAME shard=N MIN .. MAX", or "NAME untouched"; anything half done shows as what it is
+# of one pod's JSON: "NAME shard=N MIN .. MAX", or "NAME untouched"; a partly injected pod shows its parts
 # shellcheck disable=SC2016
 describe='
   def flag($f): [.spec.containers[0].args[]? | select(startswith("--" + $f + "=")) | ltrimstr("--" + $f + "=")] | join(",");
@@ -151,7 +151,7 @@ describe='
     end;'
 # windows NAMESPACE [APP]: a line for each pod
 windows() { pods "$@" | jq -r "$describe"' .[] | window'; }
-# planned NAME REPLICAS [START]: the same lines as the compatibility configuration has them for 3 shards of 2 replicas
+# planned NAME REPLICAS [START]: the same lines, as expected for 3 shards of 2 replicas of the compatibility configuration
 shard_windows=('-124d8h .. 1d' '-247d16h .. -123d8h' '-370d .. -246d16h')
 planned() {
   local i s
@@ -171,11 +171,11 @@ member() {
       labels: (.spec.template.metadata.labels + {"apps.kubernetes.io/pod-index": ($pod | capture("-(?<n>[0-9]+)$").n), "statefulset.kubernetes.io/pod-name": $pod}),
       ownerReferences: [{apiVersion, kind, name: .metadata.name, uid: .metadata.uid, controller: true, blockOwnerDeletion: true}]})}'
 }
-# dry_window NAMESPACE SET POD: what admission would do with that Pod now
+# dry_window NAMESPACE SET POD: the result of admission for that Pod now
 dry_window() { member "$@" | kubectl -n "$1" create --dry-run=server -o json -f - | jq -r "$describe"' window'; }
 
-# known NAMESPACE SET POD WANT: the server knows the set as it is now, shown by what it would do with POD; the pods that
-# were admitted before that are replaced. A set's first pods may come before the server has seen the set.
+# known NAMESPACE SET POD WANT: waits until the server knows the current set, shown by its admission of POD, and replaces pods that
+# were admitted before. A set's first pods may be created before the server has seen the set.
 known() {
   local pod=probe-${3##*-}
   until_same 30 "the StatefulSet is known as it is" "$pod $4" dry_window "$1" "$2" "$pod"
@@ -183,21 +183,21 @@ known() {
 }
 
 # ---- the server on this machine, with the rights that deploy/ gives it ------------------------------------------------
-# server_pid: of the server that was started here, and only while that process is it (the file may have been rebuilt since)
+# server_pid: of the server that was started here, only while that process is the server (the file may have been rebuilt since)
 server_pid() {
   local pid exe
   pid=$(cat "$STATE/pids/timeshard" 2>/dev/null) && exe=$(readlink "/proc/$pid/exe") && [ "${exe% (deleted)}" = "$SERVER" ] && echo "$pid"
 }
-# server_rights: they are those of the ServiceAccount of deploy/, and no others
+# server_rights: exactly those of the ServiceAccount of deploy/
 server_rights() {
   local token
   token=$(kubectl -n "$SYSTEM" create token timeshard --duration=4h)
   kubectl config view --raw -o json | jq --arg token "$token" '.users[0].user = {token: $token}' >"$WORK/server.kubeconfig"
 }
-# server_start: unless it runs as the scenario wants it ($SERVER_FLAGS, by its line "# server:"); CERTIFICATE=--self-signed for one of its own
+# server_start: unless it runs with the scenario's flags ($SERVER_FLAGS, by its line "# server:"); CERTIFICATE=--self-signed for its own certificate
 server_start() {
   local lock
-  exec {lock}>"$STATE/server.lock" # scenarios beside each other start it once
+  exec {lock}>"$STATE/server.lock" # parallel scenarios start it once
   flock "$lock"
   if ! server_pid >/dev/null || [ "$(cat "$STATE/server.flags")" != "${SERVER_FLAGS-}" ]; then
     server_stop
@@ -207,7 +207,7 @@ server_start() {
       --listen "$HOOK_IP:$HOOK_PORT" --admin-listen "127.0.0.1:$ADMIN_PORT" --probe-listen 127.0.0.1:0 --shutdown-drain 2s \
       --pod-name this-machine --pod-namespace "$SYSTEM" ${SERVER_FLAGS-} </dev/null >>"$WORK/server.log" 2>&1 {lock}>&- &
     echo $! >"$STATE/pids/timeshard"
-    # until it is that program, and not the shell that becomes it
+    # until the process is that program, not the shell that executes it
     until server_pid >/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.05; done
   fi
   exec {lock}>&-
@@ -215,11 +215,11 @@ server_start() {
 server_ready() { server_pid >/dev/null && admin /readyz | grep '^HTTP/1.[01] 200'; }
 # http HOST PORT PATH [SECONDS]: status line, header and body
 http() { (exec 3<>"/dev/tcp/$1/$2" && printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$3" >&3 && timeout "${4:-5}" cat <&3); }
-# admin PATH: of the server's admin port
+# admin PATH: a response of the server's admin port
 admin() { http 127.0.0.1 "$ADMIN_PORT" "$1"; }
-# metric NAME: of the server on this machine, summed over its labels; nothing while it cannot be asked
+# metric NAME: of the server on this machine, summed over its labels; empty while it is unreachable
 metric() { admin /metrics | awk -v name="$1" '$1 == name || index($1, name "{") == 1 { sum += $2; found = 1 } END { if (found) print sum }'; }
-# asked FROM_MS [TO_MS]: what the API server was asked by our server since then, a line for each request: milliseconds, verb, resource
+# asked FROM_MS [TO_MS]: the server's requests to the API server since then, a line each: milliseconds, verb, resource
 asked() {
   jq -r --argjson from "$1" --argjson to "${2:-$(now_ms)}" '
     (.requestReceivedTimestamp | ((.[:19] + "Z" | fromdate) * 1000 + (.[20:23] | tonumber))) as $at
@@ -234,7 +234,7 @@ leader_status() {
 }
 # minor: of the API server's version
 minor() { kubectl get --raw /version | jq '.minor | capture("^(?<n>[0-9]+)").n | tonumber'; }
-# host_endpoint: the Service of deploy/ leads to the server on this machine
+# host_endpoint: points the Service of deploy/ to the server on this machine
 host_endpoint() {
   kubectl -n "$SYSTEM" apply -f - >/dev/null <<Y
 apiVersion: discovery.k8s.io/v1
@@ -263,15 +263,15 @@ server_stop() {
   return 1
 }
 
-# servers_in_pods: the two of the Deployment instead, until servers_here
+# servers_in_pods: runs the two pods of the Deployment instead, until servers_here
 servers_in_pods() {
   kubectl -n "$SYSTEM" scale deployment/timeshard --replicas=2 >/dev/null
   check "2 replicas of the server become ready under Pod Security restricted" kubectl -n "$SYSTEM" rollout status deployment/timeshard --timeout=90s
-  # from here on the Service leads to the pods alone
+  # from here on the Service has the pods only
   server_stop
   kubectl -n "$SYSTEM" delete endpointslice this-machine --ignore-not-found >/dev/null
 }
-# servers_here: whatever happened, the next scenario finds the server on this machine again; the pods' logs are kept
+# servers_here: in any case the next scenario finds the server on this machine again; the pods' logs are kept
 servers_here() {
   server_start
   host_endpoint
@@ -279,7 +279,7 @@ servers_here() {
   kubectl -n "$SYSTEM" scale deployment/timeshard --replicas=0 >/dev/null
 }
 # process NAMESPACE POD WORDS: process IDs of the pod's containers whose command line begins with WORDS, a regular expression;
-# from the node, since our image has no shell and PID 1 is not killed from within
+# from the node, because the image has no shell and PID 1 cannot be killed from within
 process() {
   local d uid
   uid=$(kubectl -n "$1" get pod "$2" -o 'jsonpath={.metadata.uid}')
@@ -288,8 +288,8 @@ process() {
   done
 }
 
-# ---- the published windows, for scenarios without a refresher ("# server: --no-refresher"): written as it would ----------
-# publish NAMESPACE SET POD ENTRY [POD ENTRY]…: in one write; then kubelet is made to look at once
+# ---- the published windows, for scenarios without a leader ("# server: --no-refresher"): written like the leader's ----------
+# publish NAMESPACE SET POD ENTRY [POD ENTRY]…: in one write; then makes kubelet sync immediately
 publish() {
   local ns=$1 cm=$2-time-shards data='{}' pods=() p
   shift 2
@@ -304,12 +304,12 @@ publish() {
     kubectl -n "$ns" create -f "$WORK/published.json" >/dev/null
   for p in "${pods[@]}"; do hurry "$ns" "$p"; done
 }
-# hurry NAMESPACE POD: an annotation through pods/status, and kubelet syncs the pod's volumes within a second
+# hurry NAMESPACE POD: sets an annotation through pods/status, so that kubelet syncs the pod's volumes within a second
 hurry() {
   kubectl -n "$1" patch pod "$2" --subresource=status --type=merge \
     -p "{\"metadata\": {\"annotations\": {\"thanos-timeshard.io/published-at\": \"$(now_ms)\"}}}" >/dev/null 2>&1 || true # it may not exist
 }
-# of_pod NAMESPACE POD PORT PATH: what the pod answers
+# of_pod NAMESPACE POD PORT PATH: the pod's response
 of_pod() { kubectl get --raw "/api/v1/namespaces/$1/pods/$2:$3/proxy$4"; }
 # state NAMESPACE POD: "PHASE verified|unverified MIN .. MAX" as the sidecar reports it
 state() {
@@ -317,5 +317,5 @@ state() {
     jq -r '"\(.phase) \(if .verified then "verified" else "unverified" end) \(.applied | if . then "\(.min_time) .. \(.max_time)" else "nothing" end)"'
 }
 last_error() { of_pod "$1" "$2" 10908 /status | jq -r '.last_error // "none"'; }
-# flags NAMESPACE POD: what thanos itself says; it writes 24h as 1d
+# flags NAMESPACE POD: the flags that thanos reports; it writes 24h as 1d
 flags() { of_pod "$1" "$2" 10902 /api/v1/status/flags | jq -r '.data | "\(."min-time") .. \(."max-time")"'; }

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Real queriers over a year of real blocks, asked strictly all the time: sourced by scenarios that have set $ns, $bucket, $interval,
-# $drain and $termination_drain (design.md: while a window moves, not one strict query may fail or be incomplete). What is set to
-# nothing is as it is by default.
+# Real queriers over a year of real blocks, with constant strict queries: sourced by scenarios that have set $ns, $bucket, $interval,
+# $drain and $termination_drain (design.md: while a window moves, no strict query may fail or be incomplete). An empty value means the
+# default.
 
-# The sum over 369 days at one instant, from one block a day: whatever is missing makes it smaller.
+# The sum over 369 days at one instant, from one block a day: any missing block makes it smaller.
 at=$(date +%s) complete="\"$((369 * 370 / 2))\"]"
-# ask ADDRESS: "ok"; or "incomplete" for an answer that says success and has less than everything, "failed" for any other; then what it was
+# ask ADDRESS: "ok"; or "incomplete" for a success without all data, "failed" for any other answer; then the answer
 ask() {
   local answer kind=failed
   answer=$(http "$1" 10902 "/api/v1/query?query=sum_over_time(timeshard_day%5B369d%5D)&time=$at&partial_response=false" 20 2>&1 | tr -d '\r\n') || true
@@ -18,19 +18,20 @@ ask() {
   esac
   echo "$kind $(date +%T) ${answer#*GMT}"
 }
-# asking NAME: one query after the other, a line for each answer in $WORK/NAME.answers, until $WORK/NAME.stop is there
+# A querier is in $ns, or in $querier_in.
+# asking NAME: one query after the other, a line for each answer in $WORK/NAME.answers, until $WORK/NAME.stop exists
 asking() {
   local ip
-  ip=$(pods "$ns" "$1" | jq -er '.[0].status.podIP')
+  ip=$(pods "${querier_in:-$ns}" "$1" | jq -er '.[0].status.podIP')
   while [ ! -e "$WORK/$1.stop" ]; do
     ask "$ip"
-    sleep 0.05 # a pace, not a wait: the cores are for the others, too
+    sleep 0.05 # a pace, not a wait: leaves CPU to others
   done >"$WORK/$1.answers"
 }
 # mark NAME: answers so far; answers NAME [FROM [TO]]: those after the mark FROM, up to TO
 mark() { wc -l <"$WORK/$1.answers"; }
 answers() { sed -n "$((${2:-0} + 1)),${3:-\$}p" "$WORK/$1.answers"; }
-# count KIND NAME [FROM [TO]]: answers that are ok, failed or incomplete; tally NAME [FROM [TO]]: in words
+# count KIND NAME [FROM [TO]]: answers that are ok, failed or incomplete; tally NAME [FROM [TO]]: as a sentence
 count() { local kind=$1; shift; answers "$@" | grep -c "^$kind\b" || true; }
 tally() { echo "$(count failed "$@") failed and $(count incomplete "$@") incomplete of $(answers "$@" | wc -l) strict queries"; }
 # complete_since NAME MARK WHAT: since then no answer failed or was incomplete
@@ -51,9 +52,9 @@ metadata: {name: $2}
 spec: {clusterIP: None, selector: {app: $2}, ports: [{name: grpc, port: 10901}]}
 Y
   REPLICAS=1 ARGS="[\"query\", \"--http-address=0.0.0.0:10902\", \"--grpc-address=0.0.0.0:10901\"${interval:+, \"--store.sd-dns-interval=$interval\"},
-    \"--endpoint=dnssrv+_grpc._tcp.$2.$ns.svc.${ZONE:-cluster.local}\"]" workload Deployment "$1" | kubectl -n "$ns" apply -f - >/dev/null
+    \"--endpoint=dnssrv+_grpc._tcp.$2.$ns.svc.${ZONE:-cluster.local}\"]" workload Deployment "$1" | kubectl -n "${querier_in:-$ns}" apply -f - >/dev/null
 }
-# gateways SET REPLICAS [KEY VALUE]…: on the bucket, with our annotations; the server knows them before the first pod comes.
+# gateways SET REPLICAS [KEY VALUE]…: on the bucket, with these annotations; the server knows them before the first pod is created.
 #   OBJSTORE=objstore (the ConfigMap with thanos' configuration of the bucket), and the variables of workload
 gateways() {
   local set=$1 replicas=$2 annotations='{}'
@@ -72,4 +73,4 @@ gateways() {
   kubectl -n "$ns" scale statefulset "$set" --replicas="$replicas" >/dev/null
 }
 # stores QUERIER: how many gateways it has
-stores() { of_pod "$ns" "$(pods "$ns" "$1" | jq -r '.[0].metadata.name')" 10902 /api/v1/stores | jq '[.data[]?[]?] | length'; }
+stores() { of_pod "${querier_in:-$ns}" "$(pods "${querier_in:-$ns}" "$1" | jq -r '.[0].metadata.name')" 10902 /api/v1/stores | jq '[.data[]?[]?] | length'; }

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Changes of plan and what the leader says of them: sourced by scenarios that have set $ns.
+# Changes of plan and the leader's reports: sourced by scenarios that have set $ns.
 
-# report SET: what the leader says of it
+# report SET: the leader's report
 report() { leader_status | jq -e --arg ns "$ns" --arg set "$1" '.statefulsets[] | select(.namespace == $ns and .name == $set)'; }
-# says SET FILTER: its report has it
+# says SET FILTER: its report matches
 says() { report "$1" | jq -e "select($2)"; }
-# settled SET [FILTER]: everything is as planned, and the plan is the one that FILTER knows
+# settled SET [FILTER]: everything is as planned, and the plan matches FILTER
 settled() { says "$1" ".state == \"settled\" and .moves_left == 0 and (${2-true})"; }
 # annotate SET KEY=VALUE…, or KEY- to remove one
 annotate() {
@@ -15,9 +15,9 @@ annotate() {
 }
 # moves SET: restarts of thanos in place so far
 moves() { report "$1" | jq '[.pods[].restarts] | add // 0'; }
-# budgets SET: each shard's, and how many pods may be evicted
+# budgets SET: each shard's PDB, and how many pods may be evicted
 budgets() { kubectl -n "$ns" get pdb -o json | jq -r --arg set "$1" '[.items[] | select(.metadata.name | startswith($set + "-shard-")) | "\(.metadata.name | ltrimstr($set + "-shard-")): \(.status.disruptionsAllowed)"] | join(", ")'; }
-# entries SET: what is published, without comments
+# entries SET: the published entries, without comments
 entries() { kubectl -n "$ns" get configmap "$1-time-shards" -o json | jq -S .data; }
 
 # With querying.sh:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes a bucket of one sample a day for the last 371 days, each in a block of its own, and prints its folder (type: FILESYSTEM).
-# timeshard_day is 1 for today, 2 for yesterday, and so on: the sum over a range tells whether one is missing.
-# It is made once a day, in about 15 s, since its newest sample must be of today, and kept in target/e2e; older ones are removed.
+# Makes a bucket of one sample a day for the last 371 days, each in a block of its own, and prints its directory (type: FILESYSTEM).
+# timeshard_day is 1 for today, 2 for yesterday, and so on: the sum over a range shows whether one is missing.
+# It is made once a day, in about 15 s, because its newest sample must be of today, and kept in target/e2e; older ones are removed.
 # usage: bucket.sh
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

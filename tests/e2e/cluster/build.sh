@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the binaries of the test cluster from the modules under tools/ into $BIN.
-# usage: build.sh [NAME…]      no NAME: everything but cert-manager, helm and prometheus-operator (its definitions)
-# A binary that is already there is kept; FORCE=1 rebuilds it.
+# usage: build.sh [NAME…]      no NAME: everything but cert-manager, helm and prometheus-operator (its CRDs)
+# Keeps existing binaries; FORCE=1 rebuilds them.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/env.sh"
@@ -14,19 +14,19 @@ kv=k8s.io/component-base/version
 kflags="-s -w -X $kv.gitVersion=$K8S -X $kv.gitMajor=1 -X $kv.gitMinor=36 -X $kv.gitTreeState=clean"
 pcv=github.com/prometheus/common/version
 
-# name  module folder under tools/  package  CGO  linker flags
+# name  module directory under tools/  package  CGO  linker flags
 one() {
   local name=$1 dir=$2 pkg=$3 cgo=$4 flags=$5 t0=$SECONDS
   if [ -x "$BIN/$name" ] && [ -z "${FORCE:-}" ]; then echo "$name: kept"; return; fi
-  # the binary is written next to its final name first, so that a build that is cut short leaves nothing behind
+  # the binary is first written next to its final name, so that an interrupted build leaves nothing behind
   (cd "$here/tools/$dir" && CGO_ENABLED=$cgo GOFLAGS="-mod=readonly -buildvcs=false" GOTOOLCHAIN=local \
     nice go build -trimpath -tags "${TAGS-}" -ldflags "$flags" -o "$BIN/.$name" "$pkg")
   mv "$BIN/.$name" "$BIN/$name"
   echo "$name: built in $((SECONDS - t0)) s"
 }
 
-# helm is one program of a module that is named with its version, so it needs no go.mod here. The Kubernetes version is what
-# `helm template` and `helm lint` assume; a build that does not set it assumes 1.20.
+# helm is a program of a module named with its version, so it needs no go.mod here. `helm template` and `helm lint` assume this
+# Kubernetes version; a build that does not set it assumes 1.20.
 helm() {
   local t0=$SECONDS v="" p
   if [ -x "$BIN/helm" ] && [ -z "${FORCE:-}" ]; then echo "helm: kept"; return; fi
@@ -37,12 +37,12 @@ helm() {
   rmdir "$BIN/.helm"
   echo "helm: built in $((SECONDS - t0)) s"
 }
-# definitions as they lie in the Prometheus operator's module; nothing of it is built
+# CRDs from the Prometheus operator's module, which is not built
 prometheus_operator() {
   local dir
-  if [ -e "$BIN/prometheus-operator.crds.yaml" ] && [ -z "${FORCE:-}" ]; then return; fi
+  if grep -qs servicemonitors.monitoring "$BIN/prometheus-operator.crds.yaml" && [ -z "${FORCE:-}" ]; then return; fi
   dir=$(cd / && GOTOOLCHAIN=local go mod download -json "github.com/prometheus-operator/prometheus-operator@$PROMETHEUS_OPERATOR" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
-  cat "$dir"/example/prometheus-operator-crd/monitoring.coreos.com_{podmonitors,prometheusrules}.yaml >"$BIN/.prometheus-operator"
+  cat "$dir"/example/prometheus-operator-crd/monitoring.coreos.com_{podmonitors,servicemonitors,prometheusrules}.yaml >"$BIN/.prometheus-operator"
   mv "$BIN/.prometheus-operator" "$BIN/prometheus-operator.crds.yaml"
 }
 

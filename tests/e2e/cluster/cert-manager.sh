@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Starts cert-manager's controllers and CA injector (tools/cert-manager) on the running cluster; down.sh stops them.
-# usage: cert-manager.sh [--control-plane-only]      they are a process on the host, not a pod, so a control plane is enough
+# usage: cert-manager.sh [--control-plane-only]      they run as a process on the host, not a pod, so a control plane is enough
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/env.sh"
 [ -e "$STATE/pids" ] || die "no cluster is up"
-[ ! -e "$STATE/pids/cert-manager" ] || die "it is running already"
+[ ! -e "$STATE/pids/cert-manager" ] || die "it already runs"
 "$here/build.sh" cert-manager >&2
 kubectl apply --server-side -f "$BIN/cert-manager.crds.yaml" >/dev/null
 kubectl wait --for=condition=Established --timeout=30s crd/certificates.cert-manager.io crd/certificaterequests.cert-manager.io \
@@ -13,4 +13,4 @@ kubectl wait --for=condition=Established --timeout=30s crd/certificates.cert-man
 kubectl create namespace cert-manager --dry-run=client -o yaml | kubectl apply -f - >/dev/null
 start cert-manager cert-manager "$KUBECONFIG"
 sleep 1
-kill -0 "$(cat "$STATE/pids/cert-manager")" 2>/dev/null || die "it ended: $STATE/log/cert-manager.log"
+kill -0 "$(cat "$STATE/pids/cert-manager")" 2>/dev/null || die "it exited: $STATE/log/cert-manager.log"

@@ -4,9 +4,9 @@
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/env.sh"
-[ -e "$STATE/pids" ] || { echo "down.sh: nothing is up in $STATE" >&2; exit 0; }
+[ -e "$STATE/pids" ] || { echo "down.sh: nothing runs in $STATE" >&2; exit 0; }
 
-# stop NAME: by its pid file, and only while that pid still is the program of that name
+# stop NAME: by its pid file, only while that pid still is the program of that name
 stop() {
   local f="$STATE/pids/$1" pid exe
   [ -e "$f" ] || return 0
@@ -35,7 +35,7 @@ if [ -e "$STATE/pids/containerd" ]; then
   c tasks ls -q 2>/dev/null | while read -r id; do c tasks rm -f "$id" >/dev/null 2>&1; done
   c containers ls -q 2>/dev/null | while read -r id; do
     c containers rm "$id" >/dev/null 2>&1
-    rm -f "/var/lib/cni/results/"*"-$id-"* # libcni's notes have no other place
+    rm -f "/var/lib/cni/results/"*"-$id-"* # libcni has no other place for its results
   done
   sleep 0.5
   # a shim names its containerd's socket on its command line

@@ -1,8 +1,8 @@
-# Where everything of the test cluster lies, its addresses and names; sourced by the other scripts. Every one can be set from outside.
-# Two clusters can be up beside each other: the full node, and (with --control-plane-only) a control plane without any node.
+# Paths, addresses and names of the test cluster; sourced by the other scripts. Each can be set in the environment.
+# Two clusters can run in parallel: the full node, and (with --control-plane-only) a control plane without any node.
 # shellcheck shell=bash
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
-: "${E2E_DIR:=$CHECKOUT/target/e2e}" # all that is written
+: "${E2E_DIR:=$CHECKOUT/target/e2e}" # everything that is written
 : "${BIN:=$E2E_DIR/bin}"             # built binaries
 case " $* " in
 *" --control-plane-only "*)
@@ -14,7 +14,7 @@ case " $* " in
   : "${NET:=10.111.0}"    # first three octets of the bridge's /24; the node is .1
   : "${SERVICE_NET:=10.112.0}" ;; # first three octets of the Services' /24
 esac
-# One running cluster: certificates, data, logs, pid files. It holds Unix sockets, and their paths end at 107 bytes.
+# One running cluster: certificates, data, logs, pid files. It has Unix sockets, whose paths have at most 107 bytes.
 if [ -z "${STATE-}" ]; then
   STATE=$E2E_DIR/state-${CLUSTER_NAME#timeshard-}
   if [ ${#STATE} -gt 72 ]; then
@@ -31,7 +31,7 @@ KUBECONFIG=$STATE/admin.kubeconfig
 export KUBECONFIG PATH="$BIN:$PATH:/usr/local/go/bin"
 
 die() { echo "${0##*/}: $*" >&2; exit 1; }
-# debian COMMAND-OR-FILE=PACKAGE…: what is missing is installed as root under CI, else named with the line that installs it
+# debian COMMAND-OR-FILE=PACKAGE…: installs missing packages as root under CI, otherwise names them with the command that installs them
 debian() {
   local missing='' p
   for p in "$@"; do
@@ -47,13 +47,13 @@ debian() {
     die "not found: Debian's$missing. Install with:  sudo apt-get update && sudo apt-get install -y$missing"
   fi
 }
-# start NAME COMMAND…: in its own session, so that nothing of the caller's ends it
+# start NAME COMMAND…: in its own session, so that it outlives the caller
 start() {
   local name=$1
   shift
   setsid "$@" </dev/null >"$STATE/log/$name.log" 2>&1 &
   echo $! >"$STATE/pids/$name"
-  disown $! # whoever waits for all of its children does not wait for it
+  disown $! # a caller that waits for all of its children must not wait for it
 }
 # wait_for SECONDS WHAT COMMAND…
 wait_for() {

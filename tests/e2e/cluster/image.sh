@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes an OCI image of one layer from a folder and imports it into the running containerd for pods (imagePullPolicy: Never).
+# Makes an OCI image of one layer from a directory and imports it into the running containerd for pods (imagePullPolicy: Never).
 # usage: [IMAGE_USER=UID] image.sh NAME ROOTFS_DIR [ENTRYPOINT…]     NAME with its registry part and tag: localhost/thanos:v1
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -8,7 +8,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 name=$1 rootfs=$2
 shift 2
 case $name in */*:*) ;; *) die "$name: write it as localhost/NAME:TAG" ;; esac
-[ -d "$rootfs" ] || die "no folder $rootfs"
+[ -d "$rootfs" ] || die "no directory $rootfs"
 mkdir -p "$E2E_DIR"
 w=$(mktemp -d "$E2E_DIR/image.XXXXXX")
 trap 'rm -rf "$w"' EXIT

@@ -10,7 +10,7 @@ mkdir -p "$r/pause"
 [ -x "$r/pause/pause" ] || gcc -Os -static -s -o "$r/pause/pause" "$here/pause.c"
 "$here/image.sh" localhost/pause:1 "$r/pause" /pause
 
-# base NAME: a root folder with busybox's commands and a user list
+# base NAME: a root directory with busybox's commands and a user list
 base() {
   [ ! -d "$r/$1" ] || return 0
   local d="$r/$1.new"

@@ -16,7 +16,7 @@ for b in $need; do [ -x "$BIN/$b" ] || die "no $b in $BIN: run build.sh first"; 
 [ ! -e "$STATE/pids" ] || die "$STATE is in use: run down.sh first"
 [ -z "$node" ] || [ "$(id -u)" = 0 ] || die "a node needs root"
 [ ${#CTR_SOCK} -lt 100 ] || die "STATE is too long for a socket's path"
-[ -z "${STATE_MOVED-}" ] || echo "the checkout's path is too long for a socket's: the cluster's state is in $STATE" >&2
+[ -z "${STATE_MOVED-}" ] || echo "the checkout's path is too long for a socket: the cluster's state is in $STATE" >&2
 umask 022
 mkdir -p "$E2E_DIR"
 debian openssl=openssl setsid=util-linux
@@ -69,17 +69,17 @@ cd - >/dev/null
 
 # ---- the node's network: a bridge that is also the API server's address -----
 if [ -n "$node" ]; then
-  # what the kubelet, kube-proxy and the CNI plugin change on the machine is put back by down.sh
+  # down.sh reverts what kubelet, kube-proxy and the CNI plugin change on the machine
   for k in net.ipv4.ip_forward vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops \
     kernel.keys.root_maxkeys kernel.keys.root_maxbytes net.ipv4.conf.all.route_localnet net.netfilter.nf_conntrack_max; do
     v=$(sysctl -n "$k" 2>/dev/null) && echo "$k=$v" >>"$STATE/sysctl.before"
   done
-  [ -e /var/lib/kubelet ] || : >"$STATE/no-var-lib-kubelet" # whatever its --root-dir, the kubelet puts a socket there
+  [ -e /var/lib/kubelet ] || : >"$STATE/no-var-lib-kubelet" # for any --root-dir, kubelet puts a socket there
   if ip link show "$BRIDGE" >/dev/null 2>&1; then
-    # of a cluster in another checkout, or of one that was cut off: then no API server is behind it
+    # of a cluster in another checkout, or of a killed one: then no API server is behind it
     ! { ip -o addr show dev "$BRIDGE" | grep -qF " $NODE_IP/" && timeout 2 bash -c ": </dev/tcp/$NODE_IP/$API_PORT" 2>/dev/null; } ||
-      die "the interface $BRIDGE is there already, and a cluster behind it: another checkout's, which its tests/e2e/cluster/down.sh ends"
-    echo "up.sh: the interface $BRIDGE was left by a cluster that is no more: made anew" >&2
+      die "the interface $BRIDGE already exists, with a cluster behind it: another checkout's; stop it with its tests/e2e/cluster/down.sh"
+    echo "up.sh: the interface $BRIDGE was left by a cluster that no longer runs: recreated" >&2
     ip link del "$BRIDGE"
   fi
   ip link add "$BRIDGE" type bridge
@@ -87,7 +87,7 @@ if [ -n "$node" ]; then
   ip addr add "$NODE_IP/24" dev "$BRIDGE"
   ip link set "$BRIDGE" up
 elif [ "$(id -u)" = 0 ] && command -v ip >/dev/null; then
-  # A Service's endpoint must not be 127.0.0.0/8: a webhook on this machine listens on this address. Without root it takes one of the machine's.
+  # A Service's endpoint must not be 127.0.0.0/8: a webhook on this machine listens on this address. Without root it uses an address of the machine.
   ip addr add "$NODE_IP/32" dev lo
   echo "$NODE_IP/32" >"$STATE/lo-address"
 fi
@@ -97,7 +97,7 @@ start etcd etcd --name e2e --data-dir "$STATE/etcd" --unsafe-no-fsync --log-leve
   --listen-client-urls "http://127.0.0.1:$((PORT_BASE + 1))" --advertise-client-urls "http://127.0.0.1:$((PORT_BASE + 1))" \
   --listen-peer-urls "http://127.0.0.1:$((PORT_BASE + 2))" --initial-advertise-peer-urls "http://127.0.0.1:$((PORT_BASE + 2))" \
   --initial-cluster "e2e=http://127.0.0.1:$((PORT_BASE + 2))"
-# What our server asks for, and nothing else: its requests are counted by when they came.
+# Only the server's requests, which are counted by their time.
 cat >"$STATE/audit.yaml" <<'Y'
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -107,7 +107,7 @@ rules:
   users: ["system:serviceaccount:timeshard-system:timeshard"]
 - level: None
 Y
-# Webhooks given as a Service: with kube-proxy the API server dials the ClusterIP, without it (control plane only) the endpoints.
+# Webhooks registered by Service: with kube-proxy the API server dials the ClusterIP, without it (control plane only) the endpoints.
 start kube-apiserver kube-apiserver --etcd-servers "http://127.0.0.1:$((PORT_BASE + 1))" \
   --bind-address "$api_ip" --advertise-address "$NODE_IP" --secure-port "$API_PORT" \
   --tls-cert-file "$STATE/pki/apiserver.crt" --tls-private-key-file "$STATE/pki/apiserver.key" --cert-dir "$STATE/pki" \
@@ -125,7 +125,7 @@ start kube-controller-manager kube-controller-manager --kubeconfig "$STATE/pki/k
   --root-ca-file "$STATE/pki/ca.crt" --service-account-private-key-file "$STATE/pki/sa.key" --use-service-account-credentials \
   --cluster-signing-cert-file "$STATE/pki/ca.crt" --cluster-signing-key-file "$STATE/pki/ca.key" \
   --leader-elect=false --bind-address 127.0.0.1 --secure-port $((PORT_BASE + 4)) --cert-dir "$STATE/pki" \
-  --kube-api-qps 200 --kube-api-burst 400 ${KCM_ARGS-} # so that a large StatefulSet arrives as a burst of admissions
+  --kube-api-qps 200 --kube-api-burst 400 ${KCM_ARGS-} # so that a large StatefulSet causes a burst of admissions
 
 # ---- node -------------------------------------------------------------------
 if [ -n "$node" ]; then
@@ -187,17 +187,17 @@ clusterDNS: [$NODE_IP]
 resolvConf: /etc/resolv.conf
 podLogsDir: $STATE/podlogs
 volumePluginDir: $STATE/volumeplugins
-makeIPTablesUtilChains: false # leaves the machine's iptables alone; kube-proxy does without
+makeIPTablesUtilChains: false # does not touch the machine's iptables; kube-proxy does not need them
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 200Mi, nodefs.available: 1Gi}
-# the intervals that decide how fast a ConfigMap reaches a volume are left at their defaults
+# the intervals that decide how fast a ConfigMap reaches a volume keep their defaults
 Y
   start kubelet kubelet --config "$STATE/kubelet.yaml" --kubeconfig "$STATE/pki/kubelet.kubeconfig" --root-dir "$STATE/kubelet" \
     --cert-dir "$STATE/pki" --hostname-override "$NODE_NAME" --node-ip "$NODE_IP" ${KUBELET_ARGS-}
   cat >"$STATE/proxy.yaml" <<Y
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
-mode: nftables # down.sh knows what it leaves
+mode: nftables # down.sh removes its tables
 hostnameOverride: $NODE_NAME
 clientConnection: {kubeconfig: $STATE/pki/proxy.kubeconfig}
 clusterCIDR: $NET.0/24
@@ -217,7 +217,7 @@ Y
     kubeconfig $KUBECONFIG e2e
   }
 }
-# the same Services under another name, for whom it may take long: as clusters have it whose DNS caches their own answers for 30 s
+# the same Services under another name, with slow updates: as in clusters whose DNS caches its own answers for 30 s
 cached.local {
   bind $NODE_IP
   errors

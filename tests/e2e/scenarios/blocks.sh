@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# plan --blocks reads how the real thanos lists a real bucket as JSON, refuses its other forms with the command, and its suggestion holds what it says
+# plan --blocks reads the real thanos' JSON list of a real bucket, refuses its other formats with the right command, and its suggestion is correct
 # stage: control-plane
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 lists=$WORK/blocks
@@ -21,7 +21,7 @@ refuses() {
   plan_of "$1" >/dev/null 2>"$lists/error" || rc=$?
   [ $rc = 2 ] && grep -q -- '-o json' "$lists/error"
 }
-for form in wide table csv tsv; do check "what is no JSON is refused with the command that prints it: $form" refuses $form; done
+for form in wide table csv tsv; do check "a list that is no JSON is refused with the command that prints JSON: $form" refuses $form; done
 plan_of json >"$lists/before"
 jq -r '"sharding: {boundaries: [\(.blocks.suggestion.boundaries | join(", "))]}"' "$lists/before" >"$lists/better.yaml"
 pasted() { config=$lists/better.yaml plan_of json | jq .blocks.imbalance; }

@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# every default of thanos and of ours, and DNS that caches 30 s: a rolling restart and a change of shards, and not one strict query fails or is incomplete
+# default settings and DNS that caches 30 s: in a rolling restart and a change of shards no strict query fails or is incomplete
 # stage: node
 # only by name
 ns=e2e-cached-dns
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns "$ENABLED"
-# One thing is set, which belongs to the StatefulSet: minReadySeconds. Its controller deletes the next pod as soon as one is Ready, and
-# then a querier that has the old SRV answer (without the new pod) and no address for the deleted one has neither: 261 of 4742 strict
-# queries were incomplete so, 30 s at a time, and none failed. No drain of ours can help, since DNS forgets a deleted pod at once.
-# A querier learns of a pod that comes or goes after readiness (3 s), EndpointSlice (1 s), DNS (30 s), its own interval (30 s) and the
-# rhythm in which it takes over what it was told (5 s): 69 s. Nothing is set here, so this tells whether the defaults are longer.
+# Only one setting is changed, in the StatefulSet: minReadySeconds. Its controller deletes the next pod as soon as one is Ready. A
+# querier with the old SRV answer (without the new pod) and no address for the deleted one then has neither: 261 of 4742 strict
+# queries were incomplete, 30 s at a time, and none failed. No drain can help, because DNS forgets a deleted pod immediately.
+# A querier learns that a pod came or went after readiness (3 s), EndpointSlice (1 s), DNS (30 s), its own interval (30 s) and its
+# update of stores (5 s): 69 s. No period is set here, so this shows whether the defaults are longer.
 interval='' drain='' termination_drain='' ZONE=cached.local
 # shellcheck source=../querying.sh
 . "$CHECKOUT/tests/e2e/querying.sh"
@@ -43,7 +43,7 @@ for q in "${queriers[@]}"; do
 done
 eventually 200 "the leader knows all of them" settled store '[.pods[].shard] | max == 2'
 
-# marks: of both; all_complete WHAT: since then
+# marks: of both queriers; all_complete WHAT: since those marks
 marks() { local q; for q in "${queriers[@]}"; do since[$q]=$(mark "$q"); done; }
 all_complete() { local q; for q in "${queriers[@]}"; do complete_since "$q" "${since[$q]}" "$1, querier $q"; done; }
 declare -A since

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# timeshard check passes on a healthy installation, names each breakage, is silent after its repair, and gets by with few rights
+# timeshard check passes on a healthy installation, names each fault, passes after its repair, and works with few rights
 # stage: control-plane
 # server: --allow-local-pods
-# There is no kubelet: examples/stand-in-sidecars.rs calls every pod Ready, the server's included, and answers as sidecars do.
-# The server that is asked is the process on this machine.
+# Without kubelet: examples/stand-in-sidecars.rs marks every pod Ready, the server's included, and answers as sidecars do. The
+# server is the process on this machine.
 ns=e2e-check
 stand_in=$(dirname "$SERVER")/examples/stand-in-sidecars
 [ -x "$stand_in" ] || { bad "no $stand_in: build it with cargo build --example stand-in-sidecars"; exit 1; }
@@ -12,7 +12,7 @@ cp "$WORK/tls/tls.crt" "$WORK/check/tls.crt.before"
 kubectl get mutatingwebhookconfiguration timeshard -o json | jq 'del(.metadata.resourceVersion, .metadata.uid, .metadata.managedFields)' >"$WORK/check/webhook.json"
 registered() { kubectl delete mutatingwebhookconfiguration timeshard --ignore-not-found >/dev/null && kubectl create -f "$WORK/check/webhook.json" >/dev/null; }
 rights() { kubectl apply --server-side --force-conflicts -f "$CHECKOUT/deploy/base/clusterrole.yaml" >/dev/null; }
-finish_check() { # whatever happened, the next scenario finds everything as it was
+finish_check() { # in any case the next scenario finds everything restored
   kubectl -n "$SYSTEM" scale deployment timeshard --replicas=0 >/dev/null
   [ -z "${stand_in_pid-}" ] || kill "$stand_in_pid" 2>/dev/null || true
   cp "$WORK/check/tls.crt.before" "$WORK/tls/tls.crt"
@@ -23,10 +23,10 @@ finish_check() { # whatever happened, the next scenario finds everything as it w
 }
 trap finish_check EXIT
 
-# run_check ARGUMENT…: without failing when a check fails
+# run_check ARGUMENT…: does not fail when a check fails
 run_check() { "$SERVER" check "$@" || [ $? = 3 ]; }
 at_server=(--server "http://127.0.0.1:$ADMIN_PORT")
-# document ARGUMENT…: what check prints as JSON, whatever its exit code
+# document ARGUMENT…: the JSON output of check, for any exit code
 document() { run_check "${at_server[@]}" -n "$ns" -o json "$@" 2>/dev/null; }
 # troubles: a line for each warning and failure
 troubles() { document | jq -r '.checks[] | select(.result == "warn" or .result == "fail") | "\(.result) \(.id) \(.subject): \(.message)"'; }
@@ -52,7 +52,7 @@ headless() { # NAME
     jq '.spec.ports = [{name: "grpc", port: 10901}]' | kubectl -n $ns apply -f - >/dev/null
 }
 headless store
-# settings as users have them, but that queriers look at DNS often, so that nobody waits for long
+# default settings, except that queriers ask DNS often, so that the scenario is short
 ANNOTATIONS='{"thanos-timeshard.io/drain": "35s", "thanos-timeshard.io/discovery-delay": "35s"}' POLICY=Parallel REPLICAS=6 store_set $ns store
 asks() { # FLAG…: the querier's
   local flags
@@ -60,7 +60,7 @@ asks() { # FLAG…: the querier's
   ARGS=$flags REPLICAS=1 workload Deployment query | kubectl -n $ns apply -f - >/dev/null
 }
 asks --store.sd-dns-interval=5s
-# the ConfigMap of a cluster's CoreDNS; the one here reads a file
+# the ConfigMap of a cluster's CoreDNS; this cluster's reads a file
 corefile() { # CACHE: the line of that plugin
   printf '.:53 {\n    kubernetes cluster.local in-addr.arpa ip6.arpa {\n        ttl 30\n    }\n    %s\n    forward . /etc/resolv.conf\n}\n' "$1" |
     kubectl -n kube-system create configmap coredns --from-file=Corefile=/dev/stdin --dry-run=client -o json | kubectl apply -f - >/dev/null
@@ -72,8 +72,8 @@ same "the exit code is 0" 0 code
 skips() { document | jq -r '.checks[] | select(.result == "skipped") | "\(.id): \(.message)"'; }
 same "and nothing is skipped but nodes, of which there are none" "node-kubelets: there are no nodes" skips
 passes() { document | jq -r '[.checks[] | select(.result == "pass") | .id] | unique | length'; }
-same "41 checks pass, all that there are but those of --pre, of nodes and of shard Services" 41 passes
-same "no colours where nobody looks" "" sh -c "'$SERVER' check | grep -c \$'\\033' | grep -v '^0\$'"
+same "42 checks pass, all that there are but those of --pre, of nodes and of shard Services" 42 passes
+same "no colours without a terminal" "" sh -c "'$SERVER' check | grep -c \$'\\033' | grep -v '^0\$'"
 text() { run_check "${at_server[@]}" -n $ns | grep -c -x -e api -e server -e configuration -e webhook -e namespaces -e statefulsets -e rollouts -e queriers; }
 same "text has its 8 sections" 8 text
 
@@ -81,14 +81,14 @@ same "text has its 8 sections" 8 text
 kubectl delete mutatingwebhookconfiguration timeshard >/dev/null
 found "the webhook is deleted" fail webhook-registered "" "no MutatingWebhookConfiguration"
 same "the exit code is 3" 3 code
-check "and admission shows it, too" says fail webhook-admission $ns "without sidecar"
+check "and admission shows it, too" says fail webhook-admission $ns "lacks sidecar"
 registered
 silent "it is registered again"
 
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=timeshard e2e CA" -keyout "$WORK/check/ca.key" -out "$WORK/check/ca.crt" 2>/dev/null
 bundle() { kubectl patch mutatingwebhookconfiguration timeshard --type=json -p '[{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": "'"$1"'"}]' >/dev/null; }
 bundle "$(base64 -w0 "$WORK/check/ca.crt")"
-found "the caBundle is of another CA" fail webhook-certificate timeshard "not signed by an authority of the caBundle"
+found "the caBundle is of another CA" fail webhook-certificate timeshard "not signed by a CA of the caBundle"
 eventually 60 "and the API server says so itself" says fail webhook-admission $ns "cannot call the webhook"
 bundle ""
 found "the caBundle is empty" fail webhook-ca timeshard "it is empty"
@@ -116,13 +116,13 @@ silent "it has it again"
 kubectl label namespace $ns thanos-timeshard.io/injection- >/dev/null
 found "the namespace is not labelled" fail namespace-labels $ns "the namespace is not labelled"
 left() { run_check -o json 2>/dev/null | jq -e --arg ns $ns '.checks[] | select(.id == "namespace-labels" and .subject == $ns and .result == "warn" and (.message | contains("ConfigMap store-time-shards")))'; }
-eventually 30 "without -n what was left there tells" left
+eventually 30 "without -n the objects left there are found" left
 kubectl label namespace $ns "$ENABLED" >/dev/null
 silent "it is labelled again"
 
-# ---- what lies around the gateway ---------------------------------------------------------------------------------------
+# ---- objects around the gateway ---------------------------------------------------------------------------------------
 kubectl -n $ns create poddisruptionbudget users --selector=app=store --max-unavailable=1 >/dev/null
-found "a foreign budget" warn statefulset-budgets $ns/store "users"
+found "a PDB of others" warn statefulset-budgets $ns/store "users"
 kubectl -n $ns create poddisruptionbudget others --selector=app=store --max-unavailable=1 >/dev/null
 found "two of them: no pod can be evicted" fail statefulset-budgets $ns/store "evicts none of them"
 evict() { jq -n '{apiVersion: "policy/v1", kind: "Eviction", metadata: {name: "store-0"}}' | kubectl create --raw "/api/v1/namespaces/$ns/pods/store-0/eviction?dryRun=All" -f -; }
@@ -137,13 +137,13 @@ kubectl -n $ns patch service store --type=merge -p '{"spec": {"publishNotReadyAd
 silent "it names ready ones only"
 
 asks --store.sd-dns-interval=2m
-found "a querier looks at DNS too seldom" fail querier-interval "deployment $ns/query" "every 2m"
+found "a querier asks DNS too seldom" fail querier-interval "deployment $ns/query" "every 2m"
 asks --store.sd-dns-interval=5s
-silent "it looks often"
+silent "it asks often"
 
 corefile 'cache 30'
-found "DNS caches answers of the cluster" warn discovery-periods $ns/store "within 44s (readiness 3s, EndpointSlice 1s, DNS cache 30s by the Corefile"
-check "what is told counts more" says warn discovery-periods $ns/store "DNS cache 25s as --dns-cache says" --dns-cache=25s
+found "DNS caches answers of the cluster" warn discovery-periods $ns/store "within 44s (readiness 3s, EndpointSlice 1s, DNS cache 30s from the Corefile"
+check "a given value counts more" says warn discovery-periods $ns/store "DNS cache 25s set by --dns-cache" --dns-cache=25s
 kubectl -n kube-system delete configmap coredns >/dev/null
 found "without a Corefile 30 s are assumed" warn discovery-periods $ns/store "DNS cache 30s assumed: there is no ConfigMap coredns"
 corefile ''
@@ -153,11 +153,11 @@ silent "it does not cache them"
 kubectl -n $ns annotate statefulset store thanos-timeshard.io/total-shards=many >/dev/null
 found "an annotation is not valid" fail statefulset-annotations $ns/store '"many"'
 kubectl -n $ns annotate statefulset store thanos-timeshard.io/total-shards- thanos-timeshard.io/total-shard=3 >/dev/null
-found "one is misspelt" warn statefulset-annotations $ns/store "total-shard is none that is read"
+found "one is misspelt" warn statefulset-annotations $ns/store "total-shard is unknown and has no effect"
 kubectl -n $ns annotate statefulset store thanos-timeshard.io/total-shard- >/dev/null
 silent "both are gone"
 
-# another gateway, without pods: its template can be changed
+# another gateway without pods, so that its template can be changed
 gone() { ! document | jq -e --arg id "$1" --arg subject "$2" '.checks[] | select(.id == $id and .subject == $subject and (.result == "warn" or .result == "fail"))'; }
 REPLICAS=0 store_set $ns odd
 headless odd
@@ -188,9 +188,9 @@ kubectl -n $ns create serviceaccount viewer >/dev/null
 token=$(kubectl -n $ns create token viewer)
 kubectl config view --raw -o json | jq --arg token "$token" '.users[0].user = {token: $token}' >"$WORK/check/viewer.kubeconfig"
 as_viewer() { KUBECONFIG=$WORK/check/viewer.kubeconfig run_check "$@"; }
-check "somebody without any right gets an answer, and the exit code 0" env KUBECONFIG="$WORK/check/viewer.kubeconfig" "$SERVER" check
+check "a user without any right gets an answer, and the exit code 0" env KUBECONFIG="$WORK/check/viewer.kubeconfig" "$SERVER" check
 none() { as_viewer -o json | jq -r '"\([.checks[] | select(.result == "fail")] | length) failed, \([.checks[] | select(.result == "skipped" and (.message | startswith("no permission to")))] | length > 8)"'; }
-same "nothing fails for want of a right; what is missing is named" "0 failed, true" none
+same "nothing fails because of a missing right; missing rights are named" "0 failed, true" none
 listed() { as_viewer -o json | jq -e '.checks[] | select(.id == "api-permissions" and .result == "warn" and (.message | contains("list namespaces") and contains("list mutatingwebhookconfigurations")))'; }
 check "and listed once" listed
 same "with the right to list namespaces more is seen" "pass" sh -c "kubectl create clusterrole e2e-check-viewer --verb=list --resource=namespaces >/dev/null &&
@@ -200,14 +200,14 @@ kubectl delete clusterrolebinding e2e-check >/dev/null
 sed -n '/^```yaml$/,/^```$/p' "$CHECKOUT/docs/checks.md" | sed '/^```/d' | kubectl apply -f - >/dev/null
 kubectl create clusterrolebinding e2e-check --clusterrole=timeshard-check --serviceaccount=$ns:viewer >/dev/null
 documented() { as_viewer "${at_server[@]}" -n $ns -o json 2>/dev/null | jq -r '.checks[] | select(.id == "api-permissions" or .result == "warn" or .result == "fail") | "\(.result) \(.id)"'; }
-same "with the ClusterRole of docs/checks.md everything is looked at" "pass api-permissions" documented
+same "with the ClusterRole of docs/checks.md nothing is skipped for lack of rights" "pass api-permissions" documented
 kubectl delete clusterrolebinding e2e-check >/dev/null
 
 # ---- before an installation ---------------------------------------------------------------------------------------------
 before() { run_check --pre -o json 2>/dev/null | jq -r '.checks[] | "\(.result) \(.id)"'; }
-cert_manager=warn # unless an earlier scenario brought its definitions
+cert_manager=warn # unless an earlier scenario installed its CRDs
 ! kubectl get crd certificates.cert-manager.io >/dev/null 2>&1 || cert_manager=pass
-same "--pre: what can be known before" "pass api-reachable
+same "--pre: the checks before an installation" "pass api-reachable
 pass api-version
 pass api-clock
 pass api-permissions
@@ -217,7 +217,7 @@ pass install-namespace
 warn install-names
 $cert_manager install-cert-manager" before
 may_not() { as_viewer --pre -o json 2>/dev/null | jq -e '.checks[] | select(.id == "install-permissions" and .result == "fail" and (.message | contains("create clusterroles")))'; }
-check "--pre: who may not install is told so" may_not
+check "--pre: a user who may not install gets a finding" may_not
 
 # ---- many, and waiting --------------------------------------------------------------------------------------------------
 namespace $ns-many "$ENABLED"
@@ -225,9 +225,9 @@ REPLICAS=0 workload StatefulSet many | jq '. as $set | {apiVersion: "v1", kind: 
   kubectl -n $ns-many create -f - >/dev/null
 seen() { run_check "${at_server[@]}" -n $ns-many -o json 2>/dev/null | jq '[.checks[] | select(.id == "statefulset-eligible" and .result == "pass")] | length'; }
 t0=$(now_ms)
-same "200 StatefulSets are looked at" 200 seen
+same "200 StatefulSets are checked" 200 seen
 took=$(seconds_since "$t0")
-# CPU is time used, not time passed: on a machine that does other things, too, only that is the same
+# CPU is time used, not time passed: only that is comparable on a busy machine
 cpu=$({ TIMEFORMAT='%U %S'; time seen >/dev/null; } 2>&1 | awk '{ printf "%d", ($1 + $2) * 1000 }')
 check "in $took s, with $cpu ms of CPU, of which 3 s are allowed" test "$cpu" -le 3000
 bundle "$(base64 -w0 "$WORK/check/ca.crt")"

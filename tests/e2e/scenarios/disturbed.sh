@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# in the middle of a change of shards the leader, a sidecar and a thanos are killed and the API server is restarted: queries suffer only from the killed store
+# during a change of shards the leader, a sidecar and a thanos are killed and the API server restarts: only the killed store costs queries
 # stage: node
 ns=e2e-disturbed
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns "$ENABLED"
-# As in the scenario "reshard", and 10 s more: while there is no API server nobody learns that a pod drains.
+# As in the scenario "reshard", and 10 s more: without an API server no querier learns that a pod drains.
 interval=2s drain=27s termination_drain=20s
 # shellcheck source=../querying.sh
 . "$CHECKOUT/tests/e2e/querying.sh"
@@ -41,7 +41,7 @@ annotate store total-shards=4
 eventually 60 "a step runs" one "$draining"
 leader=$(holder) ms=$(now_ms)
 check "kill -9 of the leader, $leader" slay "$SYSTEM" "$leader" '[^ ]*timeshard serve'
-# as when its node is lost: kubelet does not start it again under its name, which would have the lease back after 2 s
+# as when its node is lost: kubelet must not restart it under its name, or it would have the Lease back after 2 s
 kubectl -n "$SYSTEM" delete pod "$leader" --force --grace-period=0 >/dev/null 2>&1
 another() { holder | grep -vx "$leader" && [ "$(leader_status | jq .leader.self)" = true ]; }
 eventually 15 "another leads" another
@@ -52,14 +52,14 @@ eventually 120 "a pod drains" one "$draining"
 victim=$(one "$draining")
 check "kill -9 of the sidecar of $victim, which drains" slay $ns "$victim" '/timeshard-agent sidecar'
 sidecar_back() { [ "$(kubectl -n $ns get pod "$victim" -o json | jq '[.status.initContainerStatuses[] | select(.name == "config-sidecar")][0] | select(.ready) | .restartCount')" = 1 ]; }
-eventually 90 "kubelet started it again, and it got where it shall be" sidecar_back
+eventually 90 "kubelet restarted it, and it reached its window" sidecar_back
 
 eventually 120 "a pod drains" one "$draining"
 api=$(cat "$STATE/pids/kube-apiserver")
 mapfile -d '' -t command <"/proc/$api/cmdline"
 check "kill -9 of the API server" kill -9 "$api"
 ms=$(now_ms)
-gone() { ! readlink "/proc/$api/exe"; } # before that its port is still its own
+gone() { ! readlink "/proc/$api/exe"; } # until then it still owns its port
 eventually 30 "it is gone" gone
 start kube-apiserver "${command[@]}"
 eventually 60 "started again, it is ready" kubectl get --raw /readyz
@@ -67,13 +67,13 @@ say "$(seconds_since "$ms") s without API server"
 eventually 60 "there is a leader that knows the rollout" says store '.replicas == 8'
 complete_since year "$start_t" "the leader and a sidecar killed, the API server restarted"
 
-# A killed store costs strict queries until it is back, at most the discovery delay. Its pods are not the ones that drain: nobody asks these.
-eventually 150 "a pod serves what is published" one '.state == "confirmed"'
+# A killed store costs strict queries until it is back, at most the discovery delay. It is not a draining pod: no querier asks those.
+eventually 150 "a pod serves its published window" one '.state == "confirmed"'
 victim=$(one '.state == "confirmed"')
 killed_t=$(mark year) ms=$(now_ms)
 check "kill -9 of the thanos of $victim" slay $ns "$victim" '[^ ]*thanos store'
-# The answers of two updates of the querier's (5 s each) are good, and thanos serves again: an update that meets a thanos that is
-# away, or a connection that is not open again, forgets it until the next one.
+# The querier's last two updates (5 s each) succeeded, and thanos serves again: if an update finds thanos away or the connection
+# closed, the querier drops the store until the next update.
 recovered() { [ "$(tail -n "+$((killed_t + 1))" "$WORK/year.answers" | tail -n 120 | grep -cx ok)" = 120 ] && [ "$(kubectl -n $ns get pod "$victim" -o json | jq '[.status.containerStatuses[] | select(.name == "thanos" and .ready)][0].restartCount')" = 1 ]; }
 eventually 60 "it is back, and queries succeed again" recovered
 back_t=$(mark year)
@@ -84,5 +84,5 @@ complete_since year "$back_t" "after that"
 say "3 to 4 shards of 2: $(($(moves store) - before)) restarts of thanos in place, $(seconds_since "$start_ms") s"
 right() { report store | jq -r '[.pods[] | select(.applied == .desired and .published == .desired and .verified)] | length'; }
 same "each pod serves its planned window" 8 right
-until_same 30 "every budget is open again" "0: 1, 1: 1, 2: 1, 3: 1" budgets store
+until_same 30 "every PDB is open again" "0: 1, 1: 1, 2: 1, 3: 1" budgets store
 same "containers restarted: a sidecar and a thanos" 2 restarts $ns

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# through group endpoints, one for each shard's Service: replicas and shards change, and not one strict query fails or is incomplete
+# through group endpoints, one for each shard's Service: replicas and shards change, and no strict query fails or is incomplete
 # stage: node
-# beside: reshard
+# parallel: reshard
 ns=e2e-groups
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns "$ENABLED"
-# As in the scenario "reshard". A group whose Service does not exist yet holds each look of thanos query up until this time is over:
-# --endpoint.info-timeout, 5 s unless it is set.
+# As in the scenario "reshard". A group whose Service does not exist yet delays each update of thanos query by this time:
+# --endpoint.info-timeout, 5 s by default.
 interval=2s drain=17s termination_drain=20s info_timeout=1s
 # shellcheck source=../querying.sh
 . "$CHECKOUT/tests/e2e/querying.sh"
@@ -24,13 +24,13 @@ until_same 90 "store: 6 pods are Ready" "6 of 6" ready $ns store
 services() { kubectl -n $ns get services -o json | jq -r '[.items[].metadata.name | select(startswith("store-shard-"))] | join(" ")'; }
 until_same 30 "each shard has a Service" "store-shard-0 store-shard-1" services
 until_same 60 "the querier is Ready" "1 of 1" ready $ns groups
-until_same 60 "it has both groups, and the third does not stand in its way" 2 stores groups
+until_same 60 "it has both groups, and the missing third does not block it" 2 stores groups
 asking groups &
 sane() { [ "$(mark groups)" -ge 20 ]; }
 eventually 30 "20 answers" sane
 eventually 60 "the leader knows all of them" settled store '[.pods[].shard] | max == 1'
 
-# labels: of each pod what its entry says
+# labels: of each pod, as in its entry
 labels() {
   local entries
   entries=$(kubectl -n $ns get configmap store-time-shards -o json) || return 1
@@ -39,10 +39,10 @@ labels() {
 }
 same "two surplus pods belong to the newest shard" "0 0 1 1 0 0" labels
 reshard store groups "2 to 3 replicas" '[.pods[] | select(.shard == 1)] | length == 3' replicas-per-shard=3
-same "labels are what the entries say" "0 0 0 1 1 1" labels
+same "labels match the entries" "0 0 0 1 1 1" labels
 reshard store groups "2 shards of 3 to 3 shards of 2" '[.pods[].shard] | max == 2' total-shards=3 replicas-per-shard=2
-same "labels are what the entries say" "0 0 1 1 2 2" labels
+same "labels match the entries" "0 0 1 1 2 2" labels
 until_same 30 "the third shard has a Service" "store-shard-0 store-shard-1 store-shard-2" services
 until_same 60 "and the querier its group" 3 stores groups
-until_same 30 "and a budget" "0: 1, 1: 1, 2: 1" budgets store
+until_same 30 "and a PDB" "0: 1, 1: 1, 2: 1" budgets store
 same "no container was restarted" 0 restarts $ns

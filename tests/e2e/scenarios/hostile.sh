@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# a tenant of a labelled namespace makes whatever the API server takes: the server stays small, starts anew, and others' rollouts go on
+# a tenant of a labelled namespace makes everything that the API server accepts: the server stays small, restarts, and others' rollouts continue
 # stage: control-plane
 # server: --allow-local-pods
-# The limit is a quarter below the 128 MiB that deploy/base gives a server. There is no kubelet: examples/stand-in-sidecars.rs plays
-# the pods of the namespace that behaves, at loopback addresses.
+# The limit is a quarter below the 128 MiB that deploy/base gives a server. Without kubelet: examples/stand-in-sidecars.rs plays the
+# pods of the other namespace, at loopback addresses.
 loud=e2e-hostile-loud quiet=e2e-hostile-quiet bare=e2e-hostile-bare
 max_kib=$((96 * 1024)) proxy_port=$((PORT_BASE + 40))
 stand_in=$(dirname "$SERVER")/examples/stand-in-sidecars
@@ -29,7 +29,7 @@ quiet_is() { # STATE MIN_TIME: of the oldest shard
   admin /status | sed '1,/^\r$/d' | jq -e --arg ns $quiet --arg state "$1" --arg min "$2" \
     '.statefulsets[] | select(.namespace == $ns) | .state == $state and ([.pods[].applied.min_time] | index($min)) != null'
 }
-# post PATH: each line of the input is the file of an object; over a few connections
+# post PATH: sends the objects in the files named on standard input, over a few connections
 post() {
   awk -v url="http://127.0.0.1:$proxy_port$1" '{ printf "%surl = \"%s\"\nheader = \"Content-Type: application/json\"\ndata-binary = \"@%s\"\noutput = \"/dev/null\"\n", (NR > 1 ? "next\n" : ""), url, $0 }' |
     curl -sS --no-progress-meter --parallel --parallel-max 4 -K -
@@ -52,15 +52,15 @@ proxy_pid=$!
 stand_in_pid=$!
 REPLICAS=6 POLICY=Parallel store_set $quiet store
 eventually 120 "the gateways of a namespace that behaves are settled" quiet_is settled -370d
-eventually 10 "the tenant's way to the API server is there" curl -sS -o /dev/null "http://127.0.0.1:$proxy_port/version"
+eventually 10 "the tenant reaches the API server" curl -sS -o /dev/null "http://127.0.0.1:$proxy_port/version"
 
-# ---- what the tenant makes ------------------------------------------------------------------------------------------------
+# ---- the tenant's objects ------------------------------------------------------------------------------------------------
 made=$WORK/hostile && rm -rf "$made" && mkdir -p "$made"
 # Kubernetes sends < as six bytes
 text=$(head -c 900000 /dev/zero | tr '\0' '<')
 printf %s "$text" >"$made/text"
 for i in $(seq 0 119); do
-  # the windows of a StatefulSet that is there, or of none
+  # the windows of an existing StatefulSet, or of none
   [ "$i" -lt 60 ] && name=large-$i-time-shards || name=junk-$i
   printf '{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "%s", "labels": {"app.kubernetes.io/managed-by": "thanos-timeshard"}}, "data": {"x": "%s"}}' "$name" "$text" >"$made/map-$i.json"
 done
@@ -78,31 +78,31 @@ for i in $(seq 600); do
   printf '{"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "theirs-%s", "labels": {"app.kubernetes.io/managed-by": "thanos-timeshard"}}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"a": "b"}}}}' "$i" >"$made/pdb-$i.json"
 done
 printf '%s\n' "$made"/pdb-*.json | post "/apis/policy/v1/namespaces/$bare/poddisruptionbudgets"
-# one that looks like one of ours, whose namespace is no longer labelled
+# like a PDB of timeshard whose namespace is no longer labelled
 jq -c '.metadata.name = "gone-shard-0" | .metadata.ownerReferences = [{apiVersion: "apps/v1", kind: "StatefulSet", name: "gone", uid: "00000000-0000-0000-0000-000000000000"}]' "$made/pdb-1.json" >"$made/ours.json"
 echo "$made/ours.json" | post "/apis/policy/v1/namespaces/$bare/poddisruptionbudgets"
 say "made in $(seconds_since "$t0") s"
-eventually 60 "the server says what it does not take in" at_least timeshard_refused_objects 1
+eventually 60 "the server reports what it skips" at_least timeshard_refused_objects 1
 small "while all of it was made"
 
-# ---- others' work goes on -------------------------------------------------------------------------------------------------
+# ---- other namespaces are unaffected -------------------------------------------------------------------------------------------------
 kubectl -n $quiet annotate statefulset store 'thanos-timeshard.io/boundaries=[14d, 90d]' >/dev/null
 t0=$(now_ms)
 eventually 120 "the rollout of the namespace that behaves is done meanwhile" quiet_is settled -91d
 small "while others' windows moved"
-same "nobody's budgets are deleted for our label alone" 600 sh -c "kubectl -n $bare get pdb -o name | grep -c theirs-"
-eventually 60 "the namespace's people are told" sh -c "kubectl -n $loud get events.events.k8s.io -o json | jq -e 'any(.items[]; .reason == \"NotTakenIn\")'"
+same "no PDB is deleted for its label alone" 600 sh -c "kubectl -n $bare get pdb -o name | grep -c theirs-"
+eventually 60 "an Event in the namespace reports it" sh -c "kubectl -n $loud get events.events.k8s.io -o json | jq -e 'any(.items[]; .reason == \"NotTakenIn\")'"
 
 # ---- /status --------------------------------------------------------------------------------------------------------------
 check "/status is smaller than 4 MiB, at 9000 shards each" test "$(admin /status | wc -c)" -lt $((4 * 1024 * 1024))
 for _ in $(seq 45); do
   (exec 3<>"/dev/tcp/127.0.0.1/$ADMIN_PORT" && printf 'GET /status HTTP/1.0\r\n\r\n' >&3 && sleep 20) 2>/dev/null &
 done
-eventually 10 "further readers are told to come back" sh -c "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:$ADMIN_PORT/status | grep -x 503"
+eventually 10 "more readers get 503 and Retry-After" sh -c "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:$ADMIN_PORT/status | grep -x 503"
 check "probes are answered all the same" server_ready
 small "with 45 readers that do not read"
 
-# ---- a start with all that is there ---------------------------------------------------------------------------------------
+# ---- a restart with all these objects ---------------------------------------------------------------------------------------
 server_stop
 t0=$(now_ms)
 server_start

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# 100 pods at once (podManagementPolicy: Parallel), 50 shards of 2 replicas
+# 100 pods created together (podManagementPolicy: Parallel), 50 shards of 2 replicas
 # stage: control-plane
-# Without the refresher: it would lead the pods from one division to the other step by step, and here admission alone is looked at.
+# Without a leader: it would move the pods from one split to the other step by step, and this tests admission only.
 # server: --no-refresher
 ns=e2e-hundred
 namespace $ns "$ENABLED"

@@ -37,7 +37,7 @@ for i in 1 2 3; do
   load $i &
   loads+=($!)
 done
-least() { # how many replicas were ready, at each look
+least() { # the minimum of ready replicas over all samples
   until [ -e "$stop" ]; do kubectl -n "$SYSTEM" get pods -l app.kubernetes.io/component=server -o json |
     jq '[.items[] | select(.metadata.deletionTimestamp | not) | select(any(.status.conditions[]?; .type == "Ready" and .status == "True"))] | length'; done >"$WORK/rollout-ready"
 }
@@ -49,6 +49,6 @@ eventually 60 "the old pods are gone" gone
 : >"$stop"
 wait "${loads[@]}"
 same "not one of $(cat "$answers".* | wc -l) admissions meanwhile failed or was not injected" "injected 0" sort -u "$answers".1 "$answers".2 "$answers".3
-same "at none of $(wc -l <"$WORK/rollout-ready") looks were fewer than 2 replicas ready" 2 sh -c "sort -n '$WORK/rollout-ready' | head -n 1"
+same "in none of $(wc -l <"$WORK/rollout-ready") samples were fewer than 2 replicas ready" 2 sh -c "sort -n '$WORK/rollout-ready' | head -n 1"
 same "both are of the other image" "$next" sh -c "kubectl -n $SYSTEM get pods -l app.kubernetes.io/component=server -o json | jq -r '[.items[].spec.containers[0].image] | unique | join(\",\")'"
 same "and no server was restarted" 0 restarts "$SYSTEM"

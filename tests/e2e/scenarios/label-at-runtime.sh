@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# a namespace is labelled, and unlabelled again, while everything runs
+# a namespace is labelled and unlabelled while everything runs
 # stage: control-plane
 ns=e2e-label-at-runtime
 namespace $ns

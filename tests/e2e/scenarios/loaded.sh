@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# the object store fails for pods that load: nothing is failed or incomplete while a pod is left that has the blocks, and what waits names them
+# the object store fails for loading pods: no query fails or is incomplete while a pod with the blocks is left, and waiting rollouts name them
 # stage: node
 ns=e2e-loaded
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns "$ENABLED"
-# As in the scenario "reshard"; and thanos reads the bucket every 15 s instead of every 15 min, so that it finds what was repaired.
+# As in the scenario "reshard"; and thanos reads the bucket every 15 s instead of every 15 min, so that it finds repaired blocks.
 interval=2s drain=17s termination_drain=20s discovery_delay=20s sync=15s
 # shellcheck source=../querying.sh
 . "$CHECKOUT/tests/e2e/querying.sh"
@@ -13,8 +13,8 @@ interval=2s drain=17s termination_drain=20s discovery_delay=20s sync=15s
 # shellcheck source=../faults.sh
 . "$CHECKOUT/tests/e2e/faults.sh"
 
-# A bucket for each of the two gateways: what is broken for one is not for the other. Only HEAD is broken where pods that have the
-# block loaded shall go on reading its index.
+# A bucket for each of the two gateways: a fault for one does not affect the other. Only HEAD is broken where pods that have loaded
+# the block must keep reading its index.
 first=$((PORT_BASE + 36)) second=$((PORT_BASE + 38)) pids=()
 ended() {
   touch "$WORK"/{year,other}.stop
@@ -34,7 +34,7 @@ for port in $first $second; do
   bucket_server "$port"
   pids+=("$bucket_pid")
 done
-# since before, for everybody and for good; so the full answer is without it
+# from the beginning, for all pods and for good; so the complete answer lacks it
 lost=$(blocks 340) everything=$complete complete="\"$((369 * 370 / 2 - 341))\"]"
 for_good=$(broken "$lost" '{"status": 500}' method '"HEAD"')
 faults $first "$(rules "$for_good")"
@@ -56,7 +56,7 @@ sane() { [ "$(mark "$1")" -ge 20 ]; }
 eventually 30 "year: 20 answers" sane year
 eventually 120 "the leader knows all of them" settled store '[.pods[].shard] | max == 2'
 
-# ---- beside: a rolling restart, whose new pods can load no index of a range for a minute -----------------------------------
+# ---- in parallel: a rolling restart, whose new pods can load no index of a range for a minute -----------------------------------
 restarted() {
   local t complete=$everything
   asking other &
@@ -69,9 +69,11 @@ restarted() {
   complete_since other "$t" "a rolling restart while 11 indexes are broken for a minute"
   touch "$WORK/other.stop"
 }
-# ---- one change of shards, with all the other faults: 3 to 4 of 2 replicas; 2, 4, 6 and 7 of 8 pods move first, then 0 and 5 ------
-one=$(blocks 300) everybodys=$(blocks 110)
-# store-6 and store-7 load the newest part of what is now of store-4 and store-5
+# ---- one change of shards, with all the other faults: 3 to 4 of 2 replicas; 0, 2, 4 and 6 of 8 pods move first ---------------------
+# Afterwards store-1 and store-7 alone have the block of day 110, store-3 that of day 220, and store-5 that of day 300: store-7 can
+# still move, and then no pod can.
+one=$(blocks 300) everybodys=$(jq -c -n --argjson a "$(blocks 110)" --argjson b "$(blocks 220)" '$a + $b')
+# store-6 and store-7 load the newest part of the window of store-4 and store-5
 for_all=$(broken "$everybodys" '{"status": 500}' method '"HEAD"')
 faults $first "$(rules "$for_good" "$for_all" \
   "$(broken "$(blocks 290 310)" '"reset"' client "$(address store-6)")" \
@@ -79,23 +81,23 @@ faults $first "$(rules "$for_good" "$for_all" \
   "$(broken "$(blocks 200 230)" '{"status": 503}' method '"HEAD"' seconds 30)")"
 t=$(mark year) ms=$(now_ms) before=$(moves store)
 restarted >"$WORK/restarted.log" 2>&1 &
-beside=$!
+background=$!
 annotate store total-shards=4
-# listed BLOCKS: `timeshard status` has all of these; in its table are the first of them, so this looks at all that it says
+# listed BLOCKS: `timeshard status` has all of these; its table has only the first, so this searches the complete output
 status() { "$SERVER" status --server "http://127.0.0.1:$ADMIN_PORT" --namespace $ns store "$@"; }
 listed() { local all; all=$(status -o json) && jq -e --arg all "$all" 'all(.[] as $ulid | $all | contains($ulid); .)' <<<"$1"; }
-# waits_for BLOCKS: and says so, naming one of them
+# waits_for BLOCKS: the rollout waits and names one of them
 waits_for() { says store '.moves_left > 0' && report store | jq -e --argjson blocks "$1" '.message | select(any($blocks[] as $ulid | contains($ulid); .))'; }
 event_names() { kubectl -n $ns get events.events.k8s.io -o json | jq -e --argjson blocks "$1" '.items[] | select(.regarding.name == "store") | .note | select(any($blocks[] as $ulid | contains($ulid); .))'; }
-# stands BLOCKS: all pods have been Ready for longer than it takes until those of a next step are gone, and it still waits for one of these
-stands() {
+# still_waits BLOCKS: all pods have been Ready for longer than until the next step would begin, and the rollout still waits for one of these
+still_waits() {
   pods $ns store | jq -e '[.[].status.conditions[] | select(.type == "Ready")] | all(.status == "True" and now - (.lastTransitionTime | fromdate) > 45)' >/dev/null && waits_for "$1"
 }
-# A pod that lacks blocks is not Ready for the first 20 s, in which thanos is started again; that covers what is broken for 30 s.
+# A pod that lacks blocks is not Ready for the first 20 s, in which thanos is restarted; that covers faults of 30 s.
 which=$(jq -c --argjson more "$everybodys" '. + $more' <<<"$one")
-EVERY=1 eventually 200 "the rollout stands still, and names a block that nobody can load, or one that two pods could not" stands "$which"
+EVERY=1 eventually 330 "the rollout waits, and names a block that no pod can load, or one that two pods could not" still_waits "$which"
 check "both are listed" listed "$which"
-# Further Events for the same reason are counted on the first one, whose text stays: it names what was broken then.
+# Later Events with the same reason are counted on the first one, whose text stays: it names the first fault.
 eventually 30 "an Event names a block that is broken" event_names "$(jq -c --argjson some "$(blocks 290 310)" --argjson short "$(blocks 200 230)" '. + $some + $short' <<<"$everybodys")"
 say "$(report store | jq -r .message)"
 complete_since year "$t" "indexes broken for pods that load: one, a range, for all and for some, for 30 s and until now"
@@ -103,17 +105,17 @@ say "the bucket answered $(served $first)"
 
 u=$(mark year)
 faults $first "$(rules "$for_good")"
-eventually 400 "repaired, the rollout goes on by itself to its end" settled store '[.pods[].shard] | max == 3'
+eventually 400 "repaired, the rollout continues by itself and ends" settled store '[.pods[].shard] | max == 3'
 complete_since year "$u" "after the repair"
 say "3 to 4 shards of 2: $(($(moves store) - before)) restarts of thanos in place, $(seconds_since "$ms") s"
-eventually 30 "what is broken for everybody stopped nothing, and is listed" listed "$lost"
-until_same 30 "each shard has a budget that lets one pod go" "0: 1, 1: 1, 2: 1, 3: 1" budgets store
-wait $beside || true
+eventually 30 "a block that is broken for all pods stopped nothing, and is listed" listed "$lost"
+until_same 30 "each shard has a PDB that allows one eviction" "0: 1, 1: 1, 2: 1, 3: 1" budgets store
+wait $background || true
 cat "$WORK/restarted.log"
 same "no container was restarted" 0 restarts $ns
 
 # ---- E2E_FULL=1, for tests/e2e/matrix: each fault in a change of shards of its own, 35 minutes --------------------------------
-# broken_case SHARDS WHAT WHOM HOW-LONG: the oldest shards' pods load a block, or 21 of them, that others have
+# broken_case SHARDS WHAT LOADING HOW-LONG: the oldest shards' pods load a block, or 21 of them, that others have
 broken_case() {
   local what="$1 shards, $2 broken for $3, $4" from=300 to=300 pods=(store-6 store-7) list=() p since
   [ "$2" = one ] || from=290 to=310
@@ -127,7 +129,7 @@ broken_case() {
   faults $first "$(rules "$for_good" "${list[@]}")"
   annotate store "total-shards=$1"
   if [ "$4" = waiting ]; then
-    EVERY=1 eventually 260 "$what: the rollout stands still, and says for which block" stands "$(blocks $from $to)"
+    EVERY=1 eventually 260 "$what: the rollout waits, and names the block" still_waits "$(blocks $from $to)"
     faults $first "$(rules "$for_good")"
   fi
   eventually 400 "$what: the rollout ends" settled store "[.pods[].shard] | max == $(($1 - 1))"
@@ -136,9 +138,9 @@ broken_case() {
 if [ -n "${E2E_FULL-}" ]; then
   shards=3
   for what in one range; do
-    for whom in "the loading pods" all; do
+    for loading in "the loading pods" all; do
       for long in 30s waiting; do
-        broken_case $shards "$what" "$whom" $long
+        broken_case $shards "$what" "$loading" $long
         shards=$((7 - shards))
       done
     done
@@ -147,6 +149,6 @@ fi
 
 faults $first '[]'
 complete=$everything
-whole() { ask "$(pods $ns year | jq -r '.[0].status.podIP')" | grep -x ok; }
+complete_answer() { ask "$(pods $ns year | jq -r '.[0].status.podIP')" | grep -x ok; }
 touch "$WORK/year.stop"
-eventually 60 "it is repaired, too: the answer has all of the blocks" whole
+eventually 60 "it is repaired, too: the answer has all of the blocks" complete_answer

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# deploy/ is accepted by the API server as it is, and its ServiceAccount may do exactly what it needs
+# the API server accepts deploy/ unchanged, and its ServiceAccount has exactly the rights that it needs
 # stage: control-plane
 render=$WORK/manifests.yaml
 kubectl kustomize "$CHECKOUT/deploy/base" >"$render"
@@ -11,7 +11,7 @@ kubectl kustomize "$CHECKOUT/deploy/self-signed" >"$render"
 check "deploy/self-signed: every object passes strict validation" kubectl apply --dry-run=server --validate=strict --server-side --force-conflicts -f "$render"
 
 who=system:serviceaccount:$SYSTEM:timeshard
-# what every authenticated user may do is left out
+# without the rights of every authenticated user
 may() { kubectl auth can-i --list --as="$who" --namespace="$1" --no-headers | sed -n 's/^\([a-z][^ ]*\).*\[\([a-z ]*\)\]$/\1: \2/p' | grep -v ^selfsubject | LC_ALL=C sort; }
 rights='configmaps: get list watch create patch
 events.events.k8s.io: create patch
@@ -24,7 +24,7 @@ statefulsets.apps/status: patch
 statefulsets.apps: list watch'
 for n in default kube-system; do same "in namespace $n its rights are these, and no others" "$rights" may "$n"; done
 lease() { may "$SYSTEM" | grep -v -x -F "$rights"; }
-same "in its own namespace the lease beside them" 'leases.coordination.k8s.io: create
+same "in its own namespace the Lease as well" 'leases.coordination.k8s.io: create
 leases.coordination.k8s.io: get update' lease
 refused "it cannot change a StatefulSet" Forbidden kubectl --as="$who" -n default patch statefulset x --type=merge -p '{}'
 refused "so it cannot change a pod" Forbidden kubectl --as="$who" -n default run x --image=x --dry-run=server
@@ -34,5 +34,5 @@ hook() { kubectl get mutatingwebhookconfiguration timeshard -o json | jq -r ".we
 same "one webhook: failurePolicy, timeout, side effects, reinvocation, match policy, path and rule as they must be" \
   "1 Fail 5 NoneOnDryRun IfNeeded Equivalent /mutate CREATE pods" hook
 guard() { kubectl get validatingwebhookconfiguration timeshard -o json | jq -r ".webhooks | length as \$n | .[0] | \"\\(\$n) \\(.failurePolicy) \\(.timeoutSeconds) \\(.sideEffects) \\(.matchPolicy) \\(.clientConfig.service.path)\" + ([.rules[] | \" \\(.operations | join(\",\")) \\(.resources | join(\",\"))\"] | join(\"\"))"; }
-same "one guard, which is in nobody's way: failurePolicy, timeout, side effects, match policy, path and rules as they must be" \
+same "one guard, which blocks nothing else: failurePolicy, timeout, side effects, match policy, path and rules as they must be" \
   "1 Ignore 2 None Equivalent /guard CREATE,UPDATE,DELETE statefulsets UPDATE statefulsets/scale" guard

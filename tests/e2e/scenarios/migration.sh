@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# docs/migration.md: hand-made shards give way to one StatefulSet beside them, and not one strict query fails; then one of them becomes it in place
+# docs/migration.md: one StatefulSet replaces hand-made shards, and no strict query fails; then one of them is converted in place
 # stage: node
-# beside: uninstall
+# parallel: uninstall
 ns=e2e-migration
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns
@@ -14,8 +14,8 @@ interval=2s drain=17s termination_drain=20s discovery_delay=20s
 rm -f "$WORK"/{before,after}.{answers,stop}
 trap 'touch "$WORK/before.stop" "$WORK/after.stop"; wait' EXIT
 
-# ---- what is there: a StatefulSet for each window, two pods each, behind one headless Service ---------------------------
-# by_hand NAME REPLICAS FLAG…: applies a StatefulSet with those time flags, one of the old ones
+# ---- before: a StatefulSet for each window, two pods each, behind one headless Service ---------------------------
+# by_hand NAME REPLICAS FLAG…: applies one of the old StatefulSets, with those time flags
 by_hand() {
   local name=$1 replicas=$2
   shift 2
@@ -49,7 +49,7 @@ sane() { [ "$(mark "$1")" -ge 20 ]; }
 eventually 30 "20 answers" sane before
 t=$(mark before)
 
-# ---- 1 to 3: the new split and the new StatefulSet, looked at; the old ones are kept out by their own flags --------------
+# ---- 1 to 3: check the new split and the new StatefulSet; the old ones are kept out by their own flags --------------
 cat >"$WORK/migration.yaml" <<'Y'
 sharding: {total_shards: 3, replicas_per_shard: 2, retention: 370d, overlap: 5d, boundaries: [90d, 200d]}
 Y
@@ -59,13 +59,13 @@ kubectl label namespace $ns "$ENABLED" >/dev/null
 flags_of() { pods $ns "$1" | jq -r '.[] | "\(.metadata.name): \([.spec.containers[0].args[] | select(test("^--(min|max)-time="))] | join(" ")), \([.spec.initContainers[]?] | length) sidecars"'; }
 by_hand probe 0 --min-time=-90d
 kept_out() { member $ns probe probe-0 | kubectl -n $ns create --dry-run=server -o json -f - | jq -er '.metadata.annotations["thanos-timeshard.io/status"] == null and (.spec.initContainers | length) == 0'; }
-# the label takes effect when the server has seen it: a gateway without time flags is injected
+# the label takes effect once the server has seen it: a gateway without time flags is injected
 labelled() { REPLICAS=0 store_set $ns plain && dry_window $ns plain plain-0 | grep "shard=0"; }
 eventually 30 "the namespace's label is seen" labelled
 check "one with time flags stays as it is" kept_out
 kubectl -n $ns delete statefulset probe plain >/dev/null
 
-# ---- 4 to 6: the new one beside the old ones ---------------------------------------------------------------------------
+# ---- 4 to 6: the new one next to the old ones ---------------------------------------------------------------------------
 gateways thanos-store-gateway 6 discovery-delay $discovery_delay total-shards 3 replicas-per-shard 2 retention 370d overlap 5d boundaries "[90d, 200d]"
 until_same 120 "six new gateways are Ready" "6 of 6" ready $ns thanos-store-gateway
 kubectl -n $ns apply -f - >/dev/null <<Y
@@ -80,19 +80,20 @@ until_same 90 "and has all twelve" 12 stores after
 asking after &
 eventually 30 "20 answers" sane after
 u=$(mark after)
-complete_since before "$t" "the new gateways come beside the old ones"
+complete_since before "$t" "the new gateways start next to the old ones"
 touch "$WORK/before.stop"
-eventually 120 "every querier knows the new ones" settled thanos-store-gateway '[.pods[].state] | all(. == "confirmed")'
+# The scenario "uninstall" next to it takes the server away for some minutes.
+eventually 420 "every querier knows the new ones" settled thanos-store-gateway '[.pods[].state] | all(. == "confirmed")'
 
-# ---- 7: the old ones out of discovery first, then away -----------------------------------------------------------------
-kubectl -n $ns patch service by-hand --type=merge -p '{"spec": {"selector": {"shards": "nobody"}}}' >/dev/null
+# ---- 7: the old ones leave discovery first, then are deleted -----------------------------------------------------------------
+kubectl -n $ns patch service by-hand --type=merge -p '{"spec": {"selector": {"shards": "none"}}}' >/dev/null
 until_same 60 "the querier has let go of the old ones" 6 stores after
 kubectl -n $ns delete statefulset store-recent store-middle >/dev/null
 fewer() { [ "$(pods $ns | jq '[.[] | select(.metadata.labels.shards == "by-hand")] | length')" = 2 ]; }
 eventually 60 "two of the old StatefulSets are gone" fewer
 v=$(mark after)
 more() { [ "$(mark after)" -ge $((v + 30)) ]; }
-eventually 30 "queries go on" more
+eventually 30 "queries continue" more
 complete_since after "$u" "the old gateways go"
 same "the last of the old ones was never touched" $'store-old-0: --min-time=-370d --max-time=-195d, 0 sidecars\nstore-old-1: --min-time=-370d --max-time=-195d, 0 sidecars' flags_of store-old
 touch "$WORK/after.stop"
@@ -113,9 +114,9 @@ store-old-4 shard=2 -370d .. -200d
 store-old-5 shard=2 -370d .. -200d'
 same "the four new ones have windows of the plan" "$(tail -n 4 <<<"$planned")" sh -c "echo '$(windows $ns store-old)' | tail -n 4"
 bare() { says store-old '[.pods[] | select(.state == "not_injected") | .pod] == ["store-old-0", "store-old-1"]'; }
-eventually 30 "the leader says which two are not injected" bare
-told() { kubectl -n $ns get events.events.k8s.io -o json | jq -e '.items[] | select(.reason == "NotInjected")'; }
-eventually 30 "and so does an Event" told
+eventually 30 "the leader names the two pods that are not injected" bare
+has_event() { kubectl -n $ns get events.events.k8s.io -o json | jq -e '.items[] | select(.reason == "NotInjected")'; }
+eventually 30 "and so does an Event" has_event
 kubectl -n $ns rollout restart statefulset store-old >/dev/null 2>&1
 restarted() { [ "$(windows $ns store-old)" = "$planned" ] && [ "$(ready $ns store-old)" = "6 of 6" ]; }
 eventually 180 "after a rolling restart all have theirs" restarted

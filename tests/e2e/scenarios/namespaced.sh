@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# deploy/components/namespaced: rights in the named namespaces alone do for everything there, and a label without a Role is reported and holds nothing up
+# deploy/components/namespaced: rights in the named namespaces suffice there, and a label without a Role is reported and blocks nothing
 # stage: control-plane
-# The namespace e2e-probe, which every run has, is another one that is labelled and not named.
+# The namespace e2e-probe of every run is also labelled and not named.
 ns=e2e-namespaced closed=e2e-namespaced-closed outside=e2e-namespaced-outside
 # shellcheck source=../everything.sh
 . "$CHECKOUT/tests/e2e/everything.sh"
@@ -23,7 +23,7 @@ trap back EXIT
 server_stop
 for n in $ns $closed $outside; do namespace "$n" "$ENABLED"; done
 kubectl kustomize "$folder" >"$WORK/namespaced.yaml"
-# everything makes $ns anew
+# everything recreates $ns
 jq_roles() { kubectl create --dry-run=client --validate=false -o json -f "$WORK/namespaced.yaml" | jq -s --arg ns "$ns" '{apiVersion: "v1", kind: "List", items: [.[] | (.items[]? // .) | select(.metadata.namespace == $ns)]}'; }
 jq_roles >"$WORK/namespaced-roles.json"
 check "the overlay is accepted" kubectl apply --server-side --force-conflicts --validate=strict -f "$WORK/namespaced.yaml"
@@ -39,8 +39,8 @@ wide() {
     | select($at >= $from and .objectRef.resource and (.objectRef.namespace // "") == "" and (.objectRef.apiGroup // "") != "authorization.k8s.io")
     | "\(.verb) \(.objectRef.resource)"' "$STATE/log/audit.json" | LC_ALL=C sort -u
 }
-same "of the whole cluster it asked for namespaces alone" $'list namespaces\nwatch namespaces' wide
-# A namespace is there, and labelled, for a moment before its Role is.
+same "its only cluster-wide request is for namespaces" $'list namespaces\nwatch namespaces' wide
+# A namespace exists and is labelled shortly before its Role exists.
 elsewhere() {
   jq -r --argjson from "$from" --arg closed "$closed" '
     (.requestReceivedTimestamp | ((.[:19] + "Z" | fromdate) * 1000 + (.[20:23] | tonumber))) as $at
@@ -53,10 +53,10 @@ same "and was refused nowhere but in the namespace without a Role" "" elsewhere
 lacking() { admin /status | sed '1,/^\r$/d' | jq -c '.namespaces_without_rights | keys'; }
 until_same 60 "the namespaces without rights are on /status" "[\"$closed\",\"$outside\",\"e2e-probe\"]" lacking
 same "and counted" 3 metric timeshard_namespaces_without_rights
-logged() { grep 'a namespace is labelled in which this server has no rights' "$WORK/server.log" | grep -c "namespace=\"\?$1"; }
+logged() { grep 'no rights in a labelled namespace' "$WORK/server.log" | grep -c "namespace=\"\?$1"; }
 for n in $closed $outside; do same "$n is in the log once" 1 logged "$n"; done
-told() { kubectl -n "$SYSTEM" get events.events.k8s.io -o json | jq -r '[.items[] | select(.reason == "NoRights") | .related.name] | unique | join(" ")'; }
-until_same 30 "and Events on the server's pod name them" "$closed $outside e2e-probe" told
+reported() { kubectl -n "$SYSTEM" get events.events.k8s.io -o json | jq -r '[.items[] | select(.reason == "NoRights") | .related.name] | unique | join(" ")'; }
+until_same 30 "and Events on the server's pod name them" "$closed $outside e2e-probe" reported
 check_says() { { "$SERVER" check --server "http://127.0.0.1:$ADMIN_PORT" -o json 2>/dev/null || [ $? = 3 ]; } | jq -r '[.checks[] | select(.id == "namespace-rights" and .result == "fail") | .subject] | sort | join(" ")'; }
 same "timeshard check names them" "$closed $outside e2e-probe" check_says
 rate() { jq -r --argjson from "$(($(now_ms) - 20000))" --arg ns "$closed" '(.requestReceivedTimestamp | ((.[:19] + "Z" | fromdate) * 1000 + (.[20:23] | tonumber))) as $at | select($at >= $from and .objectRef.namespace == $ns) | .auditID' "$STATE/log/audit.json" | sort -u | wc -l; }
@@ -65,12 +65,12 @@ check "it asks there again with back-off: $n requests in 20 s, for 6 watches" te
 silent_window() { dry_window "$@" 2>/dev/null; }
 same "a gateway in the namespace without a Role is admitted as it is" "probe-0 untouched" silent_window $closed store probe-0
 warning() { member $closed store probe-0 | kubectl -n $closed create --dry-run=server -o name -f - 2>"$WORK/warning" >/dev/null; cat "$WORK/warning"; }
-check "with a warning that says why" grep -q 'the server has no rights in this namespace' <(warning)
+check "with a warning that gives the reason" grep -q 'the server has no rights in this namespace' <(warning)
 server_stop
-same "while no server answers, one outside waits for nobody" "probe-0 untouched" dry_window $outside store probe-0
+same "while no server answers, a pod outside does not wait" "probe-0 untouched" dry_window $outside store probe-0
 server_start
 eventually 90 "the server is ready again" server_ready
 sed "s/\"$ns\"/\"$closed\"/g" "$WORK/namespaced-roles.json" | kubectl apply --server-side -f - >/dev/null
 known_there() { dry_window $closed store probe-0 | grep shard=0; }
-eventually 60 "with a Role it is taken up, without a restart" known_there
+eventually 60 "with a Role the server manages it, without a restart" known_there
 until_same 10 "and is no longer reported" "[\"$outside\",\"e2e-probe\"]" lacking

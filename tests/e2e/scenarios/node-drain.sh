@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# kubectl drain, uncordon and delete do with injected pods what they do with others; thanos listens where its arguments say
+# kubectl drain, uncordon and delete work for injected pods as for others; thanos listens where its arguments say
 # stage: node
 # server: --no-refresher
 ns=e2e-node-drain
@@ -28,7 +28,7 @@ max_time: -150d
 drain: 0s'
 until_same 60 "a published window reaches it there" "serving verified -370d .. -150d" serving
 
-# within FROM TO WHAT COMMAND…: it succeeds, and takes so many seconds
+# within FROM TO WHAT COMMAND…: it succeeds, within that range of seconds
 within() {
   local from=$1 to=$2 what=$3 t
   shift 3

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# deploy/components/policy in force: a server does everything that it does, and whoever has its token is refused the rest
+# with deploy/components/policy a server can do all its work, and anyone with its token is refused everything else
 # stage: control-plane
 # server: --allow-local-pods
 ns=e2e-policy other=e2e-policy-unlabelled
@@ -18,13 +18,13 @@ back() {
   server_start
 }
 trap back EXIT
-check "strict validation takes the policies" kubectl apply --server-side --validate=strict -f "$policies"
-# With the further rights of --self-signed, since they are held to their objects, too.
+check "the policies pass strict validation" kubectl apply --server-side --validate=strict -f "$policies"
+# With the additional rights of --self-signed, because policies limit them too.
 kubectl apply -f "$CHECKOUT/deploy/self-signed/rights.yaml" >/dev/null
 as_server() { kubectl --as="$who" "$@"; }
 # object KIND NAMESPACE NAME REST: as JSON; REST is merged into it
 object() { jq -n --arg kind "$1" --arg ns "$2" --arg name "$3" --argjson rest "$4" '{apiVersion: (if $kind == "PodDisruptionBudget" then "policy/v1" else "v1" end), kind: $kind, metadata: {name: $name, namespace: $ns}} * $rest'; }
-# creates KIND NAMESPACE NAME REST: as the server, for a dry run: policies hold for that, too
+# creates KIND NAMESPACE NAME REST: as the server, as a dry run, which policies cover too
 creates() { object "$@" | as_server create --dry-run=server -f -; }
 in_force() { ! creates ConfigMap "$SYSTEM" e2e-policy-probe '{}' 2>"$WORK/refusal" && grep -q "timeshard-configmaps" "$WORK/refusal"; }
 eventually 30 "they are in force" in_force
@@ -33,11 +33,11 @@ until_same 30 "their expressions are type-checked" "" checked
 warned() { kubectl get validatingadmissionpolicies -l app.kubernetes.io/name=thanos-timeshard -o json | jq -r '.items[] | .metadata.name as $n | .status.typeChecking.expressionWarnings[]? | "\($n) \(.fieldRef): \(.warning)"'; }
 same "without a warning" "" warned
 
-# ---- what the server does passes ----------------------------------------------------------------------------------------
+# ---- the server's own writes pass ----------------------------------------------------------------------------------------
 log_from=$(wc -l <"$WORK/server.log")
 everything
 refusals() { tail -n "+$((log_from + 1))" "$WORK/server.log" | grep -c 'ValidatingAdmissionPolicy'; }
-same "no policy refused anything of what the server did" 0 refusals
+same "no policy refused any of the server's writes" 0 refusals
 same "nor does the audit log have a write of it that was refused as forbidden or invalid" "" answered 422
 same "or forbidden" "" answered 403
 writes() { called allow | grep -E '^(create|update|patch|delete) ' | paste -sd' ' | sed 's/ \([a-z]*\) /, \1 /g; s/^\([a-z]*\), /\1 /'; }
@@ -46,11 +46,11 @@ adopts() { called allow | grep -cE '^(create|patch) configmaps|^patch (pods|stat
 same "every kind of write that gateways need was among them" 12 adopts
 kubectl label namespace $ns "$ENABLED" >/dev/null
 
-# ---- what a stolen token could do is refused ----------------------------------------------------------------------------
-# kubectl reads what it patches and replaces, which the server has no right to.
+# ---- other writes with its token are refused ----------------------------------------------------------------------------
+# kubectl reads objects before it patches and replaces them, and the server has no right to that.
 kubectl create clusterrole e2e-policy --verb=get --resource=pods,pods/status,statefulsets,statefulsets.apps/status,services,poddisruptionbudgets >/dev/null
 kubectl create clusterrolebinding e2e-policy --clusterrole=e2e-policy --serviceaccount="$SYSTEM:timeshard" >/dev/null
-# denied WHAT POLICY COMMAND…: by that policy
+# denied WHAT POLICY COMMAND…: that policy denies it
 denied() { refused "$1" "ValidatingAdmissionPolicy 'timeshard-$2'" "${@:3}"; }
 kubectl create namespace $other >/dev/null
 uid=$(kubectl -n $ns get statefulset store -o 'jsonpath={.metadata.uid}')
@@ -71,22 +71,22 @@ denied "one with another file" configmaps creates ConfigMap $ns new-time-shards 
 denied "one with a finalizer" configmaps creates ConfigMap $ns new-time-shards "$(with '{"metadata": {"finalizers": ["example.com/x"]}}')"
 kubectl -n $ns create configmap mine-time-shards --from-literal=mine=yes >/dev/null
 take='{"metadata": {"labels": {"app.kubernetes.io/managed-by": "thanos-timeshard"}}}'
-denied "a change of somebody's ConfigMap" configmaps as_server -n $ns patch configmap mine-time-shards --dry-run=server --type=merge -p '{"data": {"mine": "no"}}'
+denied "changing a ConfigMap of others" configmaps as_server -n $ns patch configmap mine-time-shards --dry-run=server --type=merge -p '{"data": {"mine": "no"}}'
 denied "and taking it over" configmaps as_server -n $ns patch configmap mine-time-shards --dry-run=server --type=merge -p "$take"
 denied "and allowing oneself to" configmaps as_server -n $ns patch configmap mine-time-shards --dry-run=server --type=merge -p '{"metadata": {"annotations": {"thanos-timeshard.io/adopt": "true"}, "labels": {"app.kubernetes.io/managed-by": "thanos-timeshard"}}}'
 denied "a change of the cluster's own ConfigMap" configmaps as_server -n $ns patch configmap kube-root-ca.crt --dry-run=server --type=merge -p '{"data": {"ca.crt": "x"}}'
-denied "taking our label off ours" configmaps as_server -n $ns patch configmap store-time-shards --dry-run=server --type=merge -p '{"metadata": {"labels": {"app.kubernetes.io/managed-by": null}}}'
-check "an annotation on ours passes" as_server -n $ns patch configmap store-time-shards --dry-run=server --type=merge -p '{"metadata": {"annotations": {"thanos-timeshard.io/single-holders": "{}"}}}'
+denied "removing the label of timeshard's ConfigMap" configmaps as_server -n $ns patch configmap store-time-shards --dry-run=server --type=merge -p '{"metadata": {"labels": {"app.kubernetes.io/managed-by": null}}}'
+check "an annotation on timeshard's ConfigMap passes" as_server -n $ns patch configmap store-time-shards --dry-run=server --type=merge -p '{"metadata": {"annotations": {"thanos-timeshard.io/single-holders": "{}"}}}'
 
 shard='{"spec": {"selector": {"matchLabels": {"app": "store", "thanos-timeshard.io/shard": "0"}}, "minAvailable": 1}}'
-check "a budget as the server makes it passes" creates PodDisruptionBudget $ns x-shard-0 "$(with "$shard")"
+check "a PDB as the server makes it passes" creates PodDisruptionBudget $ns x-shard-0 "$(with "$shard")"
 denied "one without an owner" budgets creates PodDisruptionBudget $ns x-shard-0 "$(jq -c 'del(.metadata.ownerReferences)' <<<"$(with "$shard")")"
 denied "one without our label" budgets creates PodDisruptionBudget $ns x-shard-0 "$(jq -c 'del(.metadata.labels)' <<<"$(with "$shard")")"
 denied "one of all pods, which would hold up every drain" budgets creates PodDisruptionBudget $ns x-shard-0 "$(with '{"spec": {"selector": {}, "maxUnavailable": 0}}')"
 denied "one of another program" budgets creates PodDisruptionBudget $ns x-shard-0 "$(with '{"spec": {"selector": {"matchLabels": {"app": "prometheus"}}, "maxUnavailable": 0}}')"
 denied "one in an unlabelled namespace" budgets creates PodDisruptionBudget $other x-shard-0 "$(with "$shard")"
 kubectl -n $ns create poddisruptionbudget theirs --selector=app=prometheus --min-available=1 >/dev/null
-denied "deleting somebody's budget" budgets as_server -n $ns delete poddisruptionbudget theirs --dry-run=server
+denied "deleting a PDB of others" budgets as_server -n $ns delete poddisruptionbudget theirs --dry-run=server
 put() { kubectl -n $ns get "$1" "$2" -o json | jq "$3" | as_server -n $ns replace --dry-run=server -f -; }
 denied "changing it" budgets put poddisruptionbudget theirs '.spec.minAvailable = 0'
 denied "and taking it over" budgets put poddisruptionbudget theirs "$(jq -c . <<<"$owned") as \$o | . * \$o"
@@ -101,13 +101,13 @@ denied "one that is another name for a host" services creates Service $ns x-shar
 denied "one without an owner" services creates Service $ns x-shard-0 "$headless"
 denied "one in an unlabelled namespace" services creates Service $other x-shard-0 "$(with "$headless")"
 kubectl -n $ns create service clusterip theirs --tcp=80 >/dev/null
-denied "changing somebody's Service" services put service theirs '.spec.selector = {"app": "store"}'
+denied "changing a Service of others" services put service theirs '.spec.selector = {"app": "store"}'
 denied "deleting the API server's" services as_server -n default delete service kubernetes --dry-run=server
-denied "and somebody's" services as_server -n $ns delete service theirs --dry-run=server
+denied "and those of others" services as_server -n $ns delete service theirs --dry-run=server
 
 status() { as_server -n "$1" patch "$2" "$3" --subresource=status --dry-run=server --type=merge -p "$4"; }
 pod=store-0
-check "the annotation that makes kubelet look passes" status $ns pod $pod '{"metadata": {"annotations": {"thanos-timeshard.io/hurried": "now"}}}'
+check "the annotation that makes kubelet sync passes" status $ns pod $pod '{"metadata": {"annotations": {"thanos-timeshard.io/hurried": "now"}}}'
 check "and another shard's label" status $ns pod $pod '{"metadata": {"labels": {"thanos-timeshard.io/shard": "1"}}}'
 denied "another address of a pod" pods status $ns pod $pod '{"status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}}'
 denied "a pod's Ready" pods status $ns pod $pod '{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}'
@@ -136,7 +136,7 @@ denied "a StatefulSet elsewhere" statefulsets status $other statefulset elsewher
 
 event() { jq -n --arg ns "$1" --arg by "$2" '{apiVersion: "events.k8s.io/v1", kind: "Event", metadata: {generateName: "x", namespace: $ns}, eventTime: "2026-01-01T00:00:00.000000Z",
   reportingController: $by, reportingInstance: "x", action: "x", reason: "x", type: "Normal", regarding: {kind: "StatefulSet", name: "store", namespace: $ns}}' | as_server create --dry-run=server -f -; }
-check "an Event of ours passes" event $ns thanos-timeshard
+check "an Event of timeshard passes" event $ns thanos-timeshard
 denied "one in another's name" events event $ns kubelet
 denied "one elsewhere" events event $other thanos-timeshard
 
@@ -157,9 +157,9 @@ for kind in mutating validating; do
   denied "its conditions" $kind-registration registration '{webhooks: [.webhooks[] | del(.matchConditions)]}'
   denied "another address" $kind-registration registration '{webhooks: [.webhooks[] | .clientConfig = {url: "https://example.com/"}]}'
   denied "another Service" $kind-registration registration '{webhooks: [.webhooks[] | .clientConfig.service.namespace = "default"]}'
-  denied "what happens without an answer" $kind-registration registration '{webhooks: [.webhooks[] | .failurePolicy = (if .failurePolicy == "Fail" then "Ignore" else "Fail" end)]}'
+  denied "its failurePolicy" $kind-registration registration '{webhooks: [.webhooks[] | .failurePolicy = (if .failurePolicy == "Fail" then "Ignore" else "Fail" end)]}'
   denied "one webhook more" $kind-registration registration '{webhooks: (.webhooks + [.webhooks[0] | .name = "more.example.com"])}'
   denied "none" $kind-registration registration '{webhooks: []}'
   denied "its labels" $kind-registration registration '{metadata: {labels: {x: "y"}}}'
 done
-check "nobody else is held to anything" kubectl -n $ns label --dry-run=server statefulset store example.com/x=y
+check "other users are not restricted" kubectl -n $ns label --dry-run=server statefulset store example.com/x=y

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# a published entry in the StatefulSet's ConfigMap wins over the planned window
+# a published entry in the StatefulSet's ConfigMap takes precedence over the planned window
 # stage: control-plane
 # server: --no-refresher
 ns=e2e-published
@@ -30,4 +30,4 @@ known $ns store probe-0 "shard=0 -60d .. 2d"
 until_same 30 "store-0 starts with its published window, the others without an entry with the planned one" \
   "store-0 shard=0 -60d .. 2d
 $(planned store 6 | tail -n +2)" windows $ns store
-until_same 30 "a ConfigMap without our label is not ours: planned windows" "$(planned foreign 6)" windows $ns foreign
+until_same 30 "a ConfigMap without timeshard's label is ignored: planned windows" "$(planned foreign 6)" windows $ns foreign

@@ -1,13 +1,15 @@
 # shellcheck shell=bash
-# strict queries over a year stay complete across 21 drained reloads, a scale down and a rolling restart; without a drain they do not
+# strict queries over a year stay complete across 21 drained reloads, a scale-down and a rolling restart; without a drain they do not
 # stage: node
 # server: --no-refresher
+# only by name
+# For tests/e2e/matrix: `reshard`, `asked`, `uninstall` and `node-drain` cover its drains in each run.
 ns=e2e-queries
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns "$ENABLED"
 
-# A querier learns of a pod that comes or goes after at most some 16 s here: 4 s until the EndpointSlice says so (three readiness probes),
-# 5 s that CoreDNS remembers, this interval, and 5 s, the rhythm in which thanos query takes over what it was told.
+# Here a querier learns within some 16 s that a pod came or went: 4 s until the EndpointSlice has it (three readiness probes), 5 s of
+# CoreDNS' cache, this interval, and 5 s, the interval in which thanos query updates its stores.
 interval=2s drain=17s termination_drain=20s
 
 # shellcheck source=../querying.sh
@@ -28,7 +30,7 @@ for set in store:6:year single:3:one; do
 done
 sane() { [ "$(mark "$1")" -ge 20 ]; }
 
-# ---- a scale from 3 to 2, then a rolling restart of the two, beside the reloads below ----------------------------------------------
+# ---- a scale from 3 to 2, then a rolling restart of the two, in parallel to the reloads below ----------------------------------------------
 restarts_of_single() {
   local t
   eventually 30 "one: 20 answers" sane one
@@ -45,7 +47,7 @@ restarts_of_single() {
 }
 gone_or_ready() { kubectl -n $ns get pods -l "app=$1" -o json | jq -r '"\([.items[] | select(any(.status.conditions[]?; .type == "Ready" and .status == "True"))] | length) of \(.items | length)"'; }
 restarts_of_single >"$WORK/single.log" 2>&1 &
-beside=$!
+background=$!
 
 # ---- 7 times one replica of each of the three windows, by turns, with windows that only grow -----------------------------
 # entry SHARD DAYS DRAIN: the shard's window, so many days longer
@@ -53,7 +55,7 @@ entry() {
   local w=("-$((125 + $2))d 1d" "-$((248 + $2))d -123d8h" "-370d -$((246 - $2))d")
   printf 'shard: %d\nmin_time: %s\nmax_time: %s\ndrain: %s\n' "$1" "${w[$1]% *}" "${w[$1]#* }" "$3"
 }
-# reload REPLICA DAYS DRAIN: of all three shards at once
+# reload REPLICA DAYS DRAIN: of all three shards together
 reload() {
   publish $ns store "store-$1" "$(entry 0 "$2" "$3")" "store-$((2 + $1))" "$(entry 1 "$2" "$3")" "store-$((4 + $1))" "$(entry 2 "$2" "$3")"
 }
@@ -80,14 +82,14 @@ thanos_restarts() { for p in 0 1 2 3 4 5; do of_pod $ns store-$p 10908 /status |
 same "each thanos was restarted as often as its window changed" "3 4 3 4 3 4" thanos_restarts
 same "no container was" 0 restarts $ns
 
-# What thanos wrote about a block before the reloads still is the same file.
+# The files that thanos wrote for a block before the reloads are unchanged.
 same "index headers of the blocks in both windows: none was written again" "" \
   comm -23 "$WORK/headers" <(headers store-2)
 say "$(wc -l <"$WORK/headers") index headers before, $(headers store-2 | wc -l) after three reloads"
 
-wait $beside || true
+wait $background || true
 cat "$WORK/single.log"
-# ---- that all this can fail ----------------------------------------------------------------------------------------------
+# ---- proof that these checks can fail ----------------------------------------------------------------------------------------------
 touch "$WORK/one.stop"
 t=$(mark year)
 undrained() {

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# a published window reaches the flags of a running thanos in its pod; bad entries, a window that fails and kills do no harm
+# a published window reaches the flags of a running thanos; bad entries, a window that fails and kills do no harm
 # stage: node
 # server: --no-refresher
 ns=e2e-reload
@@ -13,19 +13,19 @@ for i in 1 2 3 4 5; do
   publish $ns store store-0 "$(entry "-$((130 + i))d" 24h)"
   until_same 60 "reload $i: verified, serving" "serving verified -$((130 + i))d .. 1d" state $ns store-0
 done
-same "thanos itself says so" "-135d .. 1d" flags $ns store-0
+same "thanos confirms it" "-135d .. 1d" flags $ns store-0
 until_same 10 "the pod is Ready again" "1 of 1" ready $ns store
 same "5 reloads and no container was restarted" 0 restarts $ns
 same "it is the same pod at the same address" "$before" uid
 
-# keeps WHAT PART: the window is what it was, and the sidecar says why
+# keeps WHAT PART: the window is unchanged, and the sidecar gives the reason
 why() { last_error $ns store-0 | grep -oF -- "$1"; }
 keeps() {
   until_same 30 "$1: last_error names it" "$2" why "$2"
   same "$1: the window stays" "serving verified -135d .. 1d" state $ns store-0
 }
 publish $ns store store-0 '{{ no YAML'
-keeps "a malformed entry" "the entry is not what we write"
+keeps "a malformed entry" "the entry is invalid"
 publish $ns store store-0 "$(entry -1d -2d)"
 keeps "an inverted window" "inverted"
 publish $ns store store-0 "$(entry -1.5d 1d)"
@@ -43,13 +43,13 @@ thanos_restarts() { of_pod $ns store-0 10908 /status | jq .restarts; }
 same "none of it restarted thanos" 5 thanos_restarts
 same "or took the pod out of its Service" "1 of 1" ready $ns store
 
-# Valid when it is published, inverted once the drain is over: thanos ends at once with it.
+# Valid when published, inverted once the drain is over: thanos then exits immediately.
 publish $ns store store-0 "$(entry -1s "\"$(date -u -d '+4 seconds' +%FT%TZ)\"" 8s)"
 until_same 60 "a window that makes thanos exit: given up, the last good one serves" "failed verified -135d .. 1d" state $ns store-0
-same "and last_error says why" "was given up" why "was given up"
+same "and last_error gives the reason" "was given up" why "was given up"
 until_same 10 "the pod is Ready with it" "1 of 1" ready $ns store
 publish $ns store store-0 "$(entry -140d 1d)"
-until_same 60 "the next window is taken at once" "serving verified -140d .. 1d" state $ns store-0
+until_same 60 "the next window is applied immediately" "serving verified -140d .. 1d" state $ns store-0
 same "a window that failed restarted no container either" 0 restarts $ns
 
 check "kubectl logs shows thanos' own lines" sh -c "kubectl -n $ns logs store-0 -c thanos | grep 'msg=\"starting store node\"'"

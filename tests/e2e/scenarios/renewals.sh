@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# cert-manager renews leaf and CA while pods are admitted: the server takes each up from its mounted Secret, and no admission fails
+# cert-manager renews leaf and CA while pods are admitted: the server loads each from its mounted Secret, and no admission fails
 # stage: control-plane
 [ -e "$STATE/pids/cert-manager" ] || "$CHECKOUT/tests/e2e/cluster/cert-manager.sh" "$STAGE_FLAG"
 ns=e2e-renewals stop=$WORK/renewals.stop
-# kubelet brings a changed Secret 30 to 100 s later, the CA injector acts at once: here it is this many seconds later
+# kubelet brings a changed Secret 30 to 100 s later, the CA injector acts immediately: here kubelet's delay in seconds
 mount_delay_s=6
 mine=$WORK/tls.before bundle_before=$(kubectl get mutatingwebhookconfiguration timeshard -o 'jsonpath={.webhooks[0].clientConfig.caBundle}')
 loads=()
-back() { # whatever happens, the next scenario finds the certificate of this run again
+back() { # in any case the next scenario finds the certificate of this run again
   touch "$stop"
   [ ${#loads[@]} = 0 ] || wait "${loads[@]}" || true
   server_stop
@@ -30,7 +30,7 @@ kubectl patch mutatingwebhookconfiguration timeshard --type=json -p '[{"op": "re
 kubectl apply -k "$CHECKOUT/certs" >/dev/null
 kubectl annotate --overwrite mutatingwebhookconfiguration timeshard "cert-manager.io/inject-ca-from=$SYSTEM/timeshard-tls" >/dev/null # as deploy/cert-manager does
 
-# ---- what is issued, mounted, served and trusted ------------------------------------------------------------------------------
+# ---- issued, mounted, served and trusted certificates ------------------------------------------------------------------------------
 data() { kubectl -n "$SYSTEM" get secret "$1" -o "jsonpath={.data.$2}" | base64 -d; }
 serial() { openssl x509 -noout -serial; }
 key() { openssl x509 -noout -pubkey; }
@@ -39,7 +39,7 @@ at_rest() { kubectl -n "$SYSTEM" get certificate "$1" -o json | jq -e '[.status.
 mirror() {
   local new last='' n=0
   while [ ! -e "$stop" ]; do
-    # a Secret that is being made anew is no mount without files: kubelet keeps what it has
+    # while a Secret is recreated, kubelet keeps the mounted files
     if new=$(kubectl -n "$SYSTEM" get secret timeshard-tls -o json 2>/dev/null | jq -ec '.data | select((.["tls.crt"] // "") != "")') && [ "$new" != "$last" ]; then
       [ -z "$last" ] || sleep "$mount_delay_s"
       n=$((n + 1)) last=$new
@@ -75,7 +75,7 @@ REPLICAS=0 store_set $ns store
 until_same 60 "the API server trusts it by the injected caBundle" "probe-5 shard=2 ${shard_windows[2]}" dry_window $ns store probe-5
 
 # ---- load: admissions, and a new TLS connection each time ---------------------------------------------------------------------
-# ten admissions for each start of kubectl, which costs more than all of them
+# ten admissions for each start of kubectl, which costs more than ten admissions
 member $ns store probe-1 | jq '{apiVersion: "v1", kind: "List", items: [range(10) as $i | .]}' >"$WORK/renewals.pods"
 admissions() {
   until [ -e "$stop" ]; do
@@ -99,7 +99,7 @@ some() { [ "$(cat "$WORK"/renewals.admissions.* | wc -l)" -ge 20 ] && [ "$(wc -l
 eventually 60 "admissions and connections are under way" some
 
 # ---- renewals -----------------------------------------------------------------------------------------------------------------
-# renew CERTIFICATE: what `cmctl renew` does
+# renew CERTIFICATE: like `cmctl renew`
 renew() {
   kubectl -n "$SYSTEM" get certificate "$1" -o json | jq '.status.conditions |= map(select(.type != "Issuing"))
       + [{type: "Issuing", status: "True", reason: "ManuallyTriggered", message: "renewed by a test", lastTransitionTime: (now | todate)}]' |
@@ -120,7 +120,7 @@ ca=$(data timeshard-ca 'tls\.crt') leaf=$(served)
 ca_renewed() { local new; new=$(data timeshard-ca 'tls\.crt') && [ -n "$new" ] && [ "$new" != "$ca" ] && at_rest timeshard-ca; }
 eventually 20 "the CA is renewed: asked for" renew timeshard-ca
 eventually 60 "the CA is renewed: issued" ca_renewed
-same "with the key that it had, so each CA verifies what the other has signed" "$(key <<<"$ca")" key < <(data timeshard-ca 'tls\.crt')
+same "with the same key, so each CA verifies the other's leaves" "$(key <<<"$ca")" key < <(data timeshard-ca 'tls\.crt')
 check "the leaf of the old CA verifies against the new one" openssl verify -CAfile <(data timeshard-ca 'tls\.crt') -purpose sslserver <(data timeshard-tls 'tls\.crt')
 same "the leaf is not reissued for it" "$leaf" served
 renewed_leaf "the leaf after it"
@@ -128,9 +128,9 @@ check "the leaf of the new CA verifies against the old one, which the API server
 
 ca=$(data timeshard-ca 'tls\.crt') leaf=$(served)
 kubectl -n "$SYSTEM" delete secret timeshard-ca >/dev/null
-eventually 60 "the CA's Secret is deleted, and its key with it: there is a new CA" ca_renewed
-refused "which has not signed what is served" "error" openssl verify -CAfile <(data timeshard-ca 'tls\.crt') <(data timeshard-tls 'tls\.crt')
-same "what is served stays, and what is trusted with it" "$leaf" served
+eventually 60 "the CA's Secret is deleted with its key: cert-manager makes a new CA" ca_renewed
+refused "which has not signed the served certificate" "error" openssl verify -CAfile <(data timeshard-ca 'tls\.crt') <(data timeshard-tls 'tls\.crt')
+same "the served certificate and the trusted CA stay" "$leaf" served
 renewed_leaf "the leaf of the new CA"
 flat() { grep -v CERTIFICATE | tr -d '\n'; }
 holds() { grep -qF "$(flat)" <(bundle | flat); }
@@ -139,7 +139,7 @@ check "the injector has added the new CA to the old one, so either may serve" bo
 
 leaf=$(served)
 kubectl -n "$SYSTEM" delete secret timeshard-tls >/dev/null
-eventually 90 "the leaf's Secret is deleted: it is made anew, and taken up" taken_up "$leaf"
+eventually 90 "the leaf's Secret is deleted: it is recreated, and loaded" taken_up "$leaf"
 
 reloads=$(metric timeshard_certificate_reloads_total)
 : >"$stop"

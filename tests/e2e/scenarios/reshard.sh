@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# shards, replicas, overlap, boundaries and retention change, a scale down and a rolling restart, under strict queries: not one fails or is incomplete
+# shards, replicas, overlap, boundaries and retention change, a scale-down and a rolling restart: no strict query fails or is incomplete
 # stage: node
 ns=e2e-reshard${E2E_DEFAULTS:+-defaults}
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace "$ns" "$ENABLED"
-# As in the scenario "queries": a querier learns within some 16 s; everything waits a little longer than that.
-# E2E_DEFAULTS=1: the periods that users have, and one change only; by hand, since it takes 10 minutes.
+# As in the scenario "queries": a querier learns within some 16 s; all periods are a little longer.
+# E2E_DEFAULTS=1: default settings, and one change only; by hand, because it takes 10 minutes.
 interval=2s drain=17s termination_drain=20s discovery_delay=20s
 [ -z "${E2E_DEFAULTS-}" ] || interval=30s drain=90s termination_drain=90s discovery_delay=90s
 # shellcheck source=../querying.sh
@@ -39,16 +39,16 @@ for s in "${sets[@]}"; do
   eventually 30 "$q: 20 answers" sane "$q"
   eventually 120 "the leader knows all of $set" settled "$set" '[.pods[].shard] | max == 2'
 done
-until_same 30 "each shard has a budget that lets one pod go" "0: 1, 1: 1, 2: 1" budgets store
+until_same 30 "each shard has a PDB that allows one eviction" "0: 1, 1: 1, 2: 1" budgets store
 
-# ---- while a step runs, nobody may be evicted from the shards that stand in -------------------------------------------------
+# ---- while a step runs, no pod may be evicted from the shards that stand in -------------------------------------------------
 evict() { kubectl create --raw "/api/v1/namespaces/$ns/pods/$1/eviction" -f - <<<"{\"apiVersion\": \"policy/v1\", \"kind\": \"Eviction\", \"metadata\": {\"name\": \"$1\"}}"; }
 draining() { report store | jq -er '[.pods[] | select(.phase == "draining")][0].shard'; }
 closed() {
   local shard standing_in
   eventually 60 "a step runs" draining
   shard=$(draining)
-  same "the budget of its shard is closed" 0 kubectl -n "$ns" get pdb "store-shard-$shard" -o 'jsonpath={.status.disruptionsAllowed}'
+  same "the PDB of its shard is closed" 0 kubectl -n "$ns" get pdb "store-shard-$shard" -o 'jsonpath={.status.disruptionsAllowed}'
   standing_in=$(report store | jq -er --argjson shard "$shard" '[.pods[] | select(.shard == $shard and .state == "confirmed")][0].pod')
   refused "and an eviction of $standing_in is refused (429)" TooManyRequests evict "$standing_in"
 }
@@ -59,7 +59,7 @@ if [ -n "${E2E_DEFAULTS-}" ]; then
   return 0
 fi
 
-# ---- beside: the other settings, and a rolling restart, which a rollout waits for -------------------------------------------
+# ---- in parallel: the other settings, and a rolling restart, which a rollout waits for -------------------------------------------
 others() {
   local t
   reshard second other "overlap 1 d to 2 d" '.pods[0].desired.min_time == "-125d8h"' overlap=2d
@@ -74,15 +74,15 @@ others() {
   complete_since other "$t" "a rolling restart, and retention 370 d to 400 d"
 }
 others >"$WORK/others.log" 2>&1 &
-beside=$!
+background=$!
 closed >"$WORK/closed.log" 2>&1 &
 watching=$!
 reshard store year "3 to 4 shards of 2" '[.pods[].shard] | max == 3' total-shards=4
 wait $watching || true
 cat "$WORK/closed.log"
-until_same 30 "after it every budget is open again" "0: 1, 1: 1, 2: 1, 3: 1" budgets store
+until_same 30 "after it every PDB is open again" "0: 1, 1: 1, 2: 1, 3: 1" budgets store
 reshard store year "4 to 2 shards of 2" '[.pods[].shard] | max == 1' total-shards=2
-until_same 30 "the budgets of the shards that are no more are gone" "0: 1, 1: 1" budgets store
+until_same 30 "the PDBs of former shards are deleted" "0: 1, 1: 1" budgets store
 reshard store year "2 to 3 replicas" '[.pods[] | select(.shard == 1)] | length == 3' replicas-per-shard=3
 t=$(mark year)
 kubectl -n "$ns" scale statefulset store --replicas=6 >/dev/null
@@ -91,6 +91,6 @@ until_same 90 "two surplus pods are gone" 6 there
 until_same 60 "the querier has six" 6 stores year
 eventually 60 "all is as planned" settled store '.replicas == 6'
 complete_since year "$t" "a scale from 8 to the 6 that are needed"
-wait $beside || true
+wait $background || true
 cat "$WORK/others.log"
 same "no container was restarted" 0 restarts "$ns"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# in the middle of a step all entries are edited, and yesterday's ConfigMap is applied: no pod drains for it, no strict query fails or is incomplete
+# during a step all entries are edited, and yesterday's ConfigMap is applied: no pod drains for it, no strict query fails or is incomplete
 # stage: node
 ns=e2e-restored
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
@@ -15,7 +15,7 @@ rm -f "$WORK"/restored.{answers,stop}
 touch "$WORK/restored.answers"
 ended() {
   touch "$WORK/restored.stop"
-  [ -z "$asking" ] || wait "$asking" # and not for the server, which may have been started from here
+  [ -z "$asking" ] || wait "$asking" # not for the server, which may have been started from here
   say "in all: $(tally restored)"
   server_start
 }
@@ -33,19 +33,19 @@ eventually 30 "20 answers" sane
 eventually 120 "the leader knows all of them" settled store '[.pods[].shard] | max == 2'
 t=$(mark restored)
 
-# ---- what people do to a ConfigMap ------------------------------------------------------------------------------------------
+# ---- edits of a ConfigMap ------------------------------------------------------------------------------------------
 map=store-time-shards
-# saved FILE: as it is, and without what only the leader can have written; both as "kubectl get -o yaml" would keep them
+# saved FILE: unchanged, and without the fields that only the leader writes; both as "kubectl get -o yaml" would print them
 saved() {
   kubectl -n $ns get configmap $map -o json >"$1"
   jq '.data |= map_values(split("\n") | map(select(test("^(generation|order|released):") | not)) | join("\n"))' "$1" >"$1.bare"
 }
 # every entry with another window, in one write; the other lines stay, as in an editor
 edited() { kubectl -n $ns get configmap $map -o json | jq '.data |= map_values(sub("min_time: .*"; "min_time: -400d"))' | kubectl -n $ns replace -f - >/dev/null; }
-# applied FILE: as "kubectl apply" does it; replaced FILE: whatever has been written since
+# applied FILE: by "kubectl apply"; replaced FILE: overwrites later changes
 applied() { jq 'del(.metadata.resourceVersion, .metadata.uid, .metadata.managedFields)' "$1" | kubectl -n $ns apply --server-side --force-conflicts -f - >/dev/null; }
 replaced() { jq 'del(.metadata.resourceVersion, .metadata.uid)' "$1" | kubectl -n $ns replace -f - >/dev/null; }
-# published PODS: what their entries say, without the numbers that the leader counts with
+# published PODS: their entries, without the leader's counters
 published() { entries store | jq -r --arg pods "$1" '.[($pods / " ")[] + ".yaml"] | [capture("(?<k>shard|replica|min_time|max_time): (?<v>\\S+)"; "g") | "\(.k) \(.v)"] | join(", ")'; }
 kubelets_look() ( for p in 0 1 2 3 4 5; do hurry $ns store-$p & done; wait )
 # calm: the pods that no step moves now; harm PODS: when each became Ready, and how often its thanos and containers were restarted
@@ -60,7 +60,7 @@ harm() {
 }
 saved "$WORK/yesterday"
 draining() { report store | jq -e '.pods[] | select(.phase == "draining")'; }
-# during_a_step: until one has just begun; sets what the three below compare with
+# during_a_step: waits until a step has just begun; sets the values that the three below compare with
 during_a_step() {
   eventually 120 "a step begins" draining
   pods_left=$(calm) was=$(published "$pods_left")
@@ -69,15 +69,15 @@ during_a_step() {
 }
 # unharmed WHAT
 unharmed() {
-  until_same 30 "$1: the ConfigMap says again what these pods serve" "$was" published "$pods_left"
+  until_same 30 "$1: the ConfigMap again has the windows that these pods serve" "$was" published "$pods_left"
   until_same 30 "$1: and nothing of the edit" 0 edits
-  same "$1: no pod that the step left alone became unready, was restarted or changed its window" "$before" harm "$pods_left"
+  same "$1: no pod outside the step became unready, was restarted or changed its window" "$before" harm "$pods_left"
 }
 edits() { entries store | jq '[.[] | select(contains("-400d"))] | length'; }
 
 annotate store total-shards=2 replicas-per-shard=3
 during_a_step
-check "all entries are edited at once" edited
+check "all entries are edited in one write" edited
 kubelets_look
 unharmed "all entries edited"
 check "yesterday's version is applied" applied "$WORK/yesterday"
@@ -87,8 +87,8 @@ check "and without the leader's numbers" replaced "$WORK/yesterday.bare"
 kubelets_look
 unharmed "yesterday's version without the leader's numbers"
 
-# ---- while no server runs: nothing puts it back before the sidecars see it ----------------------------------------------------
-# seen: each sidecar that no step moves says that it does not act on its entry, if that has another window
+# ---- while no server runs: nothing reverts it before the sidecars see it ----------------------------------------------------
+# seen: each sidecar that no step moves reports that it ignores its entry, if the entry has another window
 seen() {
   local p entry
   for p in $pods_left; do
@@ -122,7 +122,7 @@ without_server "yesterday's version" applied "$WORK/yesterday"
 eventually 300 "the rollout ends as it should" settled store '[.pods[].shard] | max == 1'
 pods_left=$(calm) was=$(published "$pods_left")
 before=$(harm "$pods_left")
-# An entry without numbers may be written by hand, so a sidecar acts on it if it stands for 2 minutes: a leader is back before that.
+# An entry without counters may be written by hand, so a sidecar follows it after 2 minutes without a change: a leader is back before.
 without_server "yesterday's version without the leader's numbers" replaced "$WORK/yesterday.bare"
 eventually 60 "all is as planned" settled store
 healed() { of_pod $ns store-0 10908 /status | jq -e '.last_error == null'; }

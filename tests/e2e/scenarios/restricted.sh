@@ -7,12 +7,12 @@ namespace $ns "$ENABLED" "$RESTRICTED"
 REPLICAS=6 store_set $ns $set
 until_same 90 "6 of 6 replicas are Ready, one after the other" "6 of 6" ready $ns $set
 same "with the windows of 3 shards, label, status annotation, sidecar and launcher" "$(planned $set 6)" windows $ns $set
-# what thanos itself says; it writes 24h as 1d
+# the flags that thanos reports; it writes 24h as 1d
 flags() { kubectl -n $ns exec "$set-$1" -c thanos -- wget -qO- http://127.0.0.1:10902/api/v1/status/flags | jq -r '.data | "\(."min-time") .. \(."max-time")"'; }
 for i in 0 3 5; do same "thanos in $set-$i runs with it" "${shard_windows[i / 2]}" flags $i; done
 same "thanos is a child of the launcher, which is PID 1" "1 /run/timeshard/timeshard-agent launch" \
   sh -c "kubectl -n $ns exec $set-0 -c thanos -- cat /proc/1/cmdline | tr '\\0' ' ' | cut -d' ' -f1-2 | sed 's/^/1 /'"
-# token WORDS: what is at the token's path in the container of store 0 whose command begins so
+# token WORDS: the files at the token's path in the container of store 0 whose command begins with WORDS
 token() { find "/proc/$(process $ns $set-0 "$1" | head -n 1)/root/var/run/secrets/kubernetes.io/serviceaccount/" -maxdepth 1 \( -name token -o -name "$set-0.yaml" \) -printf '%f\n'; }
 same "thanos has the token of the pod's ServiceAccount" token token '/run/timeshard/timeshard-agent launch'
 same "and the sidecar the windows in its place" $set-0.yaml token '/timeshard-agent sidecar'

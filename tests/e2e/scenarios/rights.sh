@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# the API server's audit log of a server that does everything once: each right of deploy/ is used, and nothing was refused
+# a server does everything once; the API server's audit log shows that each right of deploy/ is used, and nothing was refused
 # stage: control-plane
 # server: --allow-local-pods
 ns=e2e-rights

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# three servers make their certificates themselves (deploy/self-signed): leaf and CA rotate under admissions, and none of them fails
+# three servers make their own certificates (deploy/self-signed): leaf and CA rotate under admissions, and no admission fails
 # stage: control-plane
 ns=e2e-self-signed secret=timeshard-self-signed
 # Two thirds of these: a leaf each 8 s, a CA each 24 s. A CA signs 3 s after it is in the caBundle.
@@ -10,16 +10,16 @@ mkdir -p "$own"
 port() { echo $((PORT_BASE + 40 + $1)); }
 admin_port() { echo $((PORT_BASE + 50 + $1)); }
 pids=()
-# replica N: as a pod of deploy/self-signed would run it. None leads: certificates must not need that.
+# replica N: as a pod of deploy/self-signed would run it. None leads: certificates must not need a leader.
 replica() {
   KUBECONFIG=$WORK/server.kubeconfig setsid "$SERVER" serve --config "$WORK/config/config.yaml" "${short[@]}" --no-refresher --shutdown-drain 1s \
     --listen "$HOOK_IP:$(port "$1")" --admin-listen "127.0.0.1:$(admin_port "$1")" --probe-listen 127.0.0.1:0 --pod-name "own-$1" --pod-namespace "$SYSTEM" \
     </dev/null >>"$WORK/server.log" 2>&1 &
   pids[$1]=$!
-  disown # nobody waits for it, and that it is killed is no news
+  disown # the shell must neither wait for it nor report that it was killed
 }
 is_ready() { http 127.0.0.1 "$(admin_port "$1")" /readyz | grep -q '^HTTP/1.[01] 200'; }
-# endpoint N READY: a slice for each, since each has a port of its own
+# endpoint N READY: a slice for each, because each has its own port
 endpoint() {
   kubectl -n "$SYSTEM" apply -f - >/dev/null <<Y
 apiVersion: discovery.k8s.io/v1
@@ -30,7 +30,7 @@ ports: [{name: https, port: $(port "$1"), protocol: TCP}]
 endpoints: [{addresses: ["$HOOK_IP"], conditions: {ready: $2}}]
 Y
 }
-back() { # whatever happens, the next scenario finds what this run registered
+back() { # in any case the next scenario finds this run's registration
   local i
   touch "$own/stop"
   for i in 1 2 3; do
@@ -51,7 +51,7 @@ of_secret() { kubectl -n "$SYSTEM" get secret $secret -o "jsonpath={.data.$1}" |
 # served N: the certificate that it serves
 served() { openssl s_client -connect "$HOOK_IP:$(port "$1")" -servername "timeshard.$SYSTEM.svc" </dev/null 2>/dev/null | openssl x509 -noout -fingerprint; }
 same_leaf() { local want; want=$(of_secret 'tls\.crt' | openssl x509 -noout -fingerprint) && [ "$(for i in 1 2 3; do served $i; done | sort -u)" = "$want" ]; }
-# rotations WHAT: made by those that run
+# rotations WHAT: made by the running replicas
 rotations() {
   local i
   for i in 1 2 3; do http 127.0.0.1 "$(admin_port "$i")" /metrics; done | awk -v want="timeshard_certificate_rotations_total{certificate=\"$1\"}" '$1 == want { sum += $2 } END { print sum + 0 }'
@@ -71,12 +71,12 @@ refused "with the rights of deploy/self-signed it reads no other Secret" Forbidd
 refused "and changes no other registration" Forbidden kubectl --as="$who" patch mutatingwebhookconfiguration other --type=merge -p '{}'
 server_rights
 
-# ---- a Secret that is somebody else's -----------------------------------------------------------------------------------
+# ---- a Secret of others -----------------------------------------------------------------------------------
 kubectl -n "$SYSTEM" create secret generic $secret --from-literal=a=b >/dev/null
 replica 1
 why() { http 127.0.0.1 "$(admin_port 1)" /readyz | tail -n 1; }
-until_same 30 "a Secret of that name that is not ours: not ready, with the reason" \
-  "no certificate yet: Secret $SYSTEM/$secret is not labelled app.kubernetes.io/managed-by=thanos-timeshard, so it is not touched; delete it, or name another one with --self-signed-secret" why
+until_same 30 "a Secret of that name without timeshard's label: not ready, with the reason" \
+  "no certificate yet: Secret $SYSTEM/$secret is not labelled app.kubernetes.io/managed-by=thanos-timeshard, so it is not touched; delete it, or set another name with --self-signed-secret" why
 same "and not touched" '{"a":"Yg=="}' kubectl -n "$SYSTEM" get secret $secret -o 'jsonpath={.data}'
 kubectl -n "$SYSTEM" delete secret $secret >/dev/null
 
@@ -101,7 +101,7 @@ load() {
     if a=$(echo "$pod" | kubectl -n $ns create --dry-run=server -o 'jsonpath={.metadata.labels.thanos-timeshard\.io/shard}' -f - 2>&1); then echo "injected $a"; else echo "failed $a"; fi
   done >"$own/answers.$1"
 }
-# A client that learns late: a caBundle as it was 1 s ago must verify a full handshake with each replica that is in the Service.
+# A client that learns late: the caBundle of 1 s ago must verify a full handshake with each replica in the Service.
 handshakes() {
   local i old=$own/old.crt
   until [ -e "$own/stop" ]; do
@@ -125,7 +125,7 @@ t0=$(now_ms) generation=$(hook '{.metadata.generation}')
 eventually 60 "a CA is followed by another one" at_least ca 2
 check "leaves were renewed in between" at_least leaf 3
 
-# A replica dies in the middle of the next rotation: out of the Service first, since a dead endpoint fails whatever it serves.
+# A replica dies during the next rotation: it leaves the Service first, because a dead endpoint fails in any case.
 endpoint 3 false
 touch "$own/out.3"
 in_between() { kubectl -n "$SYSTEM" get secret $secret -o 'jsonpath={.data.next-ca\.key}' | grep -q .; }
@@ -140,10 +140,10 @@ rm "$own/out.3"
 before=$(of_secret 'tls\.crt')
 kubectl -n "$SYSTEM" delete secret $secret >/dev/null
 restored() { [ -n "$(of_secret 'tls\.crt')" ]; }
-eventually 20 "a Secret that somebody deletes is back" restored
+eventually 20 "a deleted Secret is restored" restored
 kubectl -n "$SYSTEM" patch secret $secret --type=merge -p '{"data": {"tls.key": "aGVsbG8="}}' >/dev/null
 fits() { of_secret 'tls\.key' | grep -q 'PRIVATE KEY'; }
-eventually 20 "and one that somebody breaks is put right" fits
+eventually 20 "and a broken one is repaired" fits
 third_ca() { ! in_between && [ "$(of_secret 'tls\.crt')" != "$before" ]; }
 eventually 60 "and a third CA signs" third_ca
 eventually 20 "all three serve one certificate again" same_leaf
@@ -153,20 +153,20 @@ same "not one of $(cat "$own"/answers.* | wc -l) admissions meanwhile failed or 
 same "and not one of $(wc -l <"$own/handshakes") handshakes with a caBundle of 1 s before" verified sort -u "$own/handshakes"
 written=$(($(hook '{.metadata.generation}') - generation))
 say "in $(seconds_since "$t0") s: $(rotations leaf) leaves and $(rotations ca) CAs made by those that run; the caBundle was written $written times"
-check "the caBundle was written 2 to 16 times: a CA comes and goes, and replicas do not undo each other" test "$written" -ge 2 -a "$written" -le 16
+check "the caBundle was written 2 to 16 times: a CA is added and removed, and replicas do not revert each other" test "$written" -ge 2 -a "$written" -le 16
 
-# ---- a caBundle that somebody overwrites --------------------------------------------------------------------------------
+# ---- an overwritten caBundle --------------------------------------------------------------------------------
 theirs=$(base64 -w0 "$WORK/tls/ca.crt")
 kubectl patch mutatingwebhookconfiguration timeshard --type=json -p '[{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": "'"$theirs"'"}]' >/dev/null
 trusted() { openssl verify -CAfile <(bundle) <(of_secret 'tls\.crt'); }
-eventually 10 "a caBundle that somebody overwrites trusts us again" trusted
+eventually 10 "an overwritten caBundle trusts the server again" trusted
 kept() { bundle | openssl crl2pkcs7 -nocrl -certfile /dev/stdin | openssl pkcs7 -print_certs | grep -q 'timeshard e2e CA'; }
-check "beside what they put there" kept
+check "and keeps the other content" kept
 eventually 10 "and gateways are injected again" injected
 
 same "no private key is in the log" 0 grep -c 'PRIVATE KEY' "$WORK/server.log"
 expiry() { http 127.0.0.1 "$(admin_port 1)" /metrics | grep -c '^timeshard_certificate_expiry_timestamp_seconds{certificate="\(leaf\|ca\)"} [0-9]'; }
 guard() { kubectl get validatingwebhookconfiguration timeshard -o 'jsonpath={.webhooks[0].clientConfig.caBundle}' | base64 -d; }
-both_trust() { [ -n "$(bundle)" ] && [ "$(guard)" = "$(bundle)" ]; } # CAs go on rotating meanwhile
+both_trust() { [ -n "$(bundle)" ] && [ "$(guard)" = "$(bundle)" ]; } # CAs rotate meanwhile
 eventually 20 "the guard's registration trusts the same" both_trust
-same "metrics tell when leaf and CA expire" 2 expiry
+same "metrics show when leaf and CA expire" 2 expiry

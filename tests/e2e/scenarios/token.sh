@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# no container of ours gets the token of the pod's ServiceAccount, which the API server gives to every other one
+# the sidecar does not get the token of the pod's ServiceAccount, which the API server gives to every other container
 # stage: control-plane
 ns=e2e-token
 namespace $ns "$ENABLED" "$RESTRICTED"
@@ -9,7 +9,7 @@ at_path='.volumeMounts[] | select(.mountPath == "/var/run/secrets/kubernetes.io/
 mounts() { jq -r "[(.spec.initContainers[]?, .spec.containers[]) | \"\\(.name) \\([$at_path] | join(\",\"))\"] | join(\", \")"; }
 of_pod_0() { kubectl -n $ns get pod store-0 -o json | mounts; }
 until_same 60 "thanos has the token, the sidecar the windows in its place" "config-sidecar timeshard-config, thanos token" of_pod_0
-# again JQ: the running pod as somebody would copy it, after JQ, for a dry run
+# again JQ: a dry run with a copy of the running pod, changed by JQ
 again() {
   kubectl -n $ns get pod store-0 -o json |
     jq "{apiVersion, kind, metadata: {name: \"store-7\", labels: .metadata.labels, annotations: .metadata.annotations, ownerReferences: .metadata.ownerReferences}, spec: (.spec | del(.nodeName))} | $1" |

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# everything that is not a store gateway of a StatefulSet, and what opted out, runs untouched
+# pods that are not store gateways of a StatefulSet, and pods that opted out, run unchanged
 # stage: node
 ns=e2e-untouched other=e2e-untouched-unlabelled
 namespace $ns "$ENABLED" "$RESTRICTED"
 namespace $other "$RESTRICTED"
 export REPLICAS=1
 deploy() { workload "$1" "$2" | kubectl -n $ns apply -f - >/dev/null; }
-deploy StatefulSet store # the one that is meant
+deploy StatefulSet store # the gateway
 deploy Deployment deployment
 deploy DaemonSet daemonset
 ARGS='["store", "--help"]' deploy Job job
@@ -15,7 +15,7 @@ ARGS='["compact", "--wait", "--data-dir=/data", "--objstore.config-file=/etc/obj
 POD_LABELS='{"thanos-timeshard.io/inject": "false"}' deploy StatefulSet out-by-label
 POD_ANNOTATIONS='{"thanos-timeshard.io/inject": "false"}' deploy StatefulSet out-by-annotation
 store_set $other store
-until_same 60 "the gateway beside them is Ready" "1 of 1" ready $ns store
+until_same 60 "the gateway in the same namespace is Ready" "1 of 1" ready $ns store
 same "and injected" "store-0 shard=0" sh -c "echo '$(windows $ns store)' | cut -d' ' -f1-2"
 untouched() { # NAMESPACE APP: its one pod
   pods "$1" "$2" | jq -r "$describe"' "\(length) " + (.[0] | window | sub("^[^ ]* "; ""))'
@@ -26,8 +26,8 @@ for what in "deployment:Deployment of thanos store" "daemonset:DaemonSet of than
   same "${what#*:}: untouched" "1 untouched" untouched $ns "${what%%:*}"
 done
 events() { kubectl -n $ns get events.events.k8s.io -o json | jq -r '.items[] | select(.reportingController == "thanos-timeshard") | .regarding.name' | sort -u; }
-check "an Event tells the gateway's user what does not fit" grep -qx store <(events)
-same "other programs' users are told nothing" "" grep -xE 'query|compact|deployment|daemonset' <(events)
+check "an Event reports to the gateway's user what does not fit" grep -qx store <(events)
+same "other programs get no Event" "" grep -xE 'query|compact|deployment|daemonset' <(events)
 check "Job with the arguments of thanos store: complete" kubectl -n $ns wait --for=condition=Complete job/job --timeout=60s
 same "Job: untouched" "1 untouched" untouched $ns job
 until_same 60 "gateway in an unlabelled namespace: Ready" "1 of 1" ready $other store

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# while the webhook is down store gateways wait, and come once it is back; everything else starts
+# while the webhook is down store gateways wait, and start once it is back; everything else starts
 # stage: node
 ns=e2e-webhook-down other=e2e-webhook-down-unlabelled
 namespace $ns "$ENABLED" "$RESTRICTED"
@@ -15,7 +15,7 @@ POD_ANNOTATIONS='{"thanos-timeshard.io/inject": "false"}' store_set $ns out-by-a
 workload Deployment deployment | kubectl -n $ns apply -f - >/dev/null
 store_set $other store
 message() { kubectl -n $ns get events --field-selector involvedObject.name=store,reason=FailedCreate -o 'jsonpath={.items[*].message}' | grep inject.thanos-timeshard.io; }
-eventually 30 "the gateway's StatefulSet says which webhook it waits for" message
+eventually 30 "the gateway's StatefulSet names the webhook that it waits for" message
 for app in prometheus out-by-label out-by-annotation deployment; do until_same 60 "same namespace, $app: 2 replicas Ready" "2 of 2" ready $ns $app; done
 until_same 60 "unlabelled namespace, a gateway: 2 replicas Ready" "2 of 2" ready $other store
 same "the gateway still waits: no pod" "" windows $ns store

@@ -14,7 +14,7 @@ same "the launcher runs the image's thanos: everything after -- is the original 
   jq -rn --argjson c "$(pods $ns | jq '.[0].spec.containers[0].command')" '$c[($c | index("--")) + 1:] | join(" ")'
 same "the ConfigMap volume is optional, so a start never waits for it" true jq -n --argjson p "$(pods $ns | jq '.[0]')" \
   '$p.spec.volumes[] | select(.name == "timeshard-config") | .configMap.optional'
-# what an injected pod looks like is admitted again as it is: other webhooks make the API server ask twice (reinvocationPolicy)
+# an injected pod is admitted again unchanged: other webhooks make the API server call twice (reinvocationPolicy)
 again=$(pods $ns | jq '.[0] | del(.status, .metadata.uid, .metadata.resourceVersion, .metadata.creationTimestamp, .metadata.managedFields, .metadata.generation) | .metadata.name = "store-100"')
 twice() { echo "$again" | kubectl -n $ns create --dry-run=server -o json -f - | jq -S '[.spec, .metadata.labels, .metadata.annotations]'; }
 same "an injected pod that is admitted again is not changed" "$(echo "$again" | jq -S '[.spec, .metadata.labels, .metadata.annotations]')" twice
