@@ -25,7 +25,8 @@ Examples:
   timeshard plan --config config.yaml --replicas 6 --exit-code
   timeshard plan --from config.yaml --to new.yaml --replicas 6
   timeshard plan --config config.yaml -o svg > plan.svg
-  thanos tools bucket ls -o json --objstore.config-file bucket.yaml | timeshard plan --config config.yaml --blocks -"))]
+  thanos tools bucket ls --exclude-delete -o json --objstore.config-file bucket.yaml > blocks.json
+  timeshard plan --config config.yaml --blocks blocks.json"))]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,

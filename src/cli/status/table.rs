@@ -121,7 +121,7 @@ fn gaps(set: &SetReport) -> Vec<String> {
         .gaps
         .iter()
         .take(MAX_GAPS)
-        .map(|gap| format!("  GAP: no ready pod serves {gap}"))
+        .map(|gap| format!("  GAP: {} serves {gap}", set.unserved_by()))
         .collect();
     if let Some(last) = lines.last_mut() {
         let more = set.gaps.len().saturating_sub(MAX_GAPS);
@@ -131,6 +131,7 @@ fn gaps(set: &SetReport) -> Vec<String> {
             String::new()
         };
         last.push_str(&format!("{more} ({} in all)", age(set.gap_seconds)));
+        lines.extend(set.served_unseen().map(|who| format!("  {who}")));
     }
     lines
 }

@@ -236,7 +236,10 @@ fn lines(set: &SetReport) -> Vec<LastMessage> {
             set.not_asked
         ),
         0 => format!("{name}: every instant is served"),
-        seconds => format!("{name}: GAP: no ready pod serves {seconds} s of the retention"),
+        seconds => {
+            let no_pod = set.unserved_by();
+            format!("{name}: GAP: {no_pod} serves {seconds} s of the retention")
+        }
     };
     lines.push(LastMessage {
         key: format!("{name} gaps"),

@@ -313,7 +313,7 @@ impl Collector for ReportMetrics {
         for metric in PER_SET {
             metric.encode(&reports, &mut encoder)?;
         }
-        let help = "1 for the current state of the StatefulSet. waiting, blocked, refused: the rollout does not continue by itself, timeshard status shows why";
+        let help = "1 for the current state of the StatefulSet. waiting: it continues when what it waits for is done; blocked, refused: someone must change something; timeshard status shows why";
         let states = states(&reports);
         encode(&mut encoder, "timeshard_rollout_state", help, &states)?;
         let help = "Queriers that use the pods, or may use them, by what is known of them; at most 50 of a StatefulSet. For group and unknown, drain and discovery_delay hold: see timeshard status for the reason";

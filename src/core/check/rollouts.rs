@@ -180,10 +180,19 @@ fn coverage(title: &str, set: &SetReport, report: &mut Report) {
     if set.gap_seconds > 0 {
         let gaps: Vec<String> = set.gaps.iter().map(ToString::to_string).collect();
         let message = format!(
-            "no ready pod serves {} s of the retention: {}",
+            "{} serves {} s of the retention: {}",
+            set.unserved_by(),
             set.gap_seconds,
             listed(&gaps, ", ")
         );
+        if let Some(who) = set.served_unseen() {
+            return report.warn(
+                check,
+                title,
+                format!("{message}; {who}"),
+                "delete them one at a time to have them injected, as pods-injected says",
+            );
+        }
         return report.fail(
             check,
             title,

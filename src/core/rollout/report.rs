@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::core::agent::last_load::LastLoad;
-use crate::core::model::text::older_end;
+use crate::core::model::text::{counted, older_end};
 use crate::core::model::window::Window;
 
 /// The state of a rollout.
@@ -426,6 +426,30 @@ pub struct SetReport {
 }
 
 impl SetReport {
+    /// Returns who does not serve the gaps. Pods without injection may serve anything.
+    #[must_use]
+    pub const fn unserved_by(&self) -> &'static str {
+        if self.uninjected_store_pods > 0 {
+            "no ready injected pod"
+        } else {
+            "no ready pod"
+        }
+    }
+
+    /// Returns who may serve the gaps without being seen here, if there is anyone.
+    #[must_use]
+    pub fn served_unseen(&self) -> Option<String> {
+        let pods = self.uninjected_store_pods;
+        (pods > 0).then(|| {
+            let what = if pods == 1 {
+                "is not injected: it serves what its own arguments say"
+            } else {
+                "are not injected: they serve what their own arguments say"
+            };
+            format!("{} {what}", counted(pods, "pod"))
+        })
+    }
+
     /// Returns the longest drift of a pod, in seconds; 0 if no pod drifts.
     #[must_use]
     pub fn drift_seconds(&self) -> u64 {

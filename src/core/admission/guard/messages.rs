@@ -350,8 +350,13 @@ pub(super) fn steps(
     }
     if restarts > 0 {
         let each = (gateway.sharding.drain() + gateway.sharding.discovery_delay()).as_secs();
-        let least =
+        let waits =
             PromDuration::from_secs(each.saturating_mul(i64::try_from(steps).unwrap_or(i64::MAX)));
+        let time = if gateway.sharding.queriers_complete() {
+            format!("waiting {waits} or less besides loading")
+        } else {
+            format!("at least {waits}")
+        };
         let twice = if restarts > pods {
             format!(" ({restarts} restarts)")
         } else {
@@ -359,7 +364,7 @@ pub(super) fn steps(
         };
         let verb = if pods == 1 { "restarts" } else { "restart" };
         lines.push(format!(
-            "{}{} {verb} thanos in place{twice}, in {}, at least {least}{}",
+            "{}{} {verb} thanos in place{twice}, in {}, {time}{}",
             changed(differences),
             counted(pods as u64, "pod"),
             counted(steps as u64, "step"),

@@ -15,7 +15,8 @@
 //!   A further step therefore always exists, at worst through the hull of the old and the new
 //!   window;
 //! - a step restarts at most `max_concurrent_restarts` pods. Pods that serve nothing do not count:
-//!   they get their planned window immediately;
+//!   they get their planned window immediately, but behind a shard's Service only where it loses
+//!   nothing by one more member;
 //! - a pod moves at most twice for one change of plan. Only a spare pod that stands in for shards with
 //!   one replica moves more often (`relay.rs`);
 //! - the number of steps is the fewest, for small fleets (`tests/fewest.rs`), except with shard
@@ -29,6 +30,7 @@
 //! there. Deliberately absent: clocks, the cluster, and reasons to wait that come from the cluster
 //! (`core::rollout::reconcile`).
 
+mod alone;
 mod blocks;
 mod canary;
 mod cells;
@@ -53,14 +55,16 @@ use chrono::{DateTime, Utc};
 use crate::core::config::Sharding;
 use crate::core::model::entry::Entry;
 use crate::core::model::window::Window;
+pub use alone::left_alone;
 pub use blocks::{served_by, single_holders};
 pub use canary::mark_longer;
 pub use cells::CellBlock;
 use cells::Cells;
 pub use coverage::{TimeRange, coverage, holders, hull, joined};
 pub use profile::profile;
-use rolled_back::{can_leave, lost_for_good};
-use search::choose;
+pub use rolled_back::can_leave;
+use rolled_back::lost_for_good;
+use search::{Ledger as _, choose};
 
 /// A pod's current or planned shard, replica and window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,19 +235,20 @@ pub fn next_step(members: &[Member], blocks: &[CellBlock], terms: &PlanTerms) ->
             .state
             .loses_nothing_by(members[*i].desired.window)
     };
-    let repairs: Vec<WindowChange> = open.iter().copied().filter(free).map(direct).collect();
+    let repairs: Vec<usize> = open.iter().copied().filter(free).collect();
+    let repairs = joining(members, blocks, terms, &repairs);
     if !repairs.is_empty() {
         return moves(repairs, None);
     }
     if !settling.is_empty() {
         return Step::Wait(settling);
     }
-    if let Some(rolled_back) = open
-        .iter()
-        .copied()
-        .find(|i| can_leave(members, *i, blocks, terms))
-    {
-        return moves(vec![direct(rolled_back)], None);
+    let left = |i: &usize| can_leave(members, *i, blocks, terms);
+    if let Some(rolled_back) = open.iter().copied().find(left) {
+        let change = joining(members, blocks, terms, &[rolled_back]);
+        if !change.is_empty() {
+            return moves(change, None);
+        }
     }
     let waits = |i: &usize| {
         matches!(
@@ -281,6 +286,22 @@ pub fn next_step(members: &[Member], blocks: &[CellBlock], terms: &PlanTerms) ->
     } else {
         step
     }
+}
+
+/// The direct moves of pods that nothing is lost by. Behind a shard's Service any member may be
+/// asked, so there a pod joins only if its window is what the other members serve, or more.
+fn joining(
+    members: &[Member],
+    blocks: &[CellBlock],
+    terms: &PlanTerms,
+    pods: &[usize],
+) -> Vec<WindowChange> {
+    let mut pods = pods.to_vec();
+    if terms.discovery == Discovery::ShardServices && !pods.is_empty() {
+        let mut ledger = grouped::Grouped::new(members, Cells::new(members, blocks, terms));
+        pods.retain(|i| ledger.try_move(*i, &members[*i].desired, false));
+    }
+    pods.into_iter().map(|i| direct(members, i)).collect()
 }
 
 /// How far ahead a step is planned.

@@ -6,8 +6,9 @@ use chrono::{DateTime, Utc};
 use super::{CellBlock, Gap, Member, MemberState, PlanTerms, TimeRange, coverage};
 use crate::core::model::window::Window;
 
-/// Whether confirmed pods serve everything that a rolled-back pod serves.
-pub(super) fn can_leave(
+/// Whether confirmed pods serve everything that a rolled-back pod serves; false for other pods.
+#[must_use]
+pub fn can_leave(
     members: &[Member],
     member: usize,
     blocks: &[CellBlock],

@@ -28,6 +28,23 @@ struct RememberedQuerier {
     not_used: BTreeMap<String, Duration>,
 }
 
+/// A querier that has listed other endpoints, and none of the pods, for this long uses them no more:
+/// thanos reads its files of endpoints again without a restart.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
+
+impl RememberedQuerier {
+    /// Forgets the pods if the querier has turned to others.
+    fn forget(&mut self, listing: &Listing<'_>, now: Duration) {
+        let unused = |pod: &String| {
+            let since = self.not_used.get(pod);
+            since.is_some_and(|since| now.saturating_sub(*since) >= FORGOTTEN_AFTER)
+        };
+        if !listing.is_empty() && self.listed.iter().all(unused) {
+            self.listed.clear();
+        }
+    }
+}
+
 impl QuerierMemory {
     /// Takes the queriers' present answers.
     pub fn observe(
@@ -68,6 +85,7 @@ impl QuerierMemory {
                     known.not_used.insert(name.clone(), now);
                 }
             }
+            known.forget(&listing, now);
         }
     }
 
@@ -146,10 +164,21 @@ mod tests {
         );
         assert!(memory.has_listed("q", "store-0") && !memory.has_listed("q", "store-1"));
         assert_eq!(memory.answered_ago("q"), Some(seconds(11)));
+        // It lists other endpoints only, for long.
+        let elsewhere = stores("10.0.0.9:10901");
+        memory.observe(&[querier(elsewhere.clone())], &pods, at, seconds(40));
+        memory.observe(&[querier(elsewhere.clone())], &pods, at, seconds(600));
+        assert!(memory.has_listed("q", "store-0"));
+        let mut forgetful = memory.clone();
+        let empty = QuerierAnswer::Stores(Vec::new());
+        forgetful.observe(&[querier(empty)], &pods, at, seconds(700));
+        assert!(forgetful.has_listed_any("q"), "it has perhaps just started");
+        forgetful.observe(&[querier(elsewhere)], &pods, at, seconds(701));
+        assert!(!forgetful.has_listed_any("q"));
         pods.remove("store-0");
-        memory.observe(&[querier(refused)], &pods, at, seconds(31));
+        memory.observe(&[querier(refused)], &pods, at, seconds(601));
         assert!(!memory.has_listed_any("q"));
-        memory.observe(&[], &pods, at, seconds(32));
+        memory.observe(&[], &pods, at, seconds(602));
         assert_eq!(memory.answered_ago("q"), None);
     }
 }

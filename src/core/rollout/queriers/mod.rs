@@ -31,6 +31,14 @@ pub struct ObservedQuerier {
     pub answer: QuerierAnswer,
 }
 
+impl ObservedQuerier {
+    /// Whether it lists any endpoint.
+    #[must_use]
+    pub fn lists_any(&self) -> bool {
+        matches!(&self.answer, QuerierAnswer::Stores(stores) if !stores.is_empty())
+    }
+}
+
 /// What a querier last said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QuerierAnswer {

@@ -16,6 +16,7 @@ use crate::core::agent::loaded::LoadedBlocks;
 use crate::core::agent::status::{AgentStatus, Phase};
 use crate::core::kube::observed::PodAnswer;
 use crate::core::model::entry::Entry;
+use crate::core::model::window::Window;
 use crate::core::rollout::planner::MemberState;
 use crate::core::rollout::report::PodState;
 
@@ -35,7 +36,7 @@ pub(super) fn classify(pod: &Expected<'_>, view: &View<'_>, queriers: &Queriers<
         let why = if facts.by_hand && !view.gateway.replace_time_flags {
             "its time flags are set by hand and kept, so the rollout ignores it"
         } else {
-            "admitted without injection, so the rollout ignores it; run timeshard check for the reason, then delete the pod to have it injected"
+            "admitted without injection, so the rollout ignores it: older than the label of its namespace, or no server answered, or its template cannot be injected, which timeshard inject explains; delete the pod to have it admitted again"
         };
         return Class {
             member: None,
@@ -109,7 +110,11 @@ fn by_status(
                 .clone()
                 .unwrap_or_else(|| "the published window was given up".to_owned());
             let class = Class::broken(why);
-            match status.applied.filter(|_| facts.ready) {
+            // The pod's condition follows the fallback by some seconds.
+            let unready = seen.unready.filter(|_| !facts.ready);
+            let delay = view.gateway.sharding.discovery_delay().to_std();
+            let soon = |_: &Window| unready.is_none_or(|unready| unready.seen_for < delay);
+            match status.applied.filter(soon) {
                 Some(serves) => Class {
                     member: Some(MemberState::RolledBack(serves)),
                     ..class

@@ -154,6 +154,13 @@ pub(super) fn blocked(pod: &str, gap: &Gap) -> String {
     )
 }
 
+pub(super) fn given_back() -> String {
+    "it gave up its window, and no other pod serves what it serves instead, so it keeps that until another does".to_owned()
+}
+
+/// Appended to what a running step waits for.
+pub(super) const PAUSES_NEXT: &str = "; after this step the rollout pauses, as its annotation asks";
+
 pub(super) fn paused() -> String {
     format!(
         "paused by annotation {}; remove it to continue",
@@ -211,7 +218,7 @@ pub(super) fn without_injection(context: &Context<'_>) -> Option<String> {
     (!pods.is_empty()).then(|| {
         let them = if pods.len() == 1 { "it" } else { "them" };
         format!(
-            "{} not injected, so timeshard manages no window there: run timeshard check for the reason, then delete {them} to have {them} injected",
+            "{} not injected, so timeshard manages no window there: created before the namespace was labelled, or while no server answered; delete {them} to have {them} injected",
             are(&pods)
         )
     })

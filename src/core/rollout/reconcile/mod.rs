@@ -10,7 +10,10 @@
 //! - an unchanged world gives an unchanged ConfigMap, byte for byte: time alone causes no write;
 //! - no step begins while the StatefulSet itself is being updated, a sidecar is unreachable, or a known
 //!   querier does not use a pod that stays;
-//! - a pod whose drain a querier outlasts gets back the window that it runs;
+//! - a pod whose drain a querier outlasts gets back the window that it runs; so does a pod that gave
+//!   up its window, once no other pod serves what it serves instead;
+//! - while a rollout is open, a pod that alone serves a part of which the plan wants two may not be
+//!   evicted;
 //! - a pod that alone serves a block which another pod could not load neither moves nor may be
 //!   evicted;
 //! - while annotations are invalid and no valid ones are known, the published entries stay.
@@ -35,6 +38,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::planner::{self, MemberState};
 use super::queriers::{ObservedQuerier, QuerierMemory};
 use super::report::{PodState, RolloutState, SetReport};
 use super::single_holders;
@@ -43,6 +47,7 @@ use crate::core::gateways::{Gateway, Published};
 use crate::core::kube::observed::{PodAnswer, PodFacts};
 use crate::core::model::entry::Entry;
 use crate::core::model::names;
+use class::Class;
 pub use classify::NUDGE_INTERVAL;
 use context::Context;
 use context::Missing;
@@ -201,6 +206,9 @@ pub fn decide(view: &View<'_>) -> Decision {
     for (member, pod) in context.members.iter_mut().zip(&context.at) {
         member.canary = context.untried.get(*pod).is_some_and(Option::is_some);
     }
+    if give_back(&mut context) {
+        decision.upkeep = Some(context::data(&context.pods, &context.leaving));
+    }
     let (state, message) = next::next(&context, &mut decision);
     keep_single_holders(&context, &mut decision);
     decision.relabel = classify::relabel(&context);
@@ -231,6 +239,38 @@ pub fn decide(view: &View<'_>) -> Decision {
     let times = joins_in.chain(nudges_in).chain(asks_in).chain(tries_in);
     decision.requeue_after = times.min();
     decision
+}
+
+/// Publishes what they run for pods that gave up their window and are now the last of what they
+/// serve instead: their sidecars would try the window again after a while, without asking. The next
+/// try is then a step like any other. Returns whether there are any.
+fn give_back(context: &mut Context<'_>) -> bool {
+    let gave_up = |state| matches!(state, MemberState::RolledBack(_));
+    if context.terms.allow_gap || !context.members.iter().any(|m| gave_up(m.state)) {
+        return false;
+    }
+    let last = |i: &usize| {
+        gave_up(context.members[*i].state)
+            && !planner::can_leave(
+                &context.members,
+                *i,
+                &context.missing.binding,
+                &context.terms,
+            )
+    };
+    let stranded: Vec<usize> = (0..context.members.len()).filter(last).collect();
+    let generation = entries::next_generation(context.view);
+    for i in &stranded {
+        let pod = &mut context.pods[context.at[*i]];
+        let Some(entry) = orders::given_back(pod, generation) else {
+            continue;
+        };
+        pod.entry = Some(entry);
+        pod.class = Class::settling(PodState::Settling, true, messages::given_back());
+        context.members[*i].published = entry.into();
+        context.members[*i].state = MemberState::Settling;
+    }
+    !stranded.is_empty()
 }
 
 /// Protects pods that alone serve a block: closes their shard's PDB and names them in the

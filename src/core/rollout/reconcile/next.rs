@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Utc};
-
 use super::context::{self, Context, Expected};
 use super::{Decision, TakenBack, View, classify, entries, forecast, messages, orders};
 use crate::core::agent::status::Phase;
@@ -16,11 +14,12 @@ use crate::core::rollout::report::{PodState, RolloutState};
 /// Decides on the next step. Returns the rollout's state and the message for the user.
 pub(super) fn next(context: &Context<'_>, decision: &mut Decision) -> (RolloutState, String) {
     let pods = &context.pods;
+    let mut moving: Vec<usize> = (0..pods.len()).filter(|i| pods[*i].class.in_step).collect();
     if let Some(pod) = pods.iter().find(|pod| pod.entry.is_none()) {
         // The window that it runs is unknown, so no step can be shown to be safe.
+        decision.closed = closed(context, &moving);
         return wait_for(context.view, &[pod]);
     }
-    let mut moving: Vec<usize> = (0..pods.len()).filter(|i| pods[*i].class.in_step).collect();
     let step = planner::next_step(&context.members, &context.missing.binding, &context.terms);
     let answer = match step {
         Step::Done => match messages::without_injection(context) {
@@ -29,7 +28,11 @@ pub(super) fn next(context: &Context<'_>, decision: &mut Decision) -> (RolloutSt
         },
         Step::Wait(on) => {
             let pods: Vec<_> = on.iter().map(|member| context.pod(*member)).collect();
-            wait_for(context.view, &pods)
+            let (state, mut message) = wait_for(context.view, &pods);
+            if state == RolloutState::Rolling && open(context) && paused(context.view) {
+                message.push_str(messages::PAUSES_NEXT);
+            }
+            (state, message)
         }
         Step::Blocked(gap) => (
             RolloutState::Blocked,
@@ -40,7 +43,7 @@ pub(super) fn next(context: &Context<'_>, decision: &mut Decision) -> (RolloutSt
             start(context, &changes, gap.as_ref(), &mut moving, decision)
         }
     };
-    decision.closed = closed(pods, &moving, context.view.now);
+    decision.closed = closed(context, &moving);
     if context.view.gateway.split_unknown {
         (
             RolloutState::Refused,
@@ -54,10 +57,7 @@ pub(super) fn next(context: &Context<'_>, decision: &mut Decision) -> (RolloutSt
 /// Whether answers are needed: some pod of a step drains or comes back, or the next step waits for a
 /// pod. While pods load, perhaps for hours, no querier is asked.
 pub(super) fn needs_queriers(context: &Context<'_>) -> bool {
-    let open = context
-        .members
-        .iter()
-        .any(|member| member.published != member.desired);
+    let open = open(context);
     context.pods.iter().any(|pod| {
         let loads = pod
             .status()
@@ -65,6 +65,19 @@ pub(super) fn needs_queriers(context: &Context<'_>) -> bool {
         let joins = pod.class.state == PodState::Joining;
         (pod.class.in_step && !loads) || (open && joins)
     })
+}
+
+/// Whether a step is left to take.
+fn open(context: &Context<'_>) -> bool {
+    let mut members = context.members.iter();
+    members.any(|member| member.published != member.desired)
+}
+
+fn paused(view: &View<'_>) -> bool {
+    let annotations = &view.gateway.facts().annotations;
+    annotations
+        .get(names::PAUSE)
+        .is_some_and(|value| value == "true")
 }
 
 fn wait_for(view: &View<'_>, pods: &[&Expected<'_>]) -> (RolloutState, String) {
@@ -92,8 +105,7 @@ fn start(
             .state
             .loses_nothing_by(change.to.window)
     });
-    let pause = view.gateway.facts().annotations.get(names::PAUSE);
-    if pause.is_some_and(|value| value == "true") {
+    if paused(view) {
         return (RolloutState::Paused, messages::paused());
     }
     if !repair && let Some(why) = classify::updating(context).or_else(|| context.missing.too_many())
@@ -136,8 +148,13 @@ fn start(
     (RolloutState::Rolling, message)
 }
 
-/// Shards with a pod that serves a part of what a moving pod serves: they must stay meanwhile.
-fn closed(pods: &[Expected<'_>], moving: &[usize], now: DateTime<Utc>) -> BTreeSet<u32> {
+/// Shards with a pod that serves a part of what a moving pod serves, or that alone serves a part of
+/// which the plan wants two: they must stay meanwhile.
+fn closed(context: &Context<'_>, moving: &[usize]) -> BTreeSet<u32> {
+    let (pods, now) = (&context.pods, context.view.now);
+    let alone = planner::left_alone(&context.members, &context.terms);
+    let alone = alone.into_iter().map(|i| &context.members[i]);
+    let alone = alone.map(|member| member.published.shard);
     let windows: Vec<Window> = moving
         .iter()
         .filter_map(|i| Some(pods[*i].entry?.window))
@@ -148,5 +165,6 @@ fn closed(pods: &[Expected<'_>], moving: &[usize], now: DateTime<Utc>) -> BTreeS
         .filter_map(|pod| pod.entry)
         .filter(|entry| windows.iter().any(|window| touches(window, &entry.window)))
         .map(|entry| entry.shard)
+        .chain(alone)
         .collect()
 }

@@ -209,18 +209,36 @@ pub(super) fn carry_out(verdict: &Verdict, pod: &Expected<'_>, entry: &mut Entry
             (entry.order, entry.released) = (Some(next_order(Some(entry), status)), None);
         }
         Verdict::TakenBack(_) => {
-            let Some(runs) = status.and_then(|status| status.applied) else {
-                return;
-            };
-            // The label still has the shard of the window that it runs.
-            let label = pod.seen.and_then(|seen| seen.facts.shard());
-            entry.shard = label
-                .filter(|shard| *shard < MAX_SHARDS)
-                .unwrap_or(entry.shard);
-            entry.window = runs;
-            (entry.order, entry.released) = (Some(next_order(Some(entry), status)), None);
+            if take_back(pod, entry) {
+                (entry.order, entry.released) = (Some(next_order(Some(entry), status)), None);
+            }
         }
     }
+}
+
+/// Gives the entry the window that the pod runs, if that is known.
+fn take_back(pod: &Expected<'_>, entry: &mut Entry) -> bool {
+    let Some(runs) = pod.status().and_then(|status| status.applied) else {
+        return false;
+    };
+    // The label still has the shard of the window that it runs.
+    let label = pod.seen.and_then(|seen| seen.facts.shard());
+    entry.shard = label
+        .filter(|shard| *shard < MAX_SHARDS)
+        .unwrap_or(entry.shard);
+    entry.window = runs;
+    true
+}
+
+/// The entry of a pod that gave up its window, with the window that it runs instead.
+pub(super) fn given_back(pod: &Expected<'_>, generation: u64) -> Option<Entry> {
+    let (mut entry, status) = (pod.entry?, pod.status()?);
+    take_back(pod, &mut entry).then_some(())?;
+    if status.contract >= NUMBERED_SINCE {
+        (entry.order, entry.released) = (Some(next_order(Some(&entry), Some(status))), None);
+        entry.generation = Some(generation);
+    }
+    Some(entry)
 }
 
 /// Lengthens the drain of a move that began before a querier was known.

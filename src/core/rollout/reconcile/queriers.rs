@@ -13,7 +13,7 @@
 //! - A querier that cannot be asked, or lists a group instead of pods, keeps the delays: nothing is
 //!   known about it.
 //! - Answers *shorten* the delays only if the user says that these are all queriers, at least one
-//!   counts, and every single one tells about pods.
+//!   counts, and every single one tells about pods; one that lists nothing tells nothing.
 
 use std::time::Duration;
 
@@ -101,8 +101,11 @@ impl<'a> Queriers<'a> {
             })
             .collect();
         let counts = |judged: &JudgedQuerier<'_>| matches!(judged.standing, Standing::Counts(_));
-        let tells = |judged: &JudgedQuerier<'_>| {
-            matches!(judged.standing, Standing::Counts(_) | Standing::Apart)
+        // One that lists nothing has perhaps just started, with older answers of DNS than others.
+        let tells = |judged: &JudgedQuerier<'_>| match &judged.standing {
+            Standing::Counts(listing) => !listing.is_empty(),
+            Standing::Apart => judged.querier.lists_any(),
+            Standing::Asked | Standing::Group | Standing::Unknown => false,
         };
         let shorten = view.gateway.sharding.queriers_complete()
             && all.iter().any(counts)

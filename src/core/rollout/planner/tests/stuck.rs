@@ -96,6 +96,41 @@ impl Fleet {
     }
 }
 
+/// Any member of a Service may be asked, so one with a narrower window would answer incompletely.
+#[test]
+fn behind_a_service_a_failed_pod_joins_only_members_that_serve_no_more_than_it() {
+    let division = |shards, replicas| Division {
+        shards,
+        replicas,
+        retention: 370,
+        overlap_hours: 24,
+        cuts: Vec::new(),
+        open: false,
+    };
+    let (from, to) = (division(2, 3), division(3, 2));
+    let mut members = fleet(&from, &to, 6);
+    members[2].state = MemberState::Broken;
+    let pods = terms(&to.plan(6));
+    let services = PlanTerms {
+        discovery: Discovery::ShardServices,
+        ..pods
+    };
+    let direct = Step::Move {
+        changes: vec![WindowChange {
+            member: 2,
+            to: members[2].desired,
+        }],
+        gap: None,
+    };
+    assert_eq!(next_step(&members, &[], &pods), direct);
+    assert_eq!(next_step(&members, &[], &services), Step::Wait(vec![2]));
+    // Once the others serve what the plan wants, it joins.
+    for other in [0, 1, 3, 4, 5] {
+        members[other].published = members[other].desired;
+    }
+    assert_eq!(next_step(&members, &[], &services), direct);
+}
+
 proptest! {
     #[test]
     fn whatever_becomes_of_the_pods_of_a_step_the_next_one_is_safe(

@@ -16,6 +16,7 @@ mod opt_out;
 mod properties;
 mod queriers;
 mod retention;
+mod stuck;
 mod world;
 
 fn settled(replicas: u32, seed: u64) -> World {
@@ -224,6 +225,23 @@ fn a_pause_stops_it_and_a_broken_pod_gets_its_planned_window() {
     // Back to the old plan, whose window the pod still serves.
     world.annotate("total-shards", "3");
     world.settle("back", |_| Ok(())).unwrap();
+}
+
+#[test]
+fn a_pause_within_a_step_is_told_immediately() {
+    let mut world = settled(6, 4);
+    world.annotate("total-shards", "2");
+    while world.last.report.state != RolloutState::Rolling {
+        world.second();
+    }
+    world.annotate("pause", "true");
+    world.second();
+    let message = &world.last.report.message;
+    assert!(message.ends_with(messages::PAUSES_NEXT), "{message}");
+    while world.last.report.state == RolloutState::Rolling {
+        world.second();
+    }
+    assert_eq!(world.last.report.state, RolloutState::Paused);
 }
 
 #[test]
