@@ -56,78 +56,77 @@ pub(crate) fn empty() -> PageFacts {
     known
 }
 
-fn rolling_changes(story: &mut Story) {
+/// The pods of a step from 3 to 4 shards of two, as the planner has them.
+fn pods_of_step(step: u32) -> String {
+    let pods = (0..8).filter(|index| index % 2 == step - 1);
+    let names: Vec<String> = pods.map(|i| format!("thanos-store-gateway-{i}")).collect();
+    names.join(", ")
+}
+
+fn rolling_changes(story: &mut Story, steps: u32) {
     story.report.changes.clear();
     story.change(
         6,
         ChangeKind::Rollout,
-        "a rollout begins: 8 moves, expected in 4 steps",
+        "a rollout begins: 8 moves, expected in 2 steps",
     );
-    story.change(
-        6,
-        ChangeKind::Step,
-        "another window is published for thanos-store-gateway-2, thanos-store-gateway-4",
-    );
-    story.change(
-        4,
-        ChangeKind::Confirmed,
-        "thanos-store-gateway-2, thanos-store-gateway-4 are confirmed: known to every querier",
-    );
-    story.change(
-        4,
-        ChangeKind::Step,
-        "another window is published for thanos-store-gateway-6, thanos-store-gateway-7",
-    );
-    story.change(
-        2,
-        ChangeKind::Confirmed,
-        "thanos-store-gateway-6 is confirmed: known to every querier",
-    );
-    story.change(
-        0,
-        ChangeKind::Step,
-        "another window is published for thanos-store-gateway-5",
-    );
+    let publishes = |step| format!("another window is published for {}", pods_of_step(step));
+    story.change(6, ChangeKind::Step, &publishes(1));
+    if steps == 2 {
+        let confirmed = format!("{} are confirmed: known to every querier", pods_of_step(1));
+        story.change(1, ChangeKind::Confirmed, &confirmed);
+        story.change(1, ChangeKind::Step, &publishes(2));
+    }
 }
 
-/// From 3 to 4 shards: two steps are done, one pod of the third drains.
+/// From 3 to 4 shards, in the last of two steps: of its four pods one drains, one loads, and two are
+/// not yet known to queriers.
 pub(crate) fn rolling() -> PageFacts {
+    rolling_in(2)
+}
+
+/// The same in one of the two steps.
+pub(crate) fn rolling_in(step: u32) -> PageFacts {
     let (old, _) = plan(3, 8);
     let mut story = Story::settled("monitoring", "thanos-store-gateway", 4, 8);
     let now = clock::now();
     for index in 0..8_u32 {
         let before = old.window(old.assign(index).shard, now);
+        let its_step = index % 2 + 1;
         story.pod(index as usize, |pod| {
-            match index {
-                // Done by the first steps.
-                2 | 4 | 6 => (pod.restarts, pod.since_unix_seconds) = (1, ago(2).timestamp()),
-                5 => {
-                    (pod.applied, pod.state, pod.phase) = (
-                        Some(before),
-                        PodState::Settling,
-                        Some("draining".to_owned()),
-                    );
-                    pod.since_unix_seconds = clock::unix_seconds() - 24;
-                }
-                7 => {
-                    (pod.state, pod.since_unix_seconds) =
-                        (PodState::Joining, clock::unix_seconds() - 48);
-                    pod.why = Some("queriers learn of it within 12 s".to_owned());
-                }
-                _ => (pod.published, pod.applied) = (Some(before), Some(before)),
+            if its_step < step {
+                (pod.restarts, pod.since_unix_seconds) = (1, ago(1).timestamp());
+                return;
+            }
+            if its_step > step {
+                (pod.published, pod.applied) = (Some(before), Some(before));
+                return;
+            }
+            let (state, phase, seconds) = match index / 2 {
+                0 | 1 => (PodState::Joining, "serving", 18),
+                2 => (PodState::Settling, "draining", 24),
+                _ => (PodState::Settling, "restarting", 11),
+            };
+            (pod.state, pod.phase) = (state, Some(phase.to_owned()));
+            pod.since_unix_seconds = clock::unix_seconds() - seconds;
+            match phase {
+                "serving" => pod.why = Some("queriers learn of it within 12 s".to_owned()),
+                "draining" => pod.applied = Some(before),
+                _ => pod.applied = None,
             }
         });
     }
+    let drains = if step == 2 { 5 } else { 4 };
     let report = &mut story.report;
     (report.state, report.message) = (
         RolloutState::Rolling,
-        "waits for thanos-store-gateway-5: it is draining".to_owned(),
+        format!("waits for thanos-store-gateway-{drains}: it is draining"),
     );
     report.rollout = Some(RolloutReport {
         began: rfc3339(ago(6)),
-        steps_done: 3,
-        moves_done: 5,
-        steps_expected: 4,
+        steps_done: step,
+        moves_done: 4 * step,
+        steps_expected: 2,
     });
     report.setting_changes = vec![SettingChange {
         at: rfc3339(ago(6)),
@@ -135,7 +134,7 @@ pub(crate) fn rolling() -> PageFacts {
         old: "3".to_owned(),
         new: "4".to_owned(),
     }];
-    rolling_changes(&mut story);
+    rolling_changes(&mut story, step);
     led(vec![
         story.set(),
         Story::settled("team-eu", "thanos-store", 2, 4).set(),
@@ -158,7 +157,7 @@ pub(crate) fn gap() -> PageFacts {
     story.pod(5, |pod| {
         (pod.state, pod.phase, pod.applied, pod.agent_version) = (PodState::NotInjected, None, None, None);
         pod.why = Some(
-            "admitted without injection, so the rollout ignores it; run timeshard check for the reason, then delete the pod to have it injected".to_owned(),
+            "admitted without injection, so the rollout ignores it: older than the label of its namespace, or no server answered, or its template cannot be injected, which timeshard inject explains; delete the pod to have it admitted again".to_owned(),
         );
     });
     let report = &mut story.report;

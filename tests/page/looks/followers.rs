@@ -16,7 +16,7 @@ pub(super) fn follower(stage: &Stage) {
         stage.text("notes-list"),
         "This replica does not lead: it shows the reports of the leader, timeshard-6f7c9-x2x4q."
     );
-    assert!(stage.text("sets").contains("Rollout: 2 of 5 steps done"));
+    assert!(stage.text("sets").contains("Rollout: 1 of 2 steps done"));
     stage.sound("follower");
     // The leader no longer answers; its last reports are shown for a while.
     let mut known = scenes::follower();
