@@ -297,7 +297,7 @@ impl Pod {
     /// Puts a block into the stand-in's bucket: of the day that ended `age` days ago, compacted
     /// from blocks of other ages.
     pub fn block(&self, age: u32, sources: &[u32]) -> String {
-        let (name, max) = (ulid(age), midnight() - i64::from(age) * DAY_MILLIS);
+        let (name, max) = (ulid(age), hour() - i64::from(age) * DAY_MILLIS);
         let sources: Vec<String> = if sources.is_empty() {
             vec![name.clone()]
         } else {
@@ -369,10 +369,13 @@ impl Pod {
     }
 }
 
-const DAY_MILLIS: i64 = 86_400_000;
+const HOUR_MILLIS: i64 = 3_600_000;
+const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
 
-fn midnight() -> i64 {
-    thanos_timeshard::adapters::clock::unix_seconds() * 1000 / DAY_MILLIS * DAY_MILLIS
+/// The last full hour. Not midnight: ages of blocks would depend on the time of the day.
+fn hour() -> i64 {
+    let millis = thanos_timeshard::adapters::clock::unix_seconds() * 1000;
+    millis / HOUR_MILLIS * HOUR_MILLIS
 }
 
 /// Returns the id of the block that ended `age` days ago; another number of three digits makes
