@@ -14,13 +14,16 @@ kv=k8s.io/component-base/version
 kflags="-s -w -X $kv.gitVersion=$K8S -X $kv.gitMajor=1 -X $kv.gitMinor=36 -X $kv.gitTreeState=clean"
 pcv=github.com/prometheus/common/version
 
+# Debuggers are not used here, and their tables cost a tenth of the build. Programs that do little are not optimised either.
+fast=all=-dwarf=false quick='all=-dwarf=false -N -l'
+
 # name  module directory under tools/  package  CGO  linker flags
 one() {
   local name=$1 dir=$2 pkg=$3 cgo=$4 flags=$5 t0=$SECONDS
   if [ -x "$BIN/$name" ] && [ -z "${FORCE:-}" ]; then echo "$name: kept"; return; fi
   # the binary is first written next to its final name, so that an interrupted build leaves nothing behind
   (cd "$here/tools/$dir" && CGO_ENABLED=$cgo GOFLAGS="-mod=readonly -buildvcs=false" GOTOOLCHAIN=local \
-    nice go build -trimpath -tags "${TAGS-}" -ldflags "$flags" -o "$BIN/.$name" "$pkg")
+    nice go build -trimpath -tags "${TAGS-}" -gcflags "${GCFLAGS-$fast}" -ldflags "$flags" -o "$BIN/.$name" "$pkg")
   mv "$BIN/.$name" "$BIN/$name"
   echo "$name: built in $((SECONDS - t0)) s"
 }
@@ -32,7 +35,7 @@ helm() {
   if [ -x "$BIN/helm" ] && [ -z "${FORCE:-}" ]; then echo "helm: kept"; return; fi
   for p in chartutil lint/rules; do v+=" -X helm.sh/helm/v3/pkg/$p.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$p.k8sVersionMinor=36"; done
   (cd / && GOBIN=$BIN/.helm CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOTOOLCHAIN=local \
-    nice go install -trimpath -ldflags "-s -w$v" "helm.sh/helm/v3/cmd/helm@$HELM")
+    nice go install -trimpath -gcflags "$quick" -ldflags "-s -w$v" "helm.sh/helm/v3/cmd/helm@$HELM")
   mv "$BIN/.helm/helm" "$BIN/helm"
   rmdir "$BIN/.helm"
   echo "helm: built in $((SECONDS - t0)) s"
@@ -56,7 +59,7 @@ build() {
   thanos) # static, because the image has no libc
     TAGS=netgo,slicelabels one thanos thanos github.com/thanos-io/thanos/cmd/thanos 0 "-s -w -X $pcv.Version=$THANOS -X $pcv.Branch=HEAD -X $pcv.Revision=module" ;;
   cert-manager) # the process, with the CRDs of the same version
-    one cert-manager cert-manager . 0 "-s -w"
+    GCFLAGS=$quick one cert-manager cert-manager . 0 "-s -w"
     [ ! -e "$BIN/cert-manager.crds.yaml" ] || [ -n "${FORCE:-}" ] || return 0
     cat "$(cd "$here/tools/cert-manager" && go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)"/deploy/crds/*.yaml >"$BIN/cert-manager.crds.yaml" ;;
   coredns) one coredns coredns . 0 "-s -w" ;;
