@@ -24,6 +24,12 @@ pub(super) const FORBIDDEN: u16 = 403;
 pub(super) const MAX_ERROR_CHARS: usize = 300;
 /// Longest kind or API version that is repeated. Characters.
 const MAX_KIND_CHARS: usize = 64;
+/// A body of up to this size is parsed without knowing its shape. Bytes.
+const UNSCANNED_BYTES: usize = 128 << 10;
+/// Longest text in a review. All annotations of an object together have 256 KiB.
+const MAX_TEXT_BYTES: usize = 512 << 10;
+/// Commas outside texts: elements of lists and keys of objects.
+const MAX_COMMAS: usize = 100_000;
 /// Room for a response without its patch. Bytes.
 const ENVELOPE_BYTES: usize = 512;
 
@@ -105,6 +111,9 @@ pub(super) enum Opened<'a, O> {
 pub(super) fn open<'a, O: Default + Deserialize<'a>>(
     body: &'a [u8],
 ) -> Result<Opened<'a, O>, String> {
+    if body.len() > UNSCANNED_BYTES {
+        Shape::of(body).check()?;
+    }
     let error = match serde_json::from_slice::<ReviewView<'a, O>>(body) {
         Ok(review) => return Ok(Opened::Request(review.request()?)),
         Err(error) => error,
@@ -112,6 +121,53 @@ pub(super) fn open<'a, O: Default + Deserialize<'a>>(
     match serde_json::from_slice::<ReviewView<'a, IgnoredAny>>(body) {
         Ok(review) => Ok(Opened::Unreadable(review.request()?, error)),
         Err(_) => Err(not_a_review(body, &error)),
+    }
+}
+
+/// What parsing a body may cost beyond its size: a text is quoted in error messages, several times as
+/// long as it is, and an element of three bytes takes a hundred.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Shape {
+    longest_text: usize,
+    commas: usize,
+}
+
+impl Shape {
+    fn of(body: &[u8]) -> Self {
+        let mut shape = Self::default();
+        let (mut text, mut escaped) = (None, false);
+        for (at, byte) in body.iter().enumerate() {
+            match (text, byte) {
+                (Some(_), _) if escaped => escaped = false,
+                (Some(_), b'\\') => escaped = true,
+                (Some(start), b'"') => {
+                    shape.longest_text = shape.longest_text.max(at - start);
+                    text = None;
+                }
+                (None, b'"') => text = Some(at + 1),
+                (None, b',') => shape.commas += 1,
+                _ => {}
+            }
+        }
+        let unended = text.map_or(0, |start| body.len() - start);
+        shape.longest_text = shape.longest_text.max(unended);
+        shape
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.longest_text > MAX_TEXT_BYTES {
+            return Err(format!(
+                "the review has a text of {} bytes, and of at most {MAX_TEXT_BYTES} it is read",
+                self.longest_text
+            ));
+        }
+        if self.commas > MAX_COMMAS {
+            return Err(format!(
+                "the review has {} elements and keys, and of at most {MAX_COMMAS} it is read",
+                self.commas
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -219,5 +275,48 @@ impl ResponseOut<'_> {
         }
         out.extend_from_slice(b"}}");
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(body: &str) -> Option<String> {
+        open::<IgnoredAny>(body.as_bytes()).err()
+    }
+
+    /// A review of an object with this member.
+    fn review(member: &str) -> String {
+        format!(
+            r#"{{"kind":"{KIND}","apiVersion":"{API_VERSION}","request":{{"uid":"u","object":{{{member}}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn a_body_that_costs_far_more_than_its_size_is_not_parsed() {
+        // Quoted in an error message, each of these bytes takes six.
+        let text = "\u{7f}".repeat(7 << 20);
+        let long = refusal(&format!("\"{text}\"")).unwrap();
+        assert!(long.contains("a text of 7340032 bytes"), "{long}");
+        let nested = refusal(&review(&format!(r#""a":"{text}""#))).unwrap();
+        assert!(nested.contains("a text of 7340032 bytes"), "{nested}");
+        let many = refusal(&review(&format!(r#""a":[{}0]"#, "0,".repeat(3 << 20)))).unwrap();
+        assert!(many.contains("elements and keys"), "{many}");
+        // What is in a text is no structure, and an escape does not end it.
+        let commas = format!(r#""a":"{}","b":"{}""#, ",\\\"".repeat(100_000), "x");
+        assert_eq!(refusal(&review(&commas)), None);
+        let most = format!(r#""a":"{}""#, "x".repeat(MAX_TEXT_BYTES));
+        assert_eq!(refusal(&review(&most)), None);
+    }
+
+    #[test]
+    fn a_text_that_does_not_end_counts() {
+        let shape = Shape::of(br#"{"a": "b\"c, d"#);
+        let expected = Shape {
+            longest_text: 7,
+            commas: 0,
+        };
+        assert_eq!(shape, expected);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An object that cannot be read is allowed: a guard that does not know does not deny.
 
-use super::envelope::{FORBIDDEN, Opened, RequestView, ResponseOut, open};
+use super::envelope::{FORBIDDEN, MAX_ERROR_CHARS, Opened, RequestView, ResponseOut, open};
 use super::review::{MAX_NAME_CHARS, Reviewer};
 use crate::core::admission::guard::{
     Concern, GuardContext, GuardVerdict, GuardedSet, PodSource, PodsSeen, SetView, classify,
@@ -10,7 +10,7 @@ use crate::core::admission::guard::{
 use crate::core::admission::notice::warning;
 use crate::core::gateways::{Gateway, Gateways};
 use crate::core::kube::statefulset::StatefulSetFacts;
-use crate::core::model::text::truncate;
+use crate::core::model::text::{short_line, truncate};
 
 /// Longest denial in the log. Characters.
 const MAX_LOGGED_CHARS: usize = 1_000;
@@ -76,12 +76,14 @@ impl Reviewer {
             let name = request.name.as_ref().map_or("", |name| &name.0);
             let statefulset = &*truncate(name, MAX_NAME_CHARS);
             let denial = &*truncate(denial.lines().next().unwrap_or_default(), MAX_LOGGED_CHARS);
-            tracing::info!(
-                namespace,
-                statefulset,
-                denial,
-                "denied a change of a StatefulSet"
-            );
+            if self.may_log(namespace, gateways.get(namespace, statefulset).is_some()) {
+                tracing::info!(
+                    namespace,
+                    statefulset,
+                    denial,
+                    "denied a change of a StatefulSet"
+                );
+            }
         }
         answer(&request.uid.0, verdict)
     }
@@ -209,7 +211,8 @@ fn unreadable(uid: &str, error: &serde_json::Error) -> Guarded {
     let response = ResponseOut {
         uid,
         warnings: vec![warning(format!(
-            "thanos-timeshard cannot read this object and did not check its gateways: {error}"
+            "thanos-timeshard cannot read this object and did not check its gateways: {}",
+            short_line(&error.to_string(), MAX_ERROR_CHARS)
         ))],
         ..ResponseOut::default()
     };

@@ -8,15 +8,17 @@
 //! what is wrong: a pod that cannot be read is denied, a review that cannot be answered is an HTTP
 //! error.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 
 use super::envelope::{BAD_REQUEST, MAX_ERROR_CHARS, Opened, RequestView, ResponseOut, open};
+use crate::adapters::lock::lock;
 use crate::core::admission::guard::PodSource;
 use crate::core::admission::notice::{ObjectEvent, warning};
 use crate::core::admission::{Candidate, Facts, Injection, Skip, eligible, inject};
+use crate::core::fairness::log_lines::{LogLine, LogShares};
 use crate::core::gateways::Gateways;
 use crate::core::model::text::{short_line, truncate};
 use crate::core::pod::PodView;
@@ -30,6 +32,7 @@ pub struct Reviewer {
     pub(super) pods: Option<PodSource>,
     /// `None` where there is no cluster.
     lacks_rights: Option<RightsSource>,
+    lines: Arc<Mutex<LogShares>>,
 }
 
 /// Returns true for a namespace in which the server has no rights.
@@ -75,7 +78,23 @@ impl Reviewer {
             clock,
             pods: None,
             lacks_rights: None,
+            lines: Arc::default(),
         }
+    }
+
+    /// Whether to write one more log line about a namespace. Anyone on the network may name one, so
+    /// those without the StatefulSet in question share their lines.
+    pub(super) fn may_log(&self, namespace: &str, owner_known: bool) -> bool {
+        let share = if owner_known { namespace } else { "" };
+        let seconds = u64::try_from((self.clock)().timestamp()).unwrap_or(0);
+        let line = lock(&self.lines).take(share, seconds);
+        if line == LogLine::Last {
+            tracing::warn!(
+                namespace = share,
+                "log lines about reviews are dropped until the next minute"
+            );
+        }
+        line != LogLine::LeftOut
     }
 
     /// Has the guard take into account which pods are ready.

@@ -18,6 +18,9 @@ use crate::adapters::http_client::{self, GetLimits};
 use crate::core::kube::observed::{NamespaceFacts, OTHER_NAMES_BYTES};
 use crate::core::thanos::stores::{StoreFault, Stores, StoresReader};
 
+/// Ports of one pod in an answer: a pod has one or two.
+const MAX_PORTS: usize = 8;
+
 /// The stores of one answer that may be pods of a StatefulSet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct KnownListing {
@@ -84,6 +87,10 @@ impl KnownStores {
         }
         listed.pods.sort_unstable();
         listed.pods.dedup();
+        let same = |ports: &[(SocketAddr, _)]| ports[0].0.ip() == ports[MAX_PORTS].0.ip();
+        if listed.pods.windows(MAX_PORTS + 1).any(same) {
+            return Err(format!("it lists more than {MAX_PORTS} ports of one pod"));
+        }
         listed.pods.shrink_to_fit();
         listed.names.sort_unstable();
         Ok(listed)

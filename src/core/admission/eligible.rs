@@ -12,6 +12,8 @@ use crate::core::thanos::args::{Runs, Store, image_is_too_old, port_of, recognis
 
 /// Longest program name that is repeated, so that the message fits a warning. Characters.
 const MAX_PROGRAM_CHARS: usize = 36;
+/// Longest annotation that names the program. Bytes.
+const MAX_COMMAND_BYTES: usize = 16 << 10;
 
 /// A pod that will be injected if its StatefulSet allows it.
 #[derive(Debug)]
@@ -113,7 +115,8 @@ fn the_store<'a>(pod: &'a PodView<'a>) -> Result<(usize, Store<'a>), Skip> {
         1 => {
             let (index, store) = stores.pop().ok_or(Skip::SeveralStores(0))?;
             let image = &pod.containers()[index].image.0;
-            if image_is_too_old(image) && !store.launched {
+            // A user who vouches for the container may number images in any way.
+            if image_is_too_old(image) && !store.launched && !vouched {
                 Err(Skip::OldImage(short(image)))
             } else {
                 Ok((index, store))
@@ -159,8 +162,9 @@ fn number(text: &str) -> Option<u32> {
 pub(super) fn annotated_command(pod: &PodView<'_>) -> Option<Result<Vec<String>, ()>> {
     let text = pod.annotation(names::COMMAND_ANNOTATION)?;
     Some(
-        serde_json::from_str::<Vec<String>>(text)
-            .ok()
+        Some(text)
+            .filter(|text| text.len() <= MAX_COMMAND_BYTES)
+            .and_then(|text| serde_json::from_str::<Vec<String>>(text).ok())
             .filter(|words| !words.is_empty())
             .ok_or(()),
     )

@@ -26,6 +26,8 @@ use crate::core::thanos::args::{host_of, port_of};
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
+/// Longest listen address that is read: a DNS name has 253 characters.
+const MAX_ADDRESS_CHARS: usize = 260;
 /// Annotations without effect that are named, one warning each.
 const MAX_ANNOTATION_REMARKS: usize = 4;
 
@@ -438,7 +440,10 @@ impl<'a> Patch<'a, '_> {
 fn reach(address: &str, default_port: u16) -> String {
     let port = port_of(address).unwrap_or(default_port);
     match host_of(address) {
-        _ if port_of(address).is_none() => format!("127.0.0.1:{port}"),
+        // Longer than any name: it is kept with the StatefulSet's sidecar.
+        _ if address.len() > MAX_ADDRESS_CHARS || port_of(address).is_none() => {
+            format!("127.0.0.1:{port}")
+        }
         // Whichever variable holds it, a pod's listen address that is not a wildcard is its own IP.
         host if host.contains("$(") => format!("$(POD_IP):{port}"),
         host => format!("{host}:{port}"),

@@ -13,6 +13,8 @@ use crate::core::pod::{ContainerView, ExecView, PodView, PortRef, ProbeView};
 const ISTIO_PROBES: &str = "/app-health/";
 /// Variable with the original probes, by path, as JSON.
 const ISTIO_PROBERS: &str = "ISTIO_KUBE_APP_PROBERS";
+/// A longer value is not read: each probe of 12 bytes in it takes hundreds. Bytes.
+const MAX_PROBERS_BYTES: usize = 64 << 10;
 
 /// Whether kubelet may kill this container while it loads blocks.
 pub(super) fn kills(pod: &PodView<'_>, container: &ContainerView<'_>, grpc_port: u16) -> bool {
@@ -42,7 +44,8 @@ fn rewritten(pod: &PodView<'_>, path: &str, asks: impl Fn(&ProbeView<'_>) -> boo
     let variables = proxies
         .flat_map(ContainerView::variables)
         .filter(|variable| variable.name.0 == ISTIO_PROBERS);
-    let mut probers = variables.filter_map(|variable| variable.value);
+    let values = variables.filter_map(|variable| variable.value);
+    let mut probers = values.filter(|text| text.0.len() <= MAX_PROBERS_BYTES);
     probers.any(|text| {
         let all: Option<HashMap<Cow<'_, str>, ProbeView<'_>>> = serde_json::from_str(&text.0).ok();
         all.and_then(|all| all.get(path).map(&asks))
@@ -140,6 +143,19 @@ mod tests {
         let text = pod.to_string();
         let pod = PodView::parse(text.as_bytes()).unwrap();
         kills(&pod, &pod.containers()[0], 10901)
+    }
+
+    #[test]
+    fn rewritten_probes_of_any_number_are_not_read() {
+        let path = "/app-health/thanos/livez";
+        let probe = json!({"httpGet": {"path": path, "port": 15020}});
+        let istio = |more: usize| {
+            let original = format!(r#""{path}":{{"httpGet":{{"path":"/-/ready","port":10902}}}}"#);
+            let others: String = (0..more).map(|i| format!(r#","a{i:06}":{{}}"#)).collect();
+            json!({"name": "istio-proxy", "env": [{"name": ISTIO_PROBERS, "value": format!("{{{original}{others}}}")}]})
+        };
+        assert!(killed(&probe, &istio(100)));
+        assert!(!killed(&probe, &istio(100_000)), "it counts as harmless");
     }
 
     #[test]

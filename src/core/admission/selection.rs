@@ -5,6 +5,8 @@
 //! served only if the pod of its hash has the window of its time, so no pod serves most blocks.
 //! Scripts are not searched: a store that a shell starts is skipped anyway.
 
+use std::collections::HashSet;
+
 use super::eligible::Candidate;
 use super::{Remark, Skip};
 use crate::core::model::text::truncate;
@@ -40,24 +42,25 @@ fn per_pod_reference(text: &str, container: &ContainerView<'_>) -> Option<String
     references(text).next()?;
     let differing = differing(&container.variables());
     references(text)
-        .find(|name| differing.iter().any(|one| one == name))
+        .find(|name| differing.contains(*name))
         .map(str::to_owned)
 }
 
 /// Returns the names of variables whose values differ from pod to pod.
-fn differing(variables: &[EnvView<'_>]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
+fn differing(variables: &[EnvView<'_>]) -> HashSet<String> {
+    let mut names = HashSet::new();
     for variable in variables {
         let field = variable
             .value_from
             .as_ref()
             .and_then(|from| from.field_ref.as_ref());
         let by_field = field.is_some_and(|field| differs(&field.field_path.0));
-        let by_value = variable.value.as_ref().is_some_and(|value| {
-            references(&value.0).any(|name| names.iter().any(|one| one == name))
-        });
+        let by_value = variable
+            .value
+            .as_ref()
+            .is_some_and(|value| references(&value.0).any(|name| names.contains(name)));
         if by_field || by_value {
-            names.push(variable.name.0.to_string());
+            names.insert(variable.name.0.to_string());
         }
     }
     names
@@ -79,15 +82,23 @@ fn differs(field: &str) -> bool {
 
 /// The variables that kubelet would expand: `$(NAME)`, but not `$$(NAME)`.
 fn references(text: &str) -> impl Iterator<Item = &str> {
-    text.match_indices("$(").filter_map(move |(at, _)| {
-        let escapes = text[..at]
-            .bytes()
-            .rev()
-            .take_while(|byte| *byte == b'$')
-            .count();
-        let (name, _) = text[at + 2..].split_once(')')?;
-        (escapes % 2 == 0).then_some(name)
-    })
+    // The end of the last name: the text is searched once, however many beginnings it has.
+    let mut end = Some(0);
+    text.match_indices("$(")
+        .map_while(move |(at, _)| {
+            let from = at + 2;
+            if end.is_some_and(|end| end < from) {
+                end = text[from..].find(')').map(|length| from + length);
+            }
+            let end = end?;
+            let escapes = text[..at]
+                .bytes()
+                .rev()
+                .take_while(|byte| *byte == b'$')
+                .count();
+            Some((escapes % 2 == 0).then_some(&text[from..end]))
+        })
+        .flatten()
 }
 
 /// Whether a file is on a volume that each pod has for itself.
@@ -190,6 +201,29 @@ mod tests {
                 checked(json!({"args": ["store", "--selector.relabel-config=$$(V)", "--data-dir=$(V)"], "env": env}), &json!([])).is_ok()
             );
         }
+    }
+
+    /// Each beginning used to search the rest of the text for an end: hours for a few MiB.
+    #[test]
+    fn a_text_of_beginnings_is_searched_once() {
+        let beginnings = "$(".repeat(2 << 20);
+        assert_eq!(references(&beginnings).next(), None);
+        let ended = format!("{beginnings})");
+        assert_eq!(references(&ended).last(), Some(""));
+        assert_eq!(references(&ended).count(), 2 << 20);
+        let several: Vec<&str> = references("$(A)$$(B) $(C $(D) x)$(E").collect();
+        assert_eq!(several, ["A", "C $(D", "D"]);
+        let variables: Vec<Value> = (0..4_000)
+            .map(|i| json!({"name": format!("V{i}"), "value": "$(X)".repeat(250), "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}))
+            .collect();
+        let arg = format!("--selector.relabel-config={}", "$(Y)".repeat(100_000));
+        assert!(
+            checked(
+                json!({"args": ["store", arg], "env": variables}),
+                &json!([])
+            )
+            .is_ok()
+        );
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::core::config::{InjectionConfig, SECCOMP_PROFILE};
 use crate::core::model::duration::PromDuration;
 use crate::core::model::names;
 
+/// Longest sidecar, as JSON, that is kept with its StatefulSet. Bytes.
+const MAX_KEPT_BYTES: usize = 8 << 10;
+
 /// Properties in which the sidecar of one pod may differ from another's under the same
 /// configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +61,11 @@ impl RenderedSidecar {
             Some(_) => render(),
             None => {
                 let json: Arc<RawValue> = render()?;
-                // If another request was first, its sidecar stays.
-                let _ = self.0.set((spec.clone(), json.clone()));
+                // It stays as long as the StatefulSet, and a review's sender chooses parts of it. If
+                // another request was first, its sidecar stays.
+                if json.get().len() <= MAX_KEPT_BYTES {
+                    let _ = self.0.set((spec.clone(), json.clone()));
+                }
                 Some(json)
             }
         }

@@ -157,7 +157,9 @@ impl RouteState {
             message,
             ..
         } = &notice;
-        tracing::info!(namespace, statefulset, reason, owner_known, "{message}");
+        if self.reviewer.may_log(namespace, owner_known) {
+            tracing::info!(namespace, statefulset, reason, owner_known, "{message}");
+        }
         if let Some(notices) = self.notices.as_ref().filter(|_| owner_known)
             && notices.try_send(notice).is_err()
         {

@@ -30,8 +30,9 @@
 //! many peers. All senders behind one address (a proxy, or an IPv6 /64) are one peer.
 //!
 //! One connection can make the server hold: TLS 16 KiB each way and the record that is being read;
-//! HTTP/1 two buffers of `header_bytes`; HTTP/2 a window of 64 KiB, a frame and the decoded headers
-//! of `streams` requests; the kernel's buffers, whose size is fixed. Handlers charge whatever else
+//! HTTP/1 two buffers of `header_bytes`; HTTP/2 a window of 64 KiB, of which each piece of 256 bytes
+//! may keep the 16 KiB that it was read with, so 6 MiB, a frame, and the decoded headers of `streams`
+//! requests; the kernel's buffers, whose size is fixed. Handlers charge whatever else
 //! requests hold to a [`FairBudget`] before they read it, and answers until the peer has taken
 //! them.
 //!
@@ -148,7 +149,7 @@ pub struct Limits {
     /// HTTP/1 connections of one peer. An API server keeps 25 idle ones, and opens more for a
     /// burst.
     pub connections_of_peer: usize,
-    /// HTTP/2 connections, each with up to `streams` requests.
+    /// HTTP/2 connections, each with up to `streams` requests. API servers use HTTP/1 for webhooks.
     pub http2_connections: usize,
     /// HTTP/2 connections of one peer.
     pub http2_connections_of_peer: usize,
@@ -179,8 +180,8 @@ impl Limits {
         handshakes_of_peer: 32,
         connections: 256,
         connections_of_peer: 128,
-        http2_connections: 32,
-        http2_connections_of_peer: 16,
+        http2_connections: 8,
+        http2_connections_of_peer: 4,
         header_bytes: 16 << 10,
         streams: 16,
     };

@@ -156,6 +156,28 @@ async fn configured_queriers_are_unknown_until_they_are_listed_and_asked() {
 }
 
 #[tokio::test]
+async fn one_pod_at_many_ports_is_no_list_of_stores() {
+    let (poller, _leading) = poller([]);
+    let mut known = KnownStores::default();
+    poller.cache.with("ns", |facts| known.add(facts));
+    let keep = |ports: std::ops::Range<u32>| {
+        let stores: Vec<String> = ports
+            .map(|port| format!(r#"{{"name":"10.0.0.1:{port}"}}"#))
+            .collect();
+        let mut reader = StoresReader::default();
+        let text = format!(
+            r#"{{"status":"success","data":{{"store":[{}]}}}}"#,
+            stores.join(",")
+        );
+        reader.push(text.as_bytes()).unwrap();
+        known.keep(reader.finish().unwrap())
+    };
+    assert_eq!(keep(10_901..10_909).unwrap().pods.len(), 8);
+    let refusal = keep(1..1_000).unwrap_err();
+    assert!(refusal.contains("ports of one pod"), "{refusal}");
+}
+
+#[tokio::test]
 async fn queriers_that_cannot_be_asked_say_why() {
     let with = |n: usize, change: fn(&mut QuerierFacts)| {
         let mut querier = querier(n, "10.1.0.1", 10902);

@@ -141,8 +141,13 @@ impl<'a> Going<'a, '_> {
         window.min.at(self.now) < to && from < window.max.at(self.now)
     }
 
+    /// Whether the window meets one of these ranges, which are in order and apart.
     fn meets_any(&self, window: Window, ranges: &[TimeRange]) -> bool {
-        ranges.iter().any(|range| self.meets(window, *range))
+        let from = window.min.at(self.now);
+        let first = ranges.partition_point(|(_, to)| *to <= from);
+        ranges
+            .get(first)
+            .is_some_and(|range| self.meets(window, *range))
     }
 
     fn unready(&self, pods: &[Pod<'a>], gaps: &[TimeRange]) -> Unready<'a> {
@@ -240,13 +245,12 @@ pub(super) fn removal<'a>(
         .filter(|pod| going.meets_any(pod.window, &gaps))
         .map(|pod| pod.name)
         .collect();
+    // Shards are in order, newest first, so those of a range are neighbours.
     let wanted = |range: TimeRange| {
-        shards
-            .iter()
-            .filter(|(window, _)| going.meets(*window, range))
-            .map(|(_, replicas)| *replicas)
-            .min()
-            .unwrap_or(0)
+        let first = shards.partition_point(|(window, _)| window.min.at(now) >= range.1);
+        let meets = |(window, _): &&(Window, u32)| going.meets(*window, range);
+        let of_range = shards[first..].iter().take_while(meets);
+        of_range.map(|(_, replicas)| *replicas).min().unwrap_or(0)
     };
     let thinner = parts
         .iter()
