@@ -27,7 +27,7 @@ use crate::core::model::window::Window;
 
 /// The longest wait for the disk before thanos is started. Two links for each of 5,000 blocks take
 /// 0.3 s on a local disk.
-const PREPARE_LIMIT: Duration = Duration::from_secs(30);
+const PREPARE_LIMIT: Duration = Duration::from_secs(10);
 /// Enough for paths; a node may run many launchers.
 const STACK_BYTES: usize = 256 * 1024;
 

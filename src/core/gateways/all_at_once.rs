@@ -47,10 +47,8 @@ pub fn all_at_once(facts: &StatefulSetFacts, shard: impl Fn(u32) -> u32) -> Opti
     for index in 0..facts.replicas {
         shards.entry(shard(index)).or_default().push(index);
     }
-    let kept = facts
-        .partition
-        .unwrap_or(0)
-        .saturating_sub(facts.ordinals_start);
+    // The controller compares it with a pod's position, not with its ordinal.
+    let kept = facts.partition.unwrap_or(0);
     let span = |pods: &[u32]| match pods {
         [first, .., last] if *first >= kept => Some(last - first + 1),
         _ => None,
@@ -169,6 +167,12 @@ mod tests {
         };
         assert!(!of(|index| index / 3, 0, 2) && of(|index| index / 3, 0, 3));
         assert!(!of(|index| index, 0, 2), "one replica each");
+        let staged = StatefulSetFacts {
+            ordinals_start: 10,
+            partition: Some(6),
+            ..facts(6, &json!(2))
+        };
+        assert_eq!(all_at_once(&staged, |index| index / 2), None);
         assert!(
             !of(|index| index / 2, 5, 2)
                 && of(|index| index / 2, 4, 2)

@@ -174,6 +174,9 @@ impl Sidecar {
             self.runs(),
         ) {
             (Some(confirmed), _) => at.max(confirmed.since + pause),
+            // It ended while it loaded, together with its launcher: it does not fit, and waiting
+            // for it would never end.
+            (None, true) if self.launch() > self.fallback_launch + 1 => at,
             (None, true) => at.max(self.launch_seen + MAX_LOAD),
             (None, false) => at,
         }
@@ -274,6 +277,7 @@ impl Sidecar {
         if times != known {
             self.drains.rollbacks += u64::from(times.is_some() && times != self.given_up_before);
             self.retry = times.map(|(window, times)| (window, times, now + backoff(times)));
+            self.fallback_launch = self.launch();
         }
     }
 

@@ -132,6 +132,8 @@ pub struct Sidecar {
     /// Whether a drain has ended and the pod was not ready since: no querier uses it.
     let_go: bool,
     retry: Option<(Window, u32, Duration)>,
+    /// The launch that was seen when a window was given up, of the last good one or just before it.
+    fallback_launch: u64,
     /// Given up, and counted, before this sidecar started.
     given_up_before: Option<(Window, u32)>,
     signalled: Option<(Window, Duration, u32)>,
@@ -179,6 +181,7 @@ impl Sidecar {
             record,
             file,
             launch_seen: Duration::ZERO,
+            fallback_launch: 0,
             verdict_given: None,
             confirmed: None,
             mismatch: None,

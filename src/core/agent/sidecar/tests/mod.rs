@@ -150,6 +150,28 @@ fn a_window_given_up_is_tried_again_after_five_minutes_doubling_to_an_hour() {
     assert_eq!(world.sidecar.status().last_error, None);
 }
 
+/// Where thanos and its launcher end together, as by a lack of memory, the record keeps saying that
+/// thanos runs.
+#[test]
+fn a_window_given_up_is_tried_again_although_the_last_good_one_kills_its_container() {
+    let mut world = world(10, &[20]);
+    world.publish(20);
+    world.run(DRAIN + Duration::from_secs(20));
+    assert_eq!(world.applied(), Some(window(10)));
+    world.bad.clear();
+    world.load = Duration::from_secs(40);
+    let began = world.now;
+    while world.applied() != Some(window(20)) {
+        world.run(Duration::from_secs(1));
+        let thanos = world.thanos.as_ref();
+        if thanos.is_some_and(|thanos| thanos.window == window(10)) {
+            world.container_dies();
+        }
+        let spent = world.now.saturating_sub(began);
+        assert!(spent < Duration::from_mins(20), "still after {spent:?}");
+    }
+}
+
 #[test]
 fn a_thanos_that_loads_its_last_good_window_is_not_restarted() {
     let mut world = world(10, &[20]);
