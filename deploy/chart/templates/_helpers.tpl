@@ -9,14 +9,20 @@
 
 {{/* On every object. Never app.kubernetes.io/managed-by, which Helm adds: on a ConfigMap, thanos-timeshard there means published windows. */}}
 {{- define "timeshard.labels" -}}
-app.kubernetes.io/name: thanos-timeshard
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: thanos-timeshard
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- include "timeshard.labelsWith" (list .) }}
 {{- end }}
+
+{{/* The same with more of them: (list . first second). Of equal keys the last one counts: some tools refuse a key that occurs twice. */}}
+{{- define "timeshard.labelsWith" -}}
+{{- $root := first . }}
+{{- $all := dict "app.kubernetes.io/name" "thanos-timeshard" "app.kubernetes.io/instance" $root.Release.Name }}
+{{- $_ := set $all "app.kubernetes.io/version" $root.Chart.AppVersion }}
+{{- $_ := set $all "app.kubernetes.io/part-of" "thanos-timeshard" }}
+{{- $_ := set $all "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") }}
+{{- range concat (list $root.Values.commonLabels) (rest .) }}
+{{- $all = mergeOverwrite $all (. | default dict) }}
+{{- end }}
+{{- toYaml $all }}
 {{- end }}
 
 {{/* The annotations of an object, as a part of its metadata: (list . first second). Of equal keys the last one counts. */}}
