@@ -44,20 +44,22 @@ if chosen one; then
   drain=17s gateways one 5 replicas-per-shard 1 discovery-delay 20s queriers-complete true
 fi
 
-# listing QUERIER FILE: which addresses the querier uses, a line each time: milliseconds, addresses; until $WORK/all.stop exists
+# listing QUERIER FILE: which addresses the querier uses, a line each time: milliseconds, its stores; until $WORK/all.stop exists
 listing() {
-  local ip
+  local ip micros
   ip=$(pods "$ns" "$1" | jq -er '.[0].status.podIP')
   while [ ! -e "$WORK/all.stop" ]; do
-    echo "$(now_ms) $(http "$ip" 10902 /api/v1/stores | grep -o '"name":"[^"]*"' | tr '\n' ' ')"
-    sleep 0.1 # a pace, not a wait
+    get "$ip" /api/v1/stores
+    micros=${EPOCHREALTIME/[.,]/}
+    [ -z "$answer" ] || echo "${micros%???} $answer"
+    sleep 0.2 # a pace, not a wait
   done >"$2"
 }
 # counted SET FILE: the leader's state of each pod, a line each: milliseconds, pod, state
 counted() {
   while [ ! -e "$WORK/all.stop" ]; do
     report "$1" | jq -r --arg ms "$(now_ms)" '.pods[] | "\($ms) \(.pod) \(.state)"' || true
-    sleep 0.1 # a pace, not a wait
+    sleep 0.3 # a pace, not a wait
   done >"$2"
 }
 # transitions SET: a line for each pod that moved: pod; milliseconds from when the querier had dropped it until thanos restarted, and

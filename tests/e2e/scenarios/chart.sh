@@ -130,18 +130,18 @@ at() { # VERSION: the values that depend on it
   render --kube-version "$1" >"$WORK/chart.yaml"
   sed -n -e 's/^apiVersion: \(policy.*\)/\1/p' -e 's/^ *failurePolicy: //p' -e 's/^  \(matchConditions\):/\1/p' -e 's/^  \(unhealthyPodEvictionPolicy\):.*/\1/p' -e 's/^ *\(native_sidecar: .*\)/\1/p' "$WORK/chart.yaml" | sort | paste -sd' '
 }
-same "for Kubernetes 1.19" "Ignore Ignore native_sidecar: false policy/v1beta1" at 1.19.0
+same "for Kubernetes 1.21" "Ignore Ignore native_sidecar: false policy/v1" at 1.21.0
 same "for 1.27" "Ignore Ignore native_sidecar: false policy/v1 unhealthyPodEvictionPolicy" at 1.27.3
 same "for 1.28, as providers name it" "Fail Ignore matchConditions matchConditions native_sidecar: false policy/v1 unhealthyPodEvictionPolicy" at v1.28.5-gke.100
 same "for 1.36" "Fail Ignore matchConditions matchConditions policy/v1 unhealthyPodEvictionPolicy" at 1.36.0
-refused "1.18 is refused" "requires kubeVersion: >=1.19.0-0" render --kube-version 1.18.0
+refused "1.20 is refused" "requires kubeVersion: >=1.21.0-0" render --kube-version 1.20.0
 # Helm shows notes only for its own cluster, so for another version they are rendered like an object
 rm -rf "$WORK/notes"
 cp -r "$chart" "$WORK/notes"
 { echo '{{ define "notes" }}'; cat "$chart/templates/NOTES.txt"; printf '{{ end }}\nnotes: |\n  {{- include "notes" . | nindent 2 }}\n'; } >"$WORK/notes/templates/notes.yaml"
 notes() { helm template timeshard "$WORK/notes" --show-only templates/notes.yaml "$@" | grep -o "$want"; }
-want='failurePolicy is therefore Ignore' && same "the notes for 1.19 say why" "$want" notes --kube-version 1.19.0
-want='failurePolicy is Fail as you set it' && same "and the effect of Fail" "$want" notes --kube-version 1.19.0 --set webhook.failurePolicy=Fail
+want='failurePolicy is therefore Ignore' && same "the notes for 1.21 say why" "$want" notes --kube-version 1.21.0
+want='failurePolicy is Fail as you set it' && same "and the effect of Fail" "$want" notes --kube-version 1.21.0 --set webhook.failurePolicy=Fail
 want='kubectl label namespace monitoring thanos-timeshard.io/injection=enabled' && same "and those for 1.36 the next command" "$want" notes
 
 # ---- wrong values -------------------------------------------------------------------------------------------------------

@@ -149,6 +149,6 @@ fi
 
 faults $first '[]'
 complete=$everything
-complete_answer() { ask "$(pods $ns year | jq -r '.[0].status.podIP')" | grep -x ok; }
+complete_answer() { query "$(pods $ns year | jq -r '.[0].status.podIP')" && [ "$verdict" = ok ]; }
 touch "$WORK/year.stop"
 eventually 60 "it is repaired, too: the answer has all of the blocks" complete_answer
