@@ -246,7 +246,8 @@ pub fn decide(view: &View<'_>) -> Decision {
 /// try is then a step like any other. Returns whether there are any.
 fn give_back(context: &mut Context<'_>) -> bool {
     let gave_up = |state| matches!(state, MemberState::RolledBack(_));
-    if context.terms.allow_gap || !context.members.iter().any(|m| gave_up(m.state)) {
+    let any = context.members.iter().any(|member| gave_up(member.state));
+    if !any || context.terms.allow_gap || context.view.gateway.split_unknown {
         return false;
     }
     let last = |i: &usize| {
