@@ -44,7 +44,8 @@ check "kill -9 of the leader, $leader" slay "$SYSTEM" "$leader" '[^ ]*timeshard 
 # as when its node is lost: kubelet must not restart it under its name, or it would have the Lease back after 2 s
 kubectl -n "$SYSTEM" delete pod "$leader" --force --grace-period=0 >/dev/null 2>&1
 another() { holder | grep -vx "$leader" && [ "$(leader_status | jq .leader.self)" = true ]; }
-eventually 15 "another leads" another
+# the Lease lasts 10 s, and is tried every 2 s
+eventually 30 "another leads" another
 say "$(seconds_since "$ms") s after the kill"
 eventually 30 "and knows the rollout" says store '.state == "rolling" and .moves_left > 0'
 
