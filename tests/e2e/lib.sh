@@ -231,7 +231,8 @@ leader_status() {
   local holder document
   # without kubectl, which costs more CPU than everything else that a wait does
   document=$(admin /status 2>/dev/null | sed '1,/^\r$/d') || true
-  if jq -e '.leader.self' <<<"$document" >/dev/null 2>&1; then printf '%s\n' "$document"; return; fi
+  # not jq -e, which in version 1.6 succeeds without any input
+  if [ "$(jq -r .leader.self <<<"$document" 2>/dev/null)" = true ]; then printf '%s\n' "$document"; return; fi
   holder=$(kubectl -n "$SYSTEM" get lease timeshard-refresher -o 'jsonpath={.spec.holderIdentity}') || return 1
   if [ "$holder" = this-machine ]; then admin /status | sed '1,/^\r$/d'; else kubectl get --raw "/api/v1/namespaces/$SYSTEM/pods/$holder:8080/proxy/status"; fi
 }
