@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # the object store fails for loading pods: no query fails or is incomplete while a pod with the blocks is left, and waiting rollouts name them
 # stage: node
+# parallel: asked
 ns=e2e-loaded
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns "$ENABLED"
