@@ -15,7 +15,7 @@ use super::context::Expected;
 use super::orders::{self, NUMBERED_SINCE, Verdict, entry_of};
 use super::queriers::Queriers;
 use super::{ReportedPod, View};
-use crate::core::agent::status::{AgentStatus, Phase};
+use crate::core::agent::status::AgentStatus;
 use crate::core::config::MAX_SHARDS;
 use crate::core::kube::observed::PodAnswer;
 use crate::core::model::entry::{Entry, key};
@@ -81,7 +81,9 @@ pub(super) fn keep(
                 Verdict::TakenBack(wait) => Some(wait),
                 Verdict::Released | Verdict::Renewed => None,
             };
-        } else if let Some(status) = status.filter(|status| drains_for(status, &entry)) {
+        } else if let Some(status) =
+            status.filter(|status| status.order.is_some() && orders::drains_for(status, &entry))
+        {
             // The move that an edit of the ConfigMap took away: it goes on as it was ordered.
             entry.order = status.order;
             orders::lengthen(view, queriers, pod, &mut entry);
@@ -90,13 +92,6 @@ pub(super) fn keep(
         pod.entry = Some(entry);
     }
     taken_back
-}
-
-/// Whether the pod drains for this window by an order of a leader.
-fn drains_for(status: &AgentStatus, entry: &Entry) -> bool {
-    status.phase == Phase::Draining
-        && status.order.is_some()
-        && status.published == Some(entry.window)
 }
 
 /// The slot to publish for a pod without an entry: the one that it runs, so that its window does

@@ -246,8 +246,7 @@ pub fn decide(view: &View<'_>) -> Decision {
 /// try is then a step like any other. Returns whether there are any.
 fn give_back(context: &mut Context<'_>) -> bool {
     let gave_up = |state| matches!(state, MemberState::RolledBack(_));
-    let any = context.members.iter().any(|member| gave_up(member.state));
-    if !any || context.terms.allow_gap || context.view.gateway.split_unknown {
+    if context.terms.allow_gap || context.view.gateway.split_unknown {
         return false;
     }
     let last = |i: &usize| {
@@ -260,6 +259,9 @@ fn give_back(context: &mut Context<'_>) -> bool {
             )
     };
     let stranded: Vec<usize> = (0..context.members.len()).filter(last).collect();
+    if stranded.is_empty() {
+        return false;
+    }
     let generation = entries::next_generation(context.view);
     for i in &stranded {
         let pod = &mut context.pods[context.at[*i]];
@@ -271,7 +273,7 @@ fn give_back(context: &mut Context<'_>) -> bool {
         context.members[*i].published = entry.into();
         context.members[*i].state = MemberState::Settling;
     }
-    !stranded.is_empty()
+    true
 }
 
 /// Protects pods that alone serve a block: closes their shard's PDB and names them in the

@@ -136,6 +136,11 @@ pub(super) fn may_return(entry: &Entry, status: &AgentStatus, view: &View<'_>) -
         && status.applied.is_some_and(|runs| runs != entry.window)
 }
 
+/// Whether the pod drains for the entry's window.
+pub(super) fn drains_for(status: &AgentStatus, entry: &Entry) -> bool {
+    status.phase == Phase::Draining && status.published == Some(entry.window)
+}
+
 /// Judges the move of a pod whose entry stands; [`carry_out`] writes the verdict into the entry.
 pub(super) fn judge(
     view: &View<'_>,
@@ -147,10 +152,7 @@ pub(super) fn judge(
     let (Some(seen), Some(status)) = (pod.seen, pod.status()) else {
         return stands;
     };
-    let is_this = entry.order.is_some()
-        && status.order == entry.order
-        && status.published == Some(entry.window)
-        && status.phase == Phase::Draining;
+    let is_this = entry.order.is_some() && status.order == entry.order && drains_for(status, entry);
     if !is_this || seen.facts.terminating || !is_supervised(entry, view) {
         return stands;
     }
@@ -248,11 +250,7 @@ pub(super) fn lengthen(
     pod: &Expected<'_>,
     entry: &mut Entry,
 ) {
-    let drains = |status: &AgentStatus| {
-        status.phase == Phase::Draining
-            && status.order == entry.order
-            && status.published == Some(entry.window)
-    };
+    let drains = |status: &AgentStatus| status.order == entry.order && drains_for(status, entry);
     let is_open = entry.order.is_some() && entry.released != entry.order;
     if is_open && pod.status().is_some_and(drains) && queriers.any_counts() {
         entry.drain = entry.drain.max(Some(long_drain(view)));

@@ -103,8 +103,7 @@ impl<'a> Queriers<'a> {
         let counts = |judged: &JudgedQuerier<'_>| matches!(judged.standing, Standing::Counts(_));
         // One that lists nothing has perhaps just started, with older answers of DNS than others.
         let tells = |judged: &JudgedQuerier<'_>| match &judged.standing {
-            Standing::Counts(listing) => !listing.is_empty(),
-            Standing::Apart => judged.querier.lists_any(),
+            Standing::Counts(_) | Standing::Apart => judged.querier.lists_any(),
             Standing::Asked | Standing::Group | Standing::Unknown => false,
         };
         let shorten = view.gateway.sharding.queriers_complete()
