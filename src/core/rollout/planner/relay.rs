@@ -222,6 +222,10 @@ impl<'a> Relay<'a> {
                 count.stay() + count.back <= 1
             })
             .collect();
+        // What holds this pod then is that two replicas stay two, and no spare pod is one of them.
+        if alone.is_empty() {
+            return false;
+        }
         let next_to = self.next_to(member);
         for spare in (0..self.members.len()).filter(|i| self.members[*i].surplus) {
             let Member {

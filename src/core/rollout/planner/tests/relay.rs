@@ -146,3 +146,26 @@ fn a_spare_pod_stays_while_the_pod_that_it_stands_in_for_has_not_moved() {
     assert_eq!(at, desired(&members));
     assert!(trips <= 4, "{trips}");
 }
+
+/// Pod 1 takes its old and new window first; what holds it then is that two replicas stay two. A
+/// spare pod sent there would help neither it nor pods 2 and 3, which need one.
+#[test]
+fn a_spare_pod_does_not_go_where_two_replicas_must_stay_two() {
+    let from = Division {
+        retention: 218,
+        overlap_hours: 41,
+        ..division(5, 1)
+    };
+    let to = Division {
+        retention: 257,
+        overlap_hours: 37,
+        ..division(3, 2)
+    };
+    let members = fleet(&from, &to, 8);
+    let terms = PlanTerms {
+        max_concurrent_restarts: 1,
+        ..terms(&to.plan(8))
+    };
+    let (_, at) = follow(&members, &terms);
+    assert_eq!(at, desired(&members));
+}
