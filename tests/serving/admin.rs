@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::support::{Authority, DEADLINE, HTTP1, good_request, start};
+use crate::support::{Authority, DEADLINE, HTTP1, good_request, start, tcp_from};
 
 /// Returns status code, headers and body.
 async fn get(addr: SocketAddr, path: &str) -> (u16, String, String) {
@@ -139,10 +139,27 @@ async fn assert_metrics_in_both_formats(addr: SocketAddr) {
     assert!(text.ends_with("# EOF\n"));
 }
 
-/// Readers that do not read: little of the document is written, other readers get 503, and a place
-/// is free again as soon as one leaves.
+/// A reader of `/status` that takes no more than the first byte, from 127.0.0.`host`.
+async fn silent_reader(addr: SocketAddr, host: u8) -> TcpStream {
+    let mut socket = tcp_from(host, addr).await.unwrap();
+    socket
+        .write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    // A reader has its place once the answer begins.
+    let mut head = [0; 12];
+    timeout(DEADLINE, socket.read_exact(&mut head))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    socket
+}
+
+/// Readers that do not read: little of the document is written, other readers of their addresses get
+/// 503, and a reader of another address gets a place from the address that has most.
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_that_do_not_read_hold_little_and_block_only_readers() {
+async fn readers_that_do_not_read_hold_little_and_block_only_their_address() {
     const MIB: usize = 1024 * 1024;
     let (webhook, written) = (Shutdown::never(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&written);
@@ -162,24 +179,16 @@ async fn readers_that_do_not_read_hold_little_and_block_only_readers() {
     let addr = listener.local_addr().unwrap();
     let task = tokio::spawn(admin::serve(listener, admin::router(state)));
     let mut silent = Vec::new();
-    for _ in 0..admin::READERS {
-        let mut socket = TcpStream::connect(addr).await.unwrap();
-        socket
-            .write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            .await
-            .unwrap();
-        // A reader has its place once the answer begins.
-        let mut byte = [0];
-        timeout(DEADLINE, socket.read_exact(&mut byte))
-            .await
-            .unwrap()
-            .unwrap();
-        silent.push(socket);
+    for n in 0..admin::READERS {
+        let host = if n < admin::READERS_OF_PEER { 1 } else { 2 };
+        silent.push(silent_reader(addr, host).await);
     }
-    for _ in 0..45 {
-        let (code, head, why) = get(addr, "/status").await;
+    let refused = (0..20).map(|_| get(addr, "/status"));
+    for (code, head, why) in futures::future::join_all(refused).await {
         assert!(
-            code == 503 && head.contains("retry-after: 2") && why.contains("4 readers of /status"),
+            code == 503
+                && head.contains("retry-after: 2")
+                && why.contains("4 readers of /status, or 2 of this address"),
             "{code} {why}"
         );
     }
@@ -190,12 +199,8 @@ async fn readers_that_do_not_read_hold_little_and_block_only_readers() {
         "{} MiB",
         written.load(Relaxed) / MIB
     );
-    silent.pop();
-    let again = async {
-        while get(addr, "/status").await.0 == 503 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(DEADLINE, again).await.unwrap();
+    for host in [3, 4] {
+        drop(silent_reader(addr, host).await);
+    }
     task.abort();
 }

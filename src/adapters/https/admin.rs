@@ -4,7 +4,7 @@
 //! time of the request; the webhook's accept loop serves the port too, with smaller limits; few
 //! answers of `/metrics` are in memory at a time. `/status` is written piece by piece as its reader
 //! takes it, for [`READERS`] at a time and at most [`READING`] each, so it is never in memory as a
-//! whole.
+//! whole; one peer's readers do not keep another's away.
 //!
 //! Deliberately absent: changes of state. This port needs no authentication because it only reads.
 //! It also answers probes; kubelet's own probes go to `adapters/https/probes`, which other clients
@@ -27,8 +27,8 @@ use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::probes;
 pub use super::probes::Ready;
@@ -54,8 +54,13 @@ const LIMITS: Limits = Limits {
 /// MiB.
 const SCRAPES: usize = 4;
 const SCRAPES_OF_PEER: usize = 2;
-/// Concurrent readers of `/status`.
+/// Concurrent readers of `/status`, in total and per peer.
 pub const READERS: usize = 4;
+pub const READERS_OF_PEER: usize = 2;
+/// The time that a reader has when a peer with fewer readers waits.
+const READERS_TURN: Duration = Duration::from_secs(1);
+/// How long a reader waits for its place.
+const READERS_WAIT: Duration = Duration::from_secs(2);
 /// The longest time for one reader.
 const READING: Duration = Duration::from_secs(15);
 /// The size of one piece of `/status`.
@@ -67,7 +72,7 @@ const PIECES: usize = 2;
 struct Endpoints {
     admin: Admin,
     scrapes: Arc<FairBudget>,
-    readers: Arc<Semaphore>,
+    readers: Arc<FairBudget>,
 }
 
 /// Writes the document of `/status`; ends with the first error of the writer.
@@ -100,7 +105,7 @@ pub fn router(admin: Admin) -> Router {
     let endpoints = Endpoints {
         admin,
         scrapes,
-        readers: Arc::new(Semaphore::new(READERS)),
+        readers: FairBudget::new(READERS, READERS_OF_PEER, READERS_TURN),
     };
     Router::new()
         .route("/livez", get(async || "ok\n"))
@@ -157,10 +162,14 @@ async fn metrics(
     }
 }
 
-async fn status(State(Endpoints { admin, readers, .. }): State<Endpoints>) -> Response {
-    let Ok(place) = readers.try_acquire_owned() else {
+async fn status(
+    State(Endpoints { admin, readers, .. }): State<Endpoints>,
+    request: Request<Body>,
+) -> Response {
+    let connection = Connection::of(&request);
+    let Ok(place) = timeout(READERS_WAIT, readers.claim(&connection, 1)).await else {
         let why = format!(
-            "{READERS} readers of /status are being served, which is the maximum: try again in a moment\n"
+            "{READERS} readers of /status, or {READERS_OF_PEER} of this address, are being served, which is the maximum: try again in a moment\n"
         );
         return (
             StatusCode::SERVICE_UNAVAILABLE,

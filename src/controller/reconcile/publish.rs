@@ -90,19 +90,7 @@ impl Reconcile<'_> {
                 return Err(Interrupted);
             }
         };
-        let state = |pod: &PodFacts| {
-            (
-                pod.uid.clone(),
-                pod.terminating,
-                pod.ready,
-                pod.ready_changed_unix_seconds,
-            )
-        };
-        let is_same = |pod: &PodFacts| {
-            fresh
-                .get(&pod.name)
-                .is_some_and(|fresh| state(fresh) == state(pod))
-        };
+        let is_same = |pod: &PodFacts| fresh.get(&pod.name) == Some(&pod.moment());
         pods().all(is_same).then_some(()).ok_or(Interrupted)
     }
 

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{DEADLINE, Writer, bodies, late};
 use crate::adapters::kube::facts;
 use crate::adapters::kube::partial::{Partial, PartialKind};
-use crate::core::kube::observed::{BudgetFacts, PodFacts, QuerierFacts, Selector};
+use crate::core::kube::observed::{BudgetFacts, PodMoment, QuerierFacts, Selector};
 use crate::core::model::names;
 
 /// Objects in one answer, where little is kept of each.
@@ -31,7 +31,7 @@ impl Writer {
         &self,
         namespace: &str,
         selector: &Selector,
-    ) -> Result<BTreeMap<String, PodFacts>, String> {
+    ) -> Result<BTreeMap<String, PodMoment>, String> {
         let api = Api::<Partial<Pod>>::namespaced(self.client.clone(), namespace);
         let mut pods = BTreeMap::new();
         let mut params = ListParams::default()
@@ -43,7 +43,7 @@ impl Writer {
                 items
                     .iter()
                     .filter_map(|Partial(pod, _)| facts::pod(pod))
-                    .map(|pod| (pod.name.clone(), pod)),
+                    .map(|pod| (pod.name.clone(), pod.moment())),
             );
             let Some(token) = more else { return Ok(pods) };
             params = params.continue_token(&token);

@@ -59,6 +59,15 @@ pub struct PodFacts {
     pub labels: BTreeMap<String, String>,
 }
 
+/// What must not have changed of a pod while a step was decided; see [`PodFacts`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodMoment {
+    pub uid: String,
+    pub terminating: bool,
+    pub ready: bool,
+    pub ready_changed_unix_seconds: i64,
+}
+
 /// A ConfigMap with timeshard's label.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MapFacts {
@@ -203,6 +212,16 @@ impl PodAnswer {
 }
 
 impl PodFacts {
+    #[must_use]
+    pub fn moment(&self) -> PodMoment {
+        PodMoment {
+            uid: self.uid.clone(),
+            terminating: self.terminating,
+            ready: self.ready,
+            ready_changed_unix_seconds: self.ready_changed_unix_seconds,
+        }
+    }
+
     /// Estimates the memory it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {

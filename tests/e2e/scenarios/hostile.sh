@@ -31,7 +31,7 @@ quiet_is() { # STATE MIN_TIME: of the oldest shard
 }
 # post PATH: sends the objects in the files named on standard input, over a few connections
 post() {
-  awk -v url="http://127.0.0.1:$proxy_port$1" '{ printf "%surl = \"%s\"\nheader = \"Content-Type: application/json\"\ndata-binary = \"@%s\"\noutput = \"/dev/null\"\n", (NR > 1 ? "next\n" : ""), url, $0 }' |
+  awk -v url="http://127.0.0.1:$proxy_port$1" '{ printf "%surl = \"%s\"\nheader = \"Content-Type: application/json\"\ndata-binary = \"@%s\"\noutput = \"/dev/null\"\nretry = 5\nretry-delay = 1\n", (NR > 1 ? "next\n" : ""), url, $0 }' |
     curl -sS --no-progress-meter --parallel --parallel-max 4 -K -
 }
 
@@ -96,7 +96,8 @@ eventually 60 "an Event in the namespace reports it" sh -c "kubectl -n $loud get
 # ---- /status --------------------------------------------------------------------------------------------------------------
 check "/status is smaller than 4 MiB, at 9000 shards each" test "$(admin /status | wc -c)" -lt $((4 * 1024 * 1024))
 for _ in $(seq 45); do
-  (exec 3<>"/dev/tcp/127.0.0.1/$ADMIN_PORT" && printf 'GET /status HTTP/1.0\r\n\r\n' >&3 && sleep 20) 2>/dev/null &
+  # a reader that takes nothing loses its connection after 5 s
+  (for _ in 1 2 3 4 5 6; do (exec 3<>"/dev/tcp/127.0.0.1/$ADMIN_PORT" && printf 'GET /status HTTP/1.0\r\n\r\n' >&3 && sleep 5); done) 2>/dev/null &
 done
 eventually 10 "more readers get 503 and Retry-After" sh -c "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:$ADMIN_PORT/status | grep -x 503"
 check "probes are answered all the same" server_ready

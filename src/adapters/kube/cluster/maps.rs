@@ -27,13 +27,17 @@ use crate::adapters::kube::facts;
 use crate::adapters::kube::partial::Partial;
 use crate::adapters::kube::watch::{Patience, config, keep, of_namespace};
 use crate::adapters::lock::lock;
-use crate::core::fairness::memory::{KeptKind, Why};
+use crate::core::fairness::memory::{KeptKind, Why, bytes_of_map};
 use crate::core::gateways::Published;
 use crate::core::model::names;
 
 /// Names of labelled ConfigMaps that are kept for one namespace; beyond it a read tells whether one
 /// exists.
 const MAX_NAMES: usize = 10_000;
+/// Changes that keep their metadata until they are read, and bytes of their annotations. Anyone in the
+/// namespace decides on both. Of any other the metadata is read again, too.
+const MAX_SEEN: usize = 64;
+const MAX_SEEN_BYTES: usize = 4 * 1024;
 /// Changes within this time are read once. By then this process' own write is known, and need not be
 /// read.
 const BATCH: Duration = Duration::from_millis(25);
@@ -59,7 +63,7 @@ pub(super) struct EntryMaps {
 struct MapsState {
     /// Names of the labelled ConfigMaps.
     names: BTreeSet<String>,
-    /// ConfigMaps to read, with their last metadata.
+    /// ConfigMaps to read, with their last metadata; see [`MAX_SEEN`].
     waiting: BTreeMap<String, Option<Box<MapMeta>>>,
     /// Whether StatefulSets and ConfigMaps were listed.
     listed: (bool, bool),
@@ -154,7 +158,9 @@ impl EntryMaps {
             inner.names.insert(name.clone());
         }
         if is_new {
-            inner.waiting.insert(name, Some(Box::new(meta)));
+            let keeps =
+                inner.waiting.len() < MAX_SEEN && bytes_of_map(meta.annotations()) < MAX_SEEN_BYTES;
+            inner.waiting.insert(name, keeps.then(|| Box::new(meta)));
             self.woken.notify_one();
         }
     }
