@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
@@ -152,8 +152,9 @@ async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::R
     let api = Api::<Pod>::namespaced(client, namespace);
     let appeared = watcher(names, watcher::Config::default())
         .default_backoff()
-        .applied_objects();
-    let patched = appeared.map_err(anyhow::Error::from).map_ok(|pod| {
+        .applied_objects()
+        .filter_map(goes_on);
+    let patched = appeared.map_ok(|pod| {
         let (api, name) = (api.clone(), pod.name_any());
         let key = (namespace.to_owned(), name.clone());
         let uid = pod.uid().unwrap_or_default();
@@ -182,6 +183,14 @@ async fn make_ready(client: Client, namespace: &str, pods: &Shared) -> anyhow::R
         .await
 }
 
+/// A watch that breaks begins again.
+async fn goes_on<K>(object: Result<K, watcher::Error>) -> Option<anyhow::Result<K>> {
+    object
+        .inspect_err(|error| eprintln!("watching again: {error}"))
+        .ok()
+        .map(Ok)
+}
+
 /// Listens on the next free address: another instance may run on this machine.
 async fn listen(pods: &Shared) -> anyhow::Result<(Ipv4Addr, TcpListener)> {
     loop {
@@ -208,21 +217,21 @@ async fn read_entries(client: Client, namespace: &str, pods: &Shared) -> anyhow:
     ));
     let maps = watcher(Api::<ConfigMap>::namespaced(client, namespace), ours)
         .default_backoff()
-        .applied_objects();
-    maps.map_err(anyhow::Error::from)
-        .try_for_each(|map| async move {
-            let now = thanos_timeshard::adapters::clock::now();
-            for (key, text) in map.data.unwrap_or_default() {
-                let entry =
-                    Entry::parse(&text, now).map_err(|error| anyhow::anyhow!("{key}: {error}"))?;
-                let name = key.strip_suffix(".yaml").unwrap_or(&key).to_owned();
-                with(pods, |pods| {
-                    pods.published((namespace.to_owned(), name), entry);
-                });
-            }
-            Ok(())
-        })
-        .await
+        .applied_objects()
+        .filter_map(goes_on);
+    maps.try_for_each(|map| async move {
+        let now = thanos_timeshard::adapters::clock::now();
+        for (key, text) in map.data.unwrap_or_default() {
+            let entry =
+                Entry::parse(&text, now).map_err(|error| anyhow::anyhow!("{key}: {error}"))?;
+            let name = key.strip_suffix(".yaml").unwrap_or(&key).to_owned();
+            with(pods, |pods| {
+                pods.published((namespace.to_owned(), name), entry);
+            });
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// One pod's sidecar.

@@ -153,9 +153,17 @@ async fn serve_control(listener: TcpListener, bucket: Arc<Bucket>) {
     serve(listener, answer).await;
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+/// Few threads: the machine is busy with the pods that it serves.
+fn main() -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(serve_bucket(Args::parse()))
+}
+
+async fn serve_bucket(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(
         args.directory.is_dir(),
         "{} is not a directory",

@@ -214,7 +214,7 @@ mod tests {
 
     use crate::adapters::files;
 
-    const DEADLINE: Duration = Duration::from_secs(10);
+    const DEADLINE: Duration = Duration::from_mins(1);
 
     async fn soon(watch: &mut DirWatch) {
         tokio::time::timeout(DEADLINE, watch.changed())

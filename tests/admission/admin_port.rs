@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::server::TIMESHARD;
 
 /// Longer than a reload takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Program(Child, SocketAddr);
 

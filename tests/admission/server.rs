@@ -15,7 +15,7 @@ use tempfile::TempDir;
 pub(crate) const TIMESHARD: &str = env!("CARGO_BIN_EXE_timeshard");
 const NAME: &str = "timeshard.timeshard-system.svc";
 /// Longer than any limit of the server, so that a hang fails here.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running server; killed when dropped.
 pub(crate) struct Server {

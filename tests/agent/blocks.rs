@@ -88,8 +88,8 @@ fn a_block_that_stays_broken_is_named_and_heals_without_flapping() {
     let broken = pod.block(2, &[]);
     pod.breaks(&broken, true);
     pod.sidecar_flags.push("--load-retry=1s500ms".into());
-    let (_sidecar, _launcher) = pod.start();
     let began = Instant::now();
+    let (_sidecar, _launcher) = pod.start();
     pod.wait("serving", "-30d");
     assert!(
         began.elapsed() >= Duration::from_secs(1),
@@ -134,7 +134,7 @@ fn a_block_that_stays_broken_is_named_and_heals_without_flapping() {
 /// Thanos syncs again as soon as it is ready; a block that this sync loads needs no restart.
 #[test]
 fn the_second_sync_is_awaited() {
-    let pod = pod(&["--stand-in-second-sync-after-ms=1500"]);
+    let pod = pod(&["--stand-in-second-sync-after-ms=2500"]);
     let broken = pod.block(2, &[]);
     pod.breaks(&broken, true);
     let (_sidecar, _launcher) = pod.start();

@@ -300,18 +300,16 @@ fn an_idle_launcher_never_wakes_up() {
             .parse::<u64>()
             .unwrap()
     };
+    let a_second = || (0..100).for_each(|_| support::pause());
     let mut before = switches();
     // Its own record wakes it once more; then it sleeps.
-    for _ in 0..100 {
-        support::pause();
+    wait_for("it to sleep", || {
+        a_second();
         let now = switches();
-        if now != before {
-            before = now;
-        }
-    }
+        let sleeps = now == std::mem::replace(&mut before, now);
+        sleeps.then_some(()).ok_or_else(String::new)
+    });
     let still = switches();
-    for _ in 0..100 {
-        support::pause();
-    }
+    a_second();
     assert_eq!(switches(), still);
 }

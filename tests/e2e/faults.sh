@@ -5,14 +5,15 @@ faulty=$(dirname "$SERVER")/examples/faulty-bucket
 [ -x "$faulty" ] || { bad "no $faulty: build it with cargo build --release --example faulty-bucket"; exit 1; }
 # bucket_server PORT: serves $bucket on the node's address, and takes rules on PORT + 1; sets $bucket_pid
 bucket_server() {
-  "$faulty" --directory "$bucket" --listen "$NODE_IP:$1" --control "127.0.0.1:$(($1 + 1))" >"$WORK/bucket-$1.log" 2>&1 &
+  # in a session of its own, which shares no CPU with the shells that ask
+  setsid "$faulty" --directory "$bucket" --listen "$NODE_IP:$1" --control "127.0.0.1:$(($1 + 1))" >"$WORK/bucket-$1.log" 2>&1 &
   bucket_pid=$!
   eventually 10 "the bucket on port $1 answers" faults "$1" '[]'
 }
 # faults PORT RULES: sets exactly these rules from now on; RULES is a JSON list
 faults() {
   local answer
-  answer=$(exec 3<>"/dev/tcp/127.0.0.1/$(($1 + 1))" && printf 'PUT /faults HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s' "${#2}" "$2" >&3 && timeout 5 cat <&3)
+  answer=$(exec 3<>"/dev/tcp/127.0.0.1/$(($1 + 1))" && printf 'PUT /faults HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s' "${#2}" "$2" >&3 && timeout 60 cat <&3)
   case $answer in
   *" 204 "*) ;;
   *) echo "the bucket refuses these rules: $answer" >&2; return 1 ;;

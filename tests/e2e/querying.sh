@@ -12,7 +12,7 @@ get() {
   answer=''
   { exec {connection}<>"/dev/tcp/$1/10902"; } 2>/dev/null || return 0
   printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$2" >&"$connection" || true
-  while IFS= read -r -t 20 -u "$connection" line || [ -n "$line" ]; do answer+=${line%$'\r'}; done
+  while IFS= read -r -t 120 -u "$connection" line || [ -n "$line" ]; do answer+=${line%$'\r'}; done
   exec {connection}>&-
 }
 # query ADDRESS: $verdict is "ok"; or "incomplete" for a success without all data, "failed" for any other answer; then the answer
@@ -32,14 +32,19 @@ query() {
 # A querier is in $ns, or in $querier_in.
 # asking NAME: one query after the other, a line for each answer in $WORK/NAME.answers, until $WORK/NAME.stop exists
 asking() {
-  local ip never
+  local ip never asked pace
   ip=$(pods "${querier_in:-$ns}" "$1" | jq -er '.[0].status.podIP')
   trap '' PIPE
   exec {never}<> <(:)
   while [ ! -e "$WORK/$1.stop" ]; do
+    asked=${EPOCHREALTIME/[.,]/}
     query "$ip"
     echo "$verdict"
-    read -r -t 0.2 -u "$never" || true # a pace, not a wait: four queries a second show each gap that a querier has
+    # A pace, not a wait: four queries a second show each gap that a querier has, and a busy one is busy half of the time.
+    pace=$((${EPOCHREALTIME/[.,]/} - asked))
+    pace=$((pace < 200000 ? 200000 : pace > 2000000 ? 2000000 : pace))
+    printf -v pace '%d.%06d' $((pace / 1000000)) $((pace % 1000000))
+    read -r -t "$pace" -u "$never" || true
   done >"$WORK/$1.answers"
 }
 # mark NAME: answers so far; answers NAME [FROM [TO]]: those after the mark FROM, up to TO
@@ -51,6 +56,7 @@ tally() { echo "$(count failed "$@") failed and $(count incomplete "$@") incompl
 # complete_since NAME MARK WHAT: since then no answer failed or was incomplete
 complete_since() {
   local to wrong
+  for _ in $(seq 300); do [ $(($(mark "$1") - $2)) -lt 50 ] || break; sleep 1; done
   to=$(mark "$1")
   wrong=$(answers "$1" "$2" "$to" | grep -v '^ok$') || true
   [ $((to - $2)) -ge 50 ] || wrong+=" only $((to - $2)) answers"
@@ -65,7 +71,8 @@ kind: Service
 metadata: {name: $2}
 spec: {clusterIP: None, selector: {app: $2}, ports: [{name: grpc, port: 10901}]}
 Y
-  REPLICAS=1 ARGS="[\"query\", \"--http-address=0.0.0.0:10902\", \"--grpc-address=0.0.0.0:10901\"${interval:+, \"--store.sd-dns-interval=$interval\"},
+  # A querier that waits for CPU through one update of its stores drops all of them at once.
+  CPU_REQUEST=100m REPLICAS=1 ARGS="[\"query\", \"--http-address=0.0.0.0:10902\", \"--grpc-address=0.0.0.0:10901\"${interval:+, \"--store.sd-dns-interval=$interval\"},
     \"--endpoint=dnssrv+_grpc._tcp.$2.$ns.svc.${ZONE:-cluster.local}\"]" workload Deployment "$1" | kubectl -n "${querier_in:-$ns}" apply -f - >/dev/null
 }
 # gateways SET REPLICAS [KEY VALUE]…: on the bucket, with these annotations; the server knows them before the first pod is created.

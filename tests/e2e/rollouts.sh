@@ -14,7 +14,11 @@ annotate() {
   kubectl -n "$ns" annotate --overwrite statefulset "$set" "${@/#/thanos-timeshard.io/}" >/dev/null
 }
 # moves SET: restarts of thanos in place so far
-moves() { report "$1" | jq '[.pods[].restarts] | add // 0'; }
+moves() { # tried again, because it is called outside of a wait
+  local n _
+  for _ in $(seq 30); do n=$(report "$1" | jq -e '[.pods[].restarts] | add // 0') && [ -n "$n" ] && { echo "$n"; return; }; sleep 1; done
+  return 1
+}
 # budgets SET: each shard's PDB, and how many pods may be evicted
 budgets() { kubectl -n "$ns" get pdb -o json | jq -r --arg set "$1" '[.items[] | select(.metadata.name | startswith($set + "-shard-")) | "\(.metadata.name | ltrimstr($set + "-shard-")): \(.status.disruptionsAllowed)"] | join(", ")'; }
 # entries SET: the published entries, without comments
@@ -27,7 +31,7 @@ reshard() {
   shift 4
   t=$(mark "$querier") ms=$(now_ms) before=$(moves "$set")
   annotate "$set" "$@"
-  eventually "${E2E_DEFAULTS:+1}400" "$what: rolled out" settled "$set" "$filter"
+  eventually "${E2E_DEFAULTS:+1}900" "$what: rolled out" settled "$set" "$filter"
   after=$(moves "$set")
   complete_since "$querier" "$t" "$what"
   say "$what: $((after - before)) restarts of thanos in place, $(seconds_since "$ms") s"

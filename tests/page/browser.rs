@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// How long any condition may take on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(40);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// A browser with one window; ends with it.
 pub(crate) struct Browser {

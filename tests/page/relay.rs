@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::scenes;
 use crate::server::Server;
 
-const DEADLINE: Duration = Duration::from_secs(40);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Fetches from this port as a server does.
 fn follow(reports: &Arc<LeaderReports>, port: u16) -> JoinHandle<()> {

@@ -14,7 +14,7 @@ use crate::server::Server;
 use crate::story::Story;
 
 /// How long any condition may take on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 async fn request(addr: SocketAddr, path: &str) -> BufReader<TcpStream> {
     let mut socket = TcpStream::connect(addr).await.unwrap();

@@ -52,7 +52,8 @@ pub(crate) fn do_not_grow_with_skipped_fields() {
         };
         // The first review of a gateway also renders its sidecar.
         run();
-        let (allocations, bytes) = run();
+        // The harness' own thread may allocate meanwhile.
+        let (allocations, bytes) = (0..5).map(|_| run()).min().unwrap();
         (body.len(), allocations, bytes)
     };
     let (small_size, small, small_bytes) = measure(1);

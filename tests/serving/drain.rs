@@ -16,9 +16,9 @@ use tokio_rustls::TlsConnector;
 use crate::support::{Authority, Client, DEADLINE, HTTP1, HTTP2, Server, start, tls, until};
 
 /// Long enough for clients on a busy machine to notice in time.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(10);
 /// Requests that still go to a server after it became unready: API servers notice late.
-const LATE_REQUESTS: u32 = 100;
+const LATE_REQUESTS: u32 = 50;
 
 async fn server(authority: &Authority, drain: Duration) -> Server {
     let pair = authority.issue();

@@ -237,8 +237,10 @@ pub(crate) fn assert_served(what: &str, waited: PeerWaits) {
             waits.answers, waits.longest
         );
         let prompt = if who == NEW { PROMPT_NEW } else { PROMPT };
+        // Each new connection may take as long as two lost SYN packets.
+        let least = if who == NEW { 0 } else { 2 };
         assert!(
-            waits.answers > 2 && waits.longest < prompt,
+            waits.answers > least && waits.longest < prompt,
             "{what}: {who}: {waits:?}"
         );
     }

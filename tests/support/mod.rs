@@ -14,13 +14,14 @@
     reason = "a test helper: it may stop at the first surprise"
 )]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -28,7 +29,7 @@ use thanos_timeshard::adapters::files::swap_volume;
 
 pub const AGENT: &str = env!("CARGO_BIN_EXE_timeshard-agent");
 pub const POD: &str = "store-0";
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_mins(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// The example that stands in for thanos; a plain `cargo test` builds it, `cargo test --test x`
@@ -107,12 +108,16 @@ pub fn pause() {
     std::thread::sleep(RETRY_PAUSE);
 }
 
+/// A port that nothing listens on, and that this process has not been given before.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
 }
 
 /// Sends a GET; returns status and body.
@@ -120,7 +125,7 @@ pub fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(text)?;
     stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
+        .set_read_timeout(Some(Duration::from_secs(20)))
         .map_err(text)?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(text)?;

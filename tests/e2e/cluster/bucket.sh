@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
 # Makes a bucket of one sample a day for the last 371 days, each in a block of its own, and prints its directory (type: FILESYSTEM).
 # timeshard_day is 1 for today, 2 for yesterday, and so on: the sum over a range shows whether one is missing.
-# It is made once a day, in about 15 s, because its newest sample must be of today, and kept in target/e2e; older ones are removed.
+# It is made once a day, in about 15 s, because its newest sample must be of today, and kept in target/e2e; those before yesterday's are
+# removed: a run that began then may read it.
 # usage: bucket.sh
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/env.sh" --
 day=$(date -u +%F)
 bucket=$E2E_DIR/bucket-$day
+mkdir -p "$E2E_DIR"
+exec 8>"$E2E_DIR/.bucket.lock"
+flock 8 # scenarios run in parallel
 if [ ! -e "$bucket" ]; then
   debian promtool=prometheus
   [ -x "$BIN/thanos" ] || die "no thanos in $BIN: run build.sh first"
-  rm -rf "$E2E_DIR"/bucket-*
+  for old in "$E2E_DIR"/bucket-*; do
+    [ "$old" = "$E2E_DIR/bucket-$(date -u -d "$day -1 day" +%F)" ] || rm -rf "$old"
+  done
   w=$(mktemp -d "$E2E_DIR/bucket.XXXXXX")
   trap 'rm -rf "$w"' EXIT
   midnight=$(date -u -d "$day" +%s)

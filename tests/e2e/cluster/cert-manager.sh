@@ -8,8 +8,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [ ! -e "$STATE/pids/cert-manager" ] || die "it already runs"
 "$here/build.sh" cert-manager >&2
 kubectl apply --server-side -f "$BIN/cert-manager.crds.yaml" >/dev/null
-kubectl wait --for=condition=Established --timeout=30s crd/certificates.cert-manager.io crd/certificaterequests.cert-manager.io \
-  crd/issuers.cert-manager.io crd/clusterissuers.cert-manager.io >/dev/null
+# `kubectl wait` fails at once while a CRD has no condition, and what is established is not discovered yet.
+wait_for 60 "cert-manager's CRDs" kubectl wait --for=condition=Established --timeout=5s crd/certificates.cert-manager.io \
+  crd/certificaterequests.cert-manager.io crd/issuers.cert-manager.io crd/clusterissuers.cert-manager.io
+wait_for 30 "cert-manager's API" kubectl get -A certificates.cert-manager.io,issuers.cert-manager.io,clusterissuers.cert-manager.io
 kubectl create namespace cert-manager --dry-run=client -o yaml | kubectl apply -f - >/dev/null
 start cert-manager cert-manager "$KUBECONFIG"
 sleep 1

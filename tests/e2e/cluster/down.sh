@@ -17,6 +17,7 @@ stop() {
     kill "$pid" 2>/dev/null
     for _ in $(seq 50); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
     [ ! -d "/proc/$pid" ] || kill -9 "$pid" 2>/dev/null
+    for _ in $(seq 50); do [ -d "/proc/$pid" ] || break; sleep 0.1; done # it may still write
   fi
   rm -f "$f"
 }

@@ -125,7 +125,7 @@ start kube-controller-manager kube-controller-manager --kubeconfig "$STATE/pki/k
   --root-ca-file "$STATE/pki/ca.crt" --service-account-private-key-file "$STATE/pki/sa.key" --use-service-account-credentials \
   --cluster-signing-cert-file "$STATE/pki/ca.crt" --cluster-signing-key-file "$STATE/pki/ca.key" \
   --leader-elect=false --bind-address 127.0.0.1 --secure-port $((PORT_BASE + 4)) --cert-dir "$STATE/pki" \
-  --kube-api-qps 200 --kube-api-burst 400 ${KCM_ARGS-} # so that a large StatefulSet causes a burst of admissions
+  --node-monitor-grace-period 5m --kube-api-qps 200 --kube-api-burst 400 ${KCM_ARGS-} # so that a large StatefulSet causes a burst of admissions
 
 # ---- node -------------------------------------------------------------------
 if [ -n "$node" ]; then

@@ -86,7 +86,12 @@ quick() {
   moved=$(wc -l <"$WORK/$1.transitions")
   say "pod, ms from dropped to restarted, ms from listed to counted: $(tr '\n' ';' <"$WORK/$1.transitions")"
   check "$moved pods were seen to move, at least 6" test "$moved" -ge 6
-  same "none took more than 3 s beyond the querier's own time" "" awk '$2 > 4000 || $3 > 4000' "$WORK/$1.transitions"
+  if [ -n "${E2E_REPEAT-}" ]; then
+    same "none took more than 3 s beyond the querier's own time" "" awk '$2 > 4000 || $3 > 4000' "$WORK/$1.transitions"
+  else # next to everything else; the default delays would be 90 s
+    same "the quickest took no more than 3 s beyond the querier's own time, and none 30 s" "" \
+      awk '$2 > 30000 || $3 > 30000 { print } $2 <= 4000 { dropped = 1 } $3 <= 4000 { listed = 1 } END { if (!dropped || !listed) print "none was quick" }' "$WORK/$1.transitions"
+  fi
 }
 
 up() { # SET PODS QUERIER…
@@ -97,8 +102,12 @@ up() { # SET PODS QUERIER…
 }
 sane() { [ "$(mark "$1")" -ge 20 ]; }
 
+# saw_end LISTED COUNTED: after so many lines both observers have looked again
+saw_end() { [ "$(wc -l <"$WORK/all.listing")" -ge $(($1 + 2)) ] && [ "$(wc -l <"$WORK/all.counted")" -ge $(($2 + 16)) ]; }
 with_all_known() {
-  local t0 took times=() i shards=4
+  local t0 took times=() i l c shards=4 limit=300
+  # 200 s where it is measured, without other scenarios next to it
+  [ -z "${E2E_REPEAT-}" ] || limit=200
   up all 8 q-all
   asking q-all &
   eventually 30 "q-all: 20 answers" sane q-all
@@ -110,8 +119,11 @@ with_all_known() {
     t0=$(now_ms)
     reshard all q-all "default periods, all queriers known: to $shards shards of 2" "[.pods[].shard] | max == $((shards - 1))" "total-shards=$shards"
     took=$((($(now_ms) - t0) / 1000))
+    l=$(wc -l <"$WORK/all.listing") c=$(wc -l <"$WORK/all.counted")
+    eventually 60 "the observers saw its end" saw_end "$l" "$c"
     touch "$WORK/all.stop"
-    check "within 200 s ($took s)" test "$took" -le 200
+    # Two steps with the default delays take six minutes or more.
+    check "within $limit s ($took s)" test "$took" -le "$limit"
     [ "$i" != 1 ] || quick all
     times+=("$took")
     # back again for the next one

@@ -13,7 +13,7 @@ trap back EXIT
 kubectl -n "$SYSTEM" delete secret timeshard-tls timeshard-ca --ignore-not-found >/dev/null
 check "certs/ is accepted by cert-manager's definitions" kubectl apply --validate=strict -k "$CHECKOUT/certs"
 kubectl annotate --overwrite mutatingwebhookconfiguration timeshard "cert-manager.io/inject-ca-from=$SYSTEM/timeshard-tls" >/dev/null # as deploy/cert-manager does
-check "the serving certificate is issued" kubectl -n "$SYSTEM" wait --for=condition=Ready certificate/timeshard-tls --timeout=60s
+check "the serving certificate is issued" kubectl -n "$SYSTEM" wait --for=condition=Ready certificate/timeshard-tls --timeout=240s
 secret() { kubectl -n "$SYSTEM" get secret timeshard-tls -o "jsonpath={.data.$1}" | base64 -d; }
 verifies() { openssl verify -CAfile <(secret 'ca\.crt') -purpose sslserver -verify_hostname "timeshard.$SYSTEM.svc" <(secret 'tls\.crt'); }
 check "it verifies against its CA, for the name the API server calls" verifies

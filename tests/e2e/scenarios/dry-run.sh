@@ -4,7 +4,7 @@
 ns=e2e-dry-run
 namespace $ns "$ENABLED"
 REPLICAS=6 POLICY=Parallel store_set $ns store
-same "a dry run of a StatefulSet's pod shows its window" "probe-2 shard=1 ${shard_windows[1]}" dry_window $ns store probe-2
+until_same 30 "a dry run of a StatefulSet's pod shows its window" "probe-2 shard=1 ${shard_windows[1]}" dry_window $ns store probe-2
 refused "and creates no pod" NotFound kubectl -n $ns get pod probe-2
 # A pod that sets its own time flags is skipped, and an Event reports it: for a real pod, but not for a dry run.
 flags='["store", "--data-dir=/data", "--objstore.config-file=/etc/objstore/objstore.yml", "--min-time=-7d"]'

@@ -30,6 +30,7 @@ load() { # one admission after the other
     else
       echo "failed $a"
     fi
+    sleep 0.1 # a pace, not a wait
   done >"$answers.$1"
 }
 loads=()
@@ -38,12 +39,12 @@ for i in 1 2 3; do
   loads+=($!)
 done
 least() { # the minimum of ready replicas over all samples
-  until [ -e "$stop" ]; do kubectl -n "$SYSTEM" get pods -l app.kubernetes.io/component=server -o json |
+  until [ -e "$stop" ]; do sleep 0.1; kubectl -n "$SYSTEM" get pods -l app.kubernetes.io/component=server -o json |
     jq '[.items[] | select(.metadata.deletionTimestamp | not) | select(any(.status.conditions[]?; .type == "Ready" and .status == "True"))] | length'; done >"$WORK/rollout-ready"
 }
 least &
 loads+=($!)
-check "both are replaced by pods of the other image" kubectl -n "$SYSTEM" rollout status deployment/timeshard --timeout=120s
+check "both are replaced by pods of the other image" kubectl -n "$SYSTEM" rollout status deployment/timeshard --timeout=600s
 gone() { [ "$(kubectl -n "$SYSTEM" get pods -l app.kubernetes.io/component=server -o name | wc -l)" = 2 ]; }
 eventually 60 "the old pods are gone" gone
 : >"$stop"

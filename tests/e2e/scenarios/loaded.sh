@@ -5,8 +5,8 @@
 ns=e2e-loaded
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns "$ENABLED"
-# As in the scenario "reshard"; and thanos reads the bucket every 15 s instead of every 15 min, so that it finds repaired blocks.
-interval=2s drain=17s termination_drain=20s discovery_delay=20s sync=15s
+# As in the scenario "reshard"; and thanos reads the bucket every 30 s instead of every 15 min, so that it finds repaired blocks.
+interval=2s drain=17s termination_drain=20s discovery_delay=20s sync=30s
 # shellcheck source=../querying.sh
 . "$CHECKOUT/tests/e2e/querying.sh"
 # shellcheck source=../rollouts.sh
@@ -65,7 +65,7 @@ restarted() {
   t=$(mark other)
   faults $second "$(rules "$(broken "$(blocks 30 40)" '{"status": 503}' method '"HEAD"' seconds 60)")"
   kubectl -n $ns rollout restart statefulset single >/dev/null
-  check "a rolling restart while 11 indexes are broken for all who load, for a minute: it ends" kubectl -n $ns rollout status statefulset single --timeout=300s
+  check "a rolling restart while 11 indexes are broken for all who load, for a minute: it ends" kubectl -n $ns rollout status statefulset single --timeout=900s
   until_same 60 "its querier has both" 2 stores other
   complete_since other "$t" "a rolling restart while 11 indexes are broken for a minute"
   touch "$WORK/other.stop"
@@ -96,8 +96,8 @@ still_waits() {
 }
 # A pod that lacks blocks is not Ready for the first 20 s, in which thanos is restarted; that covers faults of 30 s.
 which=$(jq -c --argjson more "$everybodys" '. + $more' <<<"$one")
-EVERY=1 eventually 330 "the rollout waits, and names a block that no pod can load, or one that two pods could not" still_waits "$which"
-check "both are listed" listed "$which"
+EVERY=1 eventually 900 "the rollout waits, and names a block that no pod can load, or one that two pods could not" still_waits "$which"
+eventually 60 "both are listed" listed "$which"
 # Later Events with the same reason are counted on the first one, whose text stays: it names the first fault.
 eventually 30 "an Event names a block that is broken" event_names "$(jq -c --argjson some "$(blocks 290 310)" --argjson short "$(blocks 200 230)" '. + $some + $short' <<<"$everybodys")"
 say "$(report store | jq -r .message)"
@@ -106,7 +106,7 @@ say "the bucket answered $(served $first)"
 
 u=$(mark year)
 faults $first "$(rules "$for_good")"
-eventually 400 "repaired, the rollout continues by itself and ends" settled store '[.pods[].shard] | max == 3'
+eventually 900 "repaired, the rollout continues by itself and ends" settled store '[.pods[].shard] | max == 3'
 complete_since year "$u" "after the repair"
 say "3 to 4 shards of 2: $(($(moves store) - before)) restarts of thanos in place, $(seconds_since "$ms") s"
 eventually 30 "a block that is broken for all pods stopped nothing, and is listed" listed "$lost"
@@ -133,7 +133,7 @@ broken_case() {
     EVERY=1 eventually 260 "$what: the rollout waits, and names the block" still_waits "$(blocks $from $to)"
     faults $first "$(rules "$for_good")"
   fi
-  eventually 400 "$what: the rollout ends" settled store "[.pods[].shard] | max == $(($1 - 1))"
+  eventually 900 "$what: the rollout ends" settled store "[.pods[].shard] | max == $(($1 - 1))"
   complete_since year "$since" "$what"
 }
 if [ -n "${E2E_FULL-}" ]; then

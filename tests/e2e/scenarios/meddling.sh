@@ -82,7 +82,7 @@ unharmed "refused annotation"
 server_stop
 server_start
 eventually 60 "a server that starts then keeps the published windows, and gives the reason" says store '.state == "refused" and (.message | test("last good annotations.*much"))'
-same "no pod, container, thanos or window changed" "$calm" seen
+until_same 60 "no pod, container, thanos or window changed" "$calm" seen
 annotate store overlap-
 unharmed "mended annotation"
 
@@ -104,7 +104,7 @@ enforced() { ! kubectl -n $ns create poddisruptionbudget closed --selector=app=n
 eventually 60 "a policy refuses PDBs that allow no eviction" enforced
 annotate store overlap=2d
 eventually 60 "an Event reports that no window changes" has_event store WriteRefused
-check "and the leader gives the reason" says store '.state == "waiting" and (.message | test("PodDisruptionBudget.*budgets must let a pod go"))'
+eventually 60 "and the leader gives the reason" says store '.state == "waiting" and (.message | test("PodDisruptionBudget.*budgets must let a pod go"))'
 kubectl -n $ns patch configmap store-time-shards --type=merge -p '{"data": {"store-1.yaml": null}}' >/dev/null
 until_same 30 "edits by others are still reverted" "$published" entries store
 annotate store overlap-
@@ -121,16 +121,17 @@ eventually 120 "no longer paused: it is rolled out" settled store '.pods[0].desi
 # ---- a pod without injection -------------------------------------------------------------------------------------------------
 others() { seen | grep -v '^store-5 '; }
 calm=$(others)
+all_ready() { local _; for _ in $(seq 120); do [ "$(ready $ns store)" != "6 of 6" ] || return 0; sleep 1; done; return 1; }
 kubectl label namespace $ns thanos-timeshard.io/injection- >/dev/null
 eventually 30 "the namespace's label is removed" unknown
-plain() { kubectl -n $ns delete pod store-5 --now >/dev/null && until_same 60 "a new pod is created" "6 of 6" ready $ns store && windows $ns store | grep '^store-5 untouched'; }
+plain() { kubectl -n $ns delete pod store-5 --now >/dev/null && all_ready && windows $ns store | grep '^store-5 untouched'; }
 eventually 90 "a pod that is made now is not injected" plain
 kubectl label namespace $ns "$ENABLED" >/dev/null
 eventually 60 "labelled again: an Event reports that pod" has_event store NotInjected
-same "and nothing happens to the others" "$calm" others
+until_same 60 "and nothing happens to the others" "$calm" others
 kubectl -n $ns delete pod store-5 --now >/dev/null
 eventually 90 "it is deleted: all is as planned" settled store 'all(.pods[]; .state == "confirmed")'
-same "still without harm to the others" "$calm" others
+until_same 60 "still without harm to the others" "$calm" others
 
 # ---- down, to nothing, and back ----------------------------------------------------------------------------------------------
 annotate store target-replicas=4
@@ -153,5 +154,5 @@ eventually 30 "and nothing is left to do" settled store '.replicas == 0'
 kubectl -n $ns scale statefulset store --replicas=4 >/dev/null
 until_same 90 "scaled up again" "4 of 4" ready $ns store
 eventually 60 "all is as planned" settled store '.replicas == 4'
-same "with the same windows" "$published" slots
+until_same 60 "with the same windows" "$published" slots
 same "no container was ever restarted" 0 restarts $ns

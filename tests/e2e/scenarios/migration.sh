@@ -11,15 +11,15 @@ interval=2s drain=17s termination_drain=20s discovery_delay=20s
 . "$CHECKOUT/tests/e2e/querying.sh"
 # shellcheck source=../rollouts.sh
 . "$CHECKOUT/tests/e2e/rollouts.sh"
-rm -f "$WORK"/{before,after}.{answers,stop}
-trap 'touch "$WORK/before.stop" "$WORK/after.stop"; wait' EXIT
+rm -f "$WORK"/{before,after}.{answers,stop} "$WORK/migration.admitted"
+trap 'touch "$WORK/before.stop" "$WORK/after.stop" "$WORK/migration.admitted"; wait' EXIT
 
 # ---- before: a StatefulSet for each window, two pods each, behind one headless Service ---------------------------
 # by_hand NAME REPLICAS FLAG…: applies one of the old StatefulSets, with those time flags
 by_hand() {
   local name=$1 replicas=$2
   shift 2
-  REPLICAS=$replicas POLICY=Parallel POD_LABELS='{"shards": "by-hand"}' \
+  CPU_REQUEST=20m REPLICAS=$replicas POLICY=Parallel POD_LABELS='{"shards": "by-hand"}' \
     ARGS=$(printf '%s\n' "$@" | jq -Rnc --argjson args "$store_args" '$args + [inputs]') workload StatefulSet "$name" |
     jq --arg bucket "$bucket" '.spec.template.spec.volumes |= map(if .name == "bucket" then {name, hostPath: {path: $bucket}} else . end)' |
     kubectl -n $ns apply -f - 2>&1 >/dev/null | without_warnings
@@ -38,7 +38,7 @@ asks() {
   local name=$1 endpoints
   shift
   endpoints=$(printf ', "--endpoint=dnssrv+_grpc._tcp.%s.'$ns'.svc.cluster.local"' "$@")
-  REPLICAS=1 ARGS="[\"query\", \"--http-address=0.0.0.0:10902\", \"--grpc-address=0.0.0.0:10901\", \"--store.sd-dns-interval=$interval\"$endpoints]" \
+  CPU_REQUEST=100m REPLICAS=1 ARGS="[\"query\", \"--http-address=0.0.0.0:10902\", \"--grpc-address=0.0.0.0:10901\", \"--store.sd-dns-interval=$interval\"$endpoints]" \
     workload Deployment "$name" | kubectl -n $ns apply -f - >/dev/null
 }
 asks before by-hand
@@ -68,6 +68,7 @@ kubectl -n $ns delete statefulset probe plain >/dev/null
 # ---- 4 to 6: the new one next to the old ones ---------------------------------------------------------------------------
 gateways thanos-store-gateway 6 discovery-delay $discovery_delay total-shards 3 replicas-per-shard 2 retention 370d overlap 5d boundaries "[90d, 200d]"
 until_same 120 "six new gateways are Ready" "6 of 6" ready $ns thanos-store-gateway
+touch "$WORK/migration.admitted" # the scenario "uninstall" next to it may take the server away now, for some minutes
 kubectl -n $ns apply -f - >/dev/null <<Y
 apiVersion: v1
 kind: Service
@@ -82,8 +83,7 @@ eventually 30 "20 answers" sane after
 u=$(mark after)
 complete_since before "$t" "the new gateways start next to the old ones"
 touch "$WORK/before.stop"
-# The scenario "uninstall" next to it takes the server away for some minutes.
-eventually 420 "every querier knows the new ones" settled thanos-store-gateway '[.pods[].state] | all(. == "confirmed")'
+eventually 1200 "every querier knows the new ones" settled thanos-store-gateway '[.pods[].state] | all(. == "confirmed")'
 
 # ---- 7: the old ones leave discovery first, then are deleted -----------------------------------------------------------------
 kubectl -n $ns patch service by-hand --type=merge -p '{"spec": {"selector": {"shards": "none"}}}' >/dev/null
@@ -93,12 +93,14 @@ fewer() { [ "$(pods $ns | jq '[.[] | select(.metadata.labels.shards == "by-hand"
 eventually 60 "two of the old StatefulSets are gone" fewer
 v=$(mark after)
 more() { [ "$(mark after)" -ge $((v + 30)) ]; }
-eventually 30 "queries continue" more
+eventually 120 "queries continue" more
 complete_since after "$u" "the old gateways go"
 same "the last of the old ones was never touched" $'store-old-0: --min-time=-370d --max-time=-195d, 0 sidecars\nstore-old-1: --min-time=-370d --max-time=-195d, 0 sidecars' flags_of store-old
 touch "$WORK/after.stop"
 
 # ---- in place, with one of them ----------------------------------------------------------------------------------------
+is_back() { [ ! -e "$E2E_DIR/results.uninstall" ] || [ -e "$WORK/uninstall.back" ]; }
+eventually 1200 "the server is there" is_back
 kubectl -n $ns delete statefulset thanos-store-gateway >/dev/null
 kubectl -n $ns annotate statefulset store-old thanos-timeshard.io/{replace-time-flags=true,drain=1s,discovery-delay=1s,termination-drain=0s} \
   thanos-timeshard.io/{total-shards=3,replicas-per-shard=2,retention=370d,overlap=5d} "thanos-timeshard.io/boundaries=[90d, 200d]" >/dev/null 2>&1
@@ -119,5 +121,5 @@ has_event() { kubectl -n $ns get events.events.k8s.io -o json | jq -e '.items[] 
 eventually 30 "and so does an Event" has_event
 kubectl -n $ns rollout restart statefulset store-old >/dev/null 2>&1
 restarted() { [ "$(windows $ns store-old)" = "$planned" ] && [ "$(ready $ns store-old)" = "6 of 6" ]; }
-eventually 180 "after a rolling restart all have theirs" restarted
+eventually 600 "after a rolling restart all have theirs" restarted
 eventually 120 "and all is as planned" settled store-old

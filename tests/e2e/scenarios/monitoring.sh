@@ -92,24 +92,24 @@ $ns store of this-machine" choices
 # ---- only the leader has series of StatefulSets --------------------------------------------------------------------------------------
 of_sets() { http 127.0.0.1 "$OTHER_ADMIN" /metrics | body | grep -c statefulset= || true; }
 same "the replica that follows has no series of StatefulSets" 0 of_sets
-same "one leads" "pod=other 0
+until_same 60 "one leads" "pod=other 0
 pod=this-machine 1" value 'max by (pod) (timeshard_leader)'
 
 # ---- alerts ---------------------------------------------------------------------------------------------------------------------
 alerts() { value "ALERTS{alertname=~\"$1\"${2-}}" | tr ' ' '\n' | sed -nE '/^(alertname|alertstate|statefulset)=/p' | cut -d= -f2 | paste -sd' '; }
 until_same 30 "pods without injection: the alert is pending for a quarter of an hour, and fires without its delay" \
   "TimeshardPodWithoutInjection pending bare" alerts TimeshardPodWithoutInjection
-same "and no gap alert there: they serve what their arguments say" "NowCoverageGap firing store" alerts NowCoverageGap ",namespace=\"$ns\""
-same "it counts them" "namespace=$ns statefulset=bare 2" value "max by (namespace, statefulset) (timeshard_uninjected_store_pods{namespace=\"$ns\"}) > 0"
+until_same 60 "and no gap alert there: they serve what their arguments say" "NowCoverageGap firing store" alerts NowCoverageGap ",namespace=\"$ns\""
+until_same 60 "it counts them" "namespace=$ns statefulset=bare 2" value "max by (namespace, statefulset) (timeshard_uninjected_store_pods{namespace=\"$ns\"}) > 0"
 until_same 30 "firing" "NowPodWithoutInjection firing bare" alerts NowPodWithoutInjection
 kubectl -n $ns delete pods -l app=bare --grace-period=0 --force >/dev/null 2>&1
 until_same 60 "they are deleted and admitted again: it ends" "" alerts "(Timeshard|Now)PodWithoutInjection"
 # these pods do not run, so nothing is served
 until_same 30 "no pod of it is ready: a gap" "NowCoverageGap firing bare NowCoverageGap firing store" alerts NowCoverageGap ",namespace=\"$ns\""
-same "of the complete retention and the future buffer" "namespace=$ns statefulset=store $((371 * 86400))" value "max by (namespace, statefulset) (timeshard_coverage_gap_seconds{namespace=\"$ns\",statefulset=\"store\"})"
+until_same 60 "of the complete retention and the future buffer" "namespace=$ns statefulset=store $((371 * 86400))" value "max by (namespace, statefulset) (timeshard_coverage_gap_seconds{namespace=\"$ns\",statefulset=\"store\"})"
 kubectl -n $ns delete statefulset store >/dev/null
 until_same 60 "a StatefulSet is deleted: its series end, and so does the alert" "NowCoverageGap firing bare" alerts NowCoverageGap ",namespace=\"$ns\""
-same "the configuration is in force" "" alerts NowConfigNotLoaded
+until_same 60 "the configuration is in force" "" alerts NowConfigNotLoaded
 echo 'sharding: {total_shards: none}' >"$WORK/config/config.yaml"
 until_same 30 "the edited configuration is wrong: both replicas report it" "NowConfigNotLoaded firing NowConfigNotLoaded firing" alerts NowConfigNotLoaded
 cp "$mon/config.before" "$WORK/config/config.yaml"
@@ -117,7 +117,7 @@ until_same 30 "it is repaired: it ends" "" alerts NowConfigNotLoaded
 server_stop
 until_same 60 "the leader ends: the other server has the series, and the old ones are gone" "$ns bare of other" \
   eval 'value "timeshard_coverage_gap_seconds{namespace=\"$ns\"}" | sed "s/.*namespace=\([^ ]*\) pod=\([^ ]*\) statefulset=\([^ ]*\) .*/\1 \3 of \2/"'
-same "so a query that does not name a replica continues" "namespace=$ns statefulset=bare $((371 * 86400))" value "max by (namespace, statefulset) (timeshard_coverage_gap_seconds{namespace=\"$ns\"})"
+until_same 60 "so a query that does not name a replica continues" "namespace=$ns statefulset=bare $((371 * 86400))" value "max by (namespace, statefulset) (timeshard_coverage_gap_seconds{namespace=\"$ns\"})"
 until_same 30 "no leader is missing, and no webhook" "" alerts "(Timeshard|Now)(NoLeader|Down)"
 kill "${pids[0]}"
 until_same 30 "the last one ends: the webhook is down" "NowDown firing TimeshardDown pending" alerts "(Timeshard|Now)Down"

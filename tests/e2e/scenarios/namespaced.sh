@@ -21,6 +21,9 @@ back() {
 }
 trap back EXIT
 server_stop
+# Those that other scenarios left are being deleted.
+labelled() { kubectl get namespaces -l "$ENABLED" -o name; }
+until_same 120 "no other labelled namespace is left" namespace/e2e-probe labelled
 for n in $ns $closed $outside; do namespace "$n" "$ENABLED"; done
 kubectl kustomize "$folder" >"$WORK/namespaced.yaml"
 # everything recreates $ns
@@ -52,13 +55,13 @@ same "and was refused nowhere but in the namespace without a Role" "" elsewhere
 
 lacking() { admin /status | sed '1,/^\r$/d' | jq -c '.namespaces_without_rights | keys'; }
 until_same 60 "the namespaces without rights are on /status" "[\"$closed\",\"$outside\",\"e2e-probe\"]" lacking
-same "and counted" 3 metric timeshard_namespaces_without_rights
+until_same 30 "and counted" 3 metric timeshard_namespaces_without_rights
 logged() { grep 'no rights in a labelled namespace' "$WORK/server.log" | grep -c "namespace=\"\?$1"; }
-for n in $closed $outside; do same "$n is in the log once" 1 logged "$n"; done
+for n in $closed $outside; do until_same 30 "$n is in the log once" 1 logged "$n"; done
 reported() { kubectl -n "$SYSTEM" get events.events.k8s.io -o json | jq -r '[.items[] | select(.reason == "NoRights") | .related.name] | unique | join(" ")'; }
 until_same 30 "and Events on the server's pod name them" "$closed $outside e2e-probe" reported
 check_says() { { "$SERVER" check --server "http://127.0.0.1:$ADMIN_PORT" -o json 2>/dev/null || [ $? = 3 ]; } | jq -r '[.checks[] | select(.id == "namespace-rights" and .result == "fail") | .subject] | sort | join(" ")'; }
-same "timeshard check names them" "$closed $outside e2e-probe" check_says
+until_same 30 "timeshard check names them" "$closed $outside e2e-probe" check_says
 rate() { jq -r --argjson from "$(($(now_ms) - 20000))" --arg ns "$closed" '(.requestReceivedTimestamp | ((.[:19] + "Z" | fromdate) * 1000 + (.[20:23] | tonumber))) as $at | select($at >= $from and .objectRef.namespace == $ns) | .auditID' "$STATE/log/audit.json" | sort -u | wc -l; }
 n=$(rate)
 check "it asks there again with back-off: $n requests in 20 s, for 6 watches" test "$n" -le 20

@@ -50,7 +50,12 @@ until_same 30 "as here" "store-shard-0 store-shard-1" objects services store
 check "scaling it down is not refused" kubectl -n $ns scale statefulset store --replicas=5
 kubectl -n $ns scale statefulset store --replicas=6 >/dev/null
 same "no Event was sent meanwhile" "$reported" events
-writes() { asked "$t" | grep -cE ' (create|update|patch|delete) (configmaps|poddisruptionbudgets|services)$'; }
+# in this namespace: those of other scenarios are being deleted
+writes() {
+  jq -r --argjson from "$t" --arg ns $ns '(.requestReceivedTimestamp | ((.[:19] + "Z" | fromdate) * 1000 + (.[20:23] | tonumber))) as $at
+    | select($at >= $from and .objectRef.namespace == $ns and (.verb | test("^(create|update|patch|delete)$"))
+        and (.objectRef.resource | test("^(configmaps|poddisruptionbudgets|services)$"))) | .auditID' "$STATE/log/audit.json" | sort -u | wc -l
+}
 settled_writes=$(writes)
 server_stop
 server_start

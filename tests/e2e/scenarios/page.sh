@@ -6,7 +6,7 @@ namespace $ns "$ENABLED"
 policy() { admin / | tr -d '\r' | sed -n "s/^content-security-policy: //p" | cut -d';' -f1-3; }
 same "the page is served, and lets nothing in from elsewhere" "default-src 'none'; script-src 'self'; style-src 'self'" policy
 stream=$WORK/page.events
-http 127.0.0.1 "$ADMIN_PORT" /events 120 >"$stream" &
+http 127.0.0.1 "$ADMIN_PORT" /events 900 >"$stream" &
 reader=$!
 trap 'kill $reader 2>/dev/null || true' EXIT
 # last_event FILTER: the last event about the StatefulSet

@@ -42,7 +42,7 @@ kubectl -n "$SYSTEM" delete secret timeshard-tls timeshard-ca --ignore-not-found
 stand_in_pid=$!
 
 as_written README.md "quick start"
-check "its certificate is issued" kubectl -n "$SYSTEM" wait --for=condition=Ready certificate/timeshard-tls --timeout=60s
+check "its certificate is issued" kubectl -n "$SYSTEM" wait --for=condition=Ready certificate/timeshard-tls --timeout=240s
 until_same 60 "the gateways have their windows" "$(planned thanos-store-gateway 6)" windows $ns thanos-store-gateway
 until_same 60 "and are Ready" "6 of 6" ready $ns thanos-store-gateway
 same "the querier is unchanged" 1 sh -c "kubectl -n $ns get pods -l app=thanos-querier -o json | jq '[.items[] | select(.spec.initContainers == null and (.metadata.labels | has(\"thanos-timeshard.io/shard\") | not))] | length'"

@@ -62,7 +62,7 @@ handshake() {
     -verify_return_error -CAfile "$1" </dev/null 2>&1
 }
 served() { handshake "$WORK/renewals.bundle" | serial; }
-check "the serving certificate is issued" kubectl -n "$SYSTEM" wait --for=condition=Ready certificate/timeshard-tls --timeout=60s
+check "the serving certificate is issued" kubectl -n "$SYSTEM" wait --for=condition=Ready certificate/timeshard-tls --timeout=240s
 eventually 60 "the CA is issued, and nothing is under way" at_rest timeshard-ca
 mirror &
 loads+=($!)
@@ -135,7 +135,7 @@ renewed_leaf "the leaf of the new CA"
 flat() { grep -v CERTIFICATE | tr -d '\n'; }
 holds() { grep -qF "$(flat)" <(bundle | flat); }
 both() { holds <<<"$ca" && holds < <(data timeshard-ca 'tls\.crt'); }
-check "the injector has added the new CA to the old one, so either may serve" both
+eventually 60 "the injector has added the new CA to the old one, so either may serve" both
 
 leaf=$(served)
 kubectl -n "$SYSTEM" delete secret timeshard-tls >/dev/null

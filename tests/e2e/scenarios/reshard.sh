@@ -68,9 +68,9 @@ others() {
   kubectl -n "$ns" rollout restart statefulset second >/dev/null
   annotate second retention=400d
   eventually 30 "a rollout waits for a rolling restart" says second '.state == "waiting" and .moves_left > 0 and (.message | test("being updated|being deleted|not seen the last change"))'
-  check "the rolling restart ends" kubectl -n "$ns" rollout status statefulset second --timeout=300s
+  check "the rolling restart ends" kubectl -n "$ns" rollout status statefulset second --timeout=1200s
   complete_since other "$t" "a rolling restart"
-  eventually 200 "retention 370 d to 400 d, which waited: rolled out" settled second '.pods[5].desired.min_time == "-400d"'
+  eventually 600 "retention 370 d to 400 d, which waited: rolled out" settled second '.pods[5].desired.min_time == "-400d"'
   complete_since other "$t" "a rolling restart, and retention 370 d to 400 d"
 }
 others >"$WORK/others.log" 2>&1 &

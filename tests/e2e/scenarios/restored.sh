@@ -63,10 +63,17 @@ draining() { report store | jq -e '.pods[] | select(.phase == "draining")'; }
 # during_a_step: waits until a step has just begun; sets the values that the three below compare with
 during_a_step() {
   eventually 120 "a step begins" draining
+  annotate store pause=true # this step goes on, and no other pod moves until step_may_end
   pods_left=$(calm) was=$(published "$pods_left")
   before=$(harm "$pods_left")
   same "it leaves enough pods alone" yes sh -c "[ $(wc -w <<<"$pods_left") -ge 2 ] && echo yes"
 }
+step_may_end() {
+  annotate store pause-
+  eventually 60 "the step ends" next_step
+}
+# next_step: of the same rollout; those of the step before are Ready again
+next_step() { [ "$(ready $ns store)" = "6 of 6" ]; }
 # unharmed WHAT
 unharmed() {
   until_same 30 "$1: the ConfigMap again has the windows that these pods serve" "$was" published "$pods_left"
@@ -96,9 +103,7 @@ seen() {
     of_pod $ns "$p" 10908 /status | jq -e --arg entry "$entry" '"\(.applied.min_time) .. \(.applied.max_time)" == $entry or .last_error' >/dev/null || return 1
   done
 }
-# next_step: of the same rollout; those of the step before are Ready again
-next_step() { [ "$(ready $ns store)" = "6 of 6" ]; }
-eventually 60 "the step ends" next_step
+step_may_end
 # without_server WHAT COMMAND…
 without_server() {
   local what=$1
@@ -115,11 +120,12 @@ without_server() {
 }
 during_a_step
 without_server "all entries edited" edited
-eventually 60 "the step ends" next_step
+step_may_end
 during_a_step
 without_server "yesterday's version" applied "$WORK/yesterday"
+step_may_end
 
-eventually 300 "the rollout ends as it should" settled store '[.pods[].shard] | max == 1'
+eventually 900 "the rollout ends as it should" settled store '[.pods[].shard] | max == 1'
 pods_left=$(calm) was=$(published "$pods_left")
 before=$(harm "$pods_left")
 # An entry without counters may be written by hand, so a sidecar follows it after 2 minutes without a change: a leader is back before.

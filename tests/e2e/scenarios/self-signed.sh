@@ -87,7 +87,7 @@ for i in 1 2 3; do
   eventually 30 "replica $i makes or finds the certificate and is ready" is_ready $i
   endpoint $i true
 done
-same "one CA is trusted" 1 anchors
+until_same 60 "one CA is trusted" 1 anchors
 eventually 20 "all three serve one certificate" same_leaf
 namespace $ns "$ENABLED"
 REPLICAS=0 store_set $ns store
@@ -98,19 +98,26 @@ eventually 30 "the API server trusts it, and gateways are injected" injected
 pod=$(member $ns store probe-1)
 load() {
   until [ -e "$own/stop" ]; do
+    while [ -e "$own/pause" ] && [ ! -e "$own/stop" ]; do : >"$own/paused.$1"; sleep 0.05; done
     if a=$(echo "$pod" | kubectl -n $ns create --dry-run=server -o 'jsonpath={.metadata.labels.thanos-timeshard\.io/shard}' -f - 2>&1); then echo "injected $a"; else echo "failed $a"; fi
   done >"$own/answers.$1"
 }
 # A client that learns late: the caBundle of 1 s ago must verify a full handshake with each replica in the Service.
 handshakes() {
-  local i old=$own/old.crt
+  local i fetched old=$own/old.crt
   until [ -e "$own/stop" ]; do
+    fetched=$(now_ms)
     bundle >"$old"
     sleep 1
     for i in 1 2 3; do
       [ ! -e "$own/out.$i" ] || continue
       if openssl s_client -connect "$HOOK_IP:$(port $i)" -servername "timeshard.$SYSTEM.svc" -verify_hostname "timeshard.$SYSTEM.svc" \
-        -CAfile "$old" -verify_return_error </dev/null >"$own/handshake" 2>&1; then echo verified; else echo "failed $i $(tail -n 3 "$own/handshake" | tr '\n' ' ')"; fi
+        -CAfile "$old" -verify_return_error </dev/null >"$own/handshake" 2>&1; then
+        echo verified
+      # 3 s after it was read it may be too old, and a replica may be killed during its handshake
+      elif [ ! -e "$own/out.$i" ] && [ $(($(now_ms) - fetched)) -lt 2500 ]; then
+        echo "failed $i $(tail -n 3 "$own/handshake" | tr '\n' ' ')"
+      fi
     done
   done >"$own/handshakes"
 }
@@ -123,16 +130,21 @@ handshakes &
 clients+=($!)
 t0=$(now_ms) generation=$(hook '{.metadata.generation}')
 eventually 60 "a CA is followed by another one" at_least ca 2
-check "leaves were renewed in between" at_least leaf 3
+eventually 30 "leaves were renewed in between" at_least leaf 3
 
 # A replica dies during the next rotation: it leaves the Service first, because a dead endpoint fails in any case.
 endpoint 3 false
 touch "$own/out.3"
 in_between() { kubectl -n "$SYSTEM" get secret $secret -o 'jsonpath={.data.next-ca\.key}' | grep -q .; }
 EVERY=0.1 eventually 60 "the next CA is made, and signs nothing yet" in_between
+# The API server keeps connections to an endpoint that left; what is under way there would fail in any case.
+: >"$own/pause"
+paused() { [ -e "$own/paused.1" ] && [ -e "$own/paused.2" ]; }
+EVERY=0.1 eventually 10 "no admission is under way" paused
 kill -9 "${pids[3]}"
 gone() { ! kill -0 "${pids[3]}" 2>/dev/null; }
 EVERY=0.02 eventually 10 "it is gone, and its ports are free" gone
+rm -f "$own"/pause "$own"/paused.*
 replica 3
 eventually 20 "a replica that was killed then is ready again" is_ready 3
 endpoint 3 true
@@ -153,7 +165,9 @@ same "not one of $(cat "$own"/answers.* | wc -l) admissions meanwhile failed or 
 same "and not one of $(wc -l <"$own/handshakes") handshakes with a caBundle of 1 s before" verified sort -u "$own/handshakes"
 written=$(($(hook '{.metadata.generation}') - generation))
 say "in $(seconds_since "$t0") s: $(rotations leaf) leaves and $(rotations ca) CAs made by those that run; the caBundle was written $written times"
-check "the caBundle was written 2 to 16 times: a CA is added and removed, and replicas do not revert each other" test "$written" -ge 2 -a "$written" -le 16
+# a CA each 24 s, each added and removed, and what the steps above change
+most=$((10 + ($(now_ms) - t0) * 3 / 24000))
+check "the caBundle was written 2 to $most times: a CA is added and removed, and replicas do not revert each other" test "$written" -ge 2 -a "$written" -le "$most"
 
 # ---- an overwritten caBundle --------------------------------------------------------------------------------
 theirs=$(base64 -w0 "$WORK/tls/ca.crt")

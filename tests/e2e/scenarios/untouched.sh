@@ -26,9 +26,10 @@ for what in "deployment:Deployment of thanos store" "daemonset:DaemonSet of than
   same "${what#*:}: untouched" "1 untouched" untouched $ns "${what%%:*}"
 done
 events() { kubectl -n $ns get events.events.k8s.io -o json | jq -r '.items[] | select(.reportingController == "thanos-timeshard") | .regarding.name' | sort -u; }
-check "an Event reports to the gateway's user what does not fit" grep -qx store <(events)
+reported() { events | grep -qx store; }
+eventually 60 "an Event reports to the gateway's user what does not fit" reported
 same "other programs get no Event" "" grep -xE 'query|compact|deployment|daemonset' <(events)
-check "Job with the arguments of thanos store: complete" kubectl -n $ns wait --for=condition=Complete job/job --timeout=60s
+check "Job with the arguments of thanos store: complete" kubectl -n $ns wait --for=condition=Complete job/job --timeout=240s
 same "Job: untouched" "1 untouched" untouched $ns job
 until_same 60 "gateway in an unlabelled namespace: Ready" "1 of 1" ready $other store
 same "gateway in an unlabelled namespace: untouched" "1 untouched" untouched $other store

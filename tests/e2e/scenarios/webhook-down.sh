@@ -21,6 +21,6 @@ until_same 60 "unlabelled namespace, a gateway: 2 replicas Ready" "2 of 2" ready
 same "the gateway still waits: no pod" "" windows $ns store
 server_start
 eventually 30 "the server is back" server_ready
-# The StatefulSet controller's own retries, up to 16 s apart by now.
-until_same 90 "the gateway's pods come by themselves" "6 of 6" ready $ns store
+# The StatefulSet controller's own retries, as far apart by now as the checks above took.
+until_same 900 "the gateway's pods come by themselves" "6 of 6" ready $ns store
 same "injected" "$(planned store 6)" windows $ns store

@@ -271,7 +271,7 @@ async fn the_probe_port_answers_only_probes() {
     let since = Instant::now();
     let mut socket = tcp_from(1, process.probes).await.unwrap();
     socket.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
-    timeout(Duration::from_secs(5), until_closed(socket))
+    timeout(Duration::from_secs(20), until_closed(socket))
         .await
         .expect("it is closed");
     assert!(
