@@ -209,7 +209,12 @@ fn reconcile() {
         let window = known.plan.window(at.shard, now);
         map.data.insert(
             key(&name),
-            Entry::new(at.shard, at.replica, window).to_yaml(),
+            Entry {
+                drain: Some(config.sharding.drain()),
+                generation: Some(1),
+                ..Entry::new(at.shard, at.replica, window)
+            }
+            .to_yaml(),
         );
         pods.push(settled_pod(&name, at.shard, at.replica, window));
     }

@@ -118,6 +118,30 @@ impl Group {
         let hold = self.index(cell).map_or(0, |index| self.after_hold[index]);
         if hold == self.after { self.after } else { 0 }
     }
+
+    /// For each cell that some member serves, whether this Service serves it during the step, and by
+    /// how many pods afterwards. These are few of the kept cells.
+    fn serves(&self) -> impl Iterator<Item = (usize, u32, u32)> {
+        let holds = self.asked_hold.iter().zip(&self.after_hold);
+        let held = holds
+            .enumerate()
+            .filter(|(_, (asked, after))| **asked + **after > 0);
+        held.map(|(index, (asked, after))| {
+            let during = u32::from(*asked == self.asked && self.stay > 0);
+            let afterwards = if *after == self.after { self.after } else { 0 };
+            (self.cell(index), during, afterwards)
+        })
+    }
+
+    /// The cell at a position among the kept ones.
+    const fn cell(&self, index: usize) -> usize {
+        let segments = self.segments.end - self.segments.start;
+        if index < segments {
+            self.segments.start + index
+        } else {
+            self.parts.start + index - segments
+        }
+    }
 }
 
 /// Returns for each Service the range of segments that one of its members may ever serve.
@@ -231,14 +255,14 @@ impl<'a> Grouped<'a> {
     /// Changes one Service and the totals.
     fn change(&mut self, shard: usize, change: impl FnOnce(&mut Group)) {
         let group = &mut self.groups[shard];
-        for cell in group.cells() {
-            self.during[cell] -= u32::from(group.during(cell) > 0);
-            self.after[cell] -= group.afterwards(cell);
+        for (cell, during, afterwards) in group.serves() {
+            self.during[cell] -= during;
+            self.after[cell] -= afterwards;
         }
         change(group);
-        for cell in group.cells() {
-            self.during[cell] += u32::from(group.during(cell) > 0);
-            self.after[cell] += group.afterwards(cell);
+        for (cell, during, afterwards) in group.serves() {
+            self.during[cell] += during;
+            self.after[cell] += afterwards;
         }
     }
 
@@ -289,11 +313,15 @@ impl Ledger for Grouped<'_> {
             return false;
         }
         self.shift(member, to, false);
-        // Other Services did not change, and were safe before.
-        let safe = [leaving, to.shard as usize]
-            .into_iter()
-            .flat_map(|shard| self.groups[shard].cells())
-            .all(|cell| self.covered(cell) && self.redundant(cell, keep_two));
+        // Other cells did not change, and were safe before.
+        let windows = [self.members[member].published.window, to.window]
+            .map(|window| self.cells.held(member, window));
+        let safe = |cell| self.covered(cell) && self.redundant(cell, keep_two);
+        let safe = windows.iter().flat_map(CellHolders::iter).all(safe)
+            && [leaving, to.shard as usize]
+                .into_iter()
+                .flat_map(|shard| self.groups[shard].serves())
+                .all(|(cell, _, _)| safe(cell));
         if safe {
             self.moved.push((member, *to));
         } else {

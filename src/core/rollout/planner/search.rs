@@ -28,7 +28,7 @@ pub(super) trait Ledger {
 const MAX_DETOURS_TRIED: usize = 64;
 /// Moves tried after all of these detours together: with thousands of pods only a few detours are
 /// tried.
-const MAX_MOVES_TRIED: usize = 20_000;
+const MAX_MOVES_TRIED: usize = 10_000;
 
 /// Assembles a step from the pods at `open`, in addition to the changes in `first`.
 pub(super) fn choose(
