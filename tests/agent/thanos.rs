@@ -70,7 +70,7 @@ fn a_window_that_makes_thanos_exit_is_given_up() {
     let (_sidecar, _launcher) = pod.start();
     pod.wait("serving", "-30d");
     // Not inverted when published, but after the drain; thanos then exits immediately.
-    let soon = thanos_timeshard::adapters::clock::now() + Duration::from_millis(4_000);
+    let soon = thanos_timeshard::adapters::clock::now() + Duration::from_secs(4);
     pod.publish("-1s", &format!("\"{}\"", soon.to_rfc3339()));
     let failed = pod.wait("failed", "-30d");
     assert!(

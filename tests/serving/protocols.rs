@@ -72,12 +72,12 @@ async fn an_old_version_is_refused_with_an_alert() {
 /// the request.
 #[tokio::test]
 async fn the_first_request_does_not_wait_for_a_delayed_acknowledgement() {
+    const PROMPT: Duration = Duration::from_millis(30);
     let authority = Authority::new();
     let pair = authority.issue();
     let certificates = Certificates::from_pem(pair.chain.as_bytes(), pair.key.as_bytes()).unwrap();
     let server = start(&certificates, &Limits::default(), Duration::ZERO).await;
     let connector = authority.client(HTTP1, &[&TLS13]);
-    const PROMPT: Duration = Duration::from_millis(30);
     let (mut fastest, began) = (DEADLINE, Instant::now());
     while fastest >= PROMPT && began.elapsed() < DEADLINE {
         let since = Instant::now();

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes a bucket of one sample a day for the last 371 days, each in a block of its own, and prints its directory (type: FILESYSTEM).
 # timeshard_day is 1 for today, 2 for yesterday, and so on: the sum over a range shows whether one is missing.
-# It is made once a day, in about 15 s, because its newest sample must be of today, and kept in target/e2e; those before yesterday's are
-# removed: a run that began then may read it.
+# It is made once a day, in about 15 s, because its newest sample must be of today, and kept in target/e2e, as is
+# yesterday's, which a run that began then may still read; older ones are removed.
 # usage: bucket.sh
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

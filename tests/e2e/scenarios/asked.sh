@@ -2,7 +2,7 @@
 # queriers are asked: default periods with all queriers known, a querier with a DNS interval of 90 s, one replica and a spare pod
 # stage: node
 # No strict query fails or is incomplete. With all queriers known, 3 to 4 shards of 2 with default periods takes two steps and at most
-# 200 s. By hand (tests/e2e/matrix asked): E2E_REPEAT=3 makes that change three times, for a median. E2E_SLOW=5m is the slow querier's
+# 300 s. By hand (tests/e2e/matrix asked): E2E_REPEAT=3 makes that change three times, for a median, in at most 200 s each. E2E_SLOW=5m is the slow querier's
 # DNS interval. E2E_UNASKED=1 puts the slow querier into a namespace where no querier is asked: the delays alone, too short for it.
 # E2E_ONLY=all|slow|one is one of the three sets alone.
 ns=e2e-asked

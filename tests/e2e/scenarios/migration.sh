@@ -3,6 +3,8 @@
 # stage: node
 # parallel: uninstall
 ns=e2e-migration
+rm -f "$WORK"/{before,after}.{answers,stop} "$WORK/migration.admitted"
+trap 'touch "$WORK/before.stop" "$WORK/after.stop" "$WORK/migration.admitted"; wait' EXIT
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns
 # as in the scenario "reshard"
@@ -11,8 +13,6 @@ interval=2s drain=17s termination_drain=20s discovery_delay=20s
 . "$CHECKOUT/tests/e2e/querying.sh"
 # shellcheck source=../rollouts.sh
 . "$CHECKOUT/tests/e2e/rollouts.sh"
-rm -f "$WORK"/{before,after}.{answers,stop} "$WORK/migration.admitted"
-trap 'touch "$WORK/before.stop" "$WORK/after.stop" "$WORK/migration.admitted"; wait' EXIT
 
 # ---- before: a StatefulSet for each window, two pods each, behind one headless Service ---------------------------
 # by_hand NAME REPLICAS FLAG…: applies one of the old StatefulSets, with those time flags

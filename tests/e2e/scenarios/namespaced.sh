@@ -22,7 +22,7 @@ back() {
 trap back EXIT
 server_stop
 # Those that other scenarios left are being deleted.
-labelled() { kubectl get namespaces -l "$ENABLED" -o name; }
+labelled() { kubectl get namespaces -l "$ENABLED" -o name | grep -vxE "namespace/($ns|$closed|$outside)"; }
 until_same 120 "no other labelled namespace is left" namespace/e2e-probe labelled
 for n in $ns $closed $outside; do namespace "$n" "$ENABLED"; done
 kubectl kustomize "$folder" >"$WORK/namespaced.yaml"

@@ -45,11 +45,13 @@ same "or took the pod out of its Service" "1 of 1" ready $ns store
 
 # Valid when published, inverted once the drain is over: thanos then exits immediately.
 # On a busy machine it may come too late, and is refused.
+judged() { case $(state $ns store-0) in "failed "*) ;; "serving "*) why inverted ;; *) return 1 ;; esac; }
 for late in 4 20 60; do
   publish $ns store store-0 "$(entry -1s "\"$(date -u -d "+$late seconds" +%FT%TZ)\"" $((2 * late))s)"
-  judged() { state $ns store-0 | grep '^failed ' || why inverted; }
   eventually 180 "a window that ends during its drain is judged" judged
   if state $ns store-0 | grep -q '^failed '; then break; fi
+  publish $ns store store-0 "$(entry -135d 1d)"
+  until_same 60 "it was refused: a good one takes the reason away" none last_error $ns store-0
 done
 until_same 60 "a window that makes thanos exit: given up, the last good one serves" "failed verified -135d .. 1d" state $ns store-0
 same "and last_error gives the reason" "was given up" why "was given up"

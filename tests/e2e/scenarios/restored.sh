@@ -63,14 +63,14 @@ draining() { report store | jq -e '.pods[] | select(.phase == "draining")'; }
 # during_a_step: waits until a step has just begun; sets the values that the three below compare with
 during_a_step() {
   eventually 120 "a step begins" draining
-  annotate store pause=true # this step goes on, and no other pod moves until step_may_end
+  annotate store pause=true # this step goes on, and no other one begins before step_may_end
   pods_left=$(calm) was=$(published "$pods_left")
   before=$(harm "$pods_left")
   same "it leaves enough pods alone" yes sh -c "[ $(wc -w <<<"$pods_left") -ge 2 ] && echo yes"
 }
 step_may_end() {
-  annotate store pause-
   eventually 60 "the step ends" next_step
+  annotate store pause-
 }
 # next_step: of the same rollout; those of the step before are Ready again
 next_step() { [ "$(ready $ns store)" = "6 of 6" ]; }

@@ -2,6 +2,8 @@
 # the server and all of its objects are deleted during a step: gateways keep their windows under strict queries, and new pods are created unchanged
 # stage: node
 ns=e2e-uninstall
+rm -f "$WORK"/left.{answers,stop} "$WORK/uninstall.back"
+trap 'touch "$WORK/uninstall.back"' EXIT # the scenario next to it waits for that
 bucket=$("$CHECKOUT/tests/e2e/cluster/bucket.sh")
 namespace $ns "$ENABLED"
 # as in the scenario "reshard"
@@ -16,7 +18,6 @@ back() { # the next scenario finds the server and its objects again
   register node
   touch "$WORK/uninstall.back"
 }
-rm -f "$WORK"/left.{answers,stop} "$WORK/uninstall.back"
 trap back EXIT
 servers_in_pods
 querier left store

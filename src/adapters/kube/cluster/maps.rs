@@ -3,7 +3,7 @@
 //!
 //! Invariants: each change that the watch shows is followed by a read of the current version, one
 //! read at a time, so no older version replaces a newer one; changes during a read become one read;
-//! this process' own writes are not read. A failed read is repeated with back-off, and known
+//! this process' own writes are not read, but for those beyond [`MAX_SEEN`]. A failed read is repeated with back-off, and known
 //! entries stay in force. Data of other ConfigMaps is never read.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,15 +27,15 @@ use crate::adapters::kube::facts;
 use crate::adapters::kube::partial::Partial;
 use crate::adapters::kube::watch::{Patience, config, keep, of_namespace};
 use crate::adapters::lock::lock;
-use crate::core::fairness::memory::{KeptKind, Why, bytes_of_map};
+use crate::core::fairness::memory::{KeptKind, Why, bytes_of, bytes_of_map};
 use crate::core::gateways::Published;
 use crate::core::model::names;
 
 /// Names of labelled ConfigMaps that are kept for one namespace; beyond it a read tells whether one
 /// exists.
 const MAX_NAMES: usize = 10_000;
-/// Changes that keep their metadata until they are read, and bytes of their annotations. Anyone in the
-/// namespace decides on both. Of any other the metadata is read again, too.
+/// Changes that keep their metadata until they are read, and bytes of their annotations and owners.
+/// Anyone in the namespace decides on both. Of any other the metadata is read again, too.
 const MAX_SEEN: usize = 64;
 const MAX_SEEN_BYTES: usize = 4 * 1024;
 /// Changes within this time are read once. By then this process' own write is known, and need not be
@@ -158,8 +158,10 @@ impl EntryMaps {
             inner.names.insert(name.clone());
         }
         if is_new {
-            let keeps =
-                inner.waiting.len() < MAX_SEEN && bytes_of_map(meta.annotations()) < MAX_SEEN_BYTES;
+            let owners = meta.owner_references().iter();
+            let owners = owners.map(|o| bytes_of([&o.api_version, &o.kind, &o.name, &o.uid]));
+            let bytes = bytes_of_map(meta.annotations()) + owners.sum::<usize>();
+            let keeps = inner.waiting.len() < MAX_SEEN && bytes < MAX_SEEN_BYTES;
             inner.waiting.insert(name, keeps.then(|| Box::new(meta)));
             self.woken.notify_one();
         }
@@ -254,7 +256,12 @@ impl EntryMaps {
         name: &str,
         seen: Option<&MapMeta>,
     ) -> Result<usize, String> {
-        let written = seen.and_then(|meta| self.observed.written(&self.namespace, meta));
+        let written = if let Some(meta) = seen {
+            self.observed.written(&self.namespace, meta)
+        } else {
+            self.observed.forget_written(&self.namespace, name);
+            None
+        };
         let map = if let Some(map) = written {
             map
         } else {

@@ -38,7 +38,7 @@ pub struct Observed {
     pub(super) log: Mutex<LogShares>,
     /// Namespaces whose StatefulSets and their ConfigMaps are all known.
     pub(super) listed: Mutex<BTreeSet<String>>,
-    /// By namespace and name, this process' last write of a ConfigMap, until the watch shows it.
+    /// By namespace and name, this process' last write of a ConfigMap, until it is kept or read.
     pub(super) written: Mutex<BTreeMap<(String, String), WrittenVersion>>,
 }
 
@@ -132,6 +132,10 @@ impl Observed {
         })
     }
 
+    pub(super) fn forget_written(&self, namespace: &str, name: &str) {
+        lock(&self.written).remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
     /// Stores a ConfigMap if its namespace has room for it.
     pub(super) fn keep_map(&self, namespace: &str, published: Published) {
         self.update(|fleet| {
@@ -150,7 +154,7 @@ impl Observed {
     }
 
     pub(super) fn forget_map(&self, namespace: &str, name: &str) {
-        lock(&self.written).remove(&(namespace.to_owned(), name.to_owned()));
+        self.forget_written(namespace, name);
         self.update(|fleet| {
             let bytes = fleet
                 .configmap(namespace, name)

@@ -222,7 +222,8 @@ impl<'a> Relay<'a> {
                 count.stay() + count.back <= 1
             })
             .collect();
-        // What holds this pod then is that two replicas stay two, and no spare pod is one of them.
+        // Nothing depends on this pod alone: it waits for a pod that arrives in this step, or because
+        // replicas must stay, and a spare pod helps with neither.
         if alone.is_empty() {
             return false;
         }
