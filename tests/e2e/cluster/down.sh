@@ -6,6 +6,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/env.sh"
 [ -e "$STATE/pids" ] || { echo "down.sh: nothing runs in $STATE" >&2; exit 0; }
 
+# ended PID: within 5 s
+ended() { for _ in $(seq 50); do [ -d "/proc/$1" ] || return 0; sleep 0.1; done; return 1; }
 # stop NAME: by its pid file, only while that pid still is the program of that name
 stop() {
   local f="$STATE/pids/$1" pid exe
@@ -15,9 +17,7 @@ stop() {
   exe=${exe% (deleted)} # a rebuilt binary
   if [ "${exe##*/}" = "$1" ]; then
     kill "$pid" 2>/dev/null
-    for _ in $(seq 50); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
-    [ ! -d "/proc/$pid" ] || kill -9 "$pid" 2>/dev/null
-    for _ in $(seq 50); do [ -d "/proc/$pid" ] || break; sleep 0.1; done # it may still write
+    ended "$pid" || { kill -9 "$pid" 2>/dev/null; ended "$pid"; } # until then it may still write
   fi
   rm -f "$f"
 }

@@ -3,8 +3,8 @@
 //!
 //! Invariants: each change that the watch shows is followed by a read of the current version, one
 //! read at a time, so no older version replaces a newer one; changes during a read become one read;
-//! this process' own writes are not read, but for those beyond [`MAX_SEEN`]. A failed read is repeated with back-off, and known
-//! entries stay in force. Data of other ConfigMaps is never read.
+//! this process' own writes are not read, but for those beyond [`MAX_SEEN`]. A failed read is
+//! repeated with back-off, and known entries stay in force. Data of other ConfigMaps is never read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -256,13 +256,7 @@ impl EntryMaps {
         name: &str,
         seen: Option<&MapMeta>,
     ) -> Result<usize, String> {
-        let written = if let Some(meta) = seen {
-            self.observed.written(&self.namespace, meta)
-        } else {
-            self.observed.forget_written(&self.namespace, name);
-            None
-        };
-        let map = if let Some(map) = written {
+        let map = if let Some(map) = self.observed.written(&self.namespace, name, seen) {
             map
         } else {
             let answer = timeout(DEADLINE, api.get_opt(name)).await;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 use tokio::sync::watch;
 
@@ -116,24 +115,22 @@ impl Observed {
         );
     }
 
-    /// The ConfigMap as this process wrote it, if the watch shows that version.
+    /// The ConfigMap as this process wrote it, if the watch shows that version. Forgets the write in
+    /// any case.
     pub(super) fn written(
         &self,
         namespace: &str,
-        seen: &PartialObjectMeta<ConfigMap>,
+        name: &str,
+        seen: Option<&PartialObjectMeta<ConfigMap>>,
     ) -> Option<ConfigMap> {
-        let (_, (version, data)) =
-            lock(&self.written).remove_entry(&(namespace.to_owned(), seen.name_any()))?;
-        let metadata = seen.metadata.clone();
+        let (version, data) =
+            lock(&self.written).remove(&(namespace.to_owned(), name.to_owned()))?;
+        let metadata = seen?.metadata.clone();
         (metadata.resource_version.as_ref() == Some(&version)).then(|| ConfigMap {
             metadata,
             data: Some(data),
             ..ConfigMap::default()
         })
-    }
-
-    pub(super) fn forget_written(&self, namespace: &str, name: &str) {
-        lock(&self.written).remove(&(namespace.to_owned(), name.to_owned()));
     }
 
     /// Stores a ConfigMap if its namespace has room for it.
@@ -154,7 +151,7 @@ impl Observed {
     }
 
     pub(super) fn forget_map(&self, namespace: &str, name: &str) {
-        self.forget_written(namespace, name);
+        lock(&self.written).remove(&(namespace.to_owned(), name.to_owned()));
         self.update(|fleet| {
             let bytes = fleet
                 .configmap(namespace, name)

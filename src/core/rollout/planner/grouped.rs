@@ -110,12 +110,21 @@ impl Group {
     }
 
     fn during(&self, cell: usize) -> u32 {
-        let hold = self.index(cell).map_or(0, |index| self.asked_hold[index]);
-        if hold == self.asked { self.stay } else { 0 }
+        self.index(cell)
+            .map_or(0, |index| self.during_if(self.asked_hold[index]))
     }
 
     fn afterwards(&self, cell: usize) -> u32 {
-        let hold = self.index(cell).map_or(0, |index| self.after_hold[index]);
+        self.index(cell)
+            .map_or(0, |index| self.afterwards_if(self.after_hold[index]))
+    }
+
+    /// Members that stay, if all that may be queried serve the cell: `hold` of them do.
+    const fn during_if(&self, hold: u32) -> u32 {
+        if hold == self.asked { self.stay } else { 0 }
+    }
+
+    const fn afterwards_if(&self, hold: u32) -> u32 {
         if hold == self.after { self.after } else { 0 }
     }
 
@@ -127,9 +136,8 @@ impl Group {
             .enumerate()
             .filter(|(_, (asked, after))| **asked + **after > 0);
         held.map(|(index, (asked, after))| {
-            let during = u32::from(*asked == self.asked && self.stay > 0);
-            let afterwards = if *after == self.after { self.after } else { 0 };
-            (self.cell(index), during, afterwards)
+            let during = u32::from(self.during_if(*asked) > 0);
+            (self.cell(index), during, self.afterwards_if(*after))
         })
     }
 
